@@ -1,0 +1,1 @@
+"""cimc: what would this transformer do on compute-in-memory hardware?"""
