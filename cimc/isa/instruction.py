@@ -1,0 +1,210 @@
+"""What an instruction is: a frozen record in a program, and the row that declares its mnemonic.
+
+A row (:class:`Spec`) says everything there is to know about a mnemonic in one place: operands, keywords, the unit of the
+tile it occupies, what it means (on NumPy arrays), which actions it is billed, and its manual text. Parser, printer,
+interpreter, timing engine and ``isa/INSTRUCTIONS.md`` all read the row.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.isa.operands import Affine, Element, Extent, View
+from cimc.origin import Origin
+
+Array = NDArray[np.generic]
+Value = int | float | str | tuple[int, ...] | Affine
+Actions = Mapping[str, int]
+
+
+class Kind(enum.Enum):
+    """What stands at an operand's place."""
+
+    READ = "read"  # view of a local buffer, read
+    WRITE = "write"  # view of a local buffer, written
+    UPDATE = "update"  # view of a local buffer, read and written
+    GLOBAL_READ = "global read"  # view of a global buffer
+    GLOBAL_WRITE = "global write"
+    MATRIX = "matrix"  # a matrix of this tile, by name
+
+
+LOCAL = (Kind.READ, Kind.WRITE, Kind.UPDATE)
+GLOBAL = (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE)
+
+
+class Unit(enum.Enum):
+    """The units of a tile. Each executes one instruction at a time; CORE is one unit per matrix."""
+
+    CORE = "core"
+    MATMUL = "matmul"
+    VECTOR = "vector"
+    SPECIAL = "special"
+    PORT = "port"  # NoC port, sending side
+    RECEIVE = "receive"  # NoC port, receiving side
+    MEMORY = "memory"  # the tile's path to global memory
+    HOST = "host"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A positional operand: its name in the manual and what may stand there."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """A ``name=value`` operand. ``type`` is int, float, str, or tuple (a list of integers); no default: required."""
+
+    name: str
+    type: type
+    default: Value | None = None
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What timing and energy may see of a view operand: its extents and element type, never its values."""
+
+    extents: tuple[int, ...]
+    element: Element
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        n = 1
+        for e in self.extents:
+            n *= e
+        return n
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all the elements."""
+        return self.size * self.element.bytes
+
+    @property
+    def rows(self) -> int:
+        """Product of all extents but the last."""
+        return self.size // self.extents[-1] if self.extents and self.extents[-1] else 0
+
+
+class Matrix(Protocol):
+    """Weights in the cells of a tile's cores, as the values engine holds them."""
+
+    def mvm(self, x: Array) -> Array:
+        """``x`` (rows × inputs) times the weights (inputs × outputs): q32 values, (rows × outputs)."""
+        ...
+
+    def program(self, codes: Array) -> None:
+        """Rewrite the cells with ``codes`` (inputs × outputs)."""
+        ...
+
+
+class Machine(Protocol):
+    """What an instruction's meaning may ask of the engine that runs it."""
+
+    @property
+    def exact(self) -> bool:
+        """True in ``float`` numerics: q types are unrounded."""
+        ...
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits of the dynamic matmul unit's operands in ``integer`` and ``analog`` numerics."""
+        ...
+
+    def send(self, data: Array, to: tuple[int, ...], tag: int) -> None:
+        """Put a copy of ``data`` into the channel to each tile of ``to``."""
+        ...
+
+    def receive(self, source: int, tag: int) -> Array | None:
+        """Take the oldest message of the channel from ``source``, or None if there is none yet."""
+        ...
+
+    def host(self, call: str, inputs: list[Array]) -> list[Array]:
+        """Run the host call of that name (an ONNX node) on the host controller."""
+        ...
+
+
+class Blocked(Exception):
+    """Raised by a meaning that cannot go on until another tile has; the engine tries the instruction again later."""
+
+
+class Fault(Exception):
+    """Raised by a meaning that must not go on at all (an index out of range); the engine names the instruction."""
+
+
+Meaning = Callable[..., None]
+"""``meaning(machine, *operands, **keywords)``: views arrive as NumPy arrays (writes in place), matrices as
+:class:`Matrix`."""
+
+Bill = Callable[..., Actions]
+"""``bill(units, *operands, **keywords)``: ``units`` is the tile's :class:`cimc.arch.units.TileUnits`, views arrive as
+:class:`Shape`, matrices as :class:`cimc.isa.program.MatrixDecl`; returns action → count. Reads and writes of the local
+buffer are billed by the engine for every local view, not here."""
+
+Cycles = Callable[..., int]
+"""``cycles(units, *operands, **keywords)``, as :data:`Bill`: how long the unit is busy."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One mnemonic's row."""
+
+    mnemonic: str
+    operands: tuple[Operand, ...]
+    unit: Unit
+    meaning: Meaning
+    bill: Bill
+    doc: str
+    keywords: tuple[Keyword, ...] = ()
+    cycles: Cycles | None = None  # None: the unit's lanes work off the billed actions (TileUnits.lane_cycles)
+    variadic: bool = False  # the last operand may be repeated
+
+    def operand(self, index: int) -> Operand:
+        """The declaration of the operand at a position (the last one repeats if variadic)."""
+        if self.variadic:
+            index = min(index, len(self.operands) - 1)
+        return self.operands[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction of a tile program. ``operands`` follow the row; a matrix operand is its name."""
+
+    mnemonic: str
+    operands: tuple[View | str, ...] = ()
+    keywords: tuple[tuple[str, Value], ...] = ()
+    origin: Origin | None = None
+    line: int = 0  # in the text it was parsed from; 0 if built
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """``repeat variable count { body }``: the body with variable = 0 … count-1. ``count`` may be affine in parameters."""
+
+    variable: str
+    count: Extent
+    body: tuple[Instruction | Repeat, ...]
+    line: int = 0
+
+
+Step = Instruction | Repeat
+
+INSTRUCTIONS: dict[str, Spec] = {}
+
+
+def declare(spec: Spec) -> Spec:
+    """Enter a row into the instruction set. Raises ValueError if the mnemonic is taken."""
+    if spec.mnemonic in INSTRUCTIONS:
+        raise ValueError(f"instruction {spec.mnemonic} declared twice")
+    INSTRUCTIONS[spec.mnemonic] = spec
+    return spec

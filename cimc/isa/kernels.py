@@ -1,0 +1,263 @@
+"""The arithmetic of the vector, special-function and matmul units on NumPy arrays.
+
+One definition serves the meaning of an instruction and the reference of the op that lowers to it, so that an evaluated graph
+and an executed program agree bit for bit. Every kernel gives the same result for a row whatever rows stand beside it: inputs
+are made contiguous first, because NumPy picks other loops (with other rounding) for strided data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+def exact_product(a: Array, b: Array) -> Array:
+    """``a @ b``: float32 in float32, everything else exact (integers through float64 while it holds them exactly)."""
+    if a.dtype == np.float32:
+        return np.matmul(a, b.astype(np.float32, copy=False))
+    if np.issubdtype(a.dtype, np.floating):
+        return np.matmul(a.astype(np.float64), b.astype(np.float64))
+    if a.itemsize + b.itemsize <= 4:
+        # |product| <= 2^31 and a sum of up to 2^22 of them stays below 2^53: float64 BLAS is exact.
+        return np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64)
+    return np.matmul(a.astype(np.int64), b.astype(np.int64))
+
+
+def symmetric_codes(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
+    """Round ``x`` (float) to integers of ``bits`` with one scale per vector along ``axis``: (codes, scales), both float32;
+    codes hold integers of at most ``2^(bits-1) - 1`` in size; scales keep ``axis`` with extent 1; an all-zero vector gets
+    scale 1."""
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    top = np.float32(2 ** (bits - 1) - 1)
+    peak = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
+    scale = np.where(peak > 0, peak / top, np.float32(1)).astype(np.float32)
+    # A peak among the smallest denormals divides to zero: such a vector rounds to zeros.
+    scale = np.where(scale > 0, scale, np.float32(1))
+    return np.clip(np.rint(x / scale), -top, top), scale
+
+
+def quantized_product(a: Array, b: Array, bits: int) -> Array:
+    """``a @ b`` (… × m × k, … × k × n) with both operands rounded to ``bits``, one scale per row of a and per column of
+    b; float32. The integer sum is exact, so it does not depend on how the product is cut into blocks."""
+    qa, sa = symmetric_codes(a, bits, -1)
+    qb, sb = symmetric_codes(b, bits, -2)
+    small = a.shape[-1] * 4 ** (bits - 1) < 2**24
+    dtype = np.float32 if small else np.float64
+    acc = np.matmul(qa.astype(dtype, copy=False), qb.astype(dtype, copy=False)).astype(np.float32)
+    return acc * (sa * sb)
+
+
+def softmax(x: Array) -> Array:
+    """Softmax along the last axis: exponentials of the difference to the row's maximum, over their sum (summed in float64)."""
+    work = np.ascontiguousarray(x, dtype=np.float64 if x.dtype == np.float64 else np.float32)
+    peak = np.max(work, axis=-1, keepdims=True)
+    # A row that is all -inf has no finite difference: 0/0 is NaN there, as in onnxruntime.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        e = np.exp(work - peak)
+        return e / np.sum(e, axis=-1, keepdims=True, dtype=np.float64).astype(work.dtype)
+
+
+def log_softmax(x: Array) -> Array:
+    """Logarithm of the softmax along the last axis."""
+    work = np.ascontiguousarray(x, dtype=np.float64 if x.dtype == np.float64 else np.float32)
+    shifted = work - np.max(work, axis=-1, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True, dtype=np.float64)).astype(work.dtype)
+
+
+def layer_norm(x: Array, epsilon: float) -> Array:
+    """``(x - mean) / sqrt(variance + epsilon)`` along the last axis; moments in float64."""
+    work = np.ascontiguousarray(x, dtype=np.float64)
+    centred = work - np.mean(work, axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + epsilon)
+
+
+def rms_norm(x: Array, epsilon: float) -> Array:
+    """``x / sqrt(mean(x²) + epsilon)`` along the last axis; the moment in float64."""
+    work = np.ascontiguousarray(x, dtype=np.float64)
+    return work / np.sqrt(np.mean(work * work, axis=-1, keepdims=True) + epsilon)
+
+
+def _erf(x: Array) -> Array:
+    from scipy.special import erf
+
+    return erf(x)
+
+
+def _gelu(x: Array) -> Array:
+    wide = x.astype(np.float64)
+    return 0.5 * wide * (1 + _erf(wide * np.sqrt(0.5)))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    wide = x.astype(np.float64)
+    return 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+
+
+def _sigmoid(x: Array) -> Array:
+    from scipy.special import expit
+
+    return expit(x)
+
+
+def _silu(x: Array) -> Array:
+    return x * _sigmoid(x)
+
+
+def _softplus(x: Array) -> Array:
+    return np.logaddexp(x, x.dtype.type(0))
+
+
+def _reciprocal(x: Array) -> Array:
+    return x.dtype.type(1) / x
+
+
+def _rsqrt(x: Array) -> Array:
+    return x.dtype.type(1) / np.sqrt(x)
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, x.dtype.type(0))
+
+
+UNARY: dict[str, tuple[str, Callable[[Array], Array], str]] = {
+    # mnemonic: (action per element, function, what it is)
+    "neg": ("vector.alu", np.negative, "-x"),
+    "abs": ("vector.alu", np.abs, "|x|"),
+    "sign": ("vector.alu", np.sign, "-1, 0 or 1"),
+    "floor": ("vector.alu", np.floor, "largest integer not above x"),
+    "ceil": ("vector.alu", np.ceil, "smallest integer not below x"),
+    "round": ("vector.alu", np.rint, "nearest integer, ties to even"),
+    "not": ("vector.alu", np.logical_not, "logical not"),
+    "bitnot": ("vector.alu", np.invert, "bitwise not"),
+    "isnan": ("vector.alu", np.isnan, "whether x is NaN"),
+    "isinf": ("vector.alu", np.isinf, "whether x is infinite"),
+    "relu": ("vector.alu", _relu, "max(x, 0)"),
+    "sqrt": ("special.func", np.sqrt, "square root"),
+    "rsqrt": ("special.func", _rsqrt, "1 / sqrt(x)"),
+    "recip": ("special.div", _reciprocal, "1 / x"),
+    "exp": ("special.func", np.exp, "exponential"),
+    "log": ("special.func", np.log, "natural logarithm"),
+    "sin": ("special.func", np.sin, "sine"),
+    "cos": ("special.func", np.cos, "cosine"),
+    "tan": ("special.func", np.tan, "tangent"),
+    "asin": ("special.func", np.arcsin, "inverse sine"),
+    "acos": ("special.func", np.arccos, "inverse cosine"),
+    "atan": ("special.func", np.arctan, "inverse tangent"),
+    "sinh": ("special.func", np.sinh, "hyperbolic sine"),
+    "cosh": ("special.func", np.cosh, "hyperbolic cosine"),
+    "asinh": ("special.func", np.arcsinh, "inverse hyperbolic sine"),
+    "acosh": ("special.func", np.arccosh, "inverse hyperbolic cosine"),
+    "atanh": ("special.func", np.arctanh, "inverse hyperbolic tangent"),
+    "tanh": ("special.func", np.tanh, "hyperbolic tangent"),
+    "erf": ("special.func", _erf, "error function"),
+    "sigmoid": ("special.func", _sigmoid, "1 / (1 + exp(-x))"),
+    "softplus": ("special.func", _softplus, "log(1 + exp(x))"),
+    "gelu": ("special.func", _gelu, "x · Φ(x), with the error function"),
+    "gelu_tanh": ("special.func", _gelu_tanh, "x · Φ(x), tanh approximation"),
+    "silu": ("special.func", _silu, "x · sigmoid(x)"),
+}
+
+
+def _divide(a: Array, b: Array) -> Array:
+    if np.issubdtype(a.dtype, np.integer):
+        # ONNX integer division truncates towards zero; a division by zero has no defined result there.
+        safe = np.where(b == 0, 1, b)
+        quotient = np.floor_divide(a, safe)
+        return quotient + ((np.remainder(a, safe) != 0) & ((a < 0) != (safe < 0)))
+    return np.divide(a, b)
+
+
+def _modulo(a: Array, b: Array) -> Array:
+    return np.mod(a, np.where(b == 0, 1, b)) if np.issubdtype(a.dtype, np.integer) else np.mod(a, b)
+
+
+def _fmod(a: Array, b: Array) -> Array:
+    return np.fmod(a, np.where(b == 0, 1, b)) if np.issubdtype(a.dtype, np.integer) else np.fmod(a, b)
+
+
+def _power(a: Array, b: Array) -> Array:
+    if np.issubdtype(a.dtype, np.integer):
+        return np.power(a.astype(np.float64), b.astype(np.float64))
+    return np.power(a, b.astype(a.dtype, copy=False))
+
+
+BINARY: dict[str, tuple[str, Callable[[Array, Array], Array], str]] = {
+    "add": ("vector.alu", np.add, "a + b"),
+    "sub": ("vector.alu", np.subtract, "a - b"),
+    "mul": ("vector.mul", np.multiply, "a · b"),
+    "div": ("special.div", _divide, "a / b; integers truncate towards zero"),
+    "mod": ("special.div", _modulo, "remainder with the sign of b"),
+    "fmod": ("special.div", _fmod, "remainder with the sign of a"),
+    "pow": ("special.func", _power, "a to the power b"),
+    "min": ("vector.alu", np.minimum, "the smaller"),
+    "max": ("vector.alu", np.maximum, "the larger"),
+    "and": ("vector.alu", np.logical_and, "logical and"),
+    "or": ("vector.alu", np.logical_or, "logical or"),
+    "xor": ("vector.alu", np.logical_xor, "logical exclusive or"),
+    "bitand": ("vector.alu", np.bitwise_and, "bitwise and"),
+    "bitor": ("vector.alu", np.bitwise_or, "bitwise or"),
+    "bitxor": ("vector.alu", np.bitwise_xor, "bitwise exclusive or"),
+    "shl": ("vector.alu", np.left_shift, "a shifted left by b"),
+    "shr": ("vector.alu", np.right_shift, "a shifted right by b"),
+    "eq": ("vector.alu", np.equal, "a = b"),
+    "lt": ("vector.alu", np.less, "a < b"),
+    "le": ("vector.alu", np.less_equal, "a ≤ b"),
+    "gt": ("vector.alu", np.greater, "a > b"),
+    "ge": ("vector.alu", np.greater_equal, "a ≥ b"),
+}
+
+
+def _sum(x: Array) -> Array:
+    wide = np.float64 if np.issubdtype(x.dtype, np.floating) else x.dtype
+    return np.sum(np.ascontiguousarray(x), axis=-1, keepdims=True, dtype=wide)
+
+
+def _mean(x: Array) -> Array:
+    return np.mean(np.ascontiguousarray(x), axis=-1, keepdims=True, dtype=np.float64)
+
+
+def _product(x: Array) -> Array:
+    wide = np.float64 if np.issubdtype(x.dtype, np.floating) else x.dtype
+    return np.prod(np.ascontiguousarray(x), axis=-1, keepdims=True, dtype=wide)
+
+
+def _maximum(x: Array) -> Array:
+    return np.max(x, axis=-1, keepdims=True)
+
+
+def _minimum(x: Array) -> Array:
+    return np.min(x, axis=-1, keepdims=True)
+
+
+def _argmax(x: Array) -> Array:
+    return np.argmax(x, axis=-1, keepdims=True)
+
+
+def _argmin(x: Array) -> Array:
+    return np.argmin(x, axis=-1, keepdims=True)
+
+
+REDUCE: dict[str, tuple[str, Callable[[Array], Array], str]] = {
+    "reduce_sum": ("vector.alu", _sum, "sum"),
+    "reduce_mean": ("vector.alu", _mean, "mean"),
+    "reduce_prod": ("vector.mul", _product, "product"),
+    "reduce_max": ("vector.alu", _maximum, "largest"),
+    "reduce_min": ("vector.alu", _minimum, "smallest"),
+    "reduce_argmax": ("vector.alu", _argmax, "index of the first largest"),
+    "reduce_argmin": ("vector.alu", _argmin, "index of the first smallest"),
+}
+
+
+def cast(x: Array, dtype: np.dtype[np.generic]) -> Array:
+    """Convert elements: to bool by comparing with zero, from float to integer truncating; out of range wraps as in C."""
+    if dtype == np.bool_:
+        return x != 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.issubdtype(x.dtype, np.floating) and np.issubdtype(dtype, np.integer):
+            return np.trunc(x).astype(np.int64).astype(dtype) if dtype.itemsize < 8 else x.astype(dtype)
+        return x.astype(dtype)

@@ -1,0 +1,122 @@
+"""Matrix instructions: MVM on cores, dynamic matmul, writing cells, recalibration."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cimc.arch.units import TileUnits
+from cimc.isa.instruction import (
+    Actions,
+    Array,
+    Keyword,
+    Kind,
+    Machine,
+    Matrix,
+    Operand,
+    Shape,
+    Spec,
+    Unit,
+    declare,
+)
+from cimc.isa.kernels import exact_product, quantized_product
+from cimc.isa.program import MatrixDecl
+
+
+def _mvm(machine: Machine, acc: Array, matrix: Matrix, x: Array, *, accumulate: int) -> None:
+    y = matrix.mvm(x.reshape(-1, x.shape[-1])).reshape(acc.shape)
+    if accumulate:
+        np.add(acc, y, out=acc, casting="unsafe")
+    else:
+        np.copyto(acc, y, casting="unsafe")
+
+
+def _mvm_bill(units: TileUnits, acc: Shape, matrix: MatrixDecl, x: Shape, *, accumulate: int) -> Actions:
+    blocks = [(b.row_end - b.row, b.col_end - b.col) for b in matrix.blocks]
+    return units.mvm_actions(blocks, x.rows, 8 * x.element.bytes)
+
+
+def _mvm_cycles(units: TileUnits, acc: Shape, matrix: MatrixDecl, x: Shape, *, accumulate: int) -> int:
+    return units.mvm_cycles(x.rows, 8 * x.element.bytes)
+
+
+declare(
+    Spec(
+        "mvm",
+        (Operand("acc", Kind.UPDATE), Operand("matrix", Kind.MATRIX), Operand("x", Kind.READ)),
+        Unit.CORE,
+        _mvm,
+        _mvm_bill,
+        """Matrix-vector multiply of every row of x (rows × inputs) with the weights in the cells: acc (rows × outputs) is
+        overwritten, or added to with accumulate=1. All cores of the matrix work in parallel; partial sums of blocks over
+        the same columns are added on the way out. Rows are pipelined: fill + (rows - 1) · interval cycles.""",
+        (Keyword("accumulate", int, 0, "1: add to acc instead of overwriting it"),),
+        _mvm_cycles,
+    )
+)
+
+
+def _matmul(machine: Machine, y: Array, a: Array, b: Array, *, scale: float) -> None:
+    whole = np.issubdtype(a.dtype, np.integer)
+    product = exact_product(a, b) if whole or machine.exact else quantized_product(a, b, machine.operand_bits)
+    if scale != 1.0:
+        product = product * np.float32(scale)
+    np.copyto(y, product, casting="unsafe")
+
+
+def _matmul_dims(y: Shape, a: Shape) -> tuple[int, int, int, int]:
+    m, n = y.extents[-2:]
+    batch = y.size // max(m * n, 1)
+    return batch, m, n, a.extents[-1]
+
+
+def _matmul_bill(units: TileUnits, y: Shape, a: Shape, b: Shape, *, scale: float) -> Actions:
+    return units.matmul_actions(*_matmul_dims(y, a))
+
+
+def _matmul_cycles(units: TileUnits, y: Shape, a: Shape, b: Shape, *, scale: float) -> int:
+    return units.matmul_cycles(*_matmul_dims(y, a))
+
+
+declare(
+    Spec(
+        "matmul",
+        (Operand("y", Kind.WRITE), Operand("a", Kind.READ), Operand("b", Kind.READ)),
+        Unit.MATMUL,
+        _matmul,
+        _matmul_bill,
+        """Dynamic matrix multiply y = scale · a · b on the tile's digital unit: a (… × m × k), b (… × k × n), y (… × m × n);
+        leading extents are a batch and equal (a stride of 0 shares an operand). Transposes are views. The unit's operands
+        have operand_bits: floating-point operands are quantised as they enter, symmetric, one scale per row of a and per
+        column of b, and the integer product is exact; `float` numerics leave them unrounded. Integer operands are
+        multiplied exactly.""",
+        (Keyword("scale", float, 1.0, "factor on the product"),),
+        _matmul_cycles,
+    )
+)
+
+
+def _program(machine: Machine, matrix: Matrix, codes: Array) -> None:
+    matrix.program(codes)
+
+
+def _program_bill(units: TileUnits, matrix: MatrixDecl, codes: Shape) -> Actions:
+    return units.program_actions([(b.row_end - b.row, b.col_end - b.col) for b in matrix.blocks])
+
+
+def _program_cycles(units: TileUnits, matrix: MatrixDecl, codes: Shape) -> int:
+    return units.program_cycles([(b.row_end - b.row, b.col_end - b.col) for b in matrix.blocks])
+
+
+declare(
+    Spec(
+        "program",
+        (Operand("matrix", Kind.MATRIX), Operand("codes", Kind.READ)),
+        Unit.CORE,
+        _program,
+        _program_bill,
+        """Write the cells of a matrix from codes (inputs × outputs): row after row, the cores in parallel; each row takes
+        the cell's write time times its verify iterations. Cell writes are counted for endurance.""",
+        (),
+        _program_cycles,
+    )
+)

@@ -1,0 +1,129 @@
+"""What instructions operate on: element types, affine integers, and views of buffers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+
+class Element(enum.Enum):
+    """Element types of buffers. The ``q`` types are what cimc quantises: integers in ``integer`` and ``analog``
+    numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics."""
+
+    F64 = "f64"
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    I64 = "i64"
+    I32 = "i32"
+    I16 = "i16"
+    I8 = "i8"
+    U64 = "u64"
+    U32 = "u32"
+    U16 = "u16"
+    U8 = "u8"
+    B8 = "b8"
+    Q8 = "q8"
+    Q16 = "q16"
+    Q32 = "q32"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes one element takes in a buffer and on a link, in every numerics."""
+        return _BYTES[self]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether ``float`` numerics hold this type unrounded."""
+        return self in (Element.Q8, Element.Q16, Element.Q32)
+
+    def dtype(self, *, exact: bool) -> np.dtype[np.generic]:
+        """The NumPy type that holds a value of this element; ``exact`` for ``float`` numerics."""
+        if exact and self.quantized:
+            return np.dtype(np.float32)
+        return _DTYPES[self]
+
+
+_DTYPES: dict[Element, np.dtype[np.generic]] = {
+    Element.F64: np.dtype(np.float64),
+    Element.F32: np.dtype(np.float32),
+    Element.F16: np.dtype(np.float16),
+    Element.BF16: np.dtype(ml_dtypes.bfloat16),
+    Element.I64: np.dtype(np.int64),
+    Element.I32: np.dtype(np.int32),
+    Element.I16: np.dtype(np.int16),
+    Element.I8: np.dtype(np.int8),
+    Element.U64: np.dtype(np.uint64),
+    Element.U32: np.dtype(np.uint32),
+    Element.U16: np.dtype(np.uint16),
+    Element.U8: np.dtype(np.uint8),
+    Element.B8: np.dtype(np.bool_),
+    Element.Q8: np.dtype(np.int8),
+    Element.Q16: np.dtype(np.int16),
+    Element.Q32: np.dtype(np.int32),
+}
+_BYTES = {element: dtype.itemsize for element, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """``constant + Σ coefficient · variable`` over ``repeat`` variables and runtime parameters; sorted, no zeros."""
+
+    constant: int = 0
+    terms: tuple[tuple[str, int], ...] = ()
+
+    @staticmethod
+    def of(constant: int, terms: Mapping[str, int]) -> Affine:
+        """Canonical form: terms sorted by name, zero coefficients dropped."""
+        return Affine(constant, tuple(sorted((v, c) for v, c in terms.items() if c)))
+
+    def evaluate(self, env: Mapping[str, int]) -> int:
+        """The value for the variables in ``env``. Raises KeyError for a variable that has none."""
+        return self.constant + sum(c * env[v] for v, c in self.terms)
+
+    def __add__(self, other: Affine | int) -> Affine:
+        if isinstance(other, int):
+            return Affine(self.constant + other, self.terms)
+        terms = dict(self.terms)
+        for v, c in other.terms:
+            terms[v] = terms.get(v, 0) + c
+        return Affine.of(self.constant + other.constant, terms)
+
+    def __mul__(self, factor: int) -> Affine:
+        return Affine.of(self.constant * factor, {v: c * factor for v, c in self.terms})
+
+
+Extent = int | Affine
+
+
+def extent(value: Extent, env: Mapping[str, int]) -> int:
+    """An extent's value for the variables in ``env``."""
+    return value if isinstance(value, int) else value.evaluate(env)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided rectangle of a buffer. Offset and strides count elements; a stride of 0 broadcasts.
+
+    Text: ``name`` is the whole buffer; ``name[offset; 8x384]`` a dense rectangle; ``name[offset; 8x384; 1536,1]`` names
+    the strides. Offset and extents may be affine: ``k[pos*32; 1x32]``, ``k[0; (pos+1)x32]``.
+    """
+
+    buffer: str
+    offset: Affine
+    shape: tuple[Extent, ...]
+    strides: tuple[int, ...]
+
+
+def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))

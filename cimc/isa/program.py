@@ -1,0 +1,129 @@
+"""A program: what global memory holds, and one instruction stream per tile with its buffers and matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.isa.instruction import Step
+from cimc.isa.operands import Element
+
+Weights = Mapping[str, NDArray[np.generic]]
+"""``weights.safetensors`` as arrays by key, memory-mapped where possible.
+
+A matrix ``"k"`` has its cell codes under ``k`` (int8, inputs × outputs). Where cimc quantised the codes itself, the
+unrounded weights stand under ``k.float`` (float32): ``float`` numerics use these. Constant buffers stand under their key.
+A host call ``"h"`` is a serialized single-node ONNX model under ``h`` (uint8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A runtime integer parameter with the inclusive range it may take."""
+
+    name: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalBuffer:
+    """An array in global memory. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as zeros)."""
+
+    name: str
+    element: Element
+    shape: tuple[int, ...]
+    key: str = ""
+    state: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes it takes."""
+        return self.size * self.element.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """An array in a tile's local memory at a byte address. ``key`` fills it from the weights before the run."""
+
+    name: str
+    element: Element
+    shape: tuple[int, ...]
+    address: int
+    key: str = ""
+    state: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes it takes."""
+        return self.size * self.element.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows [row, row_end) and columns [col, col_end) of a matrix, held by one core of the tile."""
+
+    core: int
+    row: int
+    row_end: int
+    col: int
+    col_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixDecl:
+    """A weight matrix (rows = inputs, cols = outputs) in cores of the tile: the part
+    ``[row_offset : +rows, col_offset : +cols]`` of the weights under ``key``. Blocks cover it without overlap; the
+    partial sums of blocks over the same columns are added in the tile."""
+
+    name: str
+    element: Element
+    rows: int
+    cols: int
+    key: str
+    row_offset: int
+    col_offset: int
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class TileProgram:
+    """What one tile holds and does."""
+
+    tile: int
+    buffers: tuple[Buffer, ...]
+    matrices: tuple[MatrixDecl, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A model input or output, by its name in the model, and the global buffer that holds it."""
+
+    name: str
+    buffer: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A whole program. ``hardware`` names the preset or file it was made for; ``header`` is free text for people."""
+
+    hardware: str
+    globals: tuple[GlobalBuffer, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    tiles: tuple[TileProgram, ...]
+    params: tuple[Param, ...] = ()
+    header: tuple[str, ...] = field(default=())
