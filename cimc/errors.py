@@ -151,6 +151,46 @@ ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, k
 # --- programs ----------------------------------------------------------------------------------
 
 # --- models ------------------------------------------------------------------------------------
+MODEL_NOT_ONNX = Diagnostic(
+    "model-not-onnx", Exit.USAGE, "{path} is not an ONNX model: {why}", "export the model again, or check the download"
+)
+MODEL_TOO_LARGE = Diagnostic(
+    "model-too-large",
+    Exit.USAGE,
+    "model {path}: {what} is {size}, more than the limit of {limit}",
+    "{fix}",
+)
+MODEL_MALFORMED = Diagnostic(
+    "model-malformed", Exit.USAGE, "model {path}, {where}: {why}", "export the model again; the file contradicts itself"
+)
+MODEL_EXTERNAL = Diagnostic(
+    "model-external-data",
+    Exit.USAGE,
+    "model {path}, tensor '{tensor}': external data '{location}' {why}",
+    "keep the data files beside the model, as the exporter wrote them",
+)
+MODEL_OP = Diagnostic(
+    "model-unsupported", Exit.USAGE, "node '{node}' ({op}) is not supported: {why}", "docs/ops.md lists what is"
+)
+MODEL_NODE = Diagnostic(
+    "model-node", Exit.USAGE, "node '{node}' ({op}) cannot be: {why}", "check the model and the bound dimensions: {dims}"
+)
+MODEL_INPUT = Diagnostic("model-input", Exit.USAGE, "model {path}, input '{name}': {why}", "{fix}")
+MODEL_DIM_UNKNOWN = Diagnostic(
+    "model-dim-unknown",
+    Exit.USAGE,
+    "--dim {name}: the model has no dimension of that name",
+    "{meant}its symbolic dimensions: {known}",
+)
+MODEL_DIM_VALUE = Diagnostic(
+    "model-dim-value", Exit.USAGE, "dimension '{name}' = {value}: {why}", "bind it to a number from 0 to {limit}"
+)
+MODEL_DIM_CONFLICT = Diagnostic(
+    "model-dim-conflict",
+    Exit.USAGE,
+    "dimension '{name}' is {first} by {first_from} but {second} by {second_from}",
+    "give inputs whose shapes agree, or leave out --dim {name}",
+)
 
 # --- mapping -----------------------------------------------------------------------------------
 
