@@ -22,7 +22,7 @@ EXTERNAL_DATA_BYTES = 1_500_000_000
 """Weights above this size go to a file beside the model: one protobuf message cannot exceed 2 GiB."""
 
 Dim = int | str
-Attribute = int | float | str | Sequence[int]
+Attribute = int | float | str | Sequence[int] | TensorProto
 
 
 class GraphBuilder:
@@ -116,6 +116,10 @@ class GraphBuilder:
     def slice(self, value: str, axis: int, start: str, end: str) -> str:
         """``value[start:end]`` along one axis; bounds are int64 vectors of one element."""
         return self.op("Slice", value, start, end, self.integers(axis), self.integers(1))
+
+    def range(self, end: str) -> str:
+        """0, 1 ... end - 1, from an int64 scalar."""
+        return self.op("Range", self.integer(0), end, self.integer(1))
 
     def mean(self, value: str, axis: int) -> str:
         """Mean over one axis, which is kept; its axes were an attribute until opset 18."""
