@@ -21,6 +21,8 @@ HIGHEST_OPSET = 21
 EXTERNAL_DATA_BYTES = 1_500_000_000
 """Weights above this size go to a file beside the model: one protobuf message cannot exceed 2 GiB."""
 
+PAGE_BYTES = 4096
+
 Dim = int | str
 Attribute = int | float | str | Sequence[int] | TensorProto
 
@@ -31,14 +33,20 @@ class GraphBuilder:
     def __init__(self, name: str, opset: int) -> None:
         if not LOWEST_OPSET <= opset <= HIGHEST_OPSET:
             raise ValueError(f"opset {opset} is not between {LOWEST_OPSET} and {HIGHEST_OPSET}")
-        self.name = name
         self.opset = opset
         self._scope: tuple[str, ...] = ()
         self._counts: Counter[str] = Counter()
-        self._nodes: list[onnx.NodeProto] = []
-        self._weights: dict[str, TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._weights: set[str] = set()
+        # The message is filled in place: protobuf copies what it is given, and weights may be gigabytes.
+        opsets = [helper.make_opsetid("", opset)]
+        self._model = onnx.ModelProto(
+            ir_version=helper.find_min_ir_version_for(opsets),
+            opset_import=opsets,
+            producer_name="cimc.models",
+            producer_version="1",
+        )
+        self._graph = self._model.graph
+        self._graph.name = name
 
     @contextmanager
     def scope(self, *parts: str) -> Iterator[None]:
@@ -52,17 +60,19 @@ class GraphBuilder:
 
     def input(self, name: str, dtype: int, shape: Sequence[Dim]) -> str:
         """Declare a graph input; a string dimension is symbolic."""
-        self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        self._graph.input.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
 
     def output(self, value: str, dtype: int, shape: Sequence[Dim]) -> None:
         """Declare a value that a node already wrote (see ``result``) a graph output."""
-        self._outputs.append(helper.make_tensor_value_info(value, dtype, list(shape)))
+        self._graph.output.append(helper.make_tensor_value_info(value, dtype, list(shape)))
 
     def weight(self, name: str, array: NDArray[np.generic]) -> str:
         """Add an initializer, once: asking again for the same name shares it."""
         if name not in self._weights:
-            self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._weights.add(name)
+            dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
+            self._graph.initializer.add(name=name, dims=array.shape, data_type=dtype, raw_data=array.tobytes())
         return name
 
     def op(self, op_type: str, *inputs: str, result: str | None = None, **attributes: Attribute) -> str:
@@ -77,7 +87,7 @@ class GraphBuilder:
         """Add a Constant node."""
         name = self._node_name("Constant")
         tensor = numpy_helper.from_array(np.asarray(value))
-        self._nodes.append(helper.make_node("Constant", [], [f"{name}_output_0"], name=name, value=tensor))
+        self._graph.node.append(helper.make_node("Constant", [], [f"{name}_output_0"], name=name, value=tensor))
         return f"{name}_output_0"
 
     def scalar(self, value: float) -> str:
@@ -134,18 +144,8 @@ class GraphBuilder:
         return self.op("ReduceL2", value, self.integers(axis), keepdims=1)
 
     def model(self) -> onnx.ModelProto:
-        """The finished model. The same calls give the same bytes."""
-        graph = helper.make_graph(
-            self._nodes, self.name, self._inputs, self._outputs, initializer=list(self._weights.values())
-        )
-        opsets = [helper.make_opsetid("", self.opset)]
-        return helper.make_model(
-            graph,
-            opset_imports=opsets,
-            ir_version=helper.find_min_ir_version_for(opsets),
-            producer_name="cimc.models",
-            producer_version="1",
-        )
+        """The finished model, once the outputs are declared. The same calls give the same bytes."""
+        return self._model
 
     def _add(
         self,
@@ -157,7 +157,7 @@ class GraphBuilder:
     ) -> list[str]:
         name = self._node_name(op_type)
         outputs = results or [f"{name}_output_{i}" for i in range(count)]
-        self._nodes.append(helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))
+        self._graph.node.append(helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))
         return outputs
 
     def _node_name(self, op_type: str) -> str:
@@ -168,12 +168,26 @@ class GraphBuilder:
 
 
 def save(model: onnx.ModelProto, path: Path, external_above: int = EXTERNAL_DATA_BYTES) -> None:
-    """Write ``path``; weights of more than ``external_above`` bytes in all go to ``path`` + ``.data``."""
+    """Write ``path``; if its weights take more than ``external_above`` bytes they go to ``path`` + ``.data``.
+
+    In that case they also leave ``model``, which refers to the file from then on.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    total = sum(len(t.raw_data) for t in model.graph.initializer)
-    if total <= external_above:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-        return
-    data = path.with_name(path.name + ".data")
-    data.unlink(missing_ok=True)
-    onnx.save_model(model, path, save_as_external_data=True, location=data.name, size_threshold=1024)
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > external_above:
+        _move_weights(model, path.with_name(path.name + ".data"))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _move_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Write each weight of a page or more at the start of a page of its own, so that the file can be mapped."""
+    with path.open("wb") as stream:
+        for tensor in model.graph.initializer:
+            size = len(tensor.raw_data)
+            if size < PAGE_BYTES:
+                continue
+            stream.write(bytes(-stream.tell() % PAGE_BYTES))
+            place = {"location": path.name, "offset": str(stream.tell()), "length": str(size)}
+            stream.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.extend(onnx.StringStringEntryProto(key=k, value=v) for k, v in place.items())
