@@ -157,3 +157,11 @@ def test_a_length_outside_the_model_is_refused(length: str, capsys: pytest.Captu
         minilm.main(["--encode", "text", "--length", length, "-o", "never-written.npz"])
     assert stopped.value.code == 2
     assert "2 to 512 tokens" in capsys.readouterr().err
+
+
+@needs_minilm
+def test_a_text_beyond_the_model_is_cut_to_its_length(tmp_path: Path) -> None:
+    assert minilm.main(["--encode", "word " * 600, "-o", str(tmp_path / "inputs.npz")]) == 0
+    with np.load(tmp_path / "inputs.npz") as feeds:
+        assert feeds["input_ids"].shape == (1, minilm.POSITIONS)
+        assert feeds["input_ids"][0, [0, -1]].tolist() == [101, 102]
