@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cimc.arch.units import TileUnits
 from cimc.isa.instruction import Actions, Array, Keyword, Kind, Machine, Operand, Shape, Spec, Unit, declare
 from cimc.isa.kernels import (
     BINARY,
@@ -19,6 +19,9 @@ from cimc.isa.kernels import (
     softmax,
     symmetric_codes,
 )
+
+if TYPE_CHECKING:  # the rows are read long before a chip is
+    from cimc.arch.units import TileUnits
 
 _Y = Operand("y", Kind.WRITE)
 _X = Operand("x", Kind.READ)
