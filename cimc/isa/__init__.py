@@ -22,6 +22,7 @@ from cimc.isa.instruction import (
 )
 from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, dense_view, extent
 from cimc.isa.program import Block, Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram, Weights
+from cimc.isa.text import parse_program, print_program
 
 __all__ = [
     "INSTRUCTIONS",
@@ -59,6 +60,8 @@ __all__ = [
     "dense_view",
     "extent",
     "matrix",
+    "parse_program",
+    "print_program",
     "transfer",
     "vector",
 ]

@@ -66,7 +66,9 @@ def _declare_reduce(mnemonic: str, action: str, function: Callable[[Array], Arra
     def bill(units: TileUnits, y: Shape, x: Shape) -> Actions:
         return {action: x.size}
 
-    text = f"y (rows × 1) = {doc} of each row of x (rows × columns). Floating-point sums are carried in double precision."
+    text = (
+        f"y (rows × 1) = {doc} of each row of x (rows × columns). Floating-point sums are carried in double precision."
+    )
     declare(Spec(mnemonic, (_Y, _X), _unit((action,)), meaning, bill, text))
 
 
