@@ -175,3 +175,21 @@ WRONG_DECLARATION = Diagnostic("wrong-declaration", Exit.USAGE, "{where}{what}",
 # --- mapping -----------------------------------------------------------------------------------
 
 # --- running -----------------------------------------------------------------------------------
+DOES_NOT_FIT = Diagnostic(
+    "does-not-fit",
+    Exit.DOES_NOT_FIT,
+    "the model needs {need} cores of {block} weights, {chip} has {have}: {short} short",
+    "choose larger hardware (--hw), larger crossbars (-c crossbar.rows=…) or more cores per tile (-c tiles.cim.cores=…)",
+)
+BUFFER_TOO_SMALL = Diagnostic(
+    "buffer-too-small",
+    Exit.DOES_NOT_FIT,
+    "tile {tile} ({kind}) of {chip}: one row block of {layer} needs {need} bytes, the local buffer has {have}",
+    "enlarge local_bytes of that tile kind, or bind a smaller sequence (--dim)",
+)
+UNIT_MISSING = Diagnostic(
+    "unit-missing",
+    Exit.DOES_NOT_FIT,
+    "no tile of {chip} has all of the units the model needs together: {units}",
+    "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+)
