@@ -155,3 +155,14 @@ ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, k
 # --- mapping -----------------------------------------------------------------------------------
 
 # --- running -----------------------------------------------------------------------------------
+
+# --- passes ------------------------------------------------------------------------------------
+GRAPH_INPUT = Diagnostic(
+    "graph-input", Exit.USAGE, "input '{name}' of {graph}: {why}", "give an array of type {type} under that name"
+)
+HOST_NODE = Diagnostic(
+    "host-node",
+    Exit.USAGE,
+    "an operator left to the host controller cannot be run: {why}",
+    "check the model with onnxruntime",
+)
