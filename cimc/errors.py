@@ -166,3 +166,16 @@ HOST_NODE = Diagnostic(
     "an operator left to the host controller cannot be run: {why}",
     "check the model with onnxruntime",
 )
+PASS_OPTION = Diagnostic("pass-option", Exit.USAGE, "option {option} of pass {name}: {why}", "{fix}")
+WEIGHT_NOT_FINITE = Diagnostic(
+    "weight-not-finite",
+    Exit.USAGE,
+    "weights {weight} of layer {layer} hold {count} values that are infinite or not a number",
+    "such weights cannot be quantised; check how the model was exported",
+)
+CALIBRATION = Diagnostic(
+    "calibration",
+    Exit.USAGE,
+    "static activation scales cannot be measured: {why}",
+    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
+)

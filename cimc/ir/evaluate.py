@@ -96,18 +96,30 @@ def _operand(
         return None
     if name in live:
         return live[name]
+    return _constant(graph, constants, node, name, numerics)
+
+
+def _constant(graph: Graph, constants: Constants, node: Node, name: str, numerics: Numerics) -> Array:
+    declared = graph.types[name]
     companion = name + FLOAT_COMPANION
     # The companion stands in for codes that cimc made (type q8), never for integers the model itself multiplies.
-    if numerics.exact and node.op in _CELLS_OPS and graph.types[name].element.quantized and companion in constants:
+    if numerics.exact and node.op in _CELLS_OPS and declared.element.quantized and companion in constants:
         return constants[companion]
-    return constants[name]
+    value = constants[name]
+    if value.shape != declared.shape or value.dtype != declared.element.dtype(exact=False):
+        raise AssertionError(
+            f"constant {name} read by {node.op} ({node.origin}) is {value.dtype}{list(value.shape)}, "
+            f"but the graph declares {declared}"
+        )
+    return value
 
 
 def _run(node: Node, operands: list[Array | None], constants: Constants, numerics: Numerics) -> list[Array]:
     if node.op == "host":
         return run_host(constants[str(node.attr("call"))], operands)
-    # A kernel on a scalar gives a NumPy scalar; values are always arrays.
-    return [np.asarray(y) for y in OPS[node.op].evaluate(node, operands, numerics)]
+    # Infinities and NaNs are values like any other here; and a kernel on a scalar gives a NumPy scalar, not an array.
+    with np.errstate(all="ignore"):
+        return [np.asarray(y) for y in OPS[node.op].evaluate(node, operands, numerics)]
 
 
 def _check(graph: Graph, node: Node, name: str, value: Array, numerics: Numerics) -> None:
