@@ -211,4 +211,27 @@ UNIT_MISSING = Diagnostic(
     Exit.DOES_NOT_FIT,
     "no tile of {chip} has all of the units the model needs together: {units}",
     "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+
+# --- passes ------------------------------------------------------------------------------------
+GRAPH_INPUT = Diagnostic(
+    "graph-input", Exit.USAGE, "input '{name}' of {graph}: {why}", "give an array of type {type} under that name"
+)
+HOST_NODE = Diagnostic(
+    "host-node",
+    Exit.USAGE,
+    "an operator left to the host controller cannot be run: {why}",
+    "check the model with onnxruntime",
+)
+PASS_OPTION = Diagnostic("pass-option", Exit.USAGE, "option {option} of pass {name}: {why}", "{fix}")
+WEIGHT_NOT_FINITE = Diagnostic(
+    "weight-not-finite",
+    Exit.USAGE,
+    "weights {weight} of layer {layer} hold {count} values that are infinite or not a number",
+    "such weights cannot be quantised; check how the model was exported",
+)
+CALIBRATION = Diagnostic(
+    "calibration",
+    Exit.USAGE,
+    "static activation scales cannot be measured: {why}",
+    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
 )
