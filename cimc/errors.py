@@ -149,6 +149,26 @@ ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, k
 # --- hardware ----------------------------------------------------------------------------------
 
 # --- programs ----------------------------------------------------------------------------------
+PROGRAM_SYNTAX = Diagnostic("program-syntax", Exit.USAGE, "{what}", "{hint}")
+PROGRAM_LIMIT = Diagnostic(
+    "program-limit", Exit.USAGE, "{what}: {value} is beyond the limit of {limit}", "cut the program into smaller parts"
+)
+PROGRAM_VERSION = Diagnostic(
+    "program-version", Exit.USAGE, "{what}", "the first line of a program is '.cim 1', the version of its text"
+)
+PROGRAM_ORDER = Diagnostic("program-order", Exit.USAGE, "{what}", "{hint}")
+UNKNOWN_NAME = Diagnostic("unknown-name", Exit.USAGE, "{where}no {kind} is called '{name}'", "{hint}")
+DUPLICATE_NAME = Diagnostic(
+    "duplicate-name", Exit.USAGE, "{where}{kind} '{name}' is declared twice", "give each {kind} a name of its own"
+)
+UNKNOWN_INSTRUCTION = Diagnostic(
+    "unknown-instruction",
+    Exit.USAGE,
+    "{where}no instruction is called '{name}'",
+    "{hint}isa/INSTRUCTIONS.md lists them",
+)
+WRONG_OPERANDS = Diagnostic("wrong-operands", Exit.USAGE, "{where}{what}", "{usage}")
+WRONG_DECLARATION = Diagnostic("wrong-declaration", Exit.USAGE, "{where}{what}", "{hint}")
 
 # --- models ------------------------------------------------------------------------------------
 
