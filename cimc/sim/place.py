@@ -6,47 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cimc import errors
-from cimc.isa.instruction import Instruction, Value
-from cimc.isa.operands import Affine, Extent, View
+from cimc.isa.instruction import Instruction
+from cimc.isa.printer import instruction_text
 
 MAX_LINES = 12  # of a deadlock report: a chip may have thousands of tiles
 
 
-def _affine(value: Affine) -> str:
-    parts = [v if c == 1 else f"{v}*{c}" for v, c in value.terms]
-    if value.constant or not parts:
-        parts.append(str(value.constant))
-    return "+".join(parts).replace("+-", "-")
-
-
-def _extent(value: Extent) -> str:
-    if isinstance(value, int):
-        return str(value)
-    text = _affine(value)
-    return f"({text})" if value.terms else text
-
-
-def _operand(operand: View | str) -> str:
-    if isinstance(operand, str):
-        return operand
-    shape = "x".join(map(_extent, operand.shape))
-    return f"{operand.buffer}[{_affine(operand.offset)}; {shape}]"
-
-
-def _value(value: Value) -> str:
-    if isinstance(value, Affine):
-        return _affine(value)
-    if isinstance(value, tuple):
-        return "[" + ",".join(map(str, value)) + "]"
-    return str(value)
-
-
 def text(instruction: Instruction) -> str:
-    """One line that shows an instruction in a message: mnemonic, views, keywords, layer."""
-    parts = [_operand(o) for o in instruction.operands]
-    parts += [f"{name}={_value(value)}" for name, value in instruction.keywords]
+    """One line that shows an instruction in a message: as the program's text has it, and its layer."""
     origin = f"  ({instruction.origin})" if instruction.origin else ""
-    return f"{instruction.mnemonic} {', '.join(parts)}".rstrip() + origin
+    return instruction_text(instruction, {}, {}) + origin
 
 
 def where(tile: int, step: int, instruction: Instruction) -> str:

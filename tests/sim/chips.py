@@ -22,6 +22,28 @@ from cimc.isa.operands import Affine, Element, Extent, View, dense_strides
 from cimc.isa.program import Block, Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram
 from cimc.origin import Origin
 
+ENERGY = {
+    "crossbar.step": 1.0,
+    "adc.convert": 2.0,
+    "dac.drive": 0.25,
+    "shift_add.op": 0.5,
+    "digital.mac_bit": 0.125,
+    "cell.write": 8.0,
+    "matmul.mac": 1.0,
+    "matmul.load_byte": 0.5,
+    "vector.alu": 1.0,
+    "vector.mul": 2.0,
+    "special.div": 4.0,
+    "special.func": 8.0,
+    "buffer.read_byte": 0.5,
+    "buffer.write_byte": 1.0,
+    "noc.byte_hop": 0.5,
+    "memory.read": 16.0,
+    "memory.write": 32.0,
+    "host.launch": 1024.0,
+    "host.byte": 64.0,
+}
+
 
 def core(*, adc_bits: int | None = 0, active_rows: int = 8) -> CoreSpec:
     """8 × 8 crossbars of 2-bit cells; ``adc_bits`` None is a digital core."""
@@ -69,7 +91,7 @@ def chip(
         "noc": NocSpec(flit_bytes=4, router_cycles=2, link_bytes_per_cycle=4, channel_bytes=channel_bytes),
         "memory": MemorySpec(capacity_bytes=1 << 30, bytes_per_cycle=8, latency_cycles=20),
         "host": HostSpec(launch_ns=100, bytes_per_ns=2),
-        "costs": CostSpec(energy_pj={"vector.alu": 1.0, "noc.byte_hop": 0.5}, leakage_mw={}, area_um2={}),
+        "costs": CostSpec(energy_pj=ENERGY, leakage_mw={"tile": 0.25}, area_um2={}),
     }
     return ChipSpec(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
 

@@ -130,9 +130,7 @@ def test_nested_repeats_and_parameters():
     t = tile(
         0,
         do("fill", view("one", 1), value=1.0),
-        repeat(
-            "i", n, repeat("j", 4, do("add", view("v", 1, offset=at), view("v", 1, offset=at), view("one", 1)))
-        ),
+        repeat("i", n, repeat("j", 4, do("add", view("v", 1, offset=at), view("v", 1, offset=at), view("one", 1)))),
         do("store", view("y", 12), view("v", 12)),
         buffers=buffers(("v", F32, (12,)), ("one", F32, (1,))),
     )
@@ -157,7 +155,11 @@ def test_a_deadlock_says_who_waits_for_whom():
 
 def test_an_access_outside_a_buffer_names_the_instruction():
     at = Affine(0, (("i", 4),))
-    t = tile(0, repeat("i", 4, do("fill", view("v", 4, offset=at), value=0.0, origin="/enc/x")), buffers=buffers(("v", F32, (12,))))
+    t = tile(
+        0,
+        repeat("i", 4, do("fill", view("v", 4, offset=at), value=0.0, origin="/enc/x")),
+        buffers=buffers(("v", F32, (12,))),
+    )
     with pytest.raises(CimcError) as caught:
         run_values(program(t), {}, {}, chip())
     assert caught.value.exit == 4
