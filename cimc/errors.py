@@ -234,4 +234,60 @@ CALIBRATION = Diagnostic(
     Exit.USAGE,
     "static activation scales cannot be measured: {why}",
     "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
+INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
+INPUT_UNKNOWN = Diagnostic(
+    "input-unknown", Exit.USAGE, "the program has no input '{name}'", "{near}its inputs: {known}"
+)
+INPUT_MISMATCH = Diagnostic(
+    "input-mismatch", Exit.USAGE, "input '{name}' is {got}, the program takes {want}", "convert it, or compile for it"
+)
+PARAM_MISSING = Diagnostic(
+    "param-missing", Exit.USAGE, "runtime parameter '{name}' has no value", "give one between {low} and {high}"
+)
+PARAM_RANGE = Diagnostic(
+    "param-range", Exit.USAGE, "runtime parameter '{name}' = {value} is outside {low}..{high}", "give a value inside"
+)
+PARAM_UNKNOWN = Diagnostic(
+    "param-unknown", Exit.USAGE, "the program has no runtime parameter '{name}'", "{near}its parameters: {known}"
+)
+STATE_MISMATCH = Diagnostic(
+    "state-mismatch", Exit.USAGE, "state '{name}' is {got}, the program keeps {want}", "start from an empty state"
+)
+WEIGHT_MISSING = Diagnostic(
+    "weight-missing",
+    Exit.USAGE,
+    "the weights have no '{key}', which {what} needs",
+    "use the program's own weights file",
+)
+WEIGHT_MISMATCH = Diagnostic(
+    "weight-mismatch",
+    Exit.USAGE,
+    "weights '{key}' are {got}, {what} needs {want}",
+    "use the program's own weights file",
+)
+MEMORY_EXCEEDED = Diagnostic(
+    "memory-exceeded",
+    Exit.DOES_NOT_FIT,
+    "{what} takes {need} bytes, {have} are there",
+    "use hardware with more memory, or a smaller program",
+)
+INSTRUCTION_FAILED = Diagnostic("instruction-failed", Exit.PROGRAM_FAILED, "{where}: {why}", "the instruction: {text}")
+NOT_FINITE = Diagnostic(
+    "not-finite",
+    Exit.PROGRAM_FAILED,
+    "{where}: the activations to quantise hold {what}",
+    "run with float numerics to see whether the model itself overflows; the instruction: {text}",
+)
+DEADLOCK = Diagnostic(
+    "deadlock",
+    Exit.PROGRAM_FAILED,
+    "deadlock: {count} of {tiles} tiles wait for ever\n{report}",
+    "{fix}",
+)
+HOST_CALL = Diagnostic("host-call", Exit.USAGE, "host call '{call}' cannot run: {why}", "{fix}")
+TIMING_TOO_LARGE = Diagnostic(
+    "timing-too-large",
+    Exit.DOES_NOT_FIT,
+    "{what} needs {need} entries in the timing engine, {have} are allowed",
+    "use fewer iterations of the loop, or run with --no-timing",
 )
