@@ -138,7 +138,6 @@ class Collector:
         if self.found:
             raise CimcErrors(self.found)
 
-
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
@@ -211,29 +210,7 @@ UNIT_MISSING = Diagnostic(
     Exit.DOES_NOT_FIT,
     "no tile of {chip} has all of the units the model needs together: {units}",
     "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
-
-# --- passes ------------------------------------------------------------------------------------
-GRAPH_INPUT = Diagnostic(
-    "graph-input", Exit.USAGE, "input '{name}' of {graph}: {why}", "give an array of type {type} under that name"
 )
-HOST_NODE = Diagnostic(
-    "host-node",
-    Exit.USAGE,
-    "an operator left to the host controller cannot be run: {why}",
-    "check the model with onnxruntime",
-)
-PASS_OPTION = Diagnostic("pass-option", Exit.USAGE, "option {option} of pass {name}: {why}", "{fix}")
-WEIGHT_NOT_FINITE = Diagnostic(
-    "weight-not-finite",
-    Exit.USAGE,
-    "weights {weight} of layer {layer} hold {count} values that are infinite or not a number",
-    "such weights cannot be quantised; check how the model was exported",
-)
-CALIBRATION = Diagnostic(
-    "calibration",
-    Exit.USAGE,
-    "static activation scales cannot be measured: {why}",
-    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
 INPUT_UNKNOWN = Diagnostic(
     "input-unknown", Exit.USAGE, "the program has no input '{name}'", "{near}its inputs: {known}"
@@ -290,4 +267,28 @@ TIMING_TOO_LARGE = Diagnostic(
     Exit.DOES_NOT_FIT,
     "{what} needs {need} entries in the timing engine, {have} are allowed",
     "use fewer iterations of the loop, or run with --no-timing",
+)
+
+# --- passes ------------------------------------------------------------------------------------
+GRAPH_INPUT = Diagnostic(
+    "graph-input", Exit.USAGE, "input '{name}' of {graph}: {why}", "give an array of type {type} under that name"
+)
+HOST_NODE = Diagnostic(
+    "host-node",
+    Exit.USAGE,
+    "an operator left to the host controller cannot be run: {why}",
+    "check the model with onnxruntime",
+)
+PASS_OPTION = Diagnostic("pass-option", Exit.USAGE, "option {option} of pass {name}: {why}", "{fix}")
+WEIGHT_NOT_FINITE = Diagnostic(
+    "weight-not-finite",
+    Exit.USAGE,
+    "weights {weight} of layer {layer} hold {count} values that are infinite or not a number",
+    "such weights cannot be quantised; check how the model was exported",
+)
+CALIBRATION = Diagnostic(
+    "calibration",
+    Exit.USAGE,
+    "static activation scales cannot be measured: {why}",
+    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
 )
