@@ -1,5 +1,67 @@
-"""The instruction set. Importing the package declares every instruction."""
+"""The instruction set: what a tile program is, its text, its law. Importing the package declares every instruction."""
 
 from cimc.isa import control, matrix, transfer, vector
+from cimc.isa.builder import TileBuilder
+from cimc.isa.instruction import (
+    INSTRUCTIONS,
+    Blocked,
+    Fault,
+    Instruction,
+    Keyword,
+    Kind,
+    Machine,
+    Matrix,
+    Operand,
+    Repeat,
+    Shape,
+    Spec,
+    Step,
+    Unit,
+    complete,
+    declare,
+)
+from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, dense_view, extent
+from cimc.isa.program import Block, Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram, Weights
+from cimc.isa.text import parse_program, print_program
 
-__all__ = ["control", "matrix", "transfer", "vector"]
+__all__ = [
+    "INSTRUCTIONS",
+    "Affine",
+    "Block",
+    "Blocked",
+    "Buffer",
+    "Element",
+    "Extent",
+    "Fault",
+    "GlobalBuffer",
+    "Instruction",
+    "Keyword",
+    "Kind",
+    "Machine",
+    "Matrix",
+    "MatrixDecl",
+    "Operand",
+    "Param",
+    "Port",
+    "Program",
+    "Repeat",
+    "Shape",
+    "Spec",
+    "Step",
+    "TileBuilder",
+    "TileProgram",
+    "Unit",
+    "View",
+    "Weights",
+    "complete",
+    "control",
+    "declare",
+    "dense_strides",
+    "dense_view",
+    "extent",
+    "matrix",
+    "parse_program",
+    "print_program",
+    "transfer",
+    "vector",
+]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.isa.operands import Affine, Element, Extent, View
+from cimc.isa.operands import Affine, Element, Extent, View, plain
 from cimc.origin import Origin
 
 Array = NDArray[np.generic]
@@ -178,13 +178,14 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction of a tile program. ``operands`` follow the row; a matrix operand is its name."""
+    """One instruction of a tile program. ``operands`` follow the row; a matrix operand is its name. ``keywords`` are
+    complete and in the row's order (:func:`complete`), so that equal instructions are equal records."""
 
     mnemonic: str
     operands: tuple[View | str, ...] = ()
     keywords: tuple[tuple[str, Value], ...] = ()
     origin: Origin | None = None
-    line: int = 0  # in the text it was parsed from; 0 if built
+    line: int = field(default=0, compare=False)  # in the text it was parsed from; 0 if built
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +195,16 @@ class Repeat:
     variable: str
     count: Extent
     body: tuple[Instruction | Repeat, ...]
-    line: int = 0
+    line: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", plain(self.count))
 
 
 Step = Instruction | Repeat
 
 INSTRUCTIONS: dict[str, Spec] = {}
+"""All rows by mnemonic, in the order they were declared. Complete once :mod:`cimc.isa` is imported."""
 
 
 def declare(spec: Spec) -> Spec:
@@ -208,3 +213,35 @@ def declare(spec: Spec) -> Spec:
         raise ValueError(f"instruction {spec.mnemonic} declared twice")
     INSTRUCTIONS[spec.mnemonic] = spec
     return spec
+
+
+def coerce(keyword: Keyword, value: Value) -> Value:
+    """The value as the keyword's type holds it (an int becomes a float where a float is due, a lone int a tuple).
+
+    Raises TypeError with the reason if it is of another type."""
+    if keyword.type is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if keyword.type is tuple and isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if type(value) is not keyword.type:
+        raise TypeError(f"'{keyword.name}' takes {TYPE_NAMES[keyword.type]}")
+    return value
+
+
+TYPE_NAMES: dict[type, str] = {int: "an integer", float: "a number", str: "a string", tuple: "a list of integers"}
+
+
+def complete(spec: Spec, given: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+    """The canonical keywords of an instruction: all of the row's, in its order, defaults filled in.
+
+    Raises TypeError with the reason for one that is unknown, missing or of the wrong type."""
+    unknown = sorted(set(given) - {k.name for k in spec.keywords})
+    if unknown:
+        raise TypeError(f"{spec.mnemonic} has no keyword '{unknown[0]}'")
+    out: list[tuple[str, Value]] = []
+    for keyword in spec.keywords:
+        value = given.get(keyword.name, keyword.default)
+        if value is None:
+            raise TypeError(f"{spec.mnemonic} needs the keyword '{keyword.name}'")
+        out.append((keyword.name, coerce(keyword, value)))
+    return tuple(out)

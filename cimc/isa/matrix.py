@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from cimc.arch.units import TileUnits
 from cimc.isa.instruction import (
     Actions,
     Array,
@@ -20,6 +21,9 @@ from cimc.isa.instruction import (
 )
 from cimc.isa.kernels import exact_product, quantized_product
 from cimc.isa.program import MatrixDecl
+
+if TYPE_CHECKING:  # the rows are read long before a chip is
+    from cimc.arch.units import TileUnits
 
 
 def _mvm(machine: Machine, acc: Array, matrix: Matrix, x: Array, *, accumulate: int) -> None:

@@ -105,6 +105,11 @@ def extent(value: Extent, env: Mapping[str, int]) -> int:
     return value if isinstance(value, int) else value.evaluate(env)
 
 
+def plain(value: Extent) -> Extent:
+    """The extent as an int if it does not vary: the canonical form."""
+    return value.constant if isinstance(value, Affine) and not value.terms else value
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A strided rectangle of a buffer. Offset and strides count elements; a stride of 0 broadcasts.
@@ -118,6 +123,10 @@ class View:
     shape: tuple[Extent, ...]
     strides: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if any(isinstance(e, Affine) for e in self.shape):
+            object.__setattr__(self, "shape", tuple(plain(e) for e in self.shape))
+
 
 def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements."""
@@ -127,3 +136,24 @@ def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
         strides.append(step)
         step *= size
     return tuple(reversed(strides))
+
+
+def implied_strides(shape: tuple[Extent, ...]) -> tuple[int, ...] | None:
+    """The strides of a view whose text names none: row-major; None if one would depend on an affine extent (so only
+    the first extent may vary)."""
+    inner = tuple(e for e in shape[1:] if isinstance(e, int))
+    if len(inner) + 1 < len(shape):
+        return None
+    return dense_strides((1, *inner)) if shape else ()
+
+
+def dense_view(
+    buffer: str, shape: tuple[Extent, ...], offset: Affine | int = 0, strides: tuple[int, ...] | None = None
+) -> View:
+    """A view with row-major strides unless others are given.
+
+    Raises ValueError if an extent other than the first varies and no strides are given."""
+    steps = implied_strides(shape) if strides is None else strides
+    if steps is None:
+        raise ValueError(f"view of {buffer}: strides are needed where an inner extent varies")
+    return View(buffer, Affine(offset) if isinstance(offset, int) else offset, shape, steps)

@@ -26,6 +26,7 @@ class Param:
     name: str
     low: int
     high: int
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class GlobalBuffer:
     shape: tuple[int, ...]
     key: str = ""
     state: bool = False
+    line: int = field(default=0, compare=False)
 
     @property
     def size(self) -> int:
@@ -59,6 +61,7 @@ class Buffer:
     address: int
     key: str = ""
     state: bool = False
+    line: int = field(default=0, compare=False)
 
     @property
     def size(self) -> int:
@@ -85,8 +88,9 @@ class Block:
 @dataclass(frozen=True, slots=True)
 class MatrixDecl:
     """A weight matrix (rows = inputs, cols = outputs) in cores of the tile: the part
-    ``[row_offset : +rows, col_offset : +cols]`` of the weights under ``key``. Blocks cover it without overlap; the
-    partial sums of blocks over the same columns are added in the tile."""
+    ``[row_offset : +rows, col_offset : +cols]`` of the weights under ``key`` (no key: zeros until ``program`` writes
+    the cells). Blocks cover it without overlap; the partial sums of blocks over the same columns are added in the
+    tile."""
 
     name: str
     element: Element
@@ -96,6 +100,7 @@ class MatrixDecl:
     row_offset: int
     col_offset: int
     blocks: tuple[Block, ...]
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ class TileProgram:
     buffers: tuple[Buffer, ...]
     matrices: tuple[MatrixDecl, ...]
     steps: tuple[Step, ...]
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +120,14 @@ class Port:
 
     name: str
     buffer: str
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class Program:
-    """A whole program. ``hardware`` names the preset or file it was made for; ``header`` is free text for people."""
+    """A whole program. ``hardware`` names the preset or file it was made for; ``header`` is free text for people.
+
+    ``line`` here and below: where it stands in the text, 0 if built; no part of equality."""
 
     hardware: str
     globals: tuple[GlobalBuffer, ...]
@@ -126,4 +135,5 @@ class Program:
     outputs: tuple[Port, ...]
     tiles: tuple[TileProgram, ...]
     params: tuple[Param, ...] = ()
-    header: tuple[str, ...] = field(default=())
+    header: tuple[str, ...] = ()
+    source: str = field(default="", compare=False)  # file it was parsed from; instructions carry the line

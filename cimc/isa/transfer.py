@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from cimc.arch.units import TileUnits
 from cimc.isa.instruction import (
     Actions,
     Array,
@@ -19,6 +20,9 @@ from cimc.isa.instruction import (
     Unit,
     declare,
 )
+
+if TYPE_CHECKING:  # the rows are read long before a chip is
+    from cimc.arch.units import TileUnits
 
 
 def _copy(machine: Machine, y: Array, x: Array) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cimc.arch.units import TileUnits
 from cimc.isa.instruction import Actions, Array, Keyword, Kind, Machine, Operand, Shape, Spec, Unit, declare
 from cimc.isa.kernels import (
     BINARY,
@@ -19,6 +19,9 @@ from cimc.isa.kernels import (
     softmax,
     symmetric_codes,
 )
+
+if TYPE_CHECKING:  # the rows are read long before a chip is
+    from cimc.arch.units import TileUnits
 
 _Y = Operand("y", Kind.WRITE)
 _X = Operand("x", Kind.READ)
@@ -63,7 +66,9 @@ def _declare_reduce(mnemonic: str, action: str, function: Callable[[Array], Arra
     def bill(units: TileUnits, y: Shape, x: Shape) -> Actions:
         return {action: x.size}
 
-    text = f"y (rows × 1) = {doc} of each row of x (rows × columns). Floating-point sums are carried in double precision."
+    text = (
+        f"y (rows × 1) = {doc} of each row of x (rows × columns). Floating-point sums are carried in double precision."
+    )
     declare(Spec(mnemonic, (_Y, _X), _unit((action,)), meaning, bill, text))
 
 

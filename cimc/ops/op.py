@@ -169,4 +169,5 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 def call(function: Callable[..., Array], *arrays: Array | None) -> Array:
     """A kernel on contiguous operands, without NumPy's floating-point warnings, as the vector unit runs it."""
     with np.errstate(all="ignore"):
-        return function(*[np.ascontiguousarray(a) for a in arrays if a is not None])
+        # not np.ascontiguousarray, which turns a scalar into a vector
+        return function(*[np.asarray(a, order="C") for a in arrays if a is not None])

@@ -1,0 +1,173 @@
+"""A program as canonical text: the same program always prints as the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Repeat, Step, Value
+from cimc.isa.operands import Affine, Extent, View, dense_strides, implied_strides
+from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Program, TileProgram
+from cimc.isa.statement import SCALAR
+from cimc.origin import Origin
+
+VERSION = 1
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def quoted(text: str) -> str:
+    """A string as the text holds it: JSON's escapes, characters beyond ASCII as they are."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def affine_text(value: Affine) -> str:
+    """``i*8+pos-4``: terms by name, then the constant unless it is zero and not alone."""
+    out = ""
+    for name, coefficient in value.terms:
+        sign = "-" if coefficient < 0 else "+" if out else ""
+        size = abs(coefficient)
+        out += sign + name + (f"*{size}" if size != 1 else "")
+    if not out:
+        return str(value.constant)
+    return out + (f"{value.constant:+d}" if value.constant else "")
+
+
+def extent_text(value: Extent) -> str:
+    """``16`` or ``(pos+1)``."""
+    return str(value) if isinstance(value, int) else f"({affine_text(value)})"
+
+
+def shape_text(shape: Iterable[Extent]) -> str:
+    """``8x384``, ``(pos+1)x32``; ``scalar`` if there are no extents."""
+    return "x".join(extent_text(e) for e in shape) or SCALAR
+
+
+def view_text(view: View, shapes: Shapes) -> str:
+    """The name alone for all of the buffer; strides only where they are not row-major."""
+    whole = shapes.get(view.buffer)
+    if whole is not None and view.shape == whole and view.offset == Affine() and view.strides == dense_strides(whole):
+        return view.buffer
+    body = f"{affine_text(view.offset)}; {shape_text(view.shape)}"
+    if view.strides != implied_strides(view.shape):
+        body += "; " + ",".join(str(s) for s in view.strides)
+    return f"{view.buffer}[{body}]"
+
+
+def value_text(value: Value) -> str:
+    """A keyword's value. Floats print the shortest digits that read back the same."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, tuple):
+        return f"[{','.join(str(v) for v in value)}]"
+    return repr(value)
+
+
+def instruction_text(step: Instruction, local: Shapes, globals: Shapes) -> str:
+    """One instruction without its origin; keywords at their default are left out."""
+    spec = INSTRUCTIONS.get(step.mnemonic)
+    parts: list[str] = []
+    for i, operand in enumerate(step.operands):
+        shared = spec is not None and spec.operands and spec.operand(i).kind in GLOBAL
+        parts.append(operand if isinstance(operand, str) else view_text(operand, globals if shared else local))
+    defaults = {k.name: k.default for k in spec.keywords} if spec else {}
+    parts += [f"{name}={value_text(v)}" for name, v in step.keywords if defaults.get(name) != v]
+    return f"{step.mnemonic} {', '.join(parts)}" if parts else step.mnemonic
+
+
+def walk(steps: Iterable[Step]) -> Iterator[Instruction]:
+    """All instructions in program order, a repeat's body once. Not recursive."""
+    stack = [iter(steps)]
+    while stack:
+        step = next(stack[-1], None)
+        if step is None:
+            stack.pop()
+        elif isinstance(step, Repeat):
+            stack.append(iter(step.body))
+        else:
+            yield step
+
+
+def _tail(key: str, state: bool) -> str:
+    return (f" = {quoted(key)}" if key else "") + (" state" if state else "")
+
+
+def _global(g: GlobalBuffer) -> str:
+    return f".global {g.name} {g.element.value} {shape_text(g.shape)}{_tail(g.key, g.state)}"
+
+
+def _buffer(b: Buffer) -> str:
+    return f".buffer {b.name} {b.element.value} {shape_text(b.shape)} @{b.address}{_tail(b.key, b.state)}"
+
+
+def _matrix(m: MatrixDecl) -> str:
+    corner = f"[{m.row_offset},{m.col_offset}]" if m.row_offset or m.col_offset else ""
+    key = f" = {quoted(m.key)}{corner}" if m.key or corner else ""
+    blocks = "; ".join(f"{b.core} [{b.row}:{b.row_end}, {b.col}:{b.col_end}]" for b in m.blocks)
+    return f".matrix {m.name} {m.element.value} {m.rows}x{m.cols}{key} {{ {blocks} }}"
+
+
+def _origins(program: Program) -> dict[Origin, int]:
+    table: dict[Origin, int] = {}
+    for tile in program.tiles:
+        for step in walk(tile.steps):
+            if step.origin is not None:
+                table.setdefault(step.origin, len(table))
+    return table
+
+
+def _origin(origin: Origin, index: int) -> str:
+    kind = origin.op_type
+    named = "" if not kind else " " + (kind if _NAME.fullmatch(kind) else quoted(kind))
+    return f".origin {index} {quoted(origin.node)}{named}"
+
+
+def _header(lines: Iterable[str]) -> Iterator[str]:
+    for text in lines:
+        for line in text.splitlines() or [""]:
+            yield f"# {line}".rstrip()
+
+
+def _steps(tile: TileProgram, globals: Shapes, origins: Mapping[Origin, int]) -> Iterator[str]:
+    local = {b.name: b.shape for b in tile.buffers}
+    stack = [iter(tile.steps)]
+    while stack:
+        indent = "  " * (len(stack) - 1)
+        step = next(stack[-1], None)
+        if isinstance(step, Repeat):
+            yield f"{indent}repeat {step.variable} {extent_text(step.count)} {{"
+            stack.append(iter(step.body))
+        elif step is not None:
+            tail = "" if step.origin is None else f"  @{origins[step.origin]}"
+            yield f"{indent}{instruction_text(step, local, globals)}{tail}"
+        else:
+            stack.pop()
+            if stack:
+                yield "  " * (len(stack) - 1) + "}"
+
+
+def _lines(program: Program) -> Iterator[str]:
+    yield f".cim {VERSION}"
+    yield f".hardware {quoted(program.hardware)}"
+    yield from _header(program.header)
+    yield from (f".param {p.name} {p.low}..{p.high}" for p in program.params)
+    yield from map(_global, program.globals)
+    yield from (f".input {quoted(p.name)} {p.buffer}" for p in program.inputs)
+    yield from (f".output {quoted(p.name)} {p.buffer}" for p in program.outputs)
+    origins = _origins(program)
+    yield from (_origin(origin, index) for origin, index in origins.items())
+    shapes = {g.name: g.shape for g in program.globals}
+    for tile in program.tiles:
+        yield ""
+        yield f".tile {tile.tile}"
+        yield from map(_buffer, tile.buffers)
+        yield from map(_matrix, tile.matrices)
+        yield from _steps(tile, shapes, origins)
+
+
+def print_program(program: Program) -> str:
+    """The program's canonical text (isa/SPEC.md): deterministic, keywords at their default and row-major strides left
+    out. ``parse_program`` gives an equal program back."""
+    return "\n".join(_lines(program)) + "\n"

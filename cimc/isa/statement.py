@@ -1,0 +1,148 @@
+"""One line of program text as a record: what both readers (regular expressions and lark) make, and the assembler takes.
+
+Purely syntactic: names are not resolved, elements and mnemonics not looked up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cimc.isa.instruction import Value
+from cimc.isa.operands import Affine, Extent
+from cimc.isa.program import Block
+
+MAX_DIGITS = 18
+"""Longest integer a text may hold: below 10^18, so that no product of two overflows 128 bits anywhere downstream."""
+
+SCALAR = "scalar"
+DIRECTIVES = (
+    ".cim",
+    ".hardware",
+    ".param",
+    ".global",
+    ".input",
+    ".output",
+    ".origin",
+    ".tile",
+    ".buffer",
+    ".matrix",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLine:
+    """``.cim 1``"""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareLine:
+    """``.hardware "isaac"``"""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParamLine:
+    """``.param pos 0..511``"""
+
+    name: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayLine:
+    """``.global`` (address None) or ``.buffer``."""
+
+    name: str
+    element: str
+    shape: tuple[Extent, ...]
+    address: int | None
+    key: str
+    state: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PortLine:
+    """``.input`` or ``.output``: the model's name and the global buffer's."""
+
+    output: bool
+    name: str
+    buffer: str
+
+
+@dataclass(frozen=True, slots=True)
+class OriginLine:
+    """``.origin 0 "node" OpType``"""
+
+    index: int
+    node: str
+    op_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class TileLine:
+    """``.tile 3``"""
+
+    tile: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixLine:
+    """``.matrix W0 q8 384x256 = "key"[0,128] { 0 [0:128, 0:128]; ... }``"""
+
+    name: str
+    element: str
+    shape: tuple[Extent, ...]
+    key: str
+    corner: tuple[int, int]
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatLine:
+    """``repeat i 16 {``"""
+
+    variable: str
+    count: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLine:
+    """``}``"""
+
+
+@dataclass(frozen=True, slots=True)
+class RawView:
+    """``name[offset; shape; strides]``; strides None: row-major."""
+
+    name: str
+    offset: Affine
+    shape: tuple[Extent, ...]
+    strides: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionLine:
+    """``mnemonic operand, ..., name=value, ...  @origin``; a string operand is a whole buffer or a matrix."""
+
+    mnemonic: str
+    operands: tuple[str | RawView, ...]
+    keywords: tuple[tuple[str, Value], ...]
+    origin: int | None
+
+
+Statement = (
+    VersionLine
+    | HardwareLine
+    | ParamLine
+    | ArrayLine
+    | PortLine
+    | OriginLine
+    | TileLine
+    | MatrixLine
+    | RepeatLine
+    | CloseLine
+    | InstructionLine
+)
