@@ -142,6 +142,18 @@ class Collector:
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
 
+# --- reports -----------------------------------------------------------------------------------
+REPORT_UNWRITABLE = Diagnostic(
+    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory that can be written to"
+)
+REPORT_FILE = Diagnostic(
+    "report-file", Exit.USAGE, "{what} {path}: {why}", "`cimc {command}` writes this file; run it to get a good one"
+)
+UNKNOWN_LAYER = Diagnostic(
+    "unknown-layer", Exit.USAGE, "no layer is named '{name}' in {path}", "{suggestion}known: {known}"
+)
+UNKNOWN_TILE = Diagnostic("unknown-tile", Exit.USAGE, "{path} has no tile {tile}", "its tiles are {known}")
+
 # --- analog ------------------------------------------------------------------------------------
 ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, key '{key}': {why}", "{fix}")
 
