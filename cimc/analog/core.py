@@ -17,8 +17,13 @@ from cimc.analog.config import AnalogConfig, refuse
 from cimc.analog.crossbar import program, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import exact_product, lossless_columns, merged_weights
+from cimc.analog.iomodel import IoMatrix, IoModel
+from cimc.analog.network import is_network, network_mvm
 from cimc.analog.planewise import PlaneCore
 from cimc.analog.rng import Streams
+
+# A mapping with one of these speaks of aihwkit's single-pass I/O model.
+IO_KEYS = {"inp_res", "out_res", "inp_bound", "out_bound", "noise_management", "bound_management", "w_noise", "out_noise"}
 
 
 @dataclass
@@ -149,12 +154,18 @@ def mvm(
     inputs: NDArray[np.integer],
     config: Mapping[str, object] | AnalogConfig,
     seed: int = 0,
-) -> NDArray[np.int64] | NDArray[np.float64]:
+) -> NDArray[np.int64] | NDArray[np.floating]:
     """One product on one core: ``weights`` (out, in) times ``inputs`` (in, batch) gives (out, batch).
 
-    Integers where every conversion step is whole (or nothing is analog), float64 otherwise. ``config`` has the keys of
+    A mapping with keys of aihwkit's I/O model (``inp_res`` ...) is computed by that model, one with wire resistances and
+    no bits by the exact network: both take and return floats. Integers where every conversion step is whole (or nothing is analog), float64 otherwise. ``config`` has the keys of
     docs/analog.md. Raises ``CimcError`` (exit code 2) naming the key that is wrong.
     """
+    if not isinstance(config, AnalogConfig):
+        if IO_KEYS & set(config):
+            return IoMatrix(weights, IoModel.from_mapping(config), seed).mvm(np.asarray(inputs).T).T
+        if is_network(config):
+            return network_mvm(weights, inputs, config)
     resolved = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config, grid="fine")
     w, x = _integers("weights", weights), _integers("inputs", inputs)
     if w.shape[1] != x.shape[0]:
