@@ -141,6 +141,21 @@ class Collector:
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
+OUTPUT_OCCUPIED = Diagnostic(
+    "output-occupied",
+    Exit.USAGE,
+    "{path} is there already and is no folder that an earlier compile wrote",
+    "choose another folder for -o, or remove it first",
+)
+NOT_COMPILED = Diagnostic(
+    "not-compiled",
+    Exit.USAGE,
+    "{path} holds no compiled program: there is no manifest.json",
+    "give a folder that `cimc compile MODEL.onnx -o DIR` wrote, or a .cim file",
+)
+PRECISION = Diagnostic(
+    "precision", Exit.USAGE, "precision '{given}' is not known: {why}", "use w8a8 (default), or w2a8 … w8a8"
+)
 
 # --- reports -----------------------------------------------------------------------------------
 REPORT_UNWRITABLE = Diagnostic(
@@ -243,8 +258,6 @@ MODEL_DIM_CONFLICT = Diagnostic(
 )
 
 # --- mapping -----------------------------------------------------------------------------------
-
-# --- running -----------------------------------------------------------------------------------
 DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
@@ -262,6 +275,14 @@ UNIT_MISSING = Diagnostic(
     Exit.DOES_NOT_FIT,
     "no tile of {chip} has all of the units the model needs together: {units}",
     "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+)
+
+# --- running -----------------------------------------------------------------------------------
+REFERENCE = Diagnostic(
+    "reference",
+    Exit.USAGE,
+    "onnxruntime cannot run {model}: {why}",
+    "check the model with onnxruntime alone; `cimc run` needs no reference",
 )
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
 INPUT_UNKNOWN = Diagnostic(
