@@ -14,6 +14,7 @@ from cimc.arch.units import area_by_part, leakage_by_part, mvm_interval_ns, part
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
+_MAX_WIDTH = 48  # of a column; a longer cell pushes the rest of its line to the right
 _INPUT_BITS = 8  # at which intervals and peaks are told
 
 
@@ -115,7 +116,7 @@ def _missing(chip: ChipSpec, table: str) -> list[str]:
 
 def show_catalogue(console: Console) -> None:
     """Print the presets, one a line."""
-    rows = [("name", "technology", "tiles", "cores", "weights", "description")]
+    rows: list[Sequence[str]] = [("name", "technology", "tiles", "cores", "weights", "description")]
     for row in catalogue():
         name = f"{row['name']} (default)" if row["default"] else str(row["name"])
         sizes = [f"{_number(row[key]):,.0f}" for key in ("tiles", "cores", "weights")]
@@ -144,8 +145,10 @@ def show(hardware: Hardware, console: Console) -> None:
 
 
 def _show_tiles(tiles: Mapping[str, Mapping[str, Json]], console: Console) -> None:
-    rows = [("kind", "", "count", "cores", "local KiB", "vector", "special", "matmul", "memory port", "area mm2")]
-    cores = [
+    rows: list[Sequence[str]] = [
+        ("kind", "", "count", "cores", "local KiB", "vector", "special", "matmul", "memory port", "area mm2")
+    ]
+    cores: list[Sequence[str]] = [
         ("kind", "weights", "bits", "encoding", "crossbars", "cell bits", "active rows", "DAC", "ADCs", "ns a row")
     ]
     for kind, t in tiles.items():
@@ -202,7 +205,7 @@ def _line(console: Console, text: str, style: str = "") -> None:
 
 def _print(console: Console, rows: Sequence[Sequence[str]]) -> None:
     """Rows in aligned columns under their header, never cut: rich's own tables shorten cells to fit the terminal."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [min(max(len(row[i]) for row in rows), _MAX_WIDTH) for i in range(len(rows[0]))]
     for index, row in enumerate(rows):
         text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         if text:
