@@ -138,15 +138,45 @@ class Collector:
         if self.found:
             raise CimcErrors(self.found)
 
-
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
+
+# --- reports -----------------------------------------------------------------------------------
+REPORT_UNWRITABLE = Diagnostic(
+    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory that can be written to"
+)
+REPORT_FILE = Diagnostic(
+    "report-file", Exit.USAGE, "{what} {path}: {why}", "`cimc {command}` writes this file; run it to get a good one"
+)
+UNKNOWN_LAYER = Diagnostic(
+    "unknown-layer", Exit.USAGE, "no layer is named '{name}' in {path}", "{suggestion}known: {known}"
+)
+UNKNOWN_TILE = Diagnostic("unknown-tile", Exit.USAGE, "{path} has no tile {tile}", "its tiles are {known}")
 
 # --- analog ------------------------------------------------------------------------------------
 ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, key '{key}': {why}", "{fix}")
 
 # --- hardware ----------------------------------------------------------------------------------
+UNKNOWN_HARDWARE = Diagnostic(
+    "unknown-hardware",
+    Exit.USAGE,
+    "there is no hardware preset '{name}', and no file of that name",
+    "{near}presets: {known}; or give the path of a hardware file (.yaml)",
+)
+HW_TOO_LARGE = Diagnostic(
+    "hw-too-large", Exit.USAGE, "hardware file {path} has {size} bytes; at most {limit} are read", "check the path"
+)
+HW_YAML = Diagnostic(
+    "hw-yaml", Exit.USAGE, "this is no hardware file: {why}", "the format is YAML 1.2; see docs/hardware.md"
+)
+HW_DUPLICATE_KEY = Diagnostic(
+    "hw-duplicate-key", Exit.USAGE, "key '{key}' is given twice; first on line {first}", "remove one of the two"
+)
+HW_UNKNOWN_KEY = Diagnostic("hw-unknown-key", Exit.USAGE, "unknown key '{key}'", "{near}known here: {known}")
+HW_MISSING_KEY = Diagnostic("hw-missing-key", Exit.USAGE, "key '{key}' is missing", "add it; see docs/hardware.md")
+HW_VALUE = Diagnostic("hw-value", Exit.USAGE, "key '{key}': {why}", "see docs/hardware.md for what the key means")
+HW_OVERRIDE = Diagnostic("hw-override", Exit.USAGE, "override '{key}': {why}", "{fix}")
 
 # --- programs ----------------------------------------------------------------------------------
 PROGRAM_SYNTAX = Diagnostic("program-syntax", Exit.USAGE, "{what}", "{hint}")
@@ -199,7 +229,146 @@ WRONG_WEIGHTS = Diagnostic(
 )
 
 # --- models ------------------------------------------------------------------------------------
+MODEL_NOT_ONNX = Diagnostic(
+    "model-not-onnx", Exit.USAGE, "{path} is not an ONNX model: {why}", "export the model again, or check the download"
+)
+MODEL_TOO_LARGE = Diagnostic(
+    "model-too-large",
+    Exit.USAGE,
+    "model {path}: {what} is {size}, more than the limit of {limit}",
+    "{fix}",
+)
+MODEL_MALFORMED = Diagnostic(
+    "model-malformed", Exit.USAGE, "model {path}, {where}: {why}", "export the model again; the file contradicts itself"
+)
+MODEL_EXTERNAL = Diagnostic(
+    "model-external-data",
+    Exit.USAGE,
+    "model {path}, tensor '{tensor}': external data '{location}' {why}",
+    "keep the data files beside the model, as the exporter wrote them",
+)
+MODEL_OP = Diagnostic(
+    "model-unsupported", Exit.USAGE, "node '{node}' ({op}) is not supported: {why}", "docs/ops.md lists what is"
+)
+MODEL_NODE = Diagnostic(
+    "model-node", Exit.USAGE, "node '{node}' ({op}) cannot be: {why}", "check the model and the bound dimensions: {dims}"
+)
+MODEL_INPUT = Diagnostic("model-input", Exit.USAGE, "model {path}, input '{name}': {why}", "{fix}")
+MODEL_DIM_UNKNOWN = Diagnostic(
+    "model-dim-unknown",
+    Exit.USAGE,
+    "--dim {name}: the model has no dimension of that name",
+    "{meant}its symbolic dimensions: {known}",
+)
+MODEL_DIM_VALUE = Diagnostic(
+    "model-dim-value", Exit.USAGE, "dimension '{name}' = {value}: {why}", "bind it to a number from 0 to {limit}"
+)
+MODEL_DIM_CONFLICT = Diagnostic(
+    "model-dim-conflict",
+    Exit.USAGE,
+    "dimension '{name}' is {first} by {first_from} but {second} by {second_from}",
+    "give inputs whose shapes agree, or leave out --dim {name}",
+)
 
 # --- mapping -----------------------------------------------------------------------------------
 
 # --- running -----------------------------------------------------------------------------------
+DOES_NOT_FIT = Diagnostic(
+    "does-not-fit",
+    Exit.DOES_NOT_FIT,
+    "the model needs {need} cores of {block} weights, {chip} has {have}: {short} short",
+    "choose larger hardware (--hw), larger crossbars (-c crossbar.rows=…) or more cores per tile (-c tiles.cim.cores=…)",
+)
+BUFFER_TOO_SMALL = Diagnostic(
+    "buffer-too-small",
+    Exit.DOES_NOT_FIT,
+    "tile {tile} ({kind}) of {chip}: one row block of {layer} needs {need} bytes, the local buffer has {have}",
+    "enlarge local_bytes of that tile kind, or bind a smaller sequence (--dim)",
+)
+UNIT_MISSING = Diagnostic(
+    "unit-missing",
+    Exit.DOES_NOT_FIT,
+    "no tile of {chip} has all of the units the model needs together: {units}",
+    "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+)
+INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
+INPUT_UNKNOWN = Diagnostic(
+    "input-unknown", Exit.USAGE, "the program has no input '{name}'", "{near}its inputs: {known}"
+)
+INPUT_MISMATCH = Diagnostic(
+    "input-mismatch", Exit.USAGE, "input '{name}' is {got}, the program takes {want}", "convert it, or compile for it"
+)
+PARAM_MISSING = Diagnostic(
+    "param-missing", Exit.USAGE, "runtime parameter '{name}' has no value", "give one between {low} and {high}"
+)
+PARAM_RANGE = Diagnostic(
+    "param-range", Exit.USAGE, "runtime parameter '{name}' = {value} is outside {low}..{high}", "give a value inside"
+)
+PARAM_UNKNOWN = Diagnostic(
+    "param-unknown", Exit.USAGE, "the program has no runtime parameter '{name}'", "{near}its parameters: {known}"
+)
+STATE_MISMATCH = Diagnostic(
+    "state-mismatch", Exit.USAGE, "state '{name}' is {got}, the program keeps {want}", "start from an empty state"
+)
+WEIGHT_MISSING = Diagnostic(
+    "weight-missing",
+    Exit.USAGE,
+    "the weights have no '{key}', which {what} needs",
+    "use the program's own weights file",
+)
+WEIGHT_MISMATCH = Diagnostic(
+    "weight-mismatch",
+    Exit.USAGE,
+    "weights '{key}' are {got}, {what} needs {want}",
+    "use the program's own weights file",
+)
+MEMORY_EXCEEDED = Diagnostic(
+    "memory-exceeded",
+    Exit.DOES_NOT_FIT,
+    "{what} takes {need} bytes, {have} are there",
+    "use hardware with more memory, or a smaller program",
+)
+INSTRUCTION_FAILED = Diagnostic("instruction-failed", Exit.PROGRAM_FAILED, "{where}: {why}", "the instruction: {text}")
+NOT_FINITE = Diagnostic(
+    "not-finite",
+    Exit.PROGRAM_FAILED,
+    "{where}: the activations to quantise hold {what}",
+    "run with float numerics to see whether the model itself overflows; the instruction: {text}",
+)
+DEADLOCK = Diagnostic(
+    "deadlock",
+    Exit.PROGRAM_FAILED,
+    "deadlock: {count} of {tiles} tiles wait for ever\n{report}",
+    "{fix}",
+)
+HOST_CALL = Diagnostic("host-call", Exit.USAGE, "host call '{call}' cannot run: {why}", "{fix}")
+TIMING_TOO_LARGE = Diagnostic(
+    "timing-too-large",
+    Exit.DOES_NOT_FIT,
+    "{what} needs {need} entries in the timing engine, {have} are allowed",
+    "use fewer iterations of the loop, or run with --no-timing",
+)
+
+# --- passes ------------------------------------------------------------------------------------
+GRAPH_INPUT = Diagnostic(
+    "graph-input", Exit.USAGE, "input '{name}' of {graph}: {why}", "give an array of type {type} under that name"
+)
+HOST_NODE = Diagnostic(
+    "host-node",
+    Exit.USAGE,
+    "an operator left to the host controller cannot be run: {why}",
+    "check the model with onnxruntime",
+)
+PASS_OPTION = Diagnostic("pass-option", Exit.USAGE, "option {option} of pass {name}: {why}", "{fix}")
+WEIGHT_NOT_FINITE = Diagnostic(
+    "weight-not-finite",
+    Exit.USAGE,
+    "weights {weight} of layer {layer} hold {count} values that are infinite or not a number",
+    "such weights cannot be quantised; check how the model was exported",
+)
+CALIBRATION = Diagnostic(
+    "calibration",
+    Exit.USAGE,
+    "static activation scales cannot be measured: {why}",
+    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
+)

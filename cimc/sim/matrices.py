@@ -1,0 +1,186 @@
+"""Weights in the cells of a tile's cores, in the three numerics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec, CoreSpec
+from cimc.isa.instruction import Fault, Matrix
+from cimc.isa.program import Block, MatrixDecl, Weights
+from cimc.sim.memory import describe
+
+Array = NDArray[np.generic]
+CACHED_BYTES = 2 << 30  # converted weights kept between uses; beyond it they are converted again at each use
+EXACT = 2**24  # float32 holds every integer up to here, so a float32 product of integers that stays below is exact
+
+
+class FloatMatrix:
+    """Unrounded weights: an exact product in float32."""
+
+    def __init__(self, weights: Array) -> None:
+        self._weights = weights.astype(np.float32, copy=False)
+
+    def mvm(self, x: Array) -> Array:
+        """``x`` (rows × inputs) times the weights, in float32."""
+        return np.matmul(x.astype(np.float32, copy=False), self._weights)
+
+    def program(self, codes: Array) -> None:
+        """Replace the weights."""
+        self._weights = np.array(codes, np.float32)
+
+
+class Budget:
+    """How many bytes of converted weights a run still keeps."""
+
+    def __init__(self, size: int = CACHED_BYTES) -> None:
+        self.left = size
+
+    def take(self, size: int) -> bool:
+        """Whether ``size`` bytes may be kept; they are then counted."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+class IntegerMatrix:
+    """Integer codes: exact sums, by float BLAS where it is exact."""
+
+    def __init__(self, codes: Array, budget: Budget) -> None:
+        self._codes = codes
+        self._budget = budget
+        self._wide: dict[np.dtype[np.generic], Array] = {}
+
+    def mvm(self, x: Array) -> Array:
+        """``x`` (rows × inputs, integers) times the codes: int32, wrapping as the accumulators do.
+
+        int8 × int8 sums are taken in float32 over at most 1023 inputs at a time (1023 · 128 · 128 < 2^24), others in
+        float64, so every partial sum is exact."""
+        if x.dtype.itemsize == 1:
+            step = (EXACT - 1) // (128 * 128)
+            weights = self._as(np.dtype(np.float32))
+            inputs = x.astype(np.float32)
+            total = np.matmul(inputs[:, :step], weights[:step]).astype(np.int32)
+            for start in range(step, x.shape[-1], step):
+                end = start + step
+                total += np.matmul(inputs[:, start:end], weights[start:end]).astype(np.int32)
+            return total
+        product = np.matmul(x.astype(np.float64), self._as(np.dtype(np.float64)))
+        return product.astype(np.int64).astype(np.int32)
+
+    def _as(self, dtype: np.dtype[np.generic]) -> Array:
+        if dtype in self._wide:
+            return self._wide[dtype]
+        wide = self._codes.astype(dtype)
+        if self._budget.take(wide.nbytes):
+            self._wide[dtype] = wide
+        return wide
+
+    def program(self, codes: Array) -> None:
+        """Replace the codes."""
+        self._codes = np.array(codes)
+        self._budget = Budget()
+        self._wide = {}
+
+
+Part = tuple[Block, Matrix]
+Build = Callable[[Array, Block], Matrix]
+
+
+class BlockMatrix:
+    """A matrix cut into the blocks its cores hold; partial sums of blocks over the same columns are added exactly."""
+
+    def __init__(self, codes: Array, blocks: tuple[Block, ...], build: Build) -> None:
+        self._cols = codes.shape[1]
+        self._parts: list[Part] = [
+            (b, build(np.ascontiguousarray(codes[b.row : b.row_end, b.col : b.col_end]), b)) for b in blocks
+        ]
+
+    def mvm(self, x: Array) -> Array:
+        """``x`` (rows × inputs) times all the blocks: int32."""
+        total = np.zeros((x.shape[0], self._cols), np.int32)
+        for block, part in self._parts:
+            inputs = np.ascontiguousarray(x[:, block.row : block.row_end])
+            total[:, block.col : block.col_end] += part.mvm(inputs).astype(np.int32, copy=False)
+        return total
+
+    def program(self, codes: Array) -> None:
+        """Rewrite every block's cells."""
+        for block, part in self._parts:
+            part.program(np.ascontiguousarray(codes[block.row : block.row_end, block.col : block.col_end]))
+
+
+class CheckedMatrix:
+    """A matrix that names a wrong extent instead of failing inside a product."""
+
+    def __init__(self, decl: MatrixDecl, inner: Matrix) -> None:
+        self._decl = decl
+        self._inner = inner
+
+    def mvm(self, x: Array) -> Array:
+        """As the matrix inside; raises Fault if x has another number of inputs."""
+        if x.shape[-1] != self._decl.rows:
+            raise Fault(f"x has {x.shape[-1]} inputs, matrix '{self._decl.name}' has {self._decl.rows}")
+        return self._inner.mvm(x)
+
+    def program(self, codes: Array) -> None:
+        """As the matrix inside; raises Fault if the codes have another shape."""
+        want = (self._decl.rows, self._decl.cols)
+        if codes.shape != want:
+            raise Fault(f"codes are {describe(codes)}, matrix '{self._decl.name}' is {want[0]}x{want[1]}")
+        self._inner.program(codes)
+
+
+AnalogBuild = Callable[[Array, CoreSpec, int, int], Matrix]
+"""``build(codes, core, tile, index)``: an analog core holding ``codes``; tile and core key its random streams."""
+
+
+@dataclass
+class MatrixFactory:
+    """Builds the matrices of a run. Copies of one matrix in several tiles (replicas) share memory."""
+
+    weights: Weights
+    chip: ChipSpec
+    exact: bool
+    analog: AnalogBuild | None = None
+    budget: Budget = field(default_factory=Budget)
+    _shared: dict[tuple[object, ...], Matrix] = field(default_factory=dict[tuple[object, ...], Matrix])
+
+    def build(self, tile: int, decl: MatrixDecl, *, rewritten: bool) -> Matrix:
+        """The matrix of a tile; ``rewritten`` if the program writes its cells. Raises WEIGHT_…."""
+        core = self.chip.tile(tile).core
+        if self.analog is not None and core is not None and core.adc is not None:
+            build = self.analog
+            cells = core
+            inner = BlockMatrix(self._codes(tile, decl), decl.blocks, lambda c, b: build(c, cells, tile, b.core))
+            return CheckedMatrix(decl, inner)
+        key = (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols)
+        if not rewritten and key in self._shared:
+            return CheckedMatrix(decl, self._shared[key])
+        codes = self._codes(tile, decl)
+        inner = FloatMatrix(codes) if self.exact else IntegerMatrix(codes, self.budget)
+        if not rewritten:
+            self._shared[key] = inner
+        return CheckedMatrix(decl, inner)
+
+    def _codes(self, tile: int, decl: MatrixDecl) -> Array:
+        what = f"matrix '{decl.name}' of tile {tile}"
+        unrounded = f"{decl.key}.float"
+        key = unrounded if self.exact and unrounded in self.weights else decl.key
+        if not decl.key:
+            return np.zeros((decl.rows, decl.cols), np.float32 if self.exact else np.int8)
+        if key not in self.weights:
+            raise errors.WEIGHT_MISSING(key=key, what=what)
+        whole = self.weights[key]
+        rows, cols = decl.row_offset + decl.rows, decl.col_offset + decl.cols
+        fits = whole.ndim == 2 and whole.shape[0] >= rows and whole.shape[1] >= cols
+        allowed = (np.float32,) if key == unrounded else (np.int8, np.int16)
+        if not fits or whole.dtype not in allowed:
+            want = f"{np.dtype(allowed[0])} of at least {rows}x{cols}"
+            raise errors.WEIGHT_MISMATCH(key=key, got=describe(whole), what=what, want=want)
+        return whole[decl.row_offset : rows, decl.col_offset : cols]

@@ -1,0 +1,190 @@
+"""The arrays a run works on: global memory, the tiles' local buffers, inputs and state, and strided views of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec
+from cimc.isa.operands import Affine, View
+from cimc.isa.program import Buffer, GlobalBuffer, Program, TileProgram, Weights
+
+Array = NDArray[np.generic]
+State = dict[str, Array]
+"""What survives a run, by buffer: ``name`` for global memory, ``tile.name`` for a tile's local memory."""
+
+Env = list[int]  # the current values of a tile's repeat variables
+
+
+@dataclass(frozen=True)
+class Storage:
+    """One buffer's memory: flat bytes (read-only where they are the weights file), element type, declared shape."""
+
+    raw: NDArray[np.uint8]
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    def array(self) -> Array:
+        """The whole buffer."""
+        return (
+            self.raw[: self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))]
+            .view(self.dtype)
+            .reshape(self.shape)
+        )
+
+
+def describe(array: Array) -> str:
+    """``float32 8x384``: how messages show an array."""
+    return f"{array.dtype} {'x'.join(map(str, array.shape)) or 'scalar'}"
+
+
+def _wanted(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> str:
+    return f"{dtype} {'x'.join(map(str, shape)) or 'scalar'}"
+
+
+def _zeros(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Storage:
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return Storage(np.zeros(max(size, dtype.itemsize), np.uint8), dtype, shape)
+
+
+def _of(array: Array) -> Storage:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return Storage(flat.view(np.uint8), array.dtype, array.shape)  # a view, with a writeable flag of its own
+
+
+def from_weights(buffer: Buffer | GlobalBuffer, what: str, weights: Weights, exact: bool) -> Storage:
+    """The buffer filled by its key, without a copy where the weights already have its type.
+
+    In ``float`` numerics a q type takes ``KEY.float`` where there is one. Raises WEIGHT_MISSING, WEIGHT_MISMATCH."""
+    dtype = buffer.element.dtype(exact=exact)
+    key = buffer.key
+    if exact and buffer.element.quantized and f"{key}.float" in weights:
+        key = f"{key}.float"
+    if key not in weights:
+        raise errors.WEIGHT_MISSING(key=key, what=what)
+    array = weights[key]
+    stored = buffer.element.dtype(exact=False)
+    if array.size != buffer.size or array.dtype not in (dtype, stored):
+        raise errors.WEIGHT_MISMATCH(key=key, got=describe(array), what=what, want=_wanted(stored, buffer.shape))
+    storage = _of(array.astype(dtype, copy=False).reshape(buffer.shape))
+    storage.raw.flags.writeable = False
+    return storage
+
+
+def _keep(state: State, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Storage:
+    """State of earlier runs, or zeros; the array in ``state`` is the one the program writes."""
+    if name not in state:
+        fresh = _zeros(dtype, shape)
+        state[name] = fresh.array()
+    kept = state[name]
+    if kept.dtype != dtype or kept.shape != shape or not kept.flags.c_contiguous or not kept.flags.writeable:
+        raise errors.STATE_MISMATCH(name=name, got=describe(kept), want=_wanted(dtype, shape))
+    return _of(kept)
+
+
+def global_memory(
+    program: Program, chip: ChipSpec, weights: Weights, state: State, *, exact: bool
+) -> dict[str, Storage]:
+    """Every global buffer's memory. Raises MEMORY_EXCEEDED if they are more than the chip has."""
+    need = sum(g.bytes for g in program.globals)
+    if need > chip.memory.capacity_bytes:
+        raise errors.MEMORY_EXCEEDED(what="global memory", need=need, have=chip.memory.capacity_bytes)
+    found: dict[str, Storage] = {}
+    for g in program.globals:
+        dtype = g.element.dtype(exact=exact)
+        if g.key:
+            found[g.name] = from_weights(g, f"global buffer '{g.name}'", weights, exact)
+        elif g.state:
+            found[g.name] = _keep(state, g.name, dtype, g.shape)
+        else:
+            found[g.name] = _zeros(dtype, g.shape)
+    return found
+
+
+def local_memory(
+    tile: TileProgram, chip: ChipSpec, weights: Weights, state: State, *, exact: bool
+) -> dict[str, Storage]:
+    """Every local buffer of a tile, each with memory of its own. Raises MEMORY_EXCEEDED if one lies outside."""
+    have = chip.tile(tile.tile).local_bytes
+    found: dict[str, Storage] = {}
+    for b in tile.buffers:
+        what = f"buffer '{b.name}' of tile {tile.tile}"
+        if b.address < 0 or b.address + b.bytes > have:
+            raise errors.MEMORY_EXCEEDED(what=what, need=b.address + b.bytes, have=have)
+        dtype = b.element.dtype(exact=exact)
+        if b.key:
+            # Constants may be written by no instruction, so tiles share the weights' own memory.
+            found[b.name] = from_weights(b, what, weights, exact)
+        elif b.state:
+            found[b.name] = _keep(state, f"{tile.tile}.{b.name}", dtype, b.shape)
+        else:
+            found[b.name] = _zeros(dtype, b.shape)
+    return found
+
+
+def check_inputs(program: Program, inputs: Mapping[str, Array]) -> None:
+    """The program's inputs, all of them, in its types and shapes: raises INPUT_UNKNOWN, _MISSING, _MISMATCH."""
+    buffers = {g.name: g for g in program.globals}
+    names = [p.name for p in program.inputs]
+    known = ", ".join(names) or "none"
+    collector = errors.Collector()
+    for name in inputs:
+        if name not in names:
+            collector.add(errors.INPUT_UNKNOWN(name=name, near=errors.did_you_mean(name, names), known=known))
+    for port in program.inputs:
+        if port.name not in inputs:
+            collector.add(errors.INPUT_MISSING(name=port.name, known=known))
+            continue
+        array, buffer = np.asarray(inputs[port.name]), buffers[port.buffer]
+        dtype = buffer.element.dtype(exact=False)
+        if array.dtype != dtype or array.shape != buffer.shape:
+            want = _wanted(dtype, buffer.shape)
+            collector.add(errors.INPUT_MISMATCH(name=port.name, got=describe(array), want=want))
+    collector.raise_if_any()
+
+
+def fill_inputs(program: Program, inputs: Mapping[str, Array], memory: Mapping[str, Storage]) -> None:
+    """Copy checked inputs into global memory."""
+    for port in program.inputs:
+        np.copyto(memory[port.buffer].array(), np.asarray(inputs[port.name]), casting="unsafe")
+
+
+def affine(value: Affine, slots: Mapping[str, int], constants: Mapping[str, int]) -> int | Callable[[Env], int]:
+    """An affine value as a number, or as a function of the tile's repeat variables where it has any."""
+    base = value.constant + sum(c * constants[v] for v, c in value.terms if v in constants)
+    terms = [(slots[v], c) for v, c in value.terms if v not in constants]
+    if not terms:
+        return base
+    if len(terms) == 1:
+        slot, factor = terms[0]
+        return lambda env: base + factor * env[slot]
+    return lambda env: base + sum(c * env[s] for s, c in terms)
+
+
+def view(
+    storage: Storage, operand: View, slots: Mapping[str, int], constants: Mapping[str, int]
+) -> Array | Callable[[Env], Array]:
+    """A view as an array, or as a function of the repeat variables. NumPy checks it against the buffer's end: raises
+    ValueError or TypeError if it lies outside."""
+    raw, dtype, item = storage.raw, storage.dtype, storage.dtype.itemsize
+    offset = affine(operand.offset, slots, constants)
+    extents = [e if isinstance(e, int) else affine(e, slots, constants) for e in operand.shape]
+    fixed = [e for e in extents if isinstance(e, int)]
+    strides = tuple(s * item for s in operand.strides)
+    if len(fixed) < len(extents):
+
+        def grown(env: Env) -> Array:
+            shape = tuple(e if isinstance(e, int) else e(env) for e in extents)
+            at = offset if isinstance(offset, int) else offset(env)
+            return np.ndarray(shape, dtype, raw, at * item, strides)
+
+        return grown
+    shape = tuple(fixed)
+    if isinstance(offset, int):
+        return np.ndarray(shape, dtype, raw, offset * item, strides)
+    at = offset
+    return lambda env: np.ndarray(shape, dtype, raw, at(env) * item, strides)
