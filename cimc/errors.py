@@ -214,6 +214,34 @@ UNKNOWN_INSTRUCTION = Diagnostic(
 )
 WRONG_OPERANDS = Diagnostic("wrong-operands", Exit.USAGE, "{where}{what}", "{usage}")
 WRONG_DECLARATION = Diagnostic("wrong-declaration", Exit.USAGE, "{where}{what}", "{hint}")
+OUT_OF_BUFFER = Diagnostic(
+    "out-of-buffer",
+    Exit.USAGE,
+    "{where}{name} reaches elements {low} to {high}, and the buffer holds 0 to {last}",
+    "over all values of repeat variables and params; offsets and strides count elements",
+)
+EMPTY_VIEW = Diagnostic(
+    "empty-view", Exit.USAGE, "{where}an extent of {name} can be {low}", "extents are {least} at least, for every param"
+)
+BUFFERS_OVERLAP = Diagnostic(
+    "buffers-overlap",
+    Exit.USAGE,
+    "{where}buffers '{a}' and '{b}' share bytes {low} to {high} of the local memory while both are in use",
+    "'{a}' lives over steps {a_life}, '{b}' over steps {b_life}: move one, or use them one after the other",
+)
+PROGRAM_TOO_BIG = Diagnostic(
+    "program-too-big", Exit.DOES_NOT_FIT, "{where}{what}: {need} needed, {have} there", "{hint}"
+)
+NO_SUCH_UNIT = Diagnostic(
+    "no-such-unit", Exit.USAGE, "{where}{mnemonic} needs a {unit} unit, and tile {at} ({kind}) has none", "{hint}"
+)
+UNPAIRED = Diagnostic("unpaired", Exit.USAGE, "{where}{what}", "{hint}")
+NO_HALT = Diagnostic(
+    "no-halt", Exit.USAGE, "{where}{what}", "'halt' is the last instruction of every tile, and only that"
+)
+WRONG_WEIGHTS = Diagnostic(
+    "wrong-weights", Exit.USAGE, "{where}{what}", "give the weights file the program was written with"
+)
 
 # --- models ------------------------------------------------------------------------------------
 MODEL_NOT_ONNX = Diagnostic(
