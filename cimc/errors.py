@@ -147,6 +147,25 @@ FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} canno
 ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, key '{key}': {why}", "{fix}")
 
 # --- hardware ----------------------------------------------------------------------------------
+UNKNOWN_HARDWARE = Diagnostic(
+    "unknown-hardware",
+    Exit.USAGE,
+    "there is no hardware preset '{name}', and no file of that name",
+    "{near}presets: {known}; or give the path of a hardware file (.yaml)",
+)
+HW_TOO_LARGE = Diagnostic(
+    "hw-too-large", Exit.USAGE, "hardware file {path} has {size} bytes; at most {limit} are read", "check the path"
+)
+HW_YAML = Diagnostic(
+    "hw-yaml", Exit.USAGE, "this is no hardware file: {why}", "the format is YAML 1.2; see docs/hardware.md"
+)
+HW_DUPLICATE_KEY = Diagnostic(
+    "hw-duplicate-key", Exit.USAGE, "key '{key}' is given twice; first on line {first}", "remove one of the two"
+)
+HW_UNKNOWN_KEY = Diagnostic("hw-unknown-key", Exit.USAGE, "unknown key '{key}'", "{near}known here: {known}")
+HW_MISSING_KEY = Diagnostic("hw-missing-key", Exit.USAGE, "key '{key}' is missing", "add it; see docs/hardware.md")
+HW_VALUE = Diagnostic("hw-value", Exit.USAGE, "key '{key}': {why}", "see docs/hardware.md for what the key means")
+HW_OVERRIDE = Diagnostic("hw-override", Exit.USAGE, "override '{key}': {why}", "{fix}")
 
 # --- programs ----------------------------------------------------------------------------------
 PROGRAM_SYNTAX = Diagnostic("program-syntax", Exit.USAGE, "{what}", "{hint}")

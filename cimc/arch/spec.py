@@ -7,9 +7,13 @@ micrometres. Where a number comes from stands beside it in the hardware file (:m
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
+from cimc.errors import did_you_mean
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Whole = Annotated[int, Field(ge=0, le=2**40)]
@@ -17,14 +21,30 @@ Positive = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
-class Record(BaseModel):
-    """Base of all specs: immutable, unknown keys refused."""
+def _with_default(data: object, key: str, size: object) -> object:
+    """A mapping with ``key`` filled in with a size where it is absent; anything else as it is. A size that is itself
+    missing or impossible is told once, where it stands, so 1 is filled in for it."""
+    if not isinstance(data, Mapping) or key in data:
+        return cast("object", data)
+    possible = isinstance(size, int) and 1 <= size <= 65536
+    return {**cast("Mapping[str, object]", data), key: size if possible else 1}
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _item(data: object, key: str) -> object:
+    """``data[key]`` of a mapping, None if there is none."""
+    return cast("Mapping[str, object]", data).get(key) if isinstance(data, Mapping) else None
+
+
+class Record(BaseModel):
+    """Base of all specs: immutable, unknown keys refused, no guessing of types (``true`` is no number)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class AdcSpec(Record):
-    """Converters of one crossbar. ``bits`` 0: lossless (as many as the partial sum needs)."""
+    """Converters of one crossbar. ``bits`` 0: lossless (as many as the partial sum needs).
+
+    ``cols_per_adc`` may be left out of a hardware file: all columns of a crossbar then take turns on one ADC."""
 
     bits: Annotated[int, Field(ge=0, le=24)]
     conversion_ns: Positive  # one conversion of one ADC
@@ -32,12 +52,17 @@ class AdcSpec(Record):
 
 
 class CrossbarSpec(Record):
-    """One physical array."""
+    """One physical array. ``active_rows`` may be left out: all rows."""
 
     rows: Annotated[int, Field(ge=1, le=65536)]
     cols: Annotated[int, Field(ge=1, le=65536)]
     cell_bits: Annotated[int, Field(ge=1, le=8)]
     active_rows: Annotated[int, Field(ge=1, le=65536)]  # wordlines driven at once
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_rows(cls, data: object) -> object:
+        return _with_default(data, "active_rows", _item(data, "rows"))
 
 
 class CoreSpec(Record):
@@ -56,10 +81,20 @@ class CoreSpec(Record):
     verify_iterations: Count  # write-verify passes a row
     adc: AdcSpec | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_adc_a_crossbar(cls, data: object) -> object:
+        adc, cols = _item(data, "adc"), _item(_item(data, "crossbar"), "cols")
+        if not isinstance(data, Mapping) or not isinstance(adc, Mapping):
+            return cast("object", data)
+        return {**cast("Mapping[str, object]", data), "adc": _with_default(cast("object", adc), "cols_per_adc", cols)}
+
     @model_validator(mode="after")
     def _consistent(self) -> CoreSpec:
         if self.crossbar.active_rows > self.crossbar.rows:
-            raise ValueError(f"active_rows {self.crossbar.active_rows} exceeds rows {self.crossbar.rows}")
+            raise ValueError(
+                f"crossbar.active_rows: {self.crossbar.active_rows} exceeds the {self.crossbar.rows} rows there are"
+            )
         return self
 
     @property
@@ -72,6 +107,25 @@ class CoreSpec(Record):
     def crossbars(self) -> int:
         """Physical crossbars of one core: one per slice, twice that for differential pairs."""
         return self.slices * (2 if self.encoding == "differential" else 1)
+
+    @property
+    def digital(self) -> bool:
+        """True if the core has no ADC: an exact adder tree."""
+        return self.adc is None
+
+    @property
+    def adc_bits(self) -> int:
+        """Bits of the ADC; where it is lossless, enough for active_rows cells at their top level, driven at the top:
+        ceil(log2(active_rows · (2^cell_bits - 1) · (2^dac_bits - 1) + 1)). 0 for a digital core."""
+        if self.adc is None or self.adc.bits:
+            return self.adc.bits if self.adc else 0
+        top = self.crossbar.active_rows * (2**self.crossbar.cell_bits - 1) * (2**self.dac_bits - 1)
+        return top.bit_length()
+
+    @property
+    def adcs(self) -> int:
+        """Converters of one core: per slice (a differential pair shares one), ceil(cols / cols_per_adc)."""
+        return self.slices * math.ceil(self.cols / self.adc.cols_per_adc) if self.adc else 0
 
     @property
     def rows(self) -> int:
@@ -87,15 +141,15 @@ class CoreSpec(Record):
 class LanesSpec(Record):
     """A vector or special-function unit: elements worked on at a time."""
 
-    lanes: Count
+    lanes: Annotated[int, Field(ge=1, le=65536)]
     startup_cycles: Whole
 
 
 class MatmulSpec(Record):
     """The dynamic matmul unit: a weight-stationary array of MACs, ``rows`` along k and ``cols`` along n."""
 
-    rows: Count
-    cols: Count
+    rows: Annotated[int, Field(ge=1, le=65536)]
+    cols: Annotated[int, Field(ge=1, le=65536)]
     operand_bits: Literal[4, 8, 16]
     load_bytes_per_cycle: Count  # stationary operand into the array
     startup_cycles: Whole
@@ -105,8 +159,8 @@ class TileSpec(Record):
     """One kind of tile. A unit that is absent cannot be used; tiles may combine them."""
 
     letter: Annotated[str, Field(min_length=1, max_length=1)]  # how the layout draws it
-    local_bytes: Count
-    cores: Whole = 0
+    local_bytes: Annotated[int, Field(ge=1, le=2**32)]
+    cores: Annotated[int, Field(ge=0, le=65536)] = 0
     core: CoreSpec | None = None
     vector: LanesSpec | None = None
     special: LanesSpec | None = None
@@ -145,11 +199,28 @@ class HostSpec(Record):
 
 
 class CostSpec(Record):
-    """Energy per action and leakage and area per component: the hardware file's ``costs``."""
+    """Energy per action, leakage and area per part: the hardware file's ``costs``. The names are those of
+    :mod:`cimc.arch.actions`, some with a qualifier: ``adc.convert@8``, ``crossbar@128x128``."""
 
     energy_pj: dict[str, NonNegative]
     leakage_mw: dict[str, NonNegative]
     area_um2: dict[str, NonNegative]
+
+    @model_validator(mode="after")
+    def _known(self) -> CostSpec:
+        problems = [
+            f"{table}.{key}: there is no {what} of that name. {did_you_mean(key, known)}".rstrip()
+            for table, given, known, what in (
+                ("energy_pj", self.energy_pj, ACTIONS, "action"),
+                ("leakage_mw", self.leakage_mw, PARTS, "part"),
+                ("area_um2", self.area_um2, PARTS, "part"),
+            )
+            for key in given
+            if base(key) not in known or not well_formed(key)
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 class ChipSpec(Record):
@@ -159,7 +230,7 @@ class ChipSpec(Record):
     description: str
     technology: str
     clock_ghz: Positive
-    layout: tuple[str, ...]
+    layout: Annotated[tuple[str, ...], Field(strict=False)]
     tiles: dict[str, TileSpec]
     noc: NocSpec
     memory: MemorySpec
@@ -168,19 +239,68 @@ class ChipSpec(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> ChipSpec:
+        problems = [*self._layout_problems(), *self._cost_problems()]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _layout_problems(self) -> list[str]:
         if not self.layout or not self.layout[0] or any(len(r) != len(self.layout[0]) for r in self.layout):
-            raise ValueError("layout: rows of equal, non-zero length are needed")
-        if len(self.layout) * len(self.layout[0]) > 65536:
-            raise ValueError("layout: at most 65536 tiles")
+            return ["layout: rows of equal, non-zero length are needed"]
+        if self.tile_count > 65536:
+            return [f"layout: {self.tile_count} tiles; at most 65536"]
         letters = [t.letter for t in self.tiles.values()]
         if len(set(letters)) != len(letters):
-            raise ValueError("tiles: each kind needs a letter of its own")
-        unknown = sorted({c for row in self.layout for c in row} - set(letters))
+            return ["tiles: each kind needs a letter of its own"]
+        placed = {c for row in self.layout for c in row}
+        unknown = sorted(placed - set(letters))
         if unknown:
-            raise ValueError(f"layout: no tile kind has the letter {unknown[0]!r}")
-        if not any(self.tile(i).memory_port for i in range(self.tile_count)):
-            raise ValueError("layout: at least one tile needs memory_port: true")
-        return self
+            return [f"layout: no tile kind has the letter {unknown[0]!r}"]
+        if not any(t.memory_port for t in self.tiles.values() if t.letter in placed):
+            return ["layout: at least one tile needs memory_port: true"]
+        cores = sum(row.count(t.letter) * t.cores for row in self.layout for t in self.tiles.values())
+        return [f"layout: {cores} cores; at most {2**24}"] if cores > 2**24 else []
+
+    def _cost_problems(self) -> list[str]:
+        given = self.costs.energy_pj
+        needed = {"chip"}
+        for tile in self.tiles.values():
+            core = ["core", "digital core" if tile.core.digital else "analog core"] if tile.core else []
+            needed |= {*core, *(["matmul"] if tile.matmul else []), *(["lanes"] if tile.vector or tile.special else [])}
+        wanted = [a for a, row in ACTIONS.items() if row.unit in needed]
+        missing = [a for a in wanted if a not in {base(key) for key in given}]
+        problems = [f"costs.energy_pj: no energy for '{a}' ({ACTIONS[a].doc})" for a in missing]
+        return problems + self._resolution_problems() + self._scaling_problems()
+
+    def _cost_tables(self) -> dict[str, dict[str, float]]:
+        costs = self.costs
+        return {"energy_pj": costs.energy_pj, "leakage_mw": costs.leakage_mw, "area_um2": costs.area_um2}
+
+    def _scaling_problems(self) -> list[str]:
+        cores = [t.core.crossbar for t in self.tiles.values() if t.core]
+        mixed = len({(c.rows, c.cols, c.active_rows) for c in cores}) > 1
+        problems: list[str] = []
+        for name, table in self._cost_tables().items():
+            scaled = [base(key) for key in table if "@" in key and base(key) in SCALED]
+            if scaled and mixed:
+                problems.append(f"costs.{name}: '{scaled[0]}@SIZE' needs all crossbars of the chip to be of one size")
+            if len(set(scaled)) < len(scaled) or any(key in table for key in scaled):
+                problems.append(f"costs.{name}: one of these is given twice: {', '.join(sorted(set(scaled)))}")
+        return problems
+
+    def _resolution_problems(self) -> list[str]:
+        kinds = {name: t.core.adc_bits for name, t in self.tiles.items() if t.core and t.core.adc}
+        bits = sorted(set(kinds.values()))
+        problems: list[str] = []
+        for name, table in self._cost_tables().items():
+            key = "adc.convert" if name == "energy_pj" else "adc"
+            given = [k.split("@", 1)[1] for k in table if k.startswith(f"{key}@")]
+            if given and len(bits) > 1:
+                problems.append(f"costs.{name}: '{key}@BITS' needs all ADCs of the chip to have the same bits")
+            elif given and bits and str(bits[0]) not in given and key not in table:
+                why = f"costs.{name} has no '{key}@{bits[0]}', only for {', '.join(given)} bits"
+                problems.append(f"tiles.{next(iter(kinds))}.core.adc.bits: {why}")
+        return problems
 
     @property
     def columns(self) -> int:
