@@ -138,10 +138,21 @@ class Collector:
         if self.found:
             raise CimcErrors(self.found)
 
-
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
+
+# --- reports -----------------------------------------------------------------------------------
+REPORT_UNWRITABLE = Diagnostic(
+    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory that can be written to"
+)
+REPORT_FILE = Diagnostic(
+    "report-file", Exit.USAGE, "{what} {path}: {why}", "`cimc {command}` writes this file; run it to get a good one"
+)
+UNKNOWN_LAYER = Diagnostic(
+    "unknown-layer", Exit.USAGE, "no layer is named '{name}' in {path}", "{suggestion}known: {known}"
+)
+UNKNOWN_TILE = Diagnostic("unknown-tile", Exit.USAGE, "{path} has no tile {tile}", "its tiles are {known}")
 
 # --- analog ------------------------------------------------------------------------------------
 ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, key '{key}': {why}", "{fix}")
@@ -188,12 +199,98 @@ UNKNOWN_INSTRUCTION = Diagnostic(
 )
 WRONG_OPERANDS = Diagnostic("wrong-operands", Exit.USAGE, "{where}{what}", "{usage}")
 WRONG_DECLARATION = Diagnostic("wrong-declaration", Exit.USAGE, "{where}{what}", "{hint}")
+OUT_OF_BUFFER = Diagnostic(
+    "out-of-buffer",
+    Exit.USAGE,
+    "{where}{name} reaches elements {low} to {high}, and the buffer holds 0 to {last}",
+    "over all values of repeat variables and params; offsets and strides count elements",
+)
+EMPTY_VIEW = Diagnostic(
+    "empty-view", Exit.USAGE, "{where}an extent of {name} can be {low}", "extents are {least} at least, for every param"
+)
+BUFFERS_OVERLAP = Diagnostic(
+    "buffers-overlap",
+    Exit.USAGE,
+    "{where}buffers '{a}' and '{b}' share bytes {low} to {high} of the local memory while both are in use",
+    "'{a}' lives over steps {a_life}, '{b}' over steps {b_life}: move one, or use them one after the other",
+)
+PROGRAM_TOO_BIG = Diagnostic(
+    "program-too-big", Exit.DOES_NOT_FIT, "{where}{what}: {need} needed, {have} there", "{hint}"
+)
+NO_SUCH_UNIT = Diagnostic(
+    "no-such-unit", Exit.USAGE, "{where}{mnemonic} needs a {unit} unit, and tile {at} ({kind}) has none", "{hint}"
+)
+UNPAIRED = Diagnostic("unpaired", Exit.USAGE, "{where}{what}", "{hint}")
+NO_HALT = Diagnostic(
+    "no-halt", Exit.USAGE, "{where}{what}", "'halt' is the last instruction of every tile, and only that"
+)
+WRONG_WEIGHTS = Diagnostic(
+    "wrong-weights", Exit.USAGE, "{where}{what}", "give the weights file the program was written with"
+)
 
 # --- models ------------------------------------------------------------------------------------
+MODEL_NOT_ONNX = Diagnostic(
+    "model-not-onnx", Exit.USAGE, "{path} is not an ONNX model: {why}", "export the model again, or check the download"
+)
+MODEL_TOO_LARGE = Diagnostic(
+    "model-too-large",
+    Exit.USAGE,
+    "model {path}: {what} is {size}, more than the limit of {limit}",
+    "{fix}",
+)
+MODEL_MALFORMED = Diagnostic(
+    "model-malformed", Exit.USAGE, "model {path}, {where}: {why}", "export the model again; the file contradicts itself"
+)
+MODEL_EXTERNAL = Diagnostic(
+    "model-external-data",
+    Exit.USAGE,
+    "model {path}, tensor '{tensor}': external data '{location}' {why}",
+    "keep the data files beside the model, as the exporter wrote them",
+)
+MODEL_OP = Diagnostic(
+    "model-unsupported", Exit.USAGE, "node '{node}' ({op}) is not supported: {why}", "docs/ops.md lists what is"
+)
+MODEL_NODE = Diagnostic(
+    "model-node", Exit.USAGE, "node '{node}' ({op}) cannot be: {why}", "check the model and the bound dimensions: {dims}"
+)
+MODEL_INPUT = Diagnostic("model-input", Exit.USAGE, "model {path}, input '{name}': {why}", "{fix}")
+MODEL_DIM_UNKNOWN = Diagnostic(
+    "model-dim-unknown",
+    Exit.USAGE,
+    "--dim {name}: the model has no dimension of that name",
+    "{meant}its symbolic dimensions: {known}",
+)
+MODEL_DIM_VALUE = Diagnostic(
+    "model-dim-value", Exit.USAGE, "dimension '{name}' = {value}: {why}", "bind it to a number from 0 to {limit}"
+)
+MODEL_DIM_CONFLICT = Diagnostic(
+    "model-dim-conflict",
+    Exit.USAGE,
+    "dimension '{name}' is {first} by {first_from} but {second} by {second_from}",
+    "give inputs whose shapes agree, or leave out --dim {name}",
+)
 
 # --- mapping -----------------------------------------------------------------------------------
 
 # --- running -----------------------------------------------------------------------------------
+DOES_NOT_FIT = Diagnostic(
+    "does-not-fit",
+    Exit.DOES_NOT_FIT,
+    "the model needs {need} cores of {block} weights, {chip} has {have}: {short} short",
+    "choose larger hardware (--hw), larger crossbars (-c crossbar.rows=…) or more cores per tile (-c tiles.cim.cores=…)",
+)
+BUFFER_TOO_SMALL = Diagnostic(
+    "buffer-too-small",
+    Exit.DOES_NOT_FIT,
+    "tile {tile} ({kind}) of {chip}: one row block of {layer} needs {need} bytes, the local buffer has {have}",
+    "enlarge local_bytes of that tile kind, or bind a smaller sequence (--dim)",
+)
+UNIT_MISSING = Diagnostic(
+    "unit-missing",
+    Exit.DOES_NOT_FIT,
+    "no tile of {chip} has all of the units the model needs together: {units}",
+    "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+)
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
 INPUT_UNKNOWN = Diagnostic(
     "input-unknown", Exit.USAGE, "the program has no input '{name}'", "{near}its inputs: {known}"
@@ -250,4 +347,28 @@ TIMING_TOO_LARGE = Diagnostic(
     Exit.DOES_NOT_FIT,
     "{what} needs {need} entries in the timing engine, {have} are allowed",
     "use fewer iterations of the loop, or run with --no-timing",
+)
+
+# --- passes ------------------------------------------------------------------------------------
+GRAPH_INPUT = Diagnostic(
+    "graph-input", Exit.USAGE, "input '{name}' of {graph}: {why}", "give an array of type {type} under that name"
+)
+HOST_NODE = Diagnostic(
+    "host-node",
+    Exit.USAGE,
+    "an operator left to the host controller cannot be run: {why}",
+    "check the model with onnxruntime",
+)
+PASS_OPTION = Diagnostic("pass-option", Exit.USAGE, "option {option} of pass {name}: {why}", "{fix}")
+WEIGHT_NOT_FINITE = Diagnostic(
+    "weight-not-finite",
+    Exit.USAGE,
+    "weights {weight} of layer {layer} hold {count} values that are infinite or not a number",
+    "such weights cannot be quantised; check how the model was exported",
+)
+CALIBRATION = Diagnostic(
+    "calibration",
+    Exit.USAGE,
+    "static activation scales cannot be measured: {why}",
+    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
 )

@@ -1,0 +1,76 @@
+"""One block of rows on one tile: operands resolved to views, instructions appended. The :class:`~cimc.ops.op.Emit` of ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cimc.codegen.space import width
+from cimc.codegen.tilecode import TileCode, columns, row_part
+from cimc.ir.graph import Graph, Node
+from cimc.isa.instruction import Value
+from cimc.isa.operands import Element, View
+from cimc.ops import OPS
+from cimc.origin import Origin
+
+
+@dataclass
+class BlockEmit:
+    """Lowers nodes for ``rows`` rows on a tile. ``operand(node, index)`` finds a view of an input."""
+
+    graph: Graph
+    code: TileCode
+    rows: int
+    operand: Callable[[Node, int], View]
+    node: Node
+    outputs: dict[str, View] = field(default_factory=dict[str, View])
+    matrix_name: str = ""
+    width: int = 0  # columns of the outputs, where they are a shard; 0: all of them
+
+    def input(self, index: int) -> View:
+        """See :class:`cimc.ops.op.Emit`."""
+        return self.operand(self.node, index)
+
+    def output(self, index: int = 0) -> View:
+        """See :class:`cimc.ops.op.Emit`."""
+        value = self.node.outputs[index]
+        if value not in self.outputs:
+            cols = self.width or width(self.graph, value)
+            self.outputs[value] = self.code.buffer(self.graph.type(value).element, (self.rows, cols), self.node.op)
+        return self.outputs[value]
+
+    def matrix(self) -> str:
+        """See :class:`cimc.ops.op.Emit`."""
+        return self.matrix_name
+
+    def scratch(self, element: Element, shape: tuple[int, ...]) -> View:
+        """See :class:`cimc.ops.op.Emit`."""
+        return self.code.buffer(element, shape, "s")
+
+    def emit(self, mnemonic: str, *operands: View | str, **keywords: Value) -> None:
+        """See :class:`cimc.ops.op.Emit`."""
+        self.code.emit(mnemonic, *operands, origin=self.origin, **keywords)
+
+    @property
+    def origin(self) -> Origin:
+        """The layer the instructions are accounted to."""
+        return self.node.origin
+
+    def lower(self) -> None:
+        """Emit the node's instructions."""
+        if self.node.op == "concat":
+            self._concat()
+            return
+        OPS[self.node.op].lower(self.node, self)
+
+    def _concat(self) -> None:
+        target = self.output()
+        at = 0
+        for i, value in enumerate(self.node.inputs):
+            count = width(self.graph, value)
+            source = self.input(i)
+            if source.shape[0] != self.rows:
+                source = row_part(source, self.rows)
+            if count:
+                self.emit("copy", columns(target, at, 1, count), source)
+            at += count

@@ -1,0 +1,89 @@
+"""What all of code generation shares: the graph, the mapping, the tiles' code, names in global memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cimc.codegen.space import Index, Space, shared_row, width
+from cimc.codegen.tilecode import TileCode
+from cimc.ir.graph import Graph, Node
+from cimc.isa.operands import Affine, View
+from cimc.mapping.layout import is_view
+from cimc.mapping.mapping import Home, Mapping, Placement, Segment
+from cimc.mapping.segment import Tail, inside
+
+
+@dataclass
+class Context:
+    """State of one lowering."""
+
+    graph: Graph
+    mapping: Mapping
+    codes: dict[int, TileCode] = field(default_factory=dict[int, TileCode])
+    names: dict[str, str] = field(default_factory=dict[str, str])  # stored value → global buffer
+
+    def __post_init__(self) -> None:
+        self.uses = self.graph.uses()
+        self.homes: dict[str, Home] = dict(self.mapping.homes)
+        self.placement: Placement = self.mapping.placement
+        self.segment_of = {o: s.index for s in self.mapping.segments for n in s.nodes for o in n.outputs if o}
+        self._tails: dict[int, dict[str, Tail]] = {}
+
+    def code(self, tile: int) -> TileCode:
+        """The code of a tile, begun if it has none."""
+        return self.codes.setdefault(tile, TileCode(tile))
+
+    def tails(self, segment: Segment) -> dict[str, Tail]:
+        """Values a segment's nodes read without leaving the tiles."""
+        if segment.index not in self._tails:
+            self._tails[segment.index] = inside(self.graph, self.uses, segment)
+        return self._tails[segment.index]
+
+    def stored(self, segment: Segment) -> frozenset[str]:
+        """Outputs of a segment's nodes that something outside it reads, directly or through views, and graph outputs."""
+        tails = self.tails(segment)
+        return frozenset(
+            out
+            for node in segment.nodes
+            for out in node.outputs
+            if out and (out in self.graph.outputs or self._leaves(out, segment, tails))
+        )
+
+    def _leaves(self, value: str, segment: Segment, tails: dict[str, Tail]) -> bool:
+        for node in self.uses.get(value, []):
+            if is_view(node):
+                if self._leaves(node.outputs[0], segment, tails):
+                    return True
+            elif self.segment_of[node.outputs[0]] != segment.index or value not in tails:
+                return True
+        return False
+
+    def global_name(self, value: str) -> str:
+        """The global buffer that holds a value (or what it is a view of)."""
+        root = self.homes[value].buffer
+        if root not in self.names:
+            stem = "in" if root in self.graph.inputs else "k" if root in self.graph.constants else "t"
+            self.names[root] = f"{stem}{len(self.names)}"
+        return self.names[root]
+
+    def table(self, value: str) -> View:
+        """All of a value in global memory."""
+        layout = self.homes[value].layout
+        return View(self.global_name(value), Affine(layout.offset), layout.shape, layout.strides)
+
+    def external(
+        self, code: TileCode, space: Space, node: Node, value: str, index: Index, loaded: dict[View, View]
+    ) -> View:
+        """Rows of a value from outside the segment, on the tile: constants that all rows share are kept there, everything
+        else is loaded once per block (``loaded``: what the block has already)."""
+        cols = width(self.graph, value)
+        element = self.graph.type(value).element
+        if shared_row(self.graph, value):
+            return code.constant(value, element, 0, cols)
+        view = space.rows_view(node, value, index, (0, cols), self.global_name(value))
+        if view not in loaded:
+            rows = view.shape[0]
+            assert isinstance(rows, int)
+            loaded[view] = code.buffer(element, (rows, cols), "x")
+            code.emit("load", loaded[view], view, origin=node.origin)
+        return loaded[view]

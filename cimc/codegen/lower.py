@@ -1,0 +1,243 @@
+"""Mapping → Program: segments lowered tile by tile, ordered by tokens where values cross, buffers given addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec
+from cimc.codegen.context import Context
+from cimc.codegen.regions import assemble, host
+from cimc.codegen.spread import Spread
+from cimc.codegen.stream import Stream
+from cimc.codegen.tilecode import TileCode
+from cimc.ir.graph import Array, Constants, Graph
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.operands import View
+from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
+from cimc.mapping.allocate import aligned, allocate, lives
+from cimc.mapping.mapping import Mapping as Placed
+from cimc.mapping.mapping import Segment, Style
+from cimc.mapping.segment import product
+
+STREAM_BLOCKS = 16  # blocks a segment's rows are cut into, if the buffers allow: enough to keep a pipeline of a few stages full
+MAX_STREAM_ROWS = 32
+MAX_SPREAD_ROWS = 128
+REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer
+
+
+@dataclass
+class _Chunk:
+    """A segment's code on one tile."""
+
+    segment: int
+    steps: tuple[Step, ...]
+    signals: list[int] = field(default_factory=list[int])
+    waits: list[int] = field(default_factory=list[int])
+
+
+def lower(
+    graph: Graph, placed: Placed, chip: ChipSpec, header: Sequence[str] = (), progress: Callable[[str], None] | None = None
+) -> Program:
+    """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
+    rows = _RowChooser(graph, placed, chip).choose()
+    context = Context(graph, placed)
+    chunks: dict[int, list[_Chunk]] = {}
+    producers: dict[str, tuple[int, list[int]]] = {}
+    for segment in placed.segments:
+        if progress:
+            progress(f"segment {segment.index + 1} of {len(placed.segments)}")
+        marks = {t: len(c.steps) for t, c in context.codes.items()}
+        stored = _emit(context, segment, rows[segment.index], chip)
+        for tile, values in stored.items():
+            for value in values:
+                producers.setdefault(value, (segment.index, []))[1].append(tile)
+        for tile, code in context.codes.items():
+            steps = tuple(code.steps[marks.get(tile, 0) :])
+            if steps:
+                chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
+    _order(chunks, producers, {name: value for value, name in context.names.items()})
+    return _program(context, chip, chunks, header)
+
+
+def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
+    if segment.style is Style.STREAM:
+        return Stream(context, segment, context.tails(segment), rows).emit()
+    if segment.style is Style.SPREAD:
+        return Spread(context, segment, context.tails(segment), rows).emit()
+    if segment.style is Style.HOST:
+        return host(context, segment)
+    tile = context.placement.tiles[segment.index][0]
+    return assemble(context, segment, chip.tile(tile).local_bytes // REGION_SHARE)
+
+
+class _RowChooser:
+    """Rows per block of each segment: as many as wanted, halved until every tile's buffers fit."""
+
+    def __init__(self, graph: Graph, placed: Placed, chip: ChipSpec) -> None:
+        self.graph = graph
+        self.placed = placed
+        self.chip = chip
+
+    def choose(self) -> list[int]:
+        constants: dict[int, dict[str, int]] = {}
+        trials = [self._trial(s, 1) for s in self.placed.segments]
+        for trial in trials:
+            for tile, code in trial.codes.items():
+                kept = constants.setdefault(tile, {})
+                kept.update({room.key: aligned(room.bytes) for room in code.rooms.values() if room.key})
+        room = {t: self.chip.tile(t).local_bytes - sum(kept.values()) for t, kept in constants.items()}
+        return [self._rows(s, trial, room) for s, trial in zip(self.placed.segments, trials, strict=True)]
+
+    def _trial(self, segment: Segment, rows: int) -> Context:
+        context = Context(self.graph, self.placed)
+        _emit(context, segment, rows, self.chip)
+        return context
+
+    def _rows(self, segment: Segment, single: Context, room: Mapping[int, int]) -> int:
+        rows = self._wanted(segment)
+        while rows > 1:
+            if not self._over(self._trial(segment, rows), room):
+                return rows
+            rows //= 2
+        over = self._over(single, room)
+        if over:
+            tile, need = over
+            raise errors.BUFFER_TOO_SMALL(
+                chip=self.chip.name,
+                tile=tile,
+                kind=self.chip.kind(tile),
+                need=need,
+                have=self.chip.tile(tile).local_bytes,
+                layer=segment.nodes[0].origin,
+            )
+        return 1
+
+    @staticmethod
+    def _wanted(segment: Segment) -> int:
+        if segment.style is Style.STREAM:
+            wanted, most = product(segment.domain) // STREAM_BLOCKS, MAX_STREAM_ROWS
+        elif segment.style is Style.SPREAD:
+            wanted, most = product(segment.domain), MAX_SPREAD_ROWS
+        else:
+            return 1
+        return 1 << (max(1, min(wanted, most)).bit_length() - 1)
+
+    @staticmethod
+    def _over(trial: Context, room: Mapping[int, int]) -> tuple[int, int] | None:
+        """The first tile whose buffers exceed its room, and the bytes it would need beside the constants."""
+        for tile, code in sorted(trial.codes.items()):
+            sizes = {n: r.bytes for n, r in code.rooms.items() if not r.key}
+            _, peak = allocate(sizes, lives(code.steps), 0)
+            if peak > room.get(tile, 0):
+                return tile, peak
+        return None
+
+
+# --- order between tiles --------------------------------------------------------------------------
+def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list[int]]], roots: dict[str, str]) -> None:
+    """Tokens: a tile that reads what another stored waits for it; one token covers all that the other stored before."""
+    chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found}
+    for tile, found in chunks.items():
+        synced: dict[int, int] = {}
+        for chunk in found:
+            needed: dict[int, int] = {}
+            for name in _reads(chunk.steps):
+                segment, tiles = producers.get(roots[name], (-1, []))
+                for source in tiles:
+                    if source != tile:
+                        needed[source] = max(needed.get(source, -1), segment)
+            for source, segment in sorted(needed.items()):
+                if synced.get(source, -1) < segment:
+                    synced[source] = segment
+                    chunk.waits.append(source)
+                    chunk_of[(source, segment)].signals.append(tile)
+
+
+def _reads(steps: Sequence[Step]) -> set[str]:
+    """Global buffers that steps read."""
+    names: set[str] = set()
+    for step in steps:
+        if isinstance(step, Repeat):
+            names |= _reads(step.body)
+            continue
+        spec = INSTRUCTIONS[step.mnemonic]
+        skip = int(dict(step.keywords).get("outputs", 0)) if step.mnemonic == "host" else 0  # pyright: ignore[reportArgumentType]
+        for i, operand in enumerate(step.operands[skip:]):
+            if isinstance(operand, View) and spec.operand(i + skip).kind is Kind.GLOBAL_READ:
+                names.add(operand.buffer)
+    return names
+
+
+# --- assembly ----------------------------------------------------------------------------------
+def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], header: Sequence[str]) -> Program:
+    graph = context.graph
+    inputs = tuple(Port(v, context.global_name(v)) for v in graph.inputs)
+    names = graph.output_names or graph.outputs
+    outputs = tuple(Port(n, context.global_name(v)) for n, v in zip(names, graph.outputs, strict=True))
+    buffers = tuple(
+        GlobalBuffer(
+            name, graph.type(value).element, graph.type(value).shape, value if value in graph.constants else ""
+        )
+        for value, name in context.names.items()
+    )
+    tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
+    return Program(chip.name, buffers, inputs, outputs, tiles, (), tuple(header))
+
+
+def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:
+    steps: list[Step] = []
+    for chunk in chunks:
+        steps.extend(Instruction("wait", (), (("source", source), ("tag", 0))) for source in chunk.waits)
+        steps.extend(chunk.steps)
+        if chunk.signals:
+            steps.append(Instruction("signal", (), (("to", tuple(sorted(chunk.signals))), ("tag", 0))))
+    steps.append(Instruction("halt"))
+    address = 0
+    found: list[Buffer] = []
+    for name, room in code.rooms.items():
+        if room.key:
+            found.append(Buffer(name, room.element, room.shape, address, room.key))
+            address += aligned(room.bytes)
+    sizes = {n: r.bytes for n, r in code.rooms.items() if not r.key}
+    addresses, peak = allocate(sizes, lives(steps), address)
+    if peak > chip.tile(code.tile).local_bytes:
+        raise errors.BUFFER_TOO_SMALL(
+            chip=chip.name,
+            tile=code.tile,
+            kind=chip.kind(code.tile),
+            need=peak,
+            have=chip.tile(code.tile).local_bytes,
+            layer="several layers",
+        )
+    found += [Buffer(n, code.rooms[n].element, code.rooms[n].shape, a) for n, a in addresses.items()]
+    return TileProgram(code.tile, tuple(found), tuple(code.matrices.values()), tuple(steps))
+
+
+def weights_of(program: Program, graph: Graph, constants: Constants) -> dict[str, Array]:
+    """What the program's keys name: constants, pieces of constants, weight codes with their unrounded twins, host calls."""
+    found: dict[str, Array] = {}
+    for buffer in program.globals:
+        if buffer.key:
+            found[buffer.key] = constants[buffer.key]
+    for tile in program.tiles:
+        for local in tile.buffers:
+            if local.key:
+                found[local.key] = _piece(local.key, constants)
+        for matrix in tile.matrices:
+            for key in (matrix.key, f"{matrix.key}.float"):
+                if key in constants:
+                    found[key] = constants[key]
+    for node in graph.nodes:
+        if node.op == "host":
+            found[str(node.attr("call"))] = constants[str(node.attr("call"))]
+    return dict(sorted(found.items()))
+
+
+def _piece(key: str, constants: Constants) -> Array:
+    name, _, span = key.rpartition("[")
+    first, _, last = span.rstrip("]").partition(":")
+    return np.ascontiguousarray(constants[name]).reshape(-1)[int(first) : int(last)]

@@ -1,0 +1,98 @@
+"""Segments of one node that is not computed by rows: regions assembled through a tile, and host calls."""
+
+from __future__ import annotations
+
+from cimc.codegen.context import Context
+from cimc.ir.graph import Node
+from cimc.isa.operands import Affine, View
+from cimc.mapping.mapping import Segment
+from cimc.mapping.segment import product
+from cimc.ops import OPS, Layout
+from cimc.ops.op import Part
+
+
+def assemble(context: Context, segment: Segment, budget: int) -> dict[int, frozenset[str]]:
+    """Copy operands and constants into regions of the result, in pieces of at most ``budget`` bytes; returns what the tile
+    stored."""
+    (node,) = segment.nodes
+    tile = context.placement.tiles[segment.index][0]
+    out = node.outputs[0]
+    types = [context.graph.type(v) for v in node.inputs if v]
+    for part in OPS[node.op].parts(node, types):
+        if product(part.shape):
+            _region(context, tile, node, part, budget)
+    return {tile: frozenset((out,))}
+
+
+def _region(context: Context, tile: int, node: Node, part: Part, budget: int) -> None:
+    code = context.code(tile)
+    out = node.outputs[0]
+    home = context.homes[out]
+    offset = home.layout.offset + sum(a * s for a, s in zip(part.start, home.layout.strides, strict=True))
+    target = Layout(offset, part.shape, home.layout.strides)
+    source = context.homes[node.inputs[part.source]].layout if part.source >= 0 else None
+    shape = part.shape or (1,)
+    # Inner axes that fit the budget move as one piece; the axes before them are loops.
+    inner = len(shape)
+    element = context.graph.type(out).element
+    while inner > 0 and product(shape[inner - 1 :]) * element.bytes <= budget and len(shape) - inner < 4:
+        inner -= 1
+    loops, piece = shape[:inner], shape[inner:]
+    if not piece:
+        loops, piece = shape[:-1], shape[-1:]
+    _nest(context, tile, node, part, (target, source), loops, piece, code.buffer(element, piece, "m"))
+
+
+def _nest(
+    context: Context,
+    tile: int,
+    node: Node,
+    part: Part,
+    layouts: tuple[Layout, Layout | None],
+    loops: tuple[int, ...],
+    piece: tuple[int, ...],
+    buffer: View,
+) -> None:
+    code = context.code(tile)
+    target, source = layouts
+    origin = node.origin
+    if source is None:
+        code.emit("fill", buffer, origin=origin, value=float(part.value))
+    index: list[Affine] = []
+
+    def body() -> None:
+        if source is not None:
+            view = _view(context.global_name(node.inputs[part.source]), source, index, piece)
+            code.emit("load", buffer, view, origin=origin)
+        code.emit("store", _view(context.global_name(node.outputs[0]), target, index, piece), buffer, origin=origin)
+
+    def nest(axis: int) -> None:
+        if axis == len(loops):
+            body()
+            return
+        name = f"i{axis}"
+        with code.repeat(name, loops[axis]):
+            index.append(Affine.of(0, {name: 1} if loops[axis] > 1 else {}))
+            nest(axis + 1)
+            index.pop()
+
+    nest(0)
+
+
+def _view(name: str, layout: Layout, index: list[Affine], piece: tuple[int, ...]) -> View:
+    strides = layout.strides or (1,)
+    offset = Affine(layout.offset)
+    for at, stride in zip(index, strides, strict=False):
+        offset = offset + at * stride
+    return View(name, offset, piece, strides[len(strides) - len(piece) :])
+
+
+def host(context: Context, segment: Segment) -> dict[int, frozenset[str]]:
+    """Emit a host call; returns what it stored."""
+    (node,) = segment.nodes
+    tile = context.placement.tiles[segment.index][0]
+    outputs = [o for o in node.outputs if o]
+    operands = [context.table(v) for v in (*outputs, *(i for i in node.inputs if i))]
+    call = str(node.attr("call"))
+    context.code(tile).emit("host", *operands, origin=node.origin, call=call, outputs=len(outputs))
+    return {tile: frozenset(outputs)}

@@ -1,0 +1,120 @@
+"""Segments without static matmuls: the rows are spread over tiles, each tile runs the whole chain on its rows."""
+
+from __future__ import annotations
+
+from cimc.codegen.block import BlockEmit
+from cimc.codegen.context import Context
+from cimc.codegen.space import Index, Range, Space, shared_row, width
+from cimc.codegen.tilecode import TileCode, columns
+from cimc.ir.graph import Node
+from cimc.isa.operands import Affine, View
+from cimc.mapping.mapping import Segment
+from cimc.mapping.segment import Tail
+from cimc.ops import OPS, Access
+
+MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on
+
+
+def split(domain: tuple[int, ...], tiles: int, work: int) -> list[tuple[Range, ...]]:
+    """The domain cut along one axis into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: the
+    outermost axis that gives at least half of the parallelism any axis would give."""
+    useful = max(1, min(tiles, work // MIN_ELEMENTS))
+    best = max(min(n, useful) for n in domain)
+    axis = next(i for i, n in enumerate(domain) if 2 * min(n, useful) >= best)
+    parts = min(domain[axis], useful)
+    shares: list[tuple[Range, ...]] = []
+    for k in range(parts):
+        low, high = domain[axis] * k // parts, domain[axis] * (k + 1) // parts
+        shares.append(tuple(Range(low, high - low) if i == axis else Range(0, n) for i, n in enumerate(domain)))
+    return shares
+
+
+class Spread:
+    """Emits one SPREAD segment with blocks of ``rows`` rows."""
+
+    def __init__(self, context: Context, segment: Segment, tails: dict[str, Tail], rows: int) -> None:
+        self.context = context
+        self.segment = segment
+        self.tails = tails
+        self.rows = rows
+        graph = context.graph
+        local = frozenset(v for n in segment.nodes for v in n.inputs if v and shared_row(graph, v))
+        self.stored = context.stored(segment)
+        self.space = Space(graph, context.homes, segment, tails, self.stored, local)
+        work = sum(graph.type(v).size for n in segment.nodes for v in (*n.inputs, *n.outputs) if v in tails)
+        heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
+        tiles = context.placement.tiles[segment.index]
+        shares = split(self.space.domain, len(tiles), work * (16 if heavy else 1))
+        turn = segment.index * len(shares)
+        self.shares = {tiles[(turn + i) % len(tiles)]: share for i, share in enumerate(shares)}
+
+    def emit(self) -> dict[int, frozenset[str]]:
+        """Append the code to the tiles; returns what each tile stored."""
+        for tile, share in self.shares.items():
+            self._loops(self.context.code(tile), share, 0, (), {})
+        return dict.fromkeys(self.shares, self.stored)
+
+    def _loops(
+        self, code: TileCode, share: tuple[Range, ...], axis: int, at: tuple[Affine, ...], whole: dict[tuple[str, str], View]
+    ) -> None:
+        """Nested loops over the axes; whole operands are loaded as soon as the axes they depend on are fixed."""
+        found = {**whole, **self._load_whole(code, axis, at)}
+        here = share[axis]
+        if axis < len(share) - 1:
+            name = f"i{axis}"
+            with code.repeat(name, here.count):
+                index = Affine.of(here.low, {name: 1} if here.count > 1 else {})
+                self._loops(code, share, axis + 1, (*at, index), found)
+            return
+        blocks, rest = divmod(here.count, self.rows)
+        name = f"i{axis}"
+        if blocks:
+            with code.repeat(name, blocks):
+                index = Affine.of(here.low, {name: self.rows} if blocks > 1 else {})
+                self._block(code, Index((*at, index), self.rows), found)
+        if rest:
+            self._block(code, Index((*at, Affine(here.low + blocks * self.rows)), rest), found)
+
+    def _load_whole(self, code: TileCode, axis: int, at: tuple[Affine, ...]) -> dict[tuple[str, str], View]:
+        found: dict[tuple[str, str], View] = {}
+        for node in self.segment.nodes:
+            for i, value in enumerate(node.inputs):
+                if not value or OPS[node.op].access(node, i) is not Access.WHOLE:
+                    continue
+                if self.space.depth(node, value) != axis:
+                    continue
+                index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
+                view = self.space.whole_view(node, value, index, self.context.global_name(value))
+                shape = tuple(int(n) for n in view.shape)  # pyright: ignore[reportArgumentType]  # static here
+                target = code.buffer(self.context.graph.type(value).element, shape, "w")
+                code.emit("load", target, view, origin=node.origin)
+                found[(node.outputs[0], value)] = target
+        return found
+
+    def _block(self, code: TileCode, index: Index, whole: dict[tuple[str, str], View]) -> None:
+        graph = self.context.graph
+        have: dict[str, View] = {}
+        loaded: dict[View, View] = {}
+
+        def operand(node: Node, i: int) -> View:
+            value = node.inputs[i]
+            access = OPS[node.op].access(node, i)
+            if access is Access.WHOLE:
+                return whole[(node.outputs[0], value)]
+            if access is Access.TABLE:
+                return self.context.table(value)
+            if value in self.tails:
+                tail = self.tails[value]
+                return columns(have[tail.root], tail.start, tail.step, tail.width)
+            return self.context.external(code, self.space, node, value, index, loaded)
+
+        for node in self.segment.nodes:
+            block = BlockEmit(graph, code, index.rows, operand, node)
+            block.lower()
+            have.update(block.outputs)
+            for out in node.outputs:
+                if out in self.stored:
+                    target = self.space.rows_view(
+                        node, out, index, (0, width(graph, out)), self.context.global_name(out)
+                    )
+                    code.emit("store", target, block.outputs[out], origin=node.origin)

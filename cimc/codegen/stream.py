@@ -1,0 +1,284 @@
+"""Segments with static matmuls: blocks of rows flow from vector tiles to the tiles that hold the weights and back.
+
+All tiles of a segment run the same loops. Within a block the instructions are emitted in one global order; a tile's stream is
+its share of that order, and every send stands before its receive, so finite channels cannot deadlock: the earliest instruction
+that has not run can always run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from cimc.codegen.block import BlockEmit
+from cimc.codegen.context import Context
+from cimc.codegen.space import Index, Space, shared_row, width
+from cimc.codegen.tilecode import TileCode, columns
+from cimc.ir.graph import Node
+from cimc.isa.operands import Affine, View
+from cimc.isa.program import Block, MatrixDecl
+from cimc.mapping.mapping import Part, Segment
+from cimc.mapping.segment import MATRIX_OPS, Tail
+from cimc.ops import OPS, Access
+from cimc.origin import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Columns [first, last) of a value's block, on a tile."""
+
+    tile: int
+    first: int
+    last: int
+    view: View
+
+
+@dataclass
+class _State:
+    """Where the values of the current block are."""
+
+    index: Index
+    full: dict[tuple[int, str], View] = field(default_factory=dict[tuple[int, str], View])
+    shards: dict[str, list[Shard]] = field(default_factory=dict[str, list[Shard]])
+    owner: dict[str, int] = field(default_factory=dict[str, int])
+    loaded: dict[int, dict[View, View]] = field(default_factory=dict[int, dict[View, View]])
+    tag: int = 0
+
+
+class Stream:
+    """Emits one STREAM segment with blocks of ``rows`` rows."""
+
+    def __init__(self, context: Context, segment: Segment, tails: dict[str, Tail], rows: int) -> None:
+        self.context = context
+        self.graph = context.graph
+        self.segment = segment
+        self.tails = tails
+        self.rows = rows
+        local = frozenset(v for n in segment.nodes for v in n.inputs if v and shared_row(self.graph, v))
+        self.stored = context.stored(segment)
+        self.space = Space(self.graph, context.homes, segment, tails, self.stored, local)
+        self.placement = context.placement
+        self.homes = self.placement.tiles[segment.index]
+        self.storing: dict[int, set[str]] = {}
+
+    def emit(self) -> dict[int, frozenset[str]]:
+        """Append the code to the tiles; returns what each tile stored."""
+        domain = self.space.domain
+        blocks, rest = divmod(domain[-1], self.rows)
+        self._nest(domain[:-1], blocks, rest)
+        return {tile: frozenset(values) for tile, values in self.storing.items()}
+
+    def _tiles(self) -> list[int]:
+        """Every tile the segment may use."""
+        used = set(self.homes)
+        for node in self.segment.nodes:
+            if node.op in MATRIX_OPS:
+                used.update(p.tile for p in self.placement.matrices[node.outputs[0]].parts)
+        return sorted(used)
+
+    def _nest(self, outer: tuple[int, ...], blocks: int, rest: int) -> None:
+        codes = [self.context.code(t) for t in self._tiles()]
+        last = f"i{len(outer)}"
+        with ExitStack() as stack:
+            axes: list[Affine] = []
+            for axis, count in enumerate(outer):
+                for code in codes:
+                    stack.enter_context(code.repeat(f"i{axis}", count))
+                axes.append(Affine.of(0, {f"i{axis}": 1} if count > 1 else {}))
+            if blocks:
+                with ExitStack() as inner:
+                    for code in codes:
+                        inner.enter_context(code.repeat(last, blocks))
+                    at = Affine.of(0, {last: self.rows} if blocks > 1 else {})
+                    self._block(Index((*axes, at), self.rows))
+            if rest:
+                self._block(Index((*axes, Affine(blocks * self.rows)), rest))
+
+    def _block(self, index: Index) -> None:
+        state = _State(index)
+        for node in self.segment.nodes:
+            if node.op in MATRIX_OPS:
+                self._matrix(state, node)
+            elif node.outputs[0] in self.placement.shards:
+                self._shard(state, node)
+            else:
+                self._home(state, node)
+            self._store(state, node)
+
+    # --- nodes --------------------------------------------------------------------------------
+    def _home(self, state: _State, node: Node) -> None:
+        tile = self.homes[self.placement.stages[node.outputs[0]]]
+        code = self.context.code(tile)
+
+        def operand(n: Node, i: int) -> View:
+            value = n.inputs[i]
+            if OPS[n.op].access(n, i) is Access.TABLE:
+                return self.context.table(value)
+            if value not in self.tails:
+                loaded = state.loaded.setdefault(tile, {})
+                return self.context.external(code, self.space, n, value, state.index, loaded)
+            tail = self.tails[value]
+            whole = self._bring(state, tail.root, [tile], n.origin)[tile]
+            return columns(whole, tail.start, tail.step, tail.width)
+
+        block = BlockEmit(self.graph, code, state.index.rows, operand, node)
+        block.lower()
+        for out, view in block.outputs.items():
+            state.full[(tile, out)] = view
+            state.owner[out] = tile
+
+    def _shard(self, state: _State, node: Node) -> None:
+        out = node.outputs[0]
+        source = self.placement.shards[out]
+        shards: list[Shard] = []
+        roots = [self.tails[v].root for v in node.inputs if v in self.tails]
+        shared = [r for r in roots if r not in self.placement.shards]
+        pieces = state.shards[source]
+        for root in dict.fromkeys(shared):
+            self._bring(state, root, [p.tile for p in pieces], node.origin)
+        for k, piece in enumerate(pieces):
+            code = self.context.code(piece.tile)
+
+            def operand(n: Node, i: int, piece: Shard = piece, k: int = k, code: TileCode = code) -> View:
+                value = n.inputs[i]
+                if value not in self.tails:
+                    whole = width(self.graph, value) == 1
+                    first, count = (0, 1) if whole else (piece.first, piece.last - piece.first)
+                    return code.constant(value, self.graph.type(value).element, first, count)
+                tail = self.tails[value]
+                if tail.root in self.placement.shards:
+                    return state.shards[tail.root][k].view
+                return state.full[(piece.tile, tail.root)]
+
+            span = piece.last - piece.first
+            block = BlockEmit(self.graph, code, state.index.rows, operand, node, width=span)
+            block.lower()
+            shards.append(Shard(piece.tile, piece.first, piece.last, block.outputs[out]))
+        state.shards[out] = shards
+
+    def _matrix(self, state: _State, node: Node) -> None:
+        placed = self.placement.matrices[node.outputs[0]]
+        tail = self.tails.get(node.inputs[0])
+        groups: dict[tuple[int, int], list[Shard]] = {}
+        for k, part in enumerate(placed.parts):
+            code = self.context.code(part.tile)
+            x = self._matrix_input(state, node, part, tail)
+            name = self._declare(code, node, part, k)
+            span = part.cols[1] - part.cols[0]
+
+            def operand(n: Node, i: int, x: View = x) -> View:
+                return x
+
+            block = BlockEmit(
+                self.graph, code, state.index.rows, operand, node, matrix_name=name, width=span
+            )
+            block.lower()
+            view = block.outputs[node.outputs[0]]
+            groups.setdefault(part.cols, []).append(Shard(part.tile, *part.cols, view))
+        state.shards[node.outputs[0]] = [self._sum(state, node, group) for group in groups.values()]
+
+    def _matrix_input(self, state: _State, node: Node, part: Part, tail: Tail | None) -> View:
+        first, last = part.rows
+        if tail is None:
+            code = self.context.code(part.tile)
+            loaded = state.loaded.setdefault(part.tile, {})
+            x = self.context.external(code, self.space, node, node.inputs[0], state.index, loaded)
+            return columns(x, first, 1, last - first)
+        tiles = [part.tile]
+        if tail.root in state.owner:
+            tiles = self._matrix_tiles(tail.root)
+        x = self._bring(state, tail.root, tiles, node.origin)[part.tile]
+        return columns(columns(x, tail.start, tail.step, tail.width), first, 1, last - first)
+
+    def _matrix_tiles(self, root: str) -> list[int]:
+        """Tiles of all matrices that multiply a value: one multicast serves them."""
+        tiles: dict[int, None] = {}
+        for node in self.segment.nodes:
+            if node.op in MATRIX_OPS and node.inputs[0] in self.tails and self.tails[node.inputs[0]].root == root:
+                tiles.update(dict.fromkeys(p.tile for p in self.placement.matrices[node.outputs[0]].parts))
+        return list(tiles)
+
+    def _declare(self, code: TileCode, node: Node, part: Part, k: int) -> str:
+        placed = self.placement.matrices[node.outputs[0]]
+        name = f"W{self.segment.index}_{self.segment.nodes.index(node)}_{k}"
+        if name not in code.matrices:
+            (r0, r1), (c0, c1) = part.rows, part.cols
+            blocks = tuple(
+                Block(b.core, b.rows[0] - r0, b.rows[1] - r0, b.cols[0] - c0, b.cols[1] - c0) for b in part.blocks
+            )
+            element = self.graph.type(placed.weight).element
+            code.matrices[name] = MatrixDecl(name, element, r1 - r0, c1 - c0, placed.weight, r0, c0, blocks)
+        return name
+
+    def _sum(self, state: _State, node: Node, group: list[Shard]) -> Shard:
+        """Partial sums of row blocks on several tiles, added on the first of them."""
+        owner, *others = group
+        code = self.context.code(owner.tile)
+        for other in others:
+            if other.tile == owner.tile:
+                part = other.view
+            else:
+                part = self._message(state, other.tile, [owner.tile], other.view, node, node.origin)[owner.tile]
+            code.emit("add", owner.view, owner.view, part, origin=node.origin)
+        return owner
+
+    # --- movement -----------------------------------------------------------------------------
+    def _message(
+        self, state: _State, source: int, to: Iterable[int], view: View, node: Node | None, origin: Origin
+    ) -> dict[int, View]:
+        """Send a view to tiles, each into a new buffer."""
+        element = self.context.code(source).rooms[view.buffer].element
+        shape = tuple(int(n) for n in view.shape)  # pyright: ignore[reportArgumentType]  # static here
+        targets = {t: self.context.code(t).buffer(element, shape, "r") for t in to}
+        self._transfer(state, source, view, targets, origin)
+        return targets
+
+    def _transfer(self, state: _State, source: int, view: View, targets: dict[int, View], origin: Origin) -> None:
+        tag = state.tag
+        state.tag += 1
+        self.context.code(source).emit("send", view, origin=origin, to=tuple(sorted(targets)), tag=tag)
+        for tile, target in targets.items():
+            self.context.code(tile).emit("recv", target, origin=origin, source=source, tag=tag)
+
+    def _bring(self, state: _State, root: str, tiles: Iterable[int], origin: Origin) -> dict[int, View]:
+        """Full rows of a value on each of the tiles."""
+        wanted = list(dict.fromkeys(tiles))
+        missing = [t for t in wanted if (t, root) not in state.full]
+        if missing and root in state.owner:
+            source = state.owner[root]
+            view = state.full[(source, root)]
+            for tile, target in self._message(state, source, missing, view, None, origin).items():
+                state.full[(tile, root)] = target
+        elif missing:
+            self._collect(state, root, missing, origin)
+        return {t: state.full[(t, root)] for t in wanted}
+
+    def _collect(self, state: _State, root: str, tiles: list[int], origin: Origin) -> None:
+        """Put the column shards of a value together on tiles."""
+        shape = (state.index.rows, width(self.graph, root))
+        element = self.graph.type(root).element
+        for tile in tiles:
+            state.full[(tile, root)] = self.context.code(tile).buffer(element, shape, "r")
+        for shard in state.shards[root]:
+            targets = {t: columns(state.full[(t, root)], shard.first, 1, shard.last - shard.first) for t in tiles}
+            own = targets.pop(shard.tile, None)
+            if own is not None:
+                self.context.code(shard.tile).emit("copy", own, shard.view, origin=origin)
+            if targets:
+                self._transfer(state, shard.tile, shard.view, targets, origin)
+
+    def _store(self, state: _State, node: Node) -> None:
+        for out in node.outputs:
+            if out not in self.stored:
+                continue
+            name = self.context.global_name(out)
+            if out in self.placement.shards:
+                pieces = state.shards[out]
+            else:
+                tile = state.owner[out]
+                pieces = [Shard(tile, 0, width(self.graph, out), state.full[(tile, out)])]
+            for piece in pieces:
+                target = self.space.rows_view(node, out, state.index, (piece.first, piece.last - piece.first), name)
+                self.context.code(piece.tile).emit("store", target, piece.view, origin=node.origin)
+                self.storing.setdefault(piece.tile, set()).add(out)

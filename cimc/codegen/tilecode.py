@@ -1,0 +1,90 @@
+"""The code of one tile while it is being written: steps, buffers without addresses, matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from cimc.isa.instruction import Instruction, Repeat, Step, Value
+from cimc.isa.operands import Affine, Element, View, dense_strides
+from cimc.isa.program import MatrixDecl
+from cimc.origin import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A local buffer before it has an address."""
+
+    element: Element
+    shape: tuple[int, ...]
+    key: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes it takes."""
+        n = self.element.bytes
+        for d in self.shape:
+            n *= d
+        return n
+
+
+@dataclass
+class TileCode:
+    """Steps and declarations of a tile. Names are unique on the tile."""
+
+    tile: int
+    steps: list[Step] = field(default_factory=list[Step])
+    rooms: dict[str, Room] = field(default_factory=dict[str, Room])
+    matrices: dict[str, MatrixDecl] = field(default_factory=dict[str, MatrixDecl])
+    constants: dict[tuple[str, int, int], str] = field(default_factory=dict[tuple[str, int, int], str])
+    _count: int = 0
+
+    def buffer(self, element: Element, shape: tuple[int, ...], stem: str) -> View:
+        """A new buffer and the view of all of it."""
+        name = f"{stem}{self._count}"
+        self._count += 1
+        self.rooms[name] = Room(element, shape)
+        return View(name, Affine(), shape, dense_strides(shape))
+
+    def constant(self, key: str, element: Element, first: int, count: int) -> View:
+        """A row (1 × count) of constants, ``[first : first + count]`` of the flattened constant; loaded before the run."""
+        name = self.constants.get((key, first, count))
+        if name is None:
+            name = f"c{len(self.constants)}"
+            self.constants[(key, first, count)] = name
+            self.rooms[name] = Room(element, (count,), constant_key(key, first, count))
+        return View(name, Affine(), (1, count), (count, 1))
+
+    def emit(self, mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value) -> None:
+        """Append an instruction."""
+        self.steps.append(Instruction(mnemonic, operands, tuple(keywords.items()), origin))
+
+    @contextmanager
+    def repeat(self, variable: str, count: int) -> Iterator[None]:
+        """Steps emitted inside become the body of a repeat; a count of 1 needs none, and the variable must not occur."""
+        outer = self.steps
+        self.steps = []
+        yield
+        body = self.steps
+        self.steps = outer
+        if body and count == 1:
+            self.steps.extend(body)
+        elif body:
+            self.steps.append(Repeat(variable, count, tuple(body)))
+
+
+def constant_key(key: str, first: int, count: int) -> str:
+    """Key in the weights of a piece of a constant that tiles keep locally."""
+    return f"{key}[{first}:{first + count}]"
+
+
+def columns(view: View, first: int, step: int, count: int) -> View:
+    """Columns of a two-axis view."""
+    row, col = view.strides
+    return View(view.buffer, view.offset + first * col, (view.shape[0], count), (row, col * step))
+
+
+def row_part(view: View, rows: int) -> View:
+    """A two-axis view whose single row is shared by ``rows`` rows."""
+    return View(view.buffer, view.offset, (rows, view.shape[1]), (0, view.strides[1]))

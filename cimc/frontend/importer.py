@@ -1,0 +1,276 @@
+"""Models → graphs at level ``imported``: dims bound, shape arithmetic folded away, functions and control flow inlined.
+
+Everything unsupported in a model is reported at once, node by node.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import errors
+from cimc.frontend import functions, host, onnx_reader
+from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
+from cimc.frontend.call import Call, NeedsHost, Operand
+from cimc.frontend.dims import SEQUENCE, Binding, Dims
+from cimc.frontend.record import (
+    STANDARD,
+    Array,
+    OnnxFunction,
+    OnnxGraph,
+    OnnxModel,
+    OnnxNode,
+    TensorType,
+    Unreadable,
+)
+from cimc.frontend.spellings import SPELLINGS
+from cimc.ir.graph import Constants, Graph, Type
+from cimc.origin import Origin
+
+MAX_INLINED = 1_000_000
+MAX_CALLS = 32
+SHORTEST = 8
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as cimc sees it. ``bindings``: every symbolic dim, its value and who said so. ``notes``: what the user should
+    know. ``model_hash``: SHA-256 over the file and its external data. ``path``: the ONNX file, for running it elsewhere."""
+
+    graph: Graph
+    constants: Constants
+    bindings: tuple[Binding, ...]
+    notes: tuple[str, ...]
+    model_hash: str
+    path: Path
+
+
+def load(
+    path: Path | str,
+    *,
+    dims: Mapping[str, int] | None = None,
+    inputs: Mapping[str, NDArray[np.generic]] | None = None,
+) -> Imported:
+    """Read a model file, or a folder with ``model.onnx``. ``dims`` binds symbolic dims by name, ``inputs`` by shape.
+    A sequence length that nobody gave is 128, or the largest smaller power of two with which the model makes sense.
+    Raises CimcError."""
+    model = onnx_reader.read(Path(path))
+    sequence = SEQUENCE
+    first: errors.CimcError | None = None
+    while True:
+        bound = Dims.bind(model.path, _open_inputs(model), dims or {}, inputs, sequence)
+        try:
+            return _Import(model, bound).result(first)
+        except errors.CimcError as e:
+            first = first or e
+            chosen = any(b.default and b.value == sequence for b in bound.bound.values())
+            if e.diagnostic is not errors.MODEL_NODE or not chosen or sequence <= SHORTEST:
+                raise first from None
+            sequence //= 2
+
+
+def _open_inputs(model: OnnxModel) -> tuple[tuple[str, TensorType], ...]:
+    """The inputs that are not initializers: those have a default and need no value."""
+    return tuple((n, t) for n, t in model.graph.inputs if n not in model.graph.initializers)
+
+
+class _Poison(Exception):
+    """A node whose operands already failed: nothing more is said about it."""
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Where a node is translated: opset versions, the path of calls that leads here, the names it may read."""
+
+    opsets: Mapping[str, int]
+    prefix: str
+    calls: tuple[tuple[str, str], ...]
+    values: MutableMapping[str, Operand]
+    failed: set[str] = field(default_factory=set[str])
+
+
+class _Import:
+    """One import: the builder, the faults found so far."""
+
+    def __init__(self, model: OnnxModel, dims: Dims) -> None:
+        self.model = model
+        self.dims = dims
+        self.b = Builder()
+        self.faults = errors.Collector()
+        self.notes: list[str] = []
+        self.count = 0
+
+    def result(self, shortened: errors.CimcError | None) -> Imported:
+        scope = _Scope(self.model.opsets, "", (), {})
+        for name, kind in self.dims.inputs:
+            scope.values[name] = self.b.input(name, self.input_type(name, kind))
+        self.initializers(self.model.graph, scope)
+        self.nodes(self.model.graph.nodes, scope)
+        self.faults.raise_if_any()
+        outputs = [(o, self.output(o, scope)) for o in self.model.graph.outputs]
+        self.faults.raise_if_any()
+        bindings = tuple(self.dims.bound.values())
+        graph, constants = self.b.finish(
+            self.model.graph.name or self.model.path.stem, outputs, tuple((b.name, b.value) for b in bindings)
+        )
+        if shortened is not None:
+            self.notes.append(f"the default sequence length was shortened: with a longer one, {shortened.message}")
+        return Imported(graph, constants, bindings, tuple(self.notes), self.model.sha256, self.model.path)
+
+    def input_type(self, name: str, kind: TensorType) -> Type:
+        fix = "export the model with typed inputs"
+        if isinstance(kind.dtype, Unreadable):
+            raise errors.MODEL_INPUT(path=self.model.path, name=name, why=kind.dtype.reason, fix=fix)
+        if kind.dims is None:
+            raise errors.MODEL_INPUT(path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix)
+        try:
+            found = Type(element_of(kind.dtype), self.dims.shape(kind))
+        except Unsupported as e:
+            raise errors.MODEL_INPUT(path=self.model.path, name=name, why=str(e), fix=fix) from e
+        if found.bytes > MAX_VALUE:
+            why = f"{found} has {found.bytes} bytes, more than the limit of {MAX_VALUE}"
+            raise errors.MODEL_INPUT(path=self.model.path, name=name, why=why, fix="bind smaller dimensions with --dim")
+        return found
+
+    def output(self, name: str, scope: _Scope) -> Value:
+        value = scope.values.get(name)
+        if isinstance(value, Value):
+            return value
+        why = f"output '{name}' is not produced by any node" if value is None else f"output '{name}' is a sequence"
+        raise errors.MODEL_MALFORMED(path=self.model.path, where="graph", why=why)
+
+    def initializers(self, graph: OnnxGraph, scope: _Scope) -> None:
+        for name, array in graph.initializers.items():
+            if isinstance(array, Unreadable):
+                scope.failed.add(name)
+                readers = [n.name for n in graph.nodes if name in n.inputs]
+                if readers:
+                    node = next(n for n in graph.nodes if n.name == readers[0])
+                    self.faults.add(errors.MODEL_OP(node=node.name, op=node.title, why=f"input '{name}': {array.reason}"))
+                continue
+            scope.values[name] = self.b.constant(array, name)
+
+    def nodes(self, nodes: Sequence[OnnxNode], scope: _Scope) -> None:
+        for node in nodes:
+            self.node(node, scope)
+
+    def node(self, node: OnnxNode, scope: _Scope) -> None:
+        self.count += 1
+        if self.count > MAX_INLINED:
+            fix = "simplify the model's functions"
+            raise errors.MODEL_TOO_LARGE(
+                path=self.model.path, what="the number of nodes, functions inlined,", size=self.count, limit=MAX_INLINED, fix=fix
+            )
+        here = replace(node, name=scope.prefix + node.name)
+        before, self.b.origin = self.b.origin, Origin(here.name, node.title)
+        try:
+            results = self.translated(here, scope)
+        except _Poison:
+            scope.failed.update(node.outputs)
+        except Unsupported as e:
+            scope.failed.update(node.outputs)
+            self.faults.add(errors.MODEL_OP(node=here.name, op=node.title, why=e))
+        except Impossible as e:
+            scope.failed.update(node.outputs)
+            bound = ", ".join(f"{b.name} = {b.value}" for b in self.dims.bound.values()) or "none"
+            self.faults.add(errors.MODEL_NODE(node=here.name, op=node.title, why=e, dims=bound))
+        else:
+            self.keep(node, results, scope)
+        finally:
+            self.b.origin = before
+
+    def keep(self, node: OnnxNode, results: Sequence[Operand], scope: _Scope) -> None:
+        for name, value in zip(node.outputs, results, strict=False):
+            if name and value is not None:
+                scope.values[name] = value
+                if isinstance(value, Value):
+                    self.b.label(value, scope.prefix + name)
+            elif name:
+                scope.values[name] = None
+        for name in node.outputs[len(results) :]:
+            if name:
+                why = f"its output {node.outputs.index(name)} is not supported"
+                self.faults.add(errors.MODEL_OP(node=scope.prefix + node.name, op=node.title, why=why))
+                scope.failed.add(name)
+
+    def read(self, name: str, scope: _Scope) -> Operand:
+        if not name:
+            return None
+        if name in scope.failed:
+            raise _Poison
+        if name not in scope.values:
+            raise Impossible(f"it reads '{name}', which nothing produces")
+        return scope.values[name]
+
+    def translated(self, node: OnnxNode, scope: _Scope) -> tuple[Operand, ...]:
+        inputs = tuple(self.read(name, scope) for name in node.inputs)
+        function = self.model.functions.get((node.domain, node.op_type))
+        if function is not None:
+            return self.inline(function, node, inputs, scope)
+        found = SPELLINGS.get((node.domain, node.op_type))
+        if found is None:
+            return self.unspelled(node, inputs, scope)
+        version = scope.opsets.get(node.domain, 1)
+
+        def run(graph: OnnxGraph, arguments: Sequence[Operand], suffix: str = "") -> tuple[Operand, ...]:
+            return self.subgraph(graph, arguments, replace(scope, prefix=f"{node.name}{suffix}/"))
+
+        try:
+            result = found.translate(Call(node, inputs, version, self.b, run))
+        except NeedsHost as e:
+            return self.on_host(node, inputs, scope, str(e))
+        return (result,) if isinstance(result, Value) else tuple(result)
+
+    def unspelled(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope) -> tuple[Operand, ...]:
+        if node.domain != STANDARD:
+            if node.domain not in ("com.microsoft",):
+                raise Unsupported(f"the model has no function of that name, and domain '{node.domain}' is not known")
+            raise Unsupported("this operator of onnxruntime's own is not known")
+        function = functions.of_standard(node, inputs, scope.opsets)
+        if function is not None:
+            return self.inline(function, node, inputs, scope)
+        return self.on_host(node, inputs, scope, "tiles have no instruction for it")
+
+    def on_host(
+        self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str
+    ) -> tuple[Operand, ...]:
+        operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
+        operands.update({name: self.read(name, scope) for name in node.captures})
+        return host.call(self.b, node, operands, scope.opsets, reason)
+
+    def inline(
+        self, function: OnnxFunction, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope
+    ) -> tuple[Operand, ...]:
+        key = (function.domain, function.name)
+        if key in scope.calls:
+            raise Impossible("the function calls itself")
+        if len(scope.calls) >= MAX_CALLS:
+            raise Unsupported(f"functions call each other more than {MAX_CALLS} deep")
+        if len(inputs) > len(function.inputs):
+            raise Impossible(f"{len(inputs)} inputs for a function of {len(function.inputs)}")
+        values: dict[str, Operand] = dict.fromkeys(function.inputs)
+        values.update(zip(function.inputs, inputs, strict=False))
+        inner = _Scope(function.opsets, f"{node.name}/", (*scope.calls, key), values)
+        given = functions.arguments(function, node)
+        self.nodes([functions.bind(n, given) for n in function.nodes], inner)
+        return tuple(self.read(o, inner) for o in function.outputs)[: len(node.outputs)]
+
+    def subgraph(self, graph: OnnxGraph, arguments: Sequence[Operand], scope: _Scope) -> tuple[Operand, ...]:
+        if len(arguments) != len(graph.inputs):
+            raise Impossible(f"{len(arguments)} values for a subgraph of {len(graph.inputs)} inputs")
+        outer = scope.values
+        values = ChainMap[str, Operand]({}, *(outer.maps if isinstance(outer, ChainMap) else (outer,)))
+        inner = replace(scope, values=values, failed=set(scope.failed))
+        for (name, _), value in zip(graph.inputs, arguments, strict=True):
+            values[name] = value
+        self.initializers(graph, inner)
+        self.nodes(graph.nodes, inner)
+        return tuple(self.read(o, inner) for o in graph.outputs)
+
+
+__all__ = ["Array", "Binding", "Imported", "load"]

@@ -1,0 +1,159 @@
+"""Tensor data of an ONNX file as NumPy arrays, believing nothing the file says about sizes and places.
+
+Raw data is used in place, external data is memory-mapped. Only the reader uses this file: it sees protobufs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from cimc import errors
+from cimc.frontend.record import Array, Unreadable
+
+MAX_DIM = 1 << 40
+MAX_RANK = 32
+
+_PACKED = {
+    TensorProto.FLOAT: "float_data",
+    TensorProto.DOUBLE: "double_data",
+    TensorProto.INT64: "int64_data",
+    TensorProto.UINT32: "uint64_data",
+    TensorProto.UINT64: "uint64_data",
+    TensorProto.INT32: "int32_data",
+    TensorProto.INT16: "int32_data",
+    TensorProto.INT8: "int32_data",
+    TensorProto.UINT16: "int32_data",
+    TensorProto.UINT8: "int32_data",
+    TensorProto.BOOL: "int32_data",
+}
+_BITS = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_NIBBLES = {TensorProto.INT4, TensorProto.UINT4}
+_KNOWN = {*_PACKED, *_BITS, *_NIBBLES}
+
+
+@dataclass
+class Tensors:
+    """Reads the tensors of one model. ``files`` collects the external files that were opened, by location."""
+
+    model: Path
+    files: dict[str, Path] = field(default_factory=dict[str, Path])
+
+    def array(self, tensor: onnx.TensorProto, where: str) -> Array | Unreadable:
+        """The tensor's values. Raises CimcError if its data contradicts its type and shape; element types that
+        nothing here can hold (strings, complex, float8) come back as Unreadable."""
+        shape = self._shape(tensor, where)
+        if tensor.data_type not in _KNOWN:
+            return Unreadable(f"tensors of element type {dtype_name(tensor.data_type)} are not supported")
+        if tensor.HasField("segment"):
+            raise self._malformed(where, "is stored in segments, which no exporter writes")
+        if tensor.data_location == TensorProto.EXTERNAL:
+            return self._external(tensor, shape, where)
+        if tensor.data_type in _NIBBLES:
+            return self._nibbles(tensor, shape, where)
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        if tensor.HasField("raw_data"):
+            return self._raw(tensor.raw_data, dtype, shape, where)
+        return self._typed(tensor, dtype, shape, where)
+
+    def _shape(self, tensor: onnx.TensorProto, where: str) -> tuple[int, ...]:
+        shape = tuple(tensor.dims)
+        if len(shape) > MAX_RANK:
+            raise self._malformed(where, f"has {len(shape)} dimensions")
+        if any(d < 0 or d > MAX_DIM for d in shape):
+            raise self._malformed(where, f"has the impossible shape {list(shape)}")
+        return shape
+
+    def _raw(self, data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str) -> Array:
+        self._size(len(data), math.prod(shape) * dtype.itemsize, shape, dtype, where)
+        return np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+
+    def _typed(self, tensor: onnx.TensorProto, dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str) -> Array:
+        if tensor.data_type in _BITS:
+            bits = np.array(tensor.int32_data, dtype=np.int64)
+            self._size(bits.size, math.prod(shape), shape, dtype, where)
+            return bits.astype(np.uint16).view(dtype).reshape(shape)
+        values = getattr(tensor, _PACKED[TensorProto.DataType.ValueType(tensor.data_type)])
+        self._size(len(values), math.prod(shape), shape, dtype, where)
+        return np.array(values, dtype=np.int64 if _PACKED[tensor.data_type] == "int32_data" else None).astype(dtype).reshape(shape)
+
+    def _nibbles(self, tensor: onnx.TensorProto, shape: tuple[int, ...], where: str) -> Array:
+        stored = len(tensor.raw_data) if tensor.HasField("raw_data") else len(tensor.int32_data)
+        self._size(stored, (math.prod(shape) + 1) // 2, shape, np.dtype(np.uint8), where)
+        return numpy_helper.to_array(tensor)
+
+    def _size(self, have: int, need: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str) -> None:
+        if have != need:
+            size = "x".join(map(str, shape)) or "scalar"
+            raise self._malformed(where, f"claims {size} of {dtype} but its data holds {have}, not {need}")
+
+    def _malformed(self, where: str, why: str) -> errors.CimcError:
+        return errors.MODEL_MALFORMED(path=self.model, where=where, why=why)
+
+    def _external(self, tensor: onnx.TensorProto, shape: tuple[int, ...], where: str) -> Array | Unreadable:
+        entries = {e.key: e.value for e in tensor.external_data}
+        location = entries.get("location", "")
+        path = self._resolve(tensor.name, location)
+        count = (math.prod(shape) + 1) // 2 if tensor.data_type in _NIBBLES else math.prod(shape)
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        need = count if tensor.data_type in _NIBBLES else count * dtype.itemsize
+        offset = self._number(tensor.name, location, entries.get("offset", "0"), "offset")
+        length = self._number(tensor.name, location, entries.get("length", str(need)), "length")
+        have = path.stat().st_size
+        if length != need:
+            raise self._bad(tensor.name, location, f"gives {length} bytes where the tensor needs {need}")
+        if offset + need > have:
+            raise self._bad(tensor.name, location, f"ends at byte {have}, before byte {offset + need} that the tensor needs")
+        if need == 0:
+            return np.zeros(shape, dtype)
+        if tensor.data_type in _NIBBLES:
+            inline = onnx.TensorProto(data_type=tensor.data_type, dims=shape)
+            inline.raw_data = bytes(np.memmap(path, np.uint8, "r", offset, (need,)))
+            return numpy_helper.to_array(inline)
+        return np.memmap(path, dtype, "r", offset, shape if shape else (1,)).reshape(shape)
+
+    def _number(self, tensor: str, location: str, text: str, what: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise self._bad(tensor, location, f"has the {what} {text[:40]!r}, which is no number of bytes")
+        return int(text)
+
+    def _resolve(self, tensor: str, location: str) -> Path:
+        """The data file: beside the model or below, never outside its folder, never through a link that leaves it."""
+        if not location or "\0" in location:
+            raise self._bad(tensor, location[:80].replace("\0", "?"), "names no file")
+        name = Path(location.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+            raise self._bad(tensor, location, "points outside the model's folder")
+        folder = self.model.parent.resolve()
+        path = folder / name
+        if not path.exists():
+            raise self._bad(tensor, location, "is missing")
+        real = path.resolve()
+        # A model kept as links into a content store (one link per file, model and data alike) is the user's own doing.
+        allowed = {folder, self.model.resolve().parent}
+        if not any(real.is_relative_to(a) for a in allowed):
+            raise self._bad(tensor, location, "is a link that leaves the model's folder")
+        if not real.is_file():
+            raise self._bad(tensor, location, "is not a file")
+        self.files[location] = real
+        return real
+
+    def _bad(self, tensor: str, location: str, why: str) -> errors.CimcError:
+        return errors.MODEL_EXTERNAL(path=self.model, tensor=tensor, location=location, why=why)
+
+
+def dtype_name(code: int) -> str:
+    """The name ONNX gives an element type's number."""
+    return TensorProto.DataType.Name(code) if code in TensorProto.DataType.values() else f"number {code}"
+
+
+def dtype_of(code: int) -> np.dtype[np.generic] | Unreadable:
+    """NumPy's type for ONNX's number."""
+    if code not in _KNOWN:
+        return Unreadable(f"element type {dtype_name(code)} is not supported")
+    return np.dtype(helper.tensor_dtype_to_np_dtype(code))

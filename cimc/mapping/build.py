@@ -1,0 +1,18 @@
+"""The mapping of a partitioned graph: homes, segments, placement."""
+
+from __future__ import annotations
+
+from cimc.arch.spec import ChipSpec
+from cimc.ir.graph import Graph
+from cimc.mapping.layout import homes, materialize
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.place import place
+from cimc.mapping.segment import segments
+
+
+def build(graph: Graph, chip: ChipSpec, precision: str) -> tuple[Graph, Mapping]:
+    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit
+    diagnostics."""
+    graph, views = materialize(graph)
+    found = segments(graph)
+    return graph, Mapping(homes(graph, views), found, place(graph, found, chip, precision))

@@ -1,0 +1,102 @@
+"""What the mapping decided: homes of values, segments of nodes, matrices on cores, vector work on tiles.
+
+A *segment* is a set of nodes over the same rows that run together, block of rows by block of rows, without their values between
+leaving the tiles. Values that cross segments live in global memory (their *home*).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass
+
+from cimc.ir.graph import Node
+from cimc.isa.operands import Element
+from cimc.ops.op import Layout
+
+
+class Style(enum.Enum):
+    """How a segment runs."""
+
+    STREAM = "stream"  # with static matmuls: row blocks flow through the tiles that hold the weights
+    SPREAD = "spread"  # without: the rows are spread over digital tiles, each runs the whole chain
+    ASSEMBLE = "assemble"  # regions copied through a tile
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a value lies in global memory."""
+
+    buffer: str
+    element: Element
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes that run together, in order; ``domain`` are the extents of their common rows."""
+
+    index: int
+    style: Style
+    nodes: tuple[Node, ...]
+    domain: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the domain."""
+        n = 1
+        for d in self.domain:
+            n *= d
+        return n
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBlock:
+    """A core's block: rows and cols are ranges of the whole weight matrix."""
+
+    core: int
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rectangle of a weight matrix that one tile holds, and its blocks."""
+
+    tile: int
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    blocks: tuple[PlacedBlock, ...]
+
+
+@dataclass(frozen=True)
+class PlacedMatrix:
+    """A static matmul on cores. ``value`` is the node's output, ``weight`` the key of the codes."""
+
+    value: str
+    weight: str
+    rows: int
+    cols: int
+    precision: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which tiles do what: matrices by output value; per segment the tiles of its vector stages (STREAM), of its rows
+    (SPREAD), or the one tile that drives it (ASSEMBLE, HOST)."""
+
+    matrices: MappingABC[str, PlacedMatrix]
+    stages: MappingABC[str, int]  # output value → vector stage of its segment (STREAM)
+    shards: MappingABC[str, str]  # output value that stays on the matrix's tiles, by columns → the mvm's output value
+    tiles: MappingABC[int, tuple[int, ...]]  # segment → tiles
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Everything code generation needs beside the graph."""
+
+    homes: MappingABC[str, Home]
+    segments: tuple[Segment, ...]
+    placement: Placement

@@ -1,0 +1,288 @@
+"""Blocks to cores, vector work to tiles: greedy, in the order of execution, along a snake through the mesh.
+
+A matrix is placed column block by column block, so that the partial sums of a column are added inside one tile wherever its
+row blocks fit. Each vector stage of a segment starts on tiles of its own while there are enough, because a tile's stream is
+in order and would make one stage wait for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec
+from cimc.ir.graph import Graph, Node
+from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product
+from cimc.ops import OPS, Access
+
+
+def snake(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
+    """Tiles along a boustrophedon through the mesh: neighbours in the list are neighbours on the chip."""
+    width = chip.columns
+
+    def key(tile: int) -> tuple[int, int]:
+        x, y = chip.position(tile)
+        return y, x if y % 2 == 0 else width - 1 - x
+
+    return sorted(tiles, key=key)
+
+
+def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
+    """Units a tile needs to run nodes that are not on cores."""
+    needed = {Unit.VECTOR}
+    for node in nodes:
+        if node.op == "attention":
+            needed.update((Unit.MATMUL, Unit.SPECIAL))
+        elif node.op in INSTRUCTIONS:
+            needed.add(INSTRUCTIONS[node.op].unit)
+    return frozenset(needed & {Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL})
+
+
+def tiles_with(chip: ChipSpec, units: frozenset[Unit]) -> list[int]:
+    """Tiles that have all the units; those without cores if there are any. Raises if there is none."""
+
+    def has(tile: int) -> bool:
+        spec = chip.tile(tile)
+        present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
+        return all(present[u] is not None for u in units)
+
+    able = [t for t in range(chip.tile_count) if has(t)]
+    if not able:
+        missing = ", ".join(sorted(u.value for u in units))
+        raise errors.UNIT_MISSING(chip=chip.name, units=missing)
+    without = [t for t in able if not chip.tile(t).cores]
+    return without or able
+
+
+@dataclass
+class _Cores:
+    """Free cores of the CIM tiles, taken in snake order."""
+
+    tiles: Sequence[int]
+    capacity: int
+    at: int = 0
+    used: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.capacity - self.used
+
+    @property
+    def left(self) -> int:
+        """Cores on tiles that are still empty."""
+        return (len(self.tiles) - self.at - 1) * self.capacity
+
+    def next_tile(self) -> bool:
+        self.at += 1
+        self.used = 0
+        return self.at < len(self.tiles)
+
+    def take(self, count: int) -> tuple[int, int]:
+        first = self.used
+        self.used += count
+        return self.tiles[self.at], first
+
+
+@dataclass
+class _Grid:
+    """A weight matrix cut into blocks of a core's size."""
+
+    rows: int
+    cols: int
+    block_rows: int
+    block_cols: int
+    parts: list[Part] = field(default_factory=list[Part])
+
+    @property
+    def down(self) -> int:
+        return -(-self.rows // self.block_rows)
+
+    @property
+    def across(self) -> int:
+        return -(-self.cols // self.block_cols)
+
+    def put(self, tile: int, core: int, r: range, c: range) -> None:
+        """Blocks r × c (indices) on the tile's cores from ``core`` on, column by column."""
+        blocks: list[PlacedBlock] = []
+        for j in c:
+            for i in r:
+                blocks.append(PlacedBlock(core + len(blocks), self._span(i, True), self._span(j, False)))
+        rows = (self._span(r[0], True)[0], self._span(r[-1], True)[1])
+        cols = (self._span(c[0], False)[0], self._span(c[-1], False)[1])
+        self.parts.append(Part(tile, rows, cols, tuple(blocks)))
+
+    def _span(self, index: int, down: bool) -> tuple[int, int]:
+        size, whole = (self.block_rows, self.rows) if down else (self.block_cols, self.cols)
+        return index * size, min((index + 1) * size, whole)
+
+
+def _fill(cores: _Cores, grid: _Grid, tight: bool) -> bool:
+    """Place a grid from the current tile on; False if the tiles run out."""
+    column = 0
+    while column < grid.across:
+        if grid.down <= cores.free:
+            count = min(cores.free // grid.down, grid.across - column)
+            tile, core = cores.take(count * grid.down)
+            grid.put(tile, core, range(grid.down), range(column, column + count))
+            column += count
+        elif grid.down <= cores.capacity and not tight:
+            if not cores.next_tile():
+                return False
+        elif _fill_column(cores, grid, column):
+            column += 1
+        else:
+            return False
+    return True
+
+
+def _fill_column(cores: _Cores, grid: _Grid, column: int) -> bool:
+    """Place one column of blocks over as many tiles as it takes."""
+    row = 0
+    while row < grid.down:
+        if not cores.free and not cores.next_tile():
+            return False
+        count = min(cores.free, grid.down - row)
+        tile, core = cores.take(count)
+        grid.put(tile, core, range(row, row + count), range(column, column + 1))
+        row += count
+    return True
+
+
+class _Placer:
+    """Places the matrices of all segments; ``tight`` packs without leaving cores free between stages."""
+
+    def __init__(self, graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str) -> None:
+        self.graph = graph
+        self.segments = segments
+        self.chip = chip
+        self.precision = precision
+        self.uses = graph.uses()
+        self.stages: dict[str, int] = {}
+        self.shards: dict[str, str] = {}
+        self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
+        for segment in segments:
+            if segment.style is Style.STREAM:
+                self._stage(segment)
+
+    def _stage(self, segment: Segment) -> None:
+        tails = self.tails[segment.index]
+        for node in segment.nodes:
+            roots = [tails[v].root for v in node.inputs if v in tails]
+            stage = max((self.stages[r] + (r in self.shards) for r in roots), default=0)
+            if node.op in MATRIX_OPS:
+                self.shards[node.outputs[0]] = node.outputs[0]
+                stage = max((self.stages[r] for r in roots), default=0)
+            else:
+                source = self._shard_source(node, tails)
+                if source:
+                    self.shards[node.outputs[0]] = source
+                    stage = max((self.stages[r] for r in roots), default=0)
+            for out in node.outputs:
+                if out:
+                    self.stages[out] = stage
+
+    def _shard_source(self, node: Node, tails: dict[str, Tail]) -> str:
+        """The mvm whose column shards a node can work on in place, or "" if it needs whole rows."""
+        op = OPS[node.op]
+        if len(node.outputs) != 1 or node.op not in ELEMENTWISE or not self._cim_has(INSTRUCTIONS[node.op].unit):
+            return ""
+        width = self.graph.type(node.outputs[0]).shape[-1]
+        sources: set[str] = set()
+        for i, v in enumerate(node.inputs):
+            if op.access(node, i) is not Access.ROWS:
+                return ""
+            tail = tails.get(v)
+            shape = self.graph.type(v).shape
+            if tail is None:
+                if v not in self.graph.constants or product(shape[:-1]) != 1:
+                    return ""
+            elif tail.root in self.shards:
+                if (tail.start, tail.step, tail.width) != (0, 1, width):
+                    return ""
+                sources.add(self.shards[tail.root])
+            elif tail.width != 1 or tail.start:
+                return ""
+        return sources.pop() if len(sources) == 1 else ""
+
+    def _cim_has(self, unit: Unit) -> bool:
+        return all(
+            (spec.vector if unit is Unit.VECTOR else spec.special) is not None
+            for spec in self.chip.tiles.values()
+            if spec.cores
+        )
+
+    def matrices(self, tight: bool) -> dict[str, PlacedMatrix] | None:
+        """All matrices on cores, or None if the tiles run out."""
+        cim = [t for t in range(self.chip.tile_count) if self.chip.tile(t).cores]
+        cores = _Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores if cim else 0)
+        placed: dict[str, PlacedMatrix] = {}
+        need = sum(self._grid(n).down * self._grid(n).across for _, n in self._mvms())
+        last = (-1, -1)
+        for segment, node in self._mvms():
+            if not cim:
+                return None
+            grid = self._grid(node)
+            now = (segment.index, self.stages[node.outputs[0]])
+            fresh = now != last and cores.used and not tight and cores.left >= need
+            if (fresh or not cores.free) and not cores.next_tile():
+                return None
+            last = now
+            need -= grid.down * grid.across
+            if not _fill(cores, grid, tight):
+                return None
+            out = node.outputs[0]
+            placed[out] = PlacedMatrix(out, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
+        return placed
+
+    def _mvms(self) -> list[tuple[Segment, Node]]:
+        return [(s, n) for s in self.segments for n in s.nodes if n.op in MATRIX_OPS]
+
+    def _grid(self, node: Node) -> _Grid:
+        rows, cols = self.graph.type(node.inputs[1]).shape
+        return _Grid(rows, cols, int(node.attr("rows")), int(node.attr("cols")))  # pyright: ignore[reportArgumentType]
+
+    def tiles(self) -> dict[int, tuple[int, ...]]:
+        """Tiles of every segment's vector work."""
+        found: dict[int, tuple[int, ...]] = {}
+        turn = 0
+        for segment in self.segments:
+            if segment.style is Style.HOST:
+                ports = [t for t in range(self.chip.tile_count) if self.chip.tile(t).memory_port]
+                found[segment.index] = (ports[0],)
+                continue
+            local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
+            able = snake(self.chip, tiles_with(self.chip, units_needed(local)))
+            if segment.style is Style.SPREAD:
+                found[segment.index] = tuple(able)
+                continue
+            count = 1
+            if segment.style is Style.STREAM:
+                count = 1 + max(self.stages[o] + (o in self.shards) for n in segment.nodes for o in n.outputs if o)
+            found[segment.index] = tuple(able[(turn + i) % len(able)] for i in range(count))
+            turn += count
+        return found
+
+
+ELEMENTWISE = frozenset(
+    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
+)
+
+
+def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str) -> Placement:
+    """Tiles and cores for everything. Raises the does-not-fit diagnostic with what is short."""
+    placer = _Placer(graph, segments, chip, precision)
+    matrices = placer.matrices(tight=False) or placer.matrices(tight=True)
+    if matrices is None and any(s.style is Style.STREAM for s in segments):
+        _refuse(placer, chip)
+    return Placement(matrices or {}, placer.stages, placer.shards, placer.tiles())
+
+
+def _refuse(placer: _Placer, chip: ChipSpec) -> None:
+    grids = [placer._grid(n) for _, n in placer._mvms()]  # pyright: ignore[reportPrivateUsage]  # same module
+    need = sum(g.down * g.across for g in grids)
+    have = sum(chip.tile(t).cores for t in range(chip.tile_count))
+    block = f"{grids[0].block_rows}×{grids[0].block_cols}" if grids else ""
+    raise errors.DOES_NOT_FIT(chip=chip.name, need=need, have=have, short=max(need - have, 1), block=block)

@@ -1,0 +1,126 @@
+"""Elementwise ops: unary, binary, select, cast. All operands broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from cimc.ir.graph import Node, Type
+from cimc.isa.kernels import BINARY, UNARY, cast
+from cimc.isa.operands import Element
+from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, broadcast, call, register
+
+_TO_BOOL = frozenset(("eq", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "isnan", "isinf"))
+
+
+def _shapes(inputs: Sequence[Type | None]) -> tuple[int, ...]:
+    return broadcast(*(t.shape for t in inputs if t is not None))
+
+
+class Unary(Op):
+    """``y = f(x)``."""
+
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
+        self.doc = f"y = {UNARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (Type(Element.B8 if self.name in _TO_BOOL else x.element, x.shape),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        y = call(UNARY[self.name][1], x)
+        return (y if self.name in _TO_BOOL else y.astype(x.dtype, copy=False),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit(self.name, emit.output(), emit.input(0))
+
+
+class Binary(Op):
+    """``y = f(a, b)``."""
+
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
+        self.doc = f"y = {BINARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        a, b = inputs
+        assert a is not None
+        assert b is not None
+        if a.element != b.element and self.name not in ("pow", "shl", "shr"):
+            raise ValueError(f"operands of {self.name} have element types {a.element.value} and {b.element.value}")
+        return (Type(Element.B8 if self.name in _TO_BOOL else a.element, _shapes(inputs)),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        a, b = inputs
+        assert a is not None
+        y = call(BINARY[self.name][1], a, b)
+        return (y if self.name in _TO_BOOL else y.astype(a.dtype, copy=False),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit(self.name, emit.output(), emit.input(0), emit.input(1))
+
+
+class Select(Op):
+    """``y = a where condition else b``."""
+
+    name: ClassVar[str] = "select"
+    arity: ClassVar[tuple[int, int]] = (3, 3)
+    doc: ClassVar[str] = "y = a where condition, else b"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        _, a, b = inputs
+        assert a is not None
+        assert b is not None
+        if a.element != b.element:
+            raise ValueError(f"operands of select have element types {a.element.value} and {b.element.value}")
+        return (Type(a.element, _shapes(inputs)),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        import numpy as np
+
+        condition, a, b = inputs
+        assert a is not None
+        assert b is not None
+        assert condition is not None
+        return (np.where(condition, a, b).astype(a.dtype, copy=False),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("select", emit.output(), emit.input(0), emit.input(1), emit.input(2))
+
+
+class Cast(Op):
+    """``y = x`` in another element type."""
+
+    name: ClassVar[str] = "cast"
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("to", (str,)),)
+    doc: ClassVar[str] = "y = x converted to element type `to`"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (Type(Element(node.attr("to")), x.shape),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (cast(x, Element(node.attr("to")).dtype(exact=numerics.exact)),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("cast", emit.output(), emit.input(0))
+
+
+for _name in UNARY:
+    register(Unary(_name))
+for _name in BINARY:
+    register(Binary(_name))
+register(Select())
+register(Cast())

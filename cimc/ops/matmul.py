@@ -1,0 +1,259 @@
+"""Matrix products: static (weights in cells), dynamic (both operands are activations), attention; and the quantisation
+around the static ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from cimc.ir.graph import Node, Type
+from cimc.isa.kernels import exact_product, quantized_product, softmax, symmetric_codes
+from cimc.isa.operands import Element
+from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
+
+
+class Linear(Op):
+    """``y = x · W``: x (… × k), W (k × n) constant. Levels imported and canonical; the quantize pass replaces it."""
+
+    name: ClassVar[str] = "linear"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+    doc: ClassVar[str] = "static matmul: x (… × k) times constant weights (k × n)"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        x, w = inputs
+        assert x is not None
+        assert w is not None
+        if len(w.shape) != 2 or not x.shape or x.shape[-1] != w.shape[0]:
+            raise ValueError(f"linear of {x} and {w}")
+        return (Type(x.element, (*x.shape[:-1], w.shape[1])),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        x, w = inputs
+        assert x is not None
+        assert w is not None
+        return (exact_product(x, w).astype(x.dtype, copy=False),)
+
+    def access(self, node: Node, index: int) -> Access:
+        return Access.CELLS if index == 1 else Access.ROWS
+
+
+class Mvm(Op):
+    """``acc = x · W`` on cores: x q8, i8 or u8 (… × k), W int8 codes (k × n) constant; exact sums."""
+
+    name: ClassVar[str] = "mvm"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+    doc: ClassVar[str] = "static matmul on cores: quantised x (… × k) times weight codes (k × n), exact integer sums"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        x, w = inputs
+        assert x is not None
+        assert w is not None
+        if len(w.shape) != 2 or not x.shape or x.shape[-1] != w.shape[0]:
+            raise ValueError(f"mvm of {x} and {w}")
+        return (Type(Element.Q32 if x.element.quantized else Element.I32, (*x.shape[:-1], w.shape[1])),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        x, w = inputs
+        assert x is not None
+        assert w is not None
+        real = numerics.exact and x.dtype == np.float32
+        return (exact_product(x, w) if real else exact_product(x, w).astype(np.int32),)
+
+    def access(self, node: Node, index: int) -> Access:
+        return Access.CELLS if index == 1 else Access.ROWS
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("mvm", emit.output(), emit.matrix(), emit.input(0))
+
+
+class BlockedMvm(Mvm):
+    """An mvm cut into blocks of at most a core's rows × cols; level partitioned. Same sums, block by block."""
+
+    name: ClassVar[str] = "blocked_mvm"
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("rows", (int,)), Attribute("cols", (int,)))
+    doc: ClassVar[str] = "an mvm cut into blocks of rows × cols weights, one per core"
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        x, w = inputs
+        assert x is not None
+        assert w is not None
+        rows, cols = int(node.attr("rows")), int(node.attr("cols"))  # pyright: ignore[reportArgumentType]
+        real = numerics.exact and x.dtype == np.float32
+        acc = np.zeros((*x.shape[:-1], w.shape[1]), np.float32 if real else np.int32)
+        for r in range(0, w.shape[0], rows):
+            for c in range(0, w.shape[1], cols):
+                part = exact_product(x[..., r : r + rows], w[r : r + rows, c : c + cols])
+                acc[..., c : c + cols] += part.astype(acc.dtype, copy=False)
+        return (acc,)
+
+
+class Quantize(Op):
+    """Symmetric quantisation with one scale per row: outputs codes (q8) and scales (… × 1)."""
+
+    name: ClassVar[str] = "quantize"
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+    doc: ClassVar[str] = "codes q8 and scales (… × 1): one scale per row, found at run time"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (Type(Element.Q8, x.shape), Type(Element.F32, (*x.shape[:-1], 1)))
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        if numerics.exact:
+            return (x.astype(np.float32, copy=False), np.ones((*x.shape[:-1], 1), np.float32))
+        codes, scale = symmetric_codes(x, 8, -1)
+        return (codes.astype(np.int8), scale)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("quantize", emit.output(0), emit.output(1), emit.input(0))
+
+
+class QuantizeStatic(Op):
+    """Symmetric quantisation with a given scale."""
+
+    name: ClassVar[str] = "quantize_static"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+    doc: ClassVar[str] = "codes q8 of x with a constant scale"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        x = inputs[0]
+        assert x is not None
+        return (Type(Element.Q8, x.shape),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        x, scale = inputs
+        assert x is not None
+        assert scale is not None
+        if numerics.exact:
+            return (x.astype(np.float32, copy=False),)
+        return (np.clip(np.rint(np.ascontiguousarray(x) / scale), -127, 127).astype(np.int8),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("quantize_static", emit.output(), emit.input(0), emit.input(1))
+
+
+class Dequantize(Op):
+    """``y = x · (scale · weight_scale)``: q32 sums back to float32."""
+
+    name: ClassVar[str] = "dequantize"
+    arity: ClassVar[tuple[int, int]] = (3, 3)
+    doc: ClassVar[str] = "y = x · (scale · weight_scale): sums (… × n), scale (… × 1 or 1), weight_scale (n)"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        x = inputs[0]
+        assert x is not None
+        return (Type(Element.F32, x.shape),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        x, scale, weight_scale = inputs
+        assert x is not None
+        assert scale is not None
+        assert weight_scale is not None
+        if numerics.exact:
+            return (x.astype(np.float32, copy=False),)
+        return ((x.astype(np.float32) * (scale * weight_scale)).astype(np.float32, copy=False),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("dequantize", emit.output(), emit.input(0), emit.input(1), emit.input(2))
+
+
+def _product(a: Array, b: Array, numerics: Numerics) -> Array:
+    if numerics.exact or np.issubdtype(a.dtype, np.integer):
+        return exact_product(a, b)
+    return quantized_product(a, b, numerics.operand_bits)
+
+
+class Matmul(Op):
+    """Dynamic matmul: a (… × m × k), b (… × k × n); leading axes broadcast."""
+
+    name: ClassVar[str] = "matmul"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,), 1.0),)
+    doc: ClassVar[str] = "dynamic matmul: scale · a (… × m × k) · b (… × k × n); integer operands give i32"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        a, b = inputs
+        assert a is not None
+        assert b is not None
+        if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
+            raise ValueError(f"matmul of {a} and {b}")
+        lead = broadcast(a.shape[:-2], b.shape[:-2])
+        whole = a.element in (Element.I8, Element.U8, Element.I16, Element.U16, Element.I32)
+        return (Type(Element.I32 if whole else a.element, (*lead, a.shape[-2], b.shape[-1])),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        a, b = inputs
+        assert a is not None
+        assert b is not None
+        scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
+        y = _product(a, b, numerics)
+        if scale != 1.0:
+            y = y * np.float32(scale)
+        return (y.astype(np.int32 if np.issubdtype(a.dtype, np.integer) else a.dtype, copy=False),)
+
+    def access(self, node: Node, index: int) -> Access:
+        return Access.WHOLE if index == 1 else Access.ROWS
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
+        emit.emit("matmul", emit.output(), emit.input(0), emit.input(1), scale=scale)
+
+
+class Attention(Op):
+    """Scaled dot-product attention per head: q (… × s × d), k transposed (… × d × t), v (… × t × e), mask (… × s × t) added
+    to the scores; leading axes broadcast (grouped and multi-query heads)."""
+
+    name: ClassVar[str] = "attention"
+    arity: ClassVar[tuple[int, int]] = (3, 4)
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,)),)
+    doc: ClassVar[str] = "softmax(scale · q · kᵀ + mask) · v; k arrives transposed (… × d × t)"
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        q, k, v = inputs[:3]
+        assert q is not None
+        assert k is not None
+        assert v is not None
+        fits = min(len(q.shape), len(k.shape), len(v.shape)) >= 2
+        if not fits or q.shape[-1] != k.shape[-2] or k.shape[-1] != v.shape[-2]:
+            raise ValueError(f"attention of {q}, {k} and {v}")
+        lead = broadcast(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+        mask = inputs[3] if len(inputs) > 3 else None
+        if mask is not None:
+            broadcast(mask.shape, (*lead, q.shape[-2], k.shape[-1]))
+        return (Type(q.element, (*lead, q.shape[-2], v.shape[-1])),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        q, k, v = inputs[:3]
+        mask = inputs[3] if len(inputs) > 3 else None
+        assert q is not None
+        assert k is not None
+        assert v is not None
+        scores = _product(q, k, numerics) * np.float32(float(node.attr("scale")))  # pyright: ignore[reportArgumentType]
+        scores = scores.astype(q.dtype, copy=False)
+        if mask is not None:
+            scores = (scores + mask).astype(q.dtype, copy=False)
+        weights = softmax(scores).astype(q.dtype, copy=False)
+        return (_product(weights, v, numerics).astype(q.dtype, copy=False),)
+
+    def access(self, node: Node, index: int) -> Access:
+        return Access.WHOLE if index in (1, 2) else Access.ROWS
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        q, k, v = emit.input(0), emit.input(1), emit.input(2)
+        columns = k.shape[-1]
+        assert isinstance(columns, int)
+        scores = emit.scratch(Element.F32, (emit.rows, columns))
+        emit.emit("matmul", scores, q, k, scale=float(node.attr("scale")))  # pyright: ignore[reportArgumentType]
+        if len(node.inputs) > 3 and node.inputs[3]:
+            emit.emit("add", scores, scores, emit.input(3))
+        emit.emit("softmax", scores, scores)
+        emit.emit("matmul", emit.output(), scores, v)
+
+
+for _op in (Linear(), Mvm(), BlockedMvm(), Quantize(), QuantizeStatic(), Dequantize(), Matmul(), Attention()):
+    register(_op)

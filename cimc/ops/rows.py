@@ -1,0 +1,120 @@
+"""Ops on whole rows: reductions along the last axis, softmax, norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from cimc.ir.graph import Node, Type
+from cimc.isa.kernels import REDUCE, layer_norm, log_softmax, rms_norm, softmax
+from cimc.isa.operands import Element
+from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, call, register
+
+
+class Reduce(Op):
+    """One number per row; the last axis becomes 1."""
+
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
+        self.doc = f"{REDUCE[name][2]} along the last axis, which becomes 1"  # pyright: ignore[reportAttributeAccessIssue]
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        (x,) = inputs
+        assert x is not None
+        if not x.shape:
+            raise ValueError(f"{self.name} needs at least one axis")
+        element = Element.I64 if self.name in ("reduce_argmax", "reduce_argmin") else x.element
+        return (Type(element, (*x.shape[:-1], 1)),)
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        y = call(REDUCE[self.name][1], x)
+        index = self.name in ("reduce_argmax", "reduce_argmin")
+        return (y if index else y.astype(x.dtype, copy=False),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit(self.name, emit.output(), emit.input(0))
+
+
+class _Same(Op):
+    """An op whose output has the type of its input."""
+
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+
+    def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
+        (x,) = inputs
+        assert x is not None
+        if not x.shape:
+            raise ValueError(f"{self.name} needs at least one axis")
+        return (x,)
+
+
+class Softmax(_Same):
+    """Softmax along the last axis."""
+
+    name: ClassVar[str] = "softmax"
+    doc: ClassVar[str] = "softmax along the last axis"
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (softmax(x).astype(x.dtype, copy=False),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("softmax", emit.output(), emit.input(0))
+
+
+class LogSoftmax(_Same):
+    """Logarithm of the softmax along the last axis."""
+
+    name: ClassVar[str] = "log_softmax"
+    doc: ClassVar[str] = "logarithm of the softmax along the last axis"
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (call(log_softmax, x).astype(x.dtype, copy=False),)
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("log_softmax", emit.output(), emit.input(0))
+
+
+class LayerNorm(_Same):
+    """Layer normalisation along the last axis, without gain and bias (a mul and an add)."""
+
+    name: ClassVar[str] = "layer_norm"
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)),)
+    doc: ClassVar[str] = "(x - mean) / sqrt(variance + epsilon) along the last axis"
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (layer_norm(x, float(node.attr("epsilon"))).astype(x.dtype),)  # pyright: ignore[reportArgumentType]
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("layer_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+
+
+class RmsNorm(_Same):
+    """Root-mean-square normalisation along the last axis, without gain (a mul)."""
+
+    name: ClassVar[str] = "rms_norm"
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)),)
+    doc: ClassVar[str] = "x / sqrt(mean(x²) + epsilon) along the last axis"
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+        (x,) = inputs
+        assert x is not None
+        return (rms_norm(x, float(node.attr("epsilon"))).astype(x.dtype),)  # pyright: ignore[reportArgumentType]
+
+    def lower(self, node: Node, emit: Emit) -> None:
+        emit.emit("rms_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+
+
+for _name in REDUCE:
+    register(Reduce(_name))
+for _op in (Softmax(), LogSoftmax(), LayerNorm(), RmsNorm()):
+    register(_op)

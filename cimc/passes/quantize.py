@@ -1,0 +1,178 @@
+"""Quantise the static matmuls as the hardware stores weights and streams activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from cimc import errors
+from cimc.ir.constants import Make
+from cimc.ir.evaluate import FLOAT_COMPANION, evaluate_all
+from cimc.ir.graph import Array, Constants, Graph, Node, Type
+from cimc.isa.kernels import symmetric_codes
+from cimc.isa.operands import Element
+from cimc.ops import Numerics
+from cimc.passes.editor import Editor
+
+ACTIVATION_BITS = 8
+"""Bits of the codes that ``quantize`` produces (element type q8)."""
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Every ``linear`` becomes ``quantize`` → ``mvm`` → ``dequantize``. Activations: symmetric int8, one scale per
+    row found at run time (``dynamic``), or one per value measured on ``calibration`` inputs (``static``); a value
+    read by several layers is quantised once. Weights: symmetric, ``weight_bits``, one scale per output channel; the
+    originals stand beside the codes under ``NAME.float``.
+
+    Before::
+
+        const %w : f32[4x3]
+        %y : f32[2x3] = linear %x, %w
+
+    After::
+
+        const %w.q8 : q8[4x3]
+        const %w.q8.scale : f32[3]
+        %x.q8 : q8[2x4], %x.scale : f32[2x1] = quantize %x
+        %y.acc : q32[2x3] = mvm %x.q8, %w.q8
+        %y : f32[2x3] = dequantize %y.acc, %x.scale, %w.q8.scale
+
+    Symmetric, per output channel: the scheme of Jacob et al., CVPR 2018 (arXiv:1712.05877) without zero points,
+    granularity after Krishnamoorthi 2018 (arXiv:1806.08342).
+    """
+
+    name: ClassVar[str] = "quantize"
+    takes: ClassVar[tuple[str, ...]] = ("canonical",)
+    leaves: ClassVar[str] = "quantized"
+
+    activations: Literal["dynamic", "static"] = "dynamic"
+    weight_bits: int = 8
+    calibration: tuple[Mapping[str, Array], ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.activations not in ("dynamic", "static"):
+            why = f"there is no '{self.activations}'"
+            raise errors.PASS_OPTION(option="activations", name=self.name, why=why, fix="use dynamic or static")
+        if not 2 <= self.weight_bits <= 8:
+            why = f"{self.weight_bits} bits are not possible"
+            raise errors.PASS_OPTION(option="weight_bits", name=self.name, why=why, fix="use 2 to 8")
+
+    def run(self, graph: Graph, constants: Constants) -> tuple[Graph, Constants]:
+        """See the class. Raises CimcError: calibration if static scales cannot be measured; weight-not-finite, when
+        the codes are first read, for weights that hold no finite number."""
+        peaks = self._peaks(graph, constants) if self.activations == "static" else None
+        work = _Quantizer(Editor(graph, constants), self.weight_bits, peaks)
+        for node in graph.nodes:
+            work.visit(node)
+        return work.editor.finish(self.leaves)
+
+    def _peaks(self, graph: Graph, constants: Constants) -> dict[str, float]:
+        """Largest size of each value that a linear reads, over the calibration inputs."""
+        wanted = {n.inputs[0] for n in graph.nodes if n.op == "linear"}
+        if wanted and not self.calibration:
+            raise errors.CALIBRATION(why="no calibration inputs are given")
+        peaks = dict.fromkeys(wanted, 0.0)
+
+        def watch(name: str, value: Array) -> None:
+            if name in peaks:
+                peaks[name] = max(peaks[name], float(np.max(np.abs(value), initial=0)))
+
+        for inputs in self.calibration:
+            evaluate_all(graph, constants, inputs, Numerics(), watch=lambda _, name, value: watch(name, value))
+            for name in graph.inputs:
+                watch(name, inputs[name])
+        for name, peak in peaks.items():
+            if not math.isfinite(peak):
+                raise errors.CALIBRATION(why=f"value {name} reaches {peak}")
+        return peaks
+
+
+class _Quantizer:
+    def __init__(self, editor: Editor, bits: int, peaks: dict[str, float] | None) -> None:
+        self.editor = editor
+        self.bits = bits
+        self.peaks = peaks
+        self.activations: dict[str, tuple[str, str]] = {}
+        self.weights: dict[str, tuple[str, str]] = {}
+
+    def visit(self, node: Node) -> None:
+        editor = self.editor
+        if node.op != "linear":
+            editor.keep(node)
+            return
+        node = editor.renamed(node)
+        x, w = node.inputs
+        (y,) = node.outputs
+        codes, scale = self._activation(node, x)
+        cells, weight_scale = self._weight(node, w)
+        acc = editor.emit("mvm", (codes, cells), origins=node.origins, output=editor.fresh(f"{y}.acc"))
+        element = editor.types[y].element
+        result = y if element is Element.F32 else editor.fresh(f"{y}.f32")
+        editor.emit("dequantize", (acc, scale, weight_scale), origins=node.origins, output=result)
+        if result != y:
+            attrs = (("to", element.value),)
+            editor.emit("cast", (result,), origins=node.origins, output=y, attrs=attrs)
+
+    def _activation(self, node: Node, x: str) -> tuple[str, str]:
+        if x not in self.activations:
+            self.activations[x] = self._dynamic(node, x) if self.peaks is None else self._static(node, x)
+        return self.activations[x]
+
+    def _dynamic(self, node: Node, x: str) -> tuple[str, str]:
+        names = (self.editor.fresh(f"{x}.q8"), self.editor.fresh(f"{x}.scale"))
+        self.editor.emit_all("quantize", (x,), origins=node.origins, outputs=names)
+        return names
+
+    def _static(self, node: Node, x: str) -> tuple[str, str]:
+        assert self.peaks is not None
+        step = np.float32(self.peaks[x]) / np.float32(2 ** (ACTIVATION_BITS - 1) - 1)
+        value = np.asarray([step if step > 0 else 1], np.float32)
+        scale = self.editor.constant(self.editor.fresh(f"{x}.scale"), Type(Element.F32, (1,)), lambda _: value)
+        codes = self.editor.fresh(f"{x}.q8")
+        self.editor.emit("quantize_static", (x, scale), origins=node.origins, output=codes)
+        return codes, scale
+
+    def _weight(self, node: Node, w: str) -> tuple[str, str]:
+        if w in self.weights:
+            return self.weights[w]
+        editor, shape = self.editor, self.editor.types[w].shape
+        codes = editor.fresh(f"{w}.q{self.bits}")
+        made = _Codes(w, self.bits, node.origin.node)
+        editor.constant(codes, Type(Element.Q8, shape), made.codes)
+        editor.companion(codes + FLOAT_COMPANION, _as_float(w))
+        scale = editor.constant(editor.fresh(f"{codes}.scale"), Type(Element.F32, (shape[1],)), made.scale)
+        self.weights[w] = (codes, scale)
+        return codes, scale
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """How the codes and the scales of one weight are computed, each when it is asked for."""
+
+    weight: str
+    bits: int
+    layer: str
+
+    def codes(self, constants: Constants) -> Array:
+        """int8 codes (k × n)."""
+        return symmetric_codes(self._finite(constants), self.bits, 0)[0].astype(np.int8)
+
+    def scale(self, constants: Constants) -> Array:
+        """float32 scales (n)."""
+        return symmetric_codes(self._finite(constants), self.bits, 0)[1].reshape(-1)
+
+    def _finite(self, constants: Constants) -> Array:
+        w = constants[self.weight].astype(np.float32, copy=False)
+        bad = int(np.size(w) - np.count_nonzero(np.isfinite(w)))
+        if bad:
+            raise errors.WEIGHT_NOT_FINITE(weight=self.weight, layer=self.layer, count=bad)
+        return w
+
+
+def _as_float(weight: str) -> Make:
+    return lambda constants: constants[weight].astype(np.float32, copy=False)
