@@ -53,7 +53,7 @@ class _Folder:
         self.editor = editor
         self.seen: dict[tuple[object, ...], Node] = {}
         self.equal: dict[tuple[object, ...], str] = {}
-        for name in sorted(editor.graph.constants):
+        for name in sorted(editor.graph.constants & editor.types.keys()):  # not host calls
             self._share(name)
 
     def _share(self, name: str) -> None:
