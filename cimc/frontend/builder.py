@@ -206,25 +206,27 @@ class Builder:
             for n in nodes
         )
         constants = {names[v]: self._arrays[v] for v in sorted(used) if v in self._arrays}
+        folded = frozenset(constants)
+        self._add_calls(renamed, constants)
         graph = Graph(
             name,
             "imported",
             tuple(self._inputs),
             tuple(names[v.name] for v in ends),
-            self._with_calls(renamed, constants),
+            renamed,
             {names[v]: self._types[v] for v in self._types if v in used},
-            frozenset(constants),
+            folded,
             tuple(label for label, _ in outputs),
             dims,
         )
         return graph, constants
 
-    def _with_calls(self, nodes: tuple[Node, ...], constants: dict[str, Array]) -> tuple[Node, ...]:
+    def _add_calls(self, nodes: tuple[Node, ...], constants: dict[str, Array]) -> None:
+        """Serialized host nodes stand among the constants, but no node reads them as a value."""
         for n in nodes:
             if n.op == "host":
                 key = str(n.attr("call"))
                 constants[key] = self._arrays[key]
-        return nodes
 
     def call(self, data: bytes) -> str:
         """Keep a serialized host node among the constants; returns its key."""
