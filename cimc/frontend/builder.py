@@ -22,7 +22,15 @@ MAX_CONSTANT = 1 << 28
 MAX_VALUE = 1 << 36
 """Bytes any value may have."""
 _SMALL = 4096
-_WIDENED = {np.dtype(ml_dtypes.int4): np.dtype(np.int8), np.dtype(ml_dtypes.uint4): np.dtype(np.uint8)}
+_WIDENED: dict[np.dtype[np.generic], np.dtype[np.generic]] = {
+    np.dtype(ml_dtypes.int4): np.dtype(np.int8),
+    np.dtype(ml_dtypes.uint4): np.dtype(np.uint8),
+    # Every float8 number is a float16 number.
+    np.dtype(ml_dtypes.float8_e4m3fn): np.dtype(np.float16),
+    np.dtype(ml_dtypes.float8_e4m3fnuz): np.dtype(np.float16),
+    np.dtype(ml_dtypes.float8_e5m2): np.dtype(np.float16),
+    np.dtype(ml_dtypes.float8_e5m2fnuz): np.dtype(np.float16),
+}
 _ELEMENTS = {e.dtype(exact=True): e for e in Element if not e.quantized}
 
 
@@ -36,7 +44,8 @@ class Impossible(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value of the graph under construction. ``narrow`` names the 4-bit type of a constant that is held in 8 bits."""
+    """A value of the graph under construction. ``narrow`` names the 4-bit or float8 type of a constant that is held in a
+    wider one."""
 
     name: str
     type: Type
@@ -81,6 +90,8 @@ class Builder:
 
     def __init__(self) -> None:
         self.origin = Origin("", "")
+        self.deferred = False
+        """Whether nodes on constants stay nodes: what is derived from weights is computed by ``fold``, when needed."""
         self._nodes: list[Node] = []
         self._types: dict[str, Type] = {}
         self._arrays: dict[str, Array] = {}
@@ -139,7 +150,7 @@ class Builder:
         for kind in kinds:
             if kind.bytes > MAX_VALUE:
                 raise Unsupported(f"its result {kind} is {kind.bytes} bytes, more than the limit of {MAX_VALUE}")
-        constant = op != "host" and all(v is None or v.name in self._arrays for v in inputs)
+        constant = op != "host" and not self.deferred and all(v is None or v.name in self._arrays for v in inputs)
         values = self._fold(node, inputs, kinds) if constant else self._append(node, kinds)
         self._known[key] = values
         return values
@@ -195,25 +206,27 @@ class Builder:
             for n in nodes
         )
         constants = {names[v]: self._arrays[v] for v in sorted(used) if v in self._arrays}
+        folded = frozenset(constants)
+        self._add_calls(renamed, constants)
         graph = Graph(
             name,
             "imported",
             tuple(self._inputs),
             tuple(names[v.name] for v in ends),
-            self._with_calls(renamed, constants),
+            renamed,
             {names[v]: self._types[v] for v in self._types if v in used},
-            frozenset(constants),
+            folded,
             tuple(label for label, _ in outputs),
             dims,
         )
         return graph, constants
 
-    def _with_calls(self, nodes: tuple[Node, ...], constants: dict[str, Array]) -> tuple[Node, ...]:
+    def _add_calls(self, nodes: tuple[Node, ...], constants: dict[str, Array]) -> None:
+        """Serialized host nodes stand among the constants, but no node reads them as a value."""
         for n in nodes:
             if n.op == "host":
                 key = str(n.attr("call"))
                 constants[key] = self._arrays[key]
-        return nodes
 
     def call(self, data: bytes) -> str:
         """Keep a serialized host node among the constants; returns its key."""

@@ -42,6 +42,7 @@ class Call:
     version: int
     b: Builder
     run: Run
+    note: Callable[[str], None]
 
     def __len__(self) -> int:
         return len(self.inputs)

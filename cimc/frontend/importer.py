@@ -221,7 +221,7 @@ class _Import:
             return self.subgraph(graph, arguments, replace(scope, prefix=f"{node.name}{suffix}/"))
 
         try:
-            result = found.translate(Call(node, inputs, version, self.b, run))
+            result = found.translate(Call(node, inputs, version, self.b, run, self.note))
         except NeedsHost as e:
             return self.on_host(node, inputs, scope, str(e))
         return (result,) if isinstance(result, Value) else tuple(result)
@@ -242,6 +242,11 @@ class _Import:
         operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
         operands.update({name: self.read(name, scope) for name in node.captures})
         return host.call(self.b, node, operands, scope.opsets, reason)
+
+    def note(self, text: str) -> None:
+        """Something the user should know, said once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def inline(
         self, function: OnnxFunction, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope

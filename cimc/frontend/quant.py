@@ -1,0 +1,195 @@
+"""Spellings of quantisation with scales and zero points that the model brings: its integers stay its integers, in every
+numerics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cimc.frontend import compose as f
+from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
+from cimc.frontend.call import Call, spelling
+from cimc.frontend.elementwise import target_element
+from cimc.frontend.tensors import dtype_name
+from cimc.isa.operands import Element
+
+MS = "com.microsoft"
+_INTEGERS = {Element.U8: "uint8", Element.I8: "int8", Element.U16: "uint16", Element.I16: "int16"}
+_NIBBLES = {21: ("uint4", Element.U8), 22: ("int4", Element.I8)}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The numbers a quantised value can take: ``scale · (code - zero)`` for codes of ``element`` from ``low`` to ``high``.
+    Scale and zero point are scalars, vectors along ``axis``, or one per block of ``block`` elements along it."""
+
+    scale: Value
+    zero: Value | None
+    element: Element
+    narrow: str = ""
+    axis: int = 1
+    block: int = 0
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest code."""
+        if self.narrow:
+            return (-8, 7) if self.narrow == "int4" else (0, 15)
+        info = np.iinfo(self.element.dtype(exact=True))
+        return int(info.min), int(info.max)
+
+
+def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None) -> Value:
+    """``(x - zero) · scale``, computed in float32 as onnxruntime does, in the scale's element type or ``element``."""
+    wide = f.cast(b, x, Element.F32)
+    zero = spread(b, grid.zero, x, grid)
+    if zero is not None and not is_zero(b, zero):
+        wide = f.binary(b, "sub", wide, f.cast(b, zero, Element.F32))
+    scale = spread(b, grid.scale, x, grid)
+    assert scale is not None
+    return f.cast(b, f.mul(b, wide, f.cast(b, scale, Element.F32)), element or grid.scale.element)
+
+
+def quantize(b: Builder, x: Value, grid: Grid) -> Value:
+    """``clip(round(x / scale) + zero)``: ties to even, codes clipped to their range, all in float32."""
+    scale, zero = spread(b, grid.scale, x, grid), spread(b, grid.zero, x, grid)
+    assert scale is not None
+    ratio = f.binary(b, "div", f.cast(b, x, Element.F32), f.cast(b, scale, Element.F32))
+    return codes(b, ratio, zero, grid)
+
+
+def codes(b: Builder, ratio: Value, zero: Value | None, grid: Grid) -> Value:
+    """Numbers already divided by the scale (float32), as codes of the grid."""
+    y = f.unary(b, "round", ratio)
+    if zero is not None and not is_zero(b, zero):
+        y = f.add(b, y, f.cast(b, zero, Element.F32))
+    low, high = grid.range
+    y = f.binary(b, "max", y, b.scalar(low, Element.F32))
+    y = f.binary(b, "min", y, b.scalar(high, Element.F32))
+    return replace(f.cast(b, y, grid.element), narrow=grid.narrow)
+
+
+def is_zero(b: Builder, value: Value) -> bool:
+    """Whether a value is known to be all zeros."""
+    array = b.array(value)
+    return array is not None and not np.any(array)
+
+
+def spread(b: Builder, value: Value | None, x: Value, grid: Grid) -> Value | None:
+    """A scale or zero point of the grid, shaped to broadcast against x. Raises Impossible if it does not fit."""
+    if value is None or value.type.size == 1:
+        return None if value is None else f.reshape(b, value, ())
+    axis = grid.axis
+    if not -x.rank <= axis < x.rank:
+        raise Impossible(f"axis {axis} of {x.type}")
+    axis %= x.rank
+    if grid.block:
+        return _blocks(b, value, x, axis, grid.block)
+    if value.rank != 1 or value.shape[0] != x.shape[axis]:
+        raise Impossible(f"scales or zero points {value.type} along axis {axis} of {x.type}")
+    return f.reshape(b, value, (value.shape[0], *(1,) * (x.rank - axis - 1)))
+
+
+def _blocks(b: Builder, value: Value, x: Value, axis: int, block: int) -> Value:
+    fits = value.rank == x.rank and all(
+        n == (-(-m // block) if a == axis else m) for a, (n, m) in enumerate(zip(value.shape, x.shape, strict=True))
+    )
+    if not fits:
+        raise Impossible(f"scales or zero points {value.type} for blocks of {block} along axis {axis} of {x.type}")
+    return repeated(b, value, axis, block, x.shape[axis])
+
+
+def repeated(b: Builder, value: Value, axis: int, times: int, size: int) -> Value:
+    """Every element ``times`` times along an axis, the first ``size`` of them."""
+    wide = f.unsqueeze(b, value, axis + 1)
+    wide = f.expand(b, wide, (*value.shape[: axis + 1], times, *value.shape[axis + 1 :]))
+    whole = f.reshape(b, wide, (*value.shape[:axis], value.shape[axis] * times, *value.shape[axis + 1 :]))
+    return f.part(b, whole, axis, 0, size)
+
+
+@contextmanager
+def deferred(b: Builder, *, when: bool = True) -> Iterator[None]:
+    """Nodes on constants stay nodes while this is open: the weights' integers stay visible, and nothing is computed from
+    them before it is needed."""
+    before, b.deferred = b.deferred, when or b.deferred
+    try:
+        yield
+    finally:
+        b.deferred = before
+
+
+def _axis_of(c: Call, x: Value) -> int:
+    # Before opset 13 there is no axis; per-tensor scales do not look at it.
+    return c.int("axis", 1) if x.rank != 1 else 0
+
+
+@spelling("QuantizeLinear", note="to 4, 8 and 16 bit integers; per tensor, per axis, by blocks")
+def quantize_linear(c: Call) -> Value:
+    """``clip(round(x / scale) + zero)``."""
+    x, scale, zero = c.x(0), c.x(1), c.opt(2)
+    narrow, element = _target(c, zero)
+    return quantize(c.b, x, Grid(scale, zero, element, narrow, _axis_of(c, x), c.int("block_size", 0)))
+
+
+def _target(c: Call, zero: Value | None) -> tuple[str, Element]:
+    if zero is not None:
+        if zero.element not in _INTEGERS:
+            raise Unsupported(f"quantisation to {zero.narrow or zero.element.value}")
+        return zero.narrow, zero.element
+    code = c.int("output_dtype", 0) or 2
+    if code in _NIBBLES:
+        return _NIBBLES[code]
+    element = target_element(c, code)
+    if element not in _INTEGERS:
+        raise Unsupported(f"quantisation to {dtype_name(code)}")
+    return "", element
+
+
+@spelling("DequantizeLinear", note="from integers of 4 to 32 bits, float8 weights; per tensor, per axis, by blocks")
+def dequantize_linear(c: Call) -> Value:
+    """``(x - zero) · scale``. Of weights: computed when needed, so that the integers can go into cells as they are."""
+    x, scale, zero = c.x(0), c.x(1), c.opt(2)
+    grid = Grid(scale, zero, x.element, x.narrow, _axis_of(c, x), c.int("block_size", 0))
+    element = target_element(c, c.int("output_dtype")) if c.int("output_dtype", 0) else None
+    with deferred(c.b, when=c.b.array(x) is not None and x.rank >= 2):
+        return dequantize(c.b, x, grid, element)
+
+
+spelling("QuantizeLinear", domain=MS)(quantize_linear)
+spelling("DequantizeLinear", domain=MS)(dequantize_linear)
+
+
+def extremum(b: Builder, op: str, x: Value) -> Value:
+    """The largest or smallest element of a tensor, as a scalar: along rows first, then over the rows' results."""
+    if x.rank == 0:
+        return x
+    rows = b.emit(op, (x,))[0]
+    if rows.type.size > 1:
+        rows = b.emit(op, (f.reshape(b, rows, (1, rows.type.size)),))[0]
+    return f.reshape(b, rows, ())
+
+
+def dynamic(b: Builder, x: Value) -> tuple[Value, Value, Value]:
+    """uint8 codes of x with the scale and zero point of its range, which includes 0 (ONNX DynamicQuantizeLinear)."""
+    if not math.prod(x.shape):
+        raise Impossible(f"the range of {x.type}, which has no elements")
+    zero = b.scalar(0, Element.F32)
+    low = f.binary(b, "min", extremum(b, "reduce_min", x), zero)
+    high = f.binary(b, "max", extremum(b, "reduce_max", x), zero)
+    flat = f.binary(b, "eq", high, low)
+    scale = f.binary(b, "div", f.binary(b, "sub", high, low), b.scalar(255, Element.F32))
+    scale = f.select(b, flat, b.scalar(1, Element.F32), scale)
+    start = f.unary(b, "neg", f.binary(b, "div", low, scale))
+    grid = Grid(scale, None, Element.U8)
+    point = codes(b, start, None, grid)
+    return quantize(b, x, replace(grid, zero=point)), scale, point
+
+
+@spelling("DynamicQuantizeLinear")
+def dynamic_quantize_linear(c: Call) -> tuple[Value, ...]:
+    """Codes, scale and zero point of the range that the input turns out to have."""
+    return dynamic(c.b, c.x())
