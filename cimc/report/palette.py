@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_HUES = (255.0, 600.0)  # degrees in OKLCH: blue over violet, red and amber to green
+_HUES = (255.0, 530.0)  # degrees in OKLCH: blue over violet, red and amber to green
 _LIGHTNESS = (0.66, 0.76, 0.58)
 _CHROMA = 0.135
 
