@@ -159,7 +159,7 @@ PRECISION = Diagnostic(
 
 # --- reports -----------------------------------------------------------------------------------
 REPORT_UNWRITABLE = Diagnostic(
-    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory that can be written to"
+    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory you may write to"
 )
 REPORT_FILE = Diagnostic(
     "report-file", Exit.USAGE, "{what} {path}: {why}", "`cimc {command}` writes this file; run it to get a good one"
