@@ -60,7 +60,6 @@ def target() -> Target | None:
     return Target(machine, found)
 
 
-@cache
 def compile_ir(source: str, name: str, pointers: int, integers: int) -> Callable[..., None]:
     """Compile one void function taking ``pointers`` addresses and then ``integers`` 64-bit numbers."""
     from llvmlite import binding

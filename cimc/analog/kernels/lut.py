@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,16 @@ def lut_spec(config: AnalogConfig, transfer: Transfer, rows: int, signed_sums: b
         signed_sums=signed, negative_top=kind == "twos_complement", chunk=chunk, low=low, top=transfer.top, step=step,
         under=under, over=over, reach=reach,
     )  # fmt: skip
+
+
+@cache
+def _kernel(spec: LutSpec) -> Callable[..., None]:
+    return compile_ir(build(spec), "lut", 5, 3)
+
+
+@cache
+def _packer(lanes: int, count: int) -> Callable[..., None]:
+    return compile_ir(build_pack(lanes, count), "pack", 2, 2)
 
 
 def _clip_limits(lowest: int, highest: int, step: int, top: int) -> tuple[int, int]:
@@ -123,7 +135,7 @@ class LutCore:
         groups, table, chosen = self._groups[b], self._tables[b], self._chosen[b]
         tiles = out.shape[1] // spec.lanes
         patterns, negatives = self._pack(inputs, groups, tiles, spec)
-        run = compile_ir(build(spec), "lut", 5, 3)
+        run = _kernel(spec)
         target_rows = out if len(chosen) == self.columns else aligned((len(chosen), out.shape[1]), np.int32)
         run(
             address(patterns), address(negatives), address(table), address(target_rows), address(clipped),
@@ -167,6 +179,6 @@ class LutCore:
         by_row = aligned((groups * 4, tiles * spec.lanes), np.uint8)
         by_row[:rows, :vectors] = inputs.T
         patterns = aligned((tiles, groups, spec.planes, spec.lanes), np.uint8)
-        pack = compile_ir(build_pack(spec.lanes, spec.planes), "pack", 2, 2)
+        pack = _packer(spec.lanes, spec.planes)
         pack(address(by_row), address(patterns), groups, tiles)
         return patterns
