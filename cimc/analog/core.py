@@ -18,6 +18,7 @@ from cimc.analog.crossbar import program, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
+from cimc.analog.kernels.decode import DecodeCore
 from cimc.analog.kernels.lut import LutCore, lut_spec
 from cimc.analog.kernels.lut_ir import LutSpec
 from cimc.analog.network import is_network, network_mvm
@@ -29,6 +30,8 @@ IO_KEYS = {"inp_res", "out_res", "inp_bound", "out_bound", "noise_management", "
 
 # Share of lossless (row block, column) pairs from which a product for them pays beside the tables for the others.
 WORTH_A_PRODUCT = 0.4
+# Batches up to this are computed vector by vector, with the outputs in the lanes.
+FEW_VECTORS = 3
 
 
 @dataclass
@@ -102,7 +105,7 @@ class AnalogMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product)
+        parts = (self._tables, self._product, self._decode)
         held = self.cells.plus.nbytes + (0 if self.cells.minus is None else self.cells.minus.nbytes)
         return held + sum(part.nbytes for part in parts if part is not None)
 
@@ -111,6 +114,7 @@ class AnalogMatrix:
         config, cells = self.config, self.cells
         self._product: ExactProduct | None = None
         self._tables: LutCore | None = None
+        self._decode: DecodeCore | None = None
         self._general = PlaneCore(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
         if not cells.whole or (config.adc is not None and not config.adc.ideal):
             return
@@ -160,9 +164,12 @@ class AnalogMatrix:
         """Tables for the lossy columns, the product for the others; all in integers."""
         assert self._tables is not None
         encoding = self.config.weights
-        results, clipped = self._tables(x)
+        few = len(x) <= FEW_VECTORS
+        if few and self._decode is None:
+            self._decode = DecodeCore(self.cells.plus, self.cells.minus, self.config, self._tables.spec)
+        results, clipped = self._decode(x) if few and self._decode is not None else self._tables(x)
         self.counts.saturated += clipped
-        if self._product is not None:
+        if self._product is not None and not few:
             results = results + self._product(x).astype(np.int64)
         if encoding.unit_column:
             return results[:, :-1] - results[:, -1:]

@@ -8,6 +8,7 @@ was checked against the true rounding for every possible sum.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cimc.analog.kernels.ir import Values, Writer, function, splat
@@ -61,7 +62,9 @@ def build(spec: LutSpec) -> str:
     return _Builder(spec).build()
 
 
-class _Builder:
+class KernelWriter:
+    """What the table kernels share: sums in bytes widened in time, conversion, shift-and-add."""
+
     def __init__(self, spec: LutSpec) -> None:
         self.spec = spec
         self.w = Writer()
@@ -69,101 +72,57 @@ class _Builder:
         self.words = f"<{spec.lanes} x i16>"
         self.longs = f"<{spec.lanes} x i32>"
 
-    def build(self) -> str:
-        w, spec = self.w, self.spec
-        groups_size = w.do(f"mul i64 %groups, {spec.planes * spec.lanes}")
-        table_size = w.do(f"mul i64 %groups, {16 * len(spec.shifts)}")
-        row = w.do(f"mul i64 %tiles, {spec.lanes}")
-        slice_size = w.do("mul i64 %groups, 16")
-
-        def tile_body(tile: str, clipped: Values) -> Values:
-            base = w.do(f"mul i64 {tile}, {groups_size}")
-            lane = w.do(f"mul i64 {tile}, {spec.lanes}")
-
-            def column_body(column: str, count: Values) -> Values:
-                table = w.do(f"mul i64 {column}, {table_size}")
-                total, more = self._slices(base, table, slice_size, count[0])
-                place = w.do(f"mul i64 {column}, {row}")
-                old = w.load(self.longs, "%out", place, lane, unit="i32")
-                w.store(self.longs, w.do(f"add {self.longs} {old}, {total}"), "%out", place, lane, unit="i32")
-                return [more]
-
-            return w.loop("0", "%columns", "1", [("i64", clipped[0])], column_body)
-
-        count = w.loop("0", "%tiles", "1", [("i64", "0")], tile_body)
-        before = w.do("load i64, ptr %clipped")
-        w.emit(f"store i64 {w.do(f'add i64 {before}, {count[0]}')}, ptr %clipped")
-        n, arguments = spec.lanes, "ptr %patterns, ptr %negatives, ptr %tables, ptr %out, ptr %clipped, i64 %groups, i64 %columns, i64 %tiles"
-        width = spec.shuffle.width
-        declared = f"declare <{width} x i8> @{spec.shuffle.intrinsic}(<{width} x i8>, <{width} x i8>)\n"
+    def declarations(self) -> str:
+        """The intrinsics in use."""
+        n, width = self.spec.lanes, self.spec.shuffle.width
+        declared = f"declare <{width} x i8> @{self.spec.shuffle.intrinsic}(<{width} x i8>, <{width} x i8>)\n"
         declared += f"declare i{n} @llvm.ctpop.i{n}(i{n})\n"
-        for name in ("smin", "smax", "umin"):
+        for name in ("smax", "umin"):
             declared += f"declare {self.words} @llvm.{name}.v{n}i16({self.words}, {self.words})\n"
-        return function("lut", arguments, w, declared)
+        return declared
 
-    def _slices(self, base: str, table: str, slice_size: str, count: str) -> tuple[str, str]:
-        """All slices of one column and tile: the shifted sum of their codes, and the clip count."""
-        w, spec = self.w, self.spec
-        total = "zeroinitializer"
-        for first in range(0, len(spec.shifts), spec.paired):
-            offsets = [w.do(f"mul i64 {slice_size}, {first + p}") for p in range(spec.paired)]
-            starts = [w.do(f"add i64 {table}, {offset}") for offset in offsets]
-            sums = self._sums(base, starts)
-            for p in range(spec.paired):
-                mine = sums[p * spec.planes : (p + 1) * spec.planes]
-                codes = []
-                for value in mine:
-                    code, count = self._convert(value, count)
-                    codes.append(code)
-                added = self._shift_and_add(codes)
-                shift = spec.shifts[first + p]
-                added = w.do(f"shl {self.longs} {added}, {splat('i32', spec.lanes, shift)}") if shift else added
-                total = w.do(f"add {self.longs} {total}, {added}")
-        return total, count
+    def add_clipped(self, count: str) -> None:
+        """Add to the counter of clipped conversions."""
+        before = self.w.do("load i64, ptr %clipped")
+        self.w.emit(f"store i64 {self.w.do(f'add i64 {before}, {count}')}, ptr %clipped")
 
-    def _sums(self, base: str, starts: list[str]) -> Values:
-        """16-bit column sums of every plane, for each of the slices whose tables begin at ``starts``."""
+    def summed(self, groups: str, many: int, group: Callable[[str, Values], Values]) -> Values:
+        """``many`` 16-bit sums over all groups: ``group`` adds one group to byte sums, widened every ``chunk`` groups."""
         w, spec = self.w, self.spec
-        many = len(starts) * spec.planes
         widen = "sext" if spec.signed_sums else "zext"
 
         def chunk_body(first: str, wide: Values) -> Values:
             end = w.do(f"add i64 {first}, {spec.chunk}")
-            inside = w.do(f"icmp slt i64 {end}, %groups")
-            stop = w.do(f"select i1 {inside}, i64 {end}, i64 %groups")
-            zero = [(self.bytes, "zeroinitializer")] * many
-            narrow = w.loop(first, stop, "1", zero, lambda g, acc: self._group(g, base, starts, acc))
+            inside = w.do(f"icmp slt i64 {end}, {groups}")
+            stop = w.do(f"select i1 {inside}, i64 {end}, i64 {groups}")
+            narrow = w.loop(first, stop, "1", [(self.bytes, "zeroinitializer")] * many, group)
             extended = [w.do(f"{widen} {self.bytes} {v} to {self.words}") for v in narrow]
             return [w.do(f"add {self.words} {a}, {b}") for a, b in zip(wide, extended, strict=True)]
 
-        return w.loop("0", "%groups", str(spec.chunk), [(self.words, "zeroinitializer")] * many, chunk_body)
+        return w.loop("0", groups, str(spec.chunk), [(self.words, "zeroinitializer")] * many, chunk_body)
 
-    def _group(self, group: str, base: str, starts: list[str], acc: Values) -> Values:
-        """Four rows: look every plane's pattern up in each slice's table and add."""
-        w, spec = self.w, self.spec
-        entry = w.do(f"mul i64 {group}, 16")
-        tables = [self._broadcast(w.load("<16 x i8>", "%tables", start, entry)) for start in starts]
-        place = w.do(f"mul i64 {group}, {spec.planes * spec.lanes}")
-        result: Values = list(acc)
-        for k in range(spec.planes):
-            offset = w.do(f"add i64 {place}, {k * spec.lanes}")
-            index = w.load(self.bytes, "%patterns", base, offset)
-            minus = w.load(self.bytes, "%negatives", base, offset) if spec.two_sided else ""
-            for p, table in enumerate(tables):
-                at = p * spec.planes + k
-                result[at] = w.do(f"add {self.bytes} {result[at]}, {self._look_up(table, index)}")
-                if spec.two_sided:
-                    result[at] = w.do(f"sub {self.bytes} {result[at]}, {self._look_up(table, minus)}")
-        return result
+    def recombine(self, sums: Values, shift: int, total: str, count: str) -> tuple[str, str]:
+        """Convert one slice's sums of all planes and add them, shifted, to ``total``; clipped ones to ``count``."""
+        w = self.w
+        codes: Values = []
+        for value in sums:
+            code, count = self._convert(value, count)
+            codes.append(code)
+        added = self._shift_and_add(codes)
+        if shift:
+            added = w.do(f"shl {self.longs} {added}, {splat('i32', self.spec.lanes, shift)}")
+        return w.do(f"add {self.longs} {total}, {added}"), count
 
-    def _broadcast(self, table: str) -> str:
+    def broadcast(self, table: str) -> str:
+        """A table of 16 bytes in every 16 lanes."""
         width = self.spec.shuffle.width
         if width == 16:
             return table
         order = ", ".join(f"i32 {i % 16}" for i in range(width))
         return self.w.do(f"shufflevector <16 x i8> {table}, <16 x i8> poison, <{width} x i32> <{order}>")
 
-    def _look_up(self, table: str, index: str) -> str:
+    def look_up(self, table: str, index: str) -> str:
+        """``table[index]`` in every lane."""
         width = self.spec.shuffle.width
         kind = f"<{width} x i8>"
         return self.w.do(f"call {kind} @{self.spec.shuffle.intrinsic}({kind} {table}, {kind} {index})")
@@ -229,6 +188,64 @@ class _Builder:
         sign = parts[-1] if not narrow else w.do(f"zext {self.words} {parts[-1]} to {self.longs}")
         worth = w.do(f"shl {self.longs} {sign}, {splat('i32', n, len(low))}")
         return w.do(f"sub {self.longs} {total}, {worth}")
+
+
+class _Builder(KernelWriter):
+    def build(self) -> str:
+        w, spec = self.w, self.spec
+        groups_size = w.do(f"mul i64 %groups, {spec.planes * spec.lanes}")
+        table_size = w.do(f"mul i64 %groups, {16 * len(spec.shifts)}")
+        row = w.do(f"mul i64 %tiles, {spec.lanes}")
+        slice_size = w.do("mul i64 %groups, 16")
+
+        def tile_body(tile: str, clipped: Values) -> Values:
+            base = w.do(f"mul i64 {tile}, {groups_size}")
+            lane = w.do(f"mul i64 {tile}, {spec.lanes}")
+
+            def column_body(column: str, count: Values) -> Values:
+                table = w.do(f"mul i64 {column}, {table_size}")
+                total, more = self._slices(base, table, slice_size, count[0])
+                place = w.do(f"mul i64 {column}, {row}")
+                old = w.load(self.longs, "%out", place, lane, unit="i32")
+                w.store(self.longs, w.do(f"add {self.longs} {old}, {total}"), "%out", place, lane, unit="i32")
+                return [more]
+
+            return w.loop("0", "%columns", "1", [("i64", clipped[0])], column_body)
+
+        self.add_clipped(w.loop("0", "%tiles", "1", [("i64", "0")], tile_body)[0])
+        arguments = "ptr %patterns, ptr %negatives, ptr %tables, ptr %out, ptr %clipped, "
+        return function("lut", arguments + "i64 %groups, i64 %columns, i64 %tiles", w, self.declarations())
+
+    def _slices(self, base: str, table: str, slice_size: str, count: str) -> tuple[str, str]:
+        """All slices of one column and tile: the shifted sum of their codes, and the clip count."""
+        w, spec = self.w, self.spec
+        total = "zeroinitializer"
+        for first in range(0, len(spec.shifts), spec.paired):
+            offsets = [w.do(f"mul i64 {slice_size}, {first + p}") for p in range(spec.paired)]
+            starts = [w.do(f"add i64 {table}, {offset}") for offset in offsets]
+            sums = self.summed("%groups", len(starts) * spec.planes, lambda g, acc, at=starts: self._group(g, base, at, acc))
+            for p in range(spec.paired):
+                mine = sums[p * spec.planes : (p + 1) * spec.planes]
+                total, count = self.recombine(mine, spec.shifts[first + p], total, count)
+        return total, count
+
+    def _group(self, group: str, base: str, starts: list[str], acc: Values) -> Values:
+        """Four rows: look every plane's pattern up in each slice's table and add."""
+        w, spec = self.w, self.spec
+        entry = w.do(f"mul i64 {group}, 16")
+        tables = [self.broadcast(w.load("<16 x i8>", "%tables", start, entry)) for start in starts]
+        place = w.do(f"mul i64 {group}, {spec.planes * spec.lanes}")
+        result: Values = list(acc)
+        for k in range(spec.planes):
+            offset = w.do(f"add i64 {place}, {k * spec.lanes}")
+            index = w.load(self.bytes, "%patterns", base, offset)
+            minus = w.load(self.bytes, "%negatives", base, offset) if spec.two_sided else ""
+            for p, table in enumerate(tables):
+                at = p * spec.planes + k
+                result[at] = w.do(f"add {self.bytes} {result[at]}, {self.look_up(table, index)}")
+                if spec.two_sided:
+                    result[at] = w.do(f"sub {self.bytes} {result[at]}, {self.look_up(table, minus)}")
+        return result
 
 
 def build_pack(lanes: int, planes: int) -> str:
