@@ -18,7 +18,7 @@ from cimc.analog.crossbar import program, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
-from cimc.analog.kernels.decode import DecodeCore
+from cimc.analog.kernels.decode import DecodeCore, serves
 from cimc.analog.kernels.lut import LutCore, lut_spec
 from cimc.analog.kernels.lut_ir import LutSpec
 from cimc.analog.network import is_network, network_mvm
@@ -164,7 +164,7 @@ class AnalogMatrix:
         """Tables for the lossy columns, the product for the others; all in integers."""
         assert self._tables is not None
         encoding = self.config.weights
-        few = len(x) <= FEW_VECTORS
+        few = len(x) <= FEW_VECTORS and serves(self._tables.spec)
         if few and self._decode is None:
             self._decode = DecodeCore(self.cells.plus, self.cells.minus, self.config, self._tables.spec)
         results, clipped = self._decode(x) if few and self._decode is not None else self._tables(x)

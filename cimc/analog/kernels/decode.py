@@ -26,6 +26,11 @@ def _tabler(count: int, bits: int, two_sided: bool) -> Callable[..., None]:
     return compile_ir(build_tables(count, bits, two_sided), "tables", 3, 1)
 
 
+def serves(spec: LutSpec) -> bool:
+    """Whether a pair of groups fits the byte sums of this kernel."""
+    return spec.chunk >= 2
+
+
 class DecodeCore:
     """One core for one vector at a time. ``plus`` and ``minus`` are whole levels (slices, in, columns)."""
 
@@ -40,12 +45,12 @@ class DecodeCore:
         self._bits = config.weights.slice_bits
         sides = (plus,) if minus is None else (plus, minus)
         blocks = config.blocks(plus.shape[1])
-        self._starts = np.cumsum([0, *(-(-(b - a) // 4) for a, b in blocks)], dtype=np.int64)
-        self._rows = np.concatenate([np.arange(b - a) + 4 * s for (a, b), s in zip(blocks, self._starts, strict=False)])
+        self._starts = np.cumsum([0, *(-(-(b - a) // 8) for a, b in blocks)], dtype=np.int64)
+        self._rows = np.concatenate([np.arange(b - a) + 8 * s for (a, b), s in zip(blocks, self._starts, strict=False)])
         self._patterns = np.concatenate([self._block([side[:, a:b] for side in sides]) for a, b in blocks])
         self._run = _decoder(self.spec, self._bits, len(sides))
         self._make_tables = _tabler(self.spec.planes, max(self._bits), spec.two_sided)
-        groups = int(self._starts[-1])
+        groups = 2 * int(self._starts[-1])
         self._tables = aligned((groups, max(self._bits), self.spec.planes, 16), np.int8)
         self._inputs = np.zeros((2, groups * 4), dtype=np.uint8)
         ones = sum(p.weight for p in planes(config.inputs)) * sum(1 << shift for shift in spec.shifts)
@@ -57,19 +62,19 @@ class DecodeCore:
         return self._patterns.nbytes
 
     def _block(self, sides: list[NDArray[np.integer]]) -> NDArray[np.uint8]:
-        """Patterns of one row block, flat in the order (tile, slice, group, bit, side, lane)."""
+        """Patterns of one row block, flat in the order (tile, slice, pair of groups, bit, side, lane)."""
         lanes = self.spec.lanes
         slices, rows, columns = sides[0].shape
-        groups, tiles = -(-rows // 4), -(-columns // lanes)
+        pairs, tiles = -(-rows // 8), -(-columns // lanes)
         parts: list[NDArray[np.uint8]] = []
         for s, bits in enumerate(self._bits):
-            found = np.zeros((tiles, groups, bits, len(sides), lanes), dtype=np.uint8)
+            found = np.zeros((tiles, pairs, bits, len(sides), lanes), dtype=np.uint8)
             for number, side in enumerate(sides):
-                padded = np.zeros((groups * 4, tiles * lanes), dtype=np.uint8)
+                padded = np.zeros((pairs * 8, tiles * lanes), dtype=np.uint8)
                 padded[:rows, :columns] = side[s]
-                quads = padded.reshape(groups, 4, tiles, lanes)
+                eights = padded.reshape(pairs, 8, tiles, lanes)
                 for bit in range(bits):
-                    pattern = sum(((quads[:, j] >> bit) & 1) << j for j in range(4))
+                    pattern = sum(((eights[:, j] >> bit) & 1) << j for j in range(8))
                     found[:, :, bit, number] = np.asarray(pattern, dtype=np.uint8).transpose(1, 0, 2)
             parts.append(found.reshape(tiles, -1))
         assert len(parts) == slices
@@ -102,7 +107,7 @@ class DecodeCore:
             self._inputs[1, self._rows] = np.maximum(-wide, 0)
         else:
             self._inputs[0, self._rows] = vector.astype(np.uint8)
-        groups = int(self._starts[-1])
+        groups = 2 * int(self._starts[-1])
         first, second = address(self._inputs), address(self._inputs[1])
         self._make_tables(first, second, address(self._tables), groups)
 

@@ -1,7 +1,7 @@
 """The table kernel for a single input vector: lanes are outputs, tables are made from the inputs.
 
 For each group of four rows and each input plane, the 16 sums of the four driven bits are a table; a column's slice gives
-one pattern of four weight bits per bit of the cell. A shuffle looks 16 to 64 outputs up at once. Conversion and
+one pattern of four weight bits per bit of the cell, two groups' patterns to a byte. A shuffle looks 16 to 64 outputs up. Conversion and
 shift-and-add are those of the kernel for many vectors.
 """
 
@@ -14,8 +14,8 @@ from cimc.analog.kernels.lut_ir import KernelWriter, LutSpec
 def build_decode(spec: LutSpec, slice_bits: tuple[int, ...], sides: int) -> str:
     """IR of ``decode(starts, patterns, tables, out, clipped; blocks, tiles)``.
 
-    ``starts`` are the first groups of the row blocks and the end, ``patterns`` bytes (group of a block, laid out block,
-    tile, slice, group, bit, side, lane), ``tables`` bytes (group, bit, plane, 16), ``out`` 32-bit sums per output.
+    ``starts`` are the first pairs of groups of the row blocks and the end, ``patterns`` bytes laid out (block, tile,
+    slice, pair, bit, side, lane), ``tables`` bytes (group, bit, plane, 16), ``out`` 32-bit sums per output.
     """
     return _Decode(spec, slice_bits, sides).build()
 
@@ -38,7 +38,7 @@ class _Decode(KernelWriter):
             groups = w.do(f"sub i64 {past}, {first}")
             base = w.do(f"mul i64 {first}, {block_bytes}")
             tile_bytes = w.do(f"mul i64 {groups}, {group_bytes}")
-            table = w.do(f"mul i64 {first}, {16 * spec.planes * self.most}")
+            table = w.do(f"mul i64 {first}, {32 * spec.planes * self.most}")
 
             def tile_body(tile: str, count: Values) -> Values:
                 start = w.do(f"add i64 {base}, {w.do(f'mul i64 {tile}, {tile_bytes}')}")
@@ -56,34 +56,54 @@ class _Decode(KernelWriter):
         return function("decode", arguments, w, self.declarations())
 
     def _column(self, start: str, groups: str, table: str, count: str) -> tuple[str, str]:
-        """All slices of one tile of outputs in one row block."""
+        """All slices of one tile of outputs in one row block; neighbours of equal width share the loads of tables."""
         w, spec = self.w, self.spec
-        total = "zeroinitializer"
-        for s, bits in enumerate(self.slice_bits):
+        total, s = "zeroinitializer", 0
+        while s < len(self.slice_bits):
+            bits = self.slice_bits[s]
+            together = 2 if spec.paired == 2 and self.slice_bits[s : s + 2] == (bits, bits) else 1
             per_group = bits * self.sides * spec.lanes
-            sums = self.summed(groups, spec.planes, lambda g, acc, p=per_group, at=start, b=bits: self._look(g, acc, p, at, b, table))
-            start = w.do(f"add i64 {start}, {w.do(f'mul i64 {groups}, {per_group}')}")
-            total, count = self.recombine(sums, spec.shifts[s], total, count)
+            size = w.do(f"mul i64 {groups}, {per_group}")
+            starts = [start] if together == 1 else [start, w.do(f"add i64 {start}, {size}")]
+            sums = self.summed(
+                groups,
+                spec.planes * together,
+                spec.chunk // 2,
+                lambda g, acc, at=starts, b=bits: self._look(g, acc, at, b, table),
+            )
+            for p in range(together):
+                mine = sums[p * spec.planes : (p + 1) * spec.planes]
+                total, count = self.recombine(mine, spec.shifts[s + p], total, count)
+            start = w.do(f"add i64 {starts[-1]}, {size}")
+            s += together
         return total, count
 
-    def _look(self, group: str, acc: Values, per_group: int, start: str, bits: int, table: str) -> Values:
-        """Four rows: each weight bit's pattern in each plane's table."""
+    def _look(self, pair: str, acc: Values, starts: list[str], bits: int, table: str) -> Values:
+        """Eight rows: each weight bit's two patterns in each plane's tables, for every slice of ``starts``."""
         w, spec = self.w, self.spec
-        place = w.do(f"mul i64 {group}, {per_group}")
-        entry = w.do(f"add i64 {table}, {w.do(f'mul i64 {group}, {16 * spec.planes * self.most}')}")
+        place = w.do(f"mul i64 {pair}, {bits * self.sides * spec.lanes}")
+        entry = w.do(f"add i64 {table}, {w.do(f'mul i64 {pair}, {32 * spec.planes * self.most}')}")
         result: Values = list(acc)
         for bit in range(bits):
-            found = [
-                w.load(self.bytes, "%patterns", start, place, str((bit * self.sides + side) * spec.lanes))
-                for side in range(self.sides)
-            ]
-            for k in range(spec.planes):
-                offset = str(16 * (bit * spec.planes + k))
-                sums = self.broadcast(w.load("<16 x i8>", "%tables", entry, offset))
-                result[k] = w.do(f"add {self.bytes} {result[k]}, {self.look_up(sums, found[0])}")
-                if self.sides == 2:
-                    result[k] = w.do(f"sub {self.bytes} {result[k]}, {self.look_up(sums, found[1])}")
+            for side, sign in enumerate(("add", "sub")[: self.sides]):
+                offset = str((bit * self.sides + side) * spec.lanes)
+                packed = [w.load(self.bytes, "%patterns", start, place, offset) for start in starts]
+                for group in range(2):
+                    found = [self._half(value, group) for value in packed]
+                    first = 16 * spec.planes * (group * self.most + bit)
+                    for k in range(spec.planes):
+                        sums = self.broadcast(w.load("<16 x i8>", "%tables", entry, str(first + 16 * k)))
+                        for p, pattern in enumerate(found):
+                            at = p * spec.planes + k
+                            result[at] = w.do(f"{sign} {self.bytes} {result[at]}, {self.look_up(sums, pattern)}")
         return result
+
+    def _half(self, packed: str, group: int) -> str:
+        """The pattern of one of the two groups in a byte."""
+        w, n = self.w, self.spec.lanes
+        if group:
+            return w.do(f"lshr {self.bytes} {packed}, {splat('i8', n, 4)}")
+        return w.do(f"and {self.bytes} {packed}, {splat('i8', n, 15)}")
 
 
 def build_tables(planes: int, bits: int, two_sided: bool) -> str:

@@ -86,20 +86,20 @@ class KernelWriter:
         before = self.w.do("load i64, ptr %clipped")
         self.w.emit(f"store i64 {self.w.do(f'add i64 {before}, {count}')}, ptr %clipped")
 
-    def summed(self, groups: str, many: int, group: Callable[[str, Values], Values]) -> Values:
+    def summed(self, groups: str, many: int, chunk: int, group: Callable[[str, Values], Values]) -> Values:
         """``many`` 16-bit sums over all groups: ``group`` adds one group to byte sums, widened every ``chunk`` groups."""
         w, spec = self.w, self.spec
         widen = "sext" if spec.signed_sums else "zext"
 
         def chunk_body(first: str, wide: Values) -> Values:
-            end = w.do(f"add i64 {first}, {spec.chunk}")
+            end = w.do(f"add i64 {first}, {chunk}")
             inside = w.do(f"icmp slt i64 {end}, {groups}")
             stop = w.do(f"select i1 {inside}, i64 {end}, i64 {groups}")
             narrow = w.loop(first, stop, "1", [(self.bytes, "zeroinitializer")] * many, group)
             extended = [w.do(f"{widen} {self.bytes} {v} to {self.words}") for v in narrow]
             return [w.do(f"add {self.words} {a}, {b}") for a, b in zip(wide, extended, strict=True)]
 
-        return w.loop("0", groups, str(spec.chunk), [(self.words, "zeroinitializer")] * many, chunk_body)
+        return w.loop("0", groups, str(chunk), [(self.words, "zeroinitializer")] * many, chunk_body)
 
     def recombine(self, sums: Values, shift: int, total: str, count: str) -> tuple[str, str]:
         """Convert one slice's sums of all planes and add them, shifted, to ``total``; clipped ones to ``count``."""
@@ -223,7 +223,9 @@ class _Builder(KernelWriter):
         for first in range(0, len(spec.shifts), spec.paired):
             offsets = [w.do(f"mul i64 {slice_size}, {first + p}") for p in range(spec.paired)]
             starts = [w.do(f"add i64 {table}, {offset}") for offset in offsets]
-            sums = self.summed("%groups", len(starts) * spec.planes, lambda g, acc, at=starts: self._group(g, base, at, acc))
+            sums = self.summed(
+                "%groups", len(starts) * spec.planes, spec.chunk, lambda g, acc, at=starts: self._group(g, base, at, acc)
+            )
             for p in range(spec.paired):
                 mine = sums[p * spec.planes : (p + 1) * spec.planes]
                 total, count = self.recombine(mine, spec.shifts[first + p], total, count)
