@@ -138,6 +138,7 @@ class Collector:
         if self.found:
             raise CimcErrors(self.found)
 
+
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
@@ -266,7 +267,10 @@ MODEL_OP = Diagnostic(
     "model-unsupported", Exit.USAGE, "node '{node}' ({op}) is not supported: {why}", "docs/ops.md lists what is"
 )
 MODEL_NODE = Diagnostic(
-    "model-node", Exit.USAGE, "node '{node}' ({op}) cannot be: {why}", "check the model and the bound dimensions: {dims}"
+    "model-node",
+    Exit.USAGE,
+    "node '{node}' ({op}) cannot be: {why}",
+    "check the model and the bound dimensions: {dims}",
 )
 MODEL_INPUT = Diagnostic("model-input", Exit.USAGE, "model {path}, input '{name}': {why}", "{fix}")
 MODEL_DIM_UNKNOWN = Diagnostic(
@@ -286,6 +290,18 @@ MODEL_DIM_CONFLICT = Diagnostic(
 )
 
 # --- mapping -----------------------------------------------------------------------------------
+NO_CORES = Diagnostic(
+    "no-cores",
+    Exit.DOES_NOT_FIT,
+    "no tile kind of {chip} has cores, so nothing can hold weights",
+    "give a tile kind `cores` and a `core`; see docs/hardware.md",
+)
+PIPELINE_SHORT = Diagnostic(
+    "pipeline-short",
+    Exit.USAGE,
+    "the pipeline ends at level {level}; a program is made from level partitioned",
+    "end the pipeline with quantize,partition, or use --stop-after to look at the graph",
+)
 DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
@@ -306,6 +322,9 @@ UNIT_MISSING = Diagnostic(
 )
 
 # --- running -----------------------------------------------------------------------------------
+OUTPUT_UNKNOWN = Diagnostic(
+    "output-unknown", Exit.USAGE, "the program has no output '{name}'", "{near}its outputs: {known}"
+)
 REFERENCE = Diagnostic(
     "reference",
     Exit.USAGE,

@@ -23,7 +23,9 @@ from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Segment, Style
 from cimc.mapping.segment import product
 
-STREAM_BLOCKS = 16  # blocks a segment's rows are cut into, if the buffers allow: enough to keep a pipeline of a few stages full
+STREAM_BLOCKS = (
+    16  # blocks a segment's rows are cut into, if the buffers allow: enough to keep a pipeline of a few stages full
+)
 MAX_STREAM_ROWS = 32
 MAX_SPREAD_ROWS = 128
 REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer
@@ -40,7 +42,11 @@ class _Chunk:
 
 
 def lower(
-    graph: Graph, placed: Placed, chip: ChipSpec, header: Sequence[str] = (), progress: Callable[[str], None] | None = None
+    graph: Graph,
+    placed: Placed,
+    chip: ChipSpec,
+    header: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
     rows = _RowChooser(graph, placed, chip).choose()

@@ -170,9 +170,7 @@ class Stream:
             def operand(n: Node, i: int, x: View = x) -> View:
                 return x
 
-            block = BlockEmit(
-                self.graph, code, state.index.rows, operand, node, matrix_name=name, width=span
-            )
+            block = BlockEmit(self.graph, code, state.index.rows, operand, node, matrix_name=name, width=span)
             block.lower()
             view = block.outputs[node.outputs[0]]
             groups.setdefault(part.cols, []).append(Shard(part.tile, *part.cols, view))

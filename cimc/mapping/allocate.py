@@ -58,9 +58,7 @@ class _Scan:
                 continue
             name = operand.buffer
             plain = kind is Kind.WRITE or (kind is Kind.UPDATE and not accumulates)
-            written = plain and not any(
-                isinstance(r, View) and r is not operand and r.buffer == name for r in reads
-            )
+            written = plain and not any(isinstance(r, View) and r is not operand and r.buffer == name for r in reads)
             touched.setdefault(name, written)
             life = self.lives.setdefault(name, Life(self.position, self.position))
             life.last = self.position
