@@ -412,3 +412,22 @@ CALIBRATION = Diagnostic(
     "static activation scales cannot be measured: {why}",
     "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
 )
+IR_SYNTAX = Diagnostic(
+    "ir-syntax", Exit.USAGE, "expected {expected}", "docs/architecture.md shows how graphs are written"
+)
+IR_LAW = Diagnostic(
+    "ir-law", Exit.USAGE, "{path}: this graph cannot be: {why}", "cimc.ir.levels says what holds at each level"
+)
+PASS_UNKNOWN = Diagnostic("pass-unknown", Exit.USAGE, "{where}: there is no pass '{name}'", "{meant}there are {known}")
+PIPELINE_SYNTAX = Diagnostic(
+    "pipeline-syntax",
+    Exit.USAGE,
+    "expected {expected}",
+    "a pipeline reads like fold,fuse,partition{{rows=128, cols=128}}",
+)
+PASS_LEVEL = Diagnostic(
+    "pass-level",
+    Exit.USAGE,
+    "pass {name} takes a graph at level {takes}, but this one is {level}",
+    "put the passes in another order; --print-pipeline prints the usual one",
+)
