@@ -196,9 +196,7 @@ HW_OVERRIDE = Diagnostic("hw-override", Exit.USAGE, "override '{key}': {why}", "
 
 # --- programs ----------------------------------------------------------------------------------
 PROGRAM_SYNTAX = Diagnostic("program-syntax", Exit.USAGE, "{what}", "{hint}")
-PROGRAM_LIMIT = Diagnostic(
-    "program-limit", Exit.USAGE, "{what}: {value} is beyond the limit of {limit}", "cut the program into smaller parts"
-)
+PROGRAM_LIMIT = Diagnostic("program-limit", Exit.USAGE, "{what}: {value}, and {limit} is the limit")
 PROGRAM_VERSION = Diagnostic(
     "program-version", Exit.USAGE, "{what}", "the first line of a program is '.cim 1', the version of its text"
 )
