@@ -6,11 +6,9 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cimc.arch.spec import ChipSpec
 from cimc.errors import CimcError, Exit
 from cimc.report import diff, figures, inspect, jsontext, layers, manifest_file, render
 from tests.report import synthetic
@@ -24,43 +22,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def inspection(directory: Path) -> layers.Inspection:
     return inspect.load(directory)
-
-
-def toy_chip() -> ChipSpec:
-    """A chip with the synthetic mapping's layout and crossbars of 128 × 160 cells."""
-    core = {
-        "crossbar": {"rows": 128, "cols": 160, "cell_bits": 1, "active_rows": 128},
-        "weight_bits": 8,
-        "encoding": "offset",
-        "dac_bits": 1,
-        "step_ns": 1.0,
-        "shift_add_ns": 0.0,
-        "fill_ns": 0.0,
-        "write_row_ns": 0.0,
-        "verify_iterations": 1,
-    }
-    letters = {"cim": "C", "digital": "D", "io": "I"}
-    kinds: dict[str, Any] = {k: {"letter": v, "local_bytes": 1024} for k, v in letters.items()}
-    kinds["cim"] |= {"cores": synthetic.CORES, "core": core}
-    kinds["io"] |= {"memory_port": True}
-    layout = [
-        "".join(letters[synthetic.kind(y * synthetic.COLUMNS + x)] for x in range(synthetic.COLUMNS))
-        for y in range(synthetic.ROWS)
-    ]
-    return ChipSpec.model_validate(
-        {
-            "name": "synthetic",
-            "description": "",
-            "technology": "ideal",
-            "clock_ghz": 1.0,
-            "layout": layout,
-            "tiles": kinds,
-            "noc": {"flit_bytes": 1, "router_cycles": 1, "link_bytes_per_cycle": 1, "channel_bytes": 1},
-            "memory": {"capacity_bytes": 1, "bytes_per_cycle": 1.0, "latency_cycles": 0},
-            "host": {"launch_ns": 0.0, "bytes_per_ns": 1.0},
-            "costs": {"energy_pj": {}, "leakage_mw": {}, "area_um2": {}},
-        }
-    )
 
 
 def test_layers_join_mapping_and_run(inspection: layers.Inspection) -> None:
@@ -91,7 +52,7 @@ def test_tile_contents_add_up(inspection: layers.Inspection) -> None:
 
 def test_cell_utilization_needs_the_chip(directory: Path) -> None:
     assert all(layer.cell_utilization is None for layer in inspect.load(directory).layers)
-    by_name = {layer.name: layer for layer in inspect.load(directory, toy_chip()).layers}
+    by_name = {layer.name: layer for layer in inspect.load(directory, synthetic.chip()).layers}
     # 128 of a crossbar's 160 columns; the pooler's last column of blocks is 108 wide.
     assert by_name["/encoder/layer.0/output/dense/MatMul"].cell_utilization == pytest.approx(128 / 160)
     assert by_name["/pooler/dense/Gemm"].cell_utilization == pytest.approx((128 + 128 + 108) / 3 / 160)
