@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jinja2
 
-from cimc import __name__ as tool
 from cimc.report import units
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Content, Inspection, Layer
@@ -116,7 +115,7 @@ def page(inspection: Inspection, settings: Mapping[str, str] | None = None) -> s
     )
     rows = _layer_rows(inspection)
     return environment.get_template("page.html").render(
-        tool=tool,
+        tool="cimc",
         title=inspection.mapping.hardware,
         directory=str(inspection.directory),
         cards=_cards(inspection),
