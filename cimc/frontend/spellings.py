@@ -10,10 +10,12 @@ from cimc.frontend import (
     layout,
     matmul,
     norm,
+    quant,
+    quant_contrib,
     reduce,
 )
 from cimc.frontend.call import SPELLINGS
 
-FILES = (attention, contrib, contrib_attention, control, elementwise, index, layout, matmul, norm, reduce)
+FILES = (attention, contrib, contrib_attention, control, elementwise, index, layout, matmul, norm, quant, quant_contrib, reduce)
 
 __all__ = ["FILES", "SPELLINGS"]
