@@ -5,15 +5,37 @@ from cimc.frontend import (
     contrib,
     contrib_attention,
     control,
+    conv,
+    einsum,
     elementwise,
     index,
     layout,
     matmul,
     norm,
+    pool,
+    quant,
     reduce,
+    scatter,
 )
 from cimc.frontend.call import SPELLINGS
 
-FILES = (attention, contrib, contrib_attention, control, elementwise, index, layout, matmul, norm, reduce)
+FILES = (
+    elementwise,
+    reduce,
+    norm,
+    matmul,
+    einsum,
+    attention,
+    conv,
+    pool,
+    layout,
+    index,
+    scatter,
+    quant,
+    control,
+    contrib,
+    contrib_attention,
+)
+"""In the order of docs/ops.md."""
 
 __all__ = ["FILES", "SPELLINGS"]
