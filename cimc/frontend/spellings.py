@@ -10,10 +10,17 @@ from cimc.frontend import (
     layout,
     matmul,
     norm,
+    quant,
+    quant_conv,
+    quant_elementwise,
+    quant_matmul,
     reduce,
 )
 from cimc.frontend.call import SPELLINGS
 
-FILES = (attention, contrib, contrib_attention, control, elementwise, index, layout, matmul, norm, reduce)
+FILES = (
+    *(attention, contrib, contrib_attention, control, elementwise, index, layout, matmul, norm, reduce),
+    *(quant, quant_conv, quant_elementwise, quant_matmul),
+)
 
 __all__ = ["FILES", "SPELLINGS"]
