@@ -141,10 +141,25 @@ class Collector:
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
+OUTPUT_OCCUPIED = Diagnostic(
+    "output-occupied",
+    Exit.USAGE,
+    "{path} is there already and is no folder that an earlier compile wrote",
+    "choose another folder for -o, or remove it first",
+)
+NOT_COMPILED = Diagnostic(
+    "not-compiled",
+    Exit.USAGE,
+    "{path} holds no compiled program: there is no manifest.json",
+    "give a folder that `cimc compile MODEL.onnx -o DIR` wrote, or a .cim file",
+)
+PRECISION = Diagnostic(
+    "precision", Exit.USAGE, "precision '{given}' is not known: {why}", "use w8a8 (default), or w2a8 … w8a8"
+)
 
 # --- reports -----------------------------------------------------------------------------------
 REPORT_UNWRITABLE = Diagnostic(
-    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory that can be written to"
+    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory you may write to"
 )
 REPORT_FILE = Diagnostic(
     "report-file", Exit.USAGE, "{what} {path}: {why}", "`cimc {command}` writes this file; run it to get a good one"
@@ -199,6 +214,34 @@ UNKNOWN_INSTRUCTION = Diagnostic(
 )
 WRONG_OPERANDS = Diagnostic("wrong-operands", Exit.USAGE, "{where}{what}", "{usage}")
 WRONG_DECLARATION = Diagnostic("wrong-declaration", Exit.USAGE, "{where}{what}", "{hint}")
+OUT_OF_BUFFER = Diagnostic(
+    "out-of-buffer",
+    Exit.USAGE,
+    "{where}{name} reaches elements {low} to {high}, and the buffer holds 0 to {last}",
+    "over all values of repeat variables and params; offsets and strides count elements",
+)
+EMPTY_VIEW = Diagnostic(
+    "empty-view", Exit.USAGE, "{where}an extent of {name} can be {low}", "extents are {least} at least, for every param"
+)
+BUFFERS_OVERLAP = Diagnostic(
+    "buffers-overlap",
+    Exit.USAGE,
+    "{where}buffers '{a}' and '{b}' share bytes {low} to {high} of the local memory while both are in use",
+    "'{a}' lives over steps {a_life}, '{b}' over steps {b_life}: move one, or use them one after the other",
+)
+PROGRAM_TOO_BIG = Diagnostic(
+    "program-too-big", Exit.DOES_NOT_FIT, "{where}{what}: {need} needed, {have} there", "{hint}"
+)
+NO_SUCH_UNIT = Diagnostic(
+    "no-such-unit", Exit.USAGE, "{where}{mnemonic} needs a {unit} unit, and tile {at} ({kind}) has none", "{hint}"
+)
+UNPAIRED = Diagnostic("unpaired", Exit.USAGE, "{where}{what}", "{hint}")
+NO_HALT = Diagnostic(
+    "no-halt", Exit.USAGE, "{where}{what}", "'halt' is the last instruction of every tile, and only that"
+)
+WRONG_WEIGHTS = Diagnostic(
+    "wrong-weights", Exit.USAGE, "{where}{what}", "give the weights file the program was written with"
+)
 
 # --- models ------------------------------------------------------------------------------------
 MODEL_NOT_ONNX = Diagnostic(
@@ -243,8 +286,6 @@ MODEL_DIM_CONFLICT = Diagnostic(
 )
 
 # --- mapping -----------------------------------------------------------------------------------
-
-# --- running -----------------------------------------------------------------------------------
 DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
@@ -262,6 +303,14 @@ UNIT_MISSING = Diagnostic(
     Exit.DOES_NOT_FIT,
     "no tile of {chip} has all of the units the model needs together: {units}",
     "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+)
+
+# --- running -----------------------------------------------------------------------------------
+REFERENCE = Diagnostic(
+    "reference",
+    Exit.USAGE,
+    "onnxruntime cannot run {model}: {why}",
+    "check the model with onnxruntime alone; `cimc run` needs no reference",
 )
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
 INPUT_UNKNOWN = Diagnostic(

@@ -35,14 +35,14 @@ class Cells:
     over the rows of each block: (blocks, slices, columns).
     """
 
-    plus: Float
-    minus: Float | None
+    plus: NDArray[np.number]
+    minus: NDArray[np.number] | None
     whole: bool
     grid_bits: int
     read_sigma: NDArray[np.float32] | None = None
 
     @property
-    def net(self) -> Float:
+    def net(self) -> NDArray[np.number]:
         """What a column sums: (slices, in, columns)."""
         return self.plus if self.minus is None else self.plus - self.minus
 
@@ -73,7 +73,7 @@ def sum_dtype(config: AnalogConfig, inputs: int) -> type[np.floating]:
     return np.float32 if config.grid == "fast" and grid_bits(config, inputs) <= 24 else np.float64
 
 
-def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> tuple[Float, Float | None]:
+def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
     """Whole levels of both sides, faults put in: each (slices, in, columns). ``codes`` are the weights, (in, out)."""
     encoding = config.weights
     levels = slice_levels(stored(codes, encoding), encoding)
@@ -88,7 +88,7 @@ def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) 
     if faults is not None:
         plus = _stick(plus, faults[0], encoding.max_levels)
         minus = None if minus is None else _stick(minus, faults[1], encoding.max_levels)
-    return plus.astype(np.float64), None if minus is None else minus.astype(np.float64)
+    return plus, minus
 
 
 def fault_map(shape: tuple[int, ...], config: AnalogConfig, streams: Streams) -> NDArray[np.int8] | None:
@@ -126,10 +126,10 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
     """Program a matrix of weights (in, out): levels, faults, then the device's programming error, drift and 1/f noise."""
     plus, minus = level_map(codes, config, streams)
     if config.device.ideal:
-        return Cells(plus, minus, True, 0)
+        return Cells(_compact(plus), None if minus is None else _compact(minus), True, 0)
     bits = grid_bits(config, len(codes))
     faults = fault_map(codes.shape, config, streams)
-    sides = [plus] if minus is None else [plus, minus]
+    sides = [side.astype(np.float64) for side in (plus, minus) if side is not None]
     done = [
         _program_side(side, None if faults is None else faults[i], i, config, streams) for i, side in enumerate(sides)
     ]
@@ -142,6 +142,11 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
             sigma = _column_sigma([var for _, var in pairs], config)
     on_grid = [to_grid(side, bits, config.weights.max_levels) for side in done]
     return Cells(on_grid[0], on_grid[1] if len(on_grid) > 1 else None, False, bits, sigma)
+
+
+def _compact(levels: NDArray[np.int32]) -> NDArray[np.integer]:
+    """Whole levels in as few bytes as hold them."""
+    return levels.astype(np.int8 if levels.max(initial=0) <= 63 else np.int32)
 
 
 def to_grid(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.float64]:

@@ -66,8 +66,11 @@ def undrive(driven: list[Int], encoding: InputEncoding) -> Int:
     return total
 
 
-def check_inputs(inputs: Int, encoding: InputEncoding) -> None:
+def check_inputs(inputs: NDArray[np.integer], encoding: InputEncoding) -> None:
     """Refuse inputs that the streams cannot hold."""
+    limits = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}.get(inputs.dtype)
+    if limits is not None and encoding.low <= limits[0] and limits[1] <= encoding.high:
+        return
     if inputs.size and (inputs.min() < encoding.low or inputs.max() > encoding.high):
         raise refuse(
             "input_bits",

@@ -34,7 +34,6 @@ class PlaneCore:
         self.dtype = dtype
         self.columns = cells.plus.shape[2]
         self._planes = planes(config.inputs)
-        self._weights = np.array([p.weight for p in self._planes], dtype=np.float64)
         self._per_cell = config.device.read is not None and config.device.read_mode == "cell"
         self._net = None if self._per_cell else np.ascontiguousarray(cells.net, dtype=dtype)
 
@@ -56,7 +55,9 @@ class PlaneCore:
                 index = index_of(sums, transfer, noise)
                 clipped += saturated(index, transfer)
                 codes = codes_of(index, transfer)
-            added = np.tensordot(self._weights, codes.astype(np.float64), axes=1)
+            added = np.zeros_like(total)
+            for plane, code in zip(self._planes, codes, strict=True):
+                added += plane.weight * code.astype(np.float64)
             total += (1.0 if transfer is None else transfer.step) * 2.0**shift * added
         return total, clipped
 

@@ -44,6 +44,7 @@ def _column(
     total, clipped = 0.0, 0
     table = transfers(config, len(vector))
     for b, (first, past) in enumerate(config.blocks(len(vector))):
+        in_block = 0.0
         for s, shift in enumerate(config.weights.shifts):
             transfer = None if table is None else table[b][s]
             added = 0.0
@@ -63,7 +64,8 @@ def _column(
                 code, over = _convert(summed, noise, transfer, config, len(vector))
                 added += plane.weight * code
                 clipped += over
-            total += (1.0 if transfer is None else transfer.step) * 2.0**shift * added
+            in_block += (1.0 if transfer is None else transfer.step) * 2.0**shift * added
+        total += in_block
     return total, clipped
 
 

@@ -21,8 +21,9 @@ from cimc.errors import Collector, Source
 Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 Path = tuple[str | int, ...]
 
-MAX_BYTES = 256 * 1024  # far more than a hardware file needs; a bound on what a hostile one can cost
-_MAX_NODES = 50_000  # aliases can blow a small text up
+MAX_BYTES = 128 * 1024  # far more than a hardware file needs; a bound on what a hostile one can cost
+_MAX_NODES = 20_000  # aliases can blow a small text up
+_MAX_BRACKETS = 2000  # the scanner takes quadratic time over open brackets
 _MAX_DEPTH = 24
 _MAX_EXCERPT = 160  # characters of a line that a message shows
 _TAG = "tag:yaml.org,2002:"
@@ -63,6 +64,8 @@ def read(text: str, path: str) -> Document:
     if len(text) > MAX_BYTES:
         raise errors.HW_TOO_LARGE(path=path, size=len(text), limit=MAX_BYTES)
     document = Document(path, text.splitlines())
+    if text.count("[") + text.count("{") > _MAX_BRACKETS:
+        raise errors.HW_YAML(why=f"it has more than {_MAX_BRACKETS} brackets", source=document.source(0, 0))
     root = _compose(text, document)
     if not isinstance(root, MappingNode):
         raise errors.HW_YAML(why="a mapping of keys to values is needed at the top", source=document.source(0, 0))
@@ -103,6 +106,8 @@ class _Reader:
         if self._nodes > _MAX_NODES or len(path) > _MAX_DEPTH:
             raise errors.HW_YAML(why="it is nested too deeply or too large", source=self._at(node))
         self.document.places[path] = self._at(node)
+        if not isinstance(node, ScalarNode) and (tag := _content(node)[0]) not in ("map", "seq"):
+            self.faults.add(errors.HW_YAML(why=f"the tag {tag[:60]!r} means nothing here", source=self._at(node)))
         if isinstance(node, MappingNode):
             return self._mapping(node, path, default_source)
         if isinstance(node, SequenceNode):

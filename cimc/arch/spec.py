@@ -289,7 +289,8 @@ class ChipSpec(Record):
         return problems
 
     def _resolution_problems(self) -> list[str]:
-        bits = sorted({t.core.adc_bits for t in self.tiles.values() if t.core and t.core.adc})
+        kinds = {name: t.core.adc_bits for name, t in self.tiles.items() if t.core and t.core.adc}
+        bits = sorted(set(kinds.values()))
         problems: list[str] = []
         for name, table in self._cost_tables().items():
             key = "adc.convert" if name == "energy_pj" else "adc"
@@ -297,8 +298,8 @@ class ChipSpec(Record):
             if given and len(bits) > 1:
                 problems.append(f"costs.{name}: '{key}@BITS' needs all ADCs of the chip to have the same bits")
             elif given and bits and str(bits[0]) not in given and key not in table:
-                known = ", ".join(given)
-                problems.append(f"costs.{name}: no '{key}' for {bits[0]}-bit ADCs; given for {known} bits")
+                why = f"costs.{name} has no '{key}@{bits[0]}', only for {', '.join(given)} bits"
+                problems.append(f"tiles.{next(iter(kinds))}.core.adc.bits: {why}")
         return problems
 
     @property

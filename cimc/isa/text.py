@@ -1,9 +1,8 @@
 """Program text: the grammar's reader, and ``parse_program`` / ``print_program``.
 
 A text is read line by line: quickly with regular expressions (:mod:`cimc.isa.fastline`), and by the grammar
-``isa/cim.lark`` where that gives up; :mod:`cimc.isa.assembler` makes the program of the statements. All faults of a text
-are reported at once.
-"""
+``isa/cim.lark`` where that gives up; :mod:`cimc.isa.assembler` makes the program of the statements. All faults of a
+text are reported at once."""
 
 from __future__ import annotations
 

@@ -176,10 +176,7 @@ class Engine:
     def _stuck(self, tile: _Tile) -> place.Stuck:
         instruction = tile.code.instructions[tile.at]
         assert instruction is not None
-        keywords = dict(instruction.keywords)
-        reason = (
-            f"waits for a message from tile {keywords.get('source')} with tag {keywords.get('tag', 0)} that never comes"
-        )
+        reason = place.waits(instruction)
         return place.Stuck(tile.number, tile.code.step(tile.at), instruction, reason)
 
 
