@@ -76,7 +76,7 @@ def _fill(b: Builder, zero: Value | None) -> int:
 def _checked(c: Call, zero: Value | None) -> Value | None:
     padded = any(c.ints("pads") or ()) or c.text("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID")
     if zero is not None and (zero.type.size != 1 or (padded and c.b.array(zero) is None)):
-        raise Impossible("the input's zero point is not one number known when the model is compiled, but fills the border")
+        raise Impossible("the input's zero point fills the border, but is not one number known at compile time")
     return zero
 
 

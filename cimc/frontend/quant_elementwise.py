@@ -9,8 +9,7 @@ from collections.abc import Callable
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Builder, Impossible, Value
 from cimc.frontend.call import Call, spelling
-from cimc.frontend.quant import MS, dequantize, quantize
-from cimc.frontend.quant import Grid
+from cimc.frontend.quant import MS, Grid, dequantize, quantize
 from cimc.frontend.quant_matmul import output_grid
 from cimc.isa.operands import Element
 

@@ -21,8 +21,8 @@ SHIFT = 128
 
 
 def integer_product(b: Builder, x: Value, w: Value, x_zero: Value | None, w_zero: Value | None) -> Value:
-    """``(x - x_zero) · (w - w_zero)`` exactly in int32: x (… × m × k) and w (… × k × n) of 8 bits. Zero points: a scalar,
-    one per row of x (… × m), one per column of w (… × n). Raises Impossible if they do not fit."""
+    """``(x - x_zero) · (w - w_zero)`` exactly in int32: x (… × m × k) and w (… × k × n) of 8 bits. Zero points: a
+    scalar, one per row of x (… × m), one per column of w (… × n). Raises Impossible if they do not fit."""
     if x.element not in _BYTES or w.element not in _BYTES or x.rank < 1 or w.rank < 1:
         raise Impossible(f"an integer product of {x.type} and {w.type}")
     if x.rank == 1 or w.rank == 1:
@@ -183,4 +183,4 @@ def dynamic_quantize_mat_mul(c: Call) -> Value:
 @spelling("DynamicQuantizeLSTM", domain=MS, note="refused")
 def dynamic_quantize_lstm(c: Call) -> Value:
     """Refused, saying so."""
-    raise Unsupported("recurrent layers are not transformer layers, and onnxruntime's quantised one has no definition in standard operators")
+    raise Unsupported("recurrent layers run one step after another, which no tile program of cimc does")
