@@ -31,7 +31,8 @@ def integer_product(b: Builder, x: Value, w: Value, x_zero: Value | None, w_zero
     cells, zeros = b.array(w), None if w_zero is None else b.array(w_zero)
     known = w_zero is None or zeros is not None
     if cells is not None and b.array(x) is None and flat(w.shape) and known and (zeros is None or zeros.ndim <= 2):
-        return in_cells(b, x, cells.reshape(w.shape[-2:]), x_zero, zeros)
+        y = in_cells(b, x, cells.reshape(w.shape[-2:]), x_zero, zeros)
+        return f.reshape(b, y, (*(1,) * (w.rank - x.rank), *y.shape))
     return f.matmul(b, _centred(b, x, x_zero), _centred(b, w, w_zero))
 
 

@@ -19,7 +19,7 @@ from cimc.frontend.record import Array, Unreadable
 MAX_DIM = 1 << 40
 MAX_RANK = 32
 
-_PACKED = {
+_PACKED: dict[int, str] = {
     TensorProto.FLOAT: "float_data",
     TensorProto.DOUBLE: "double_data",
     TensorProto.INT64: "int64_data",
@@ -32,7 +32,7 @@ _PACKED = {
     TensorProto.UINT8: "int32_data",
     TensorProto.BOOL: "int32_data",
 }
-_BITS = {
+_BITS: dict[int, type[np.uint8] | type[np.uint16]] = {
     TensorProto.FLOAT16: np.uint16,
     TensorProto.BFLOAT16: np.uint16,
     TensorProto.FLOAT8E4M3FN: np.uint8,

@@ -51,7 +51,9 @@ def node_model(
     results = [helper.make_tensor_value_info(e, t, None) for e, t in zip(ends, outputs, strict=True) if t is not None]
     constants = [tensor(f"x{i}", x) for i, x in enumerate(inputs) if x is not None and i in fixed]
     graph = helper.make_graph([node], "one", given, results, constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MS, 1)], ir_version=10)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MS, 1)], ir_version=10
+    )
 
 
 def by_onnxruntime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:

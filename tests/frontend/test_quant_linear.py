@@ -32,14 +32,26 @@ def test_quantize(tmp_path: Path, dtype: type[np.generic], axis: int | None, ele
         scale, zero = scale[0], zero[0]
     attrs = {} if axis is None else {"axis": axis}
     inputs = (X.astype(element), np.asarray(scale), np.asarray(zero))
-    both(tmp_path, "QuantizeLinear", inputs, fixed=(1, 2), outputs=(TYPES[dtype],), domain="", attrs=attrs, atol=0, rtol=0)
+    both(
+        tmp_path,
+        "QuantizeLinear",
+        inputs,
+        fixed=(1, 2),
+        outputs=(TYPES[dtype],),
+        domain="",
+        attrs=attrs,
+        atol=0,
+        rtol=0,
+    )
 
 
 def test_quantize_blocks(tmp_path: Path) -> None:
     scale = np.linspace(0.02, 0.05, 2 * 2 * 6, dtype=np.float32).reshape(2, 2, 6)
     zero = np.arange(24).reshape(2, 2, 6).astype(np.int8)
     attrs = {"axis": 1, "block_size": 3}
-    both(tmp_path, "QuantizeLinear", (X, scale, zero), fixed=(1, 2), outputs=(3,), domain="", attrs=attrs, atol=0, rtol=0)
+    both(
+        tmp_path, "QuantizeLinear", (X, scale, zero), fixed=(1, 2), outputs=(3,), domain="", attrs=attrs, atol=0, rtol=0
+    )
 
 
 def test_quantize_without_zero_point(tmp_path: Path) -> None:
@@ -90,7 +102,9 @@ def test_dequantize_of_bfloat16_scale(tmp_path: Path) -> None:
     """onnxruntime has no kernel for it: the standard's definition is the reference."""
     codes = np.arange(12, dtype=np.int8).reshape(3, 4)
     scale = np.array(0.3, ml_dtypes.bfloat16)
-    model = node_model("DequantizeLinear", (codes, scale), fixed=(1,), outputs=(TensorProto.BFLOAT16,), domain="", opset=23)
+    model = node_model(
+        "DequantizeLinear", (codes, scale), fixed=(1,), outputs=(TensorProto.BFLOAT16,), domain="", opset=23
+    )
     _, found = by_cimc(model, {"x0": codes}, tmp_path)
     expected = (codes.astype(np.float32) * np.float32(scale)).astype(ml_dtypes.bfloat16)
     assert found["y0"].dtype == expected.dtype
