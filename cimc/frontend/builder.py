@@ -78,8 +78,9 @@ class Value:
 
 
 def element_of(dtype: np.dtype[np.generic]) -> Element:
-    """The element type of a NumPy type. Raises Unsupported if there is none."""
-    found = _ELEMENTS.get(_WIDENED.get(dtype, dtype))
+    """The element type of a NumPy type. Raises Unsupported if there is none (4-bit and float8 types are for constants
+    only, which hold them in wider ones)."""
+    found = _ELEMENTS.get(dtype)
     if found is None:
         raise Unsupported(f"element type {dtype} is not supported")
     return found

@@ -13,10 +13,17 @@ from cimc.frontend.call import Call, spelling
 from cimc.frontend.contrib import MS
 from cimc.isa.operands import Element
 
+_LOWEST = {
+    Element.F16: -65504.0,
+    Element.BF16: -(2.0**128 - 2.0**120),
+    Element.F32: -(2.0**128 - 2.0**104),
+    Element.F64: -float(2**1024 - 2**971),
+}
+
 
 def _lowest(element: Element) -> float:
     """onnxruntime masks the future with the lowest finite number: rows that see nothing become uniform, not NaN."""
-    return float(np.finfo(element.dtype(exact=True)).min)
+    return _LOWEST[element]
 
 
 def _future(b: Builder, s: int, t: int, element: Element) -> Value:

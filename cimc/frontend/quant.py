@@ -4,7 +4,7 @@ numerics."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,8 +24,9 @@ _NIBBLES = {21: ("uint4", Element.U8), 22: ("int4", Element.I8)}
 
 @dataclass(frozen=True)
 class Grid:
-    """The numbers a quantised value can take: ``scale · (code - zero)`` for codes of ``element`` from ``low`` to ``high``.
-    Scale and zero point are scalars, vectors along ``axis``, or one per block of ``block`` elements along it."""
+    """The numbers a quantised value can take: ``scale · (code - zero)`` for the codes of ``element`` (of the 4-bit type
+    ``narrow`` if that is set). Scale and zero point: scalars, vectors along ``axis``, or one per ``block`` elements
+    along it."""
 
     scale: Value
     zero: Value | None
@@ -39,8 +40,8 @@ class Grid:
         """Smallest and largest code."""
         if self.narrow:
             return (-8, 7) if self.narrow == "int4" else (0, 15)
-        info = np.iinfo(self.element.dtype(exact=True))
-        return int(info.min), int(info.max)
+        top = 1 << (8 * self.element.bytes)
+        return (-(top // 2), top // 2 - 1) if self.element in (Element.I8, Element.I16) else (0, top - 1)
 
 
 def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None) -> Value:
@@ -112,9 +113,9 @@ def repeated(b: Builder, value: Value, axis: int, times: int, size: int) -> Valu
 
 
 @contextmanager
-def deferred(b: Builder, *, when: bool = True) -> Iterator[None]:
-    """Nodes on constants stay nodes while this is open: the weights' integers stay visible, and nothing is computed from
-    them before it is needed."""
+def deferred(b: Builder, *, when: bool = True) -> Generator[None]:
+    """Nodes on constants stay nodes while this is open: the weights' integers stay visible, and nothing is computed
+    from them before it is needed."""
     before, b.deferred = b.deferred, when or b.deferred
     try:
         yield
