@@ -149,7 +149,7 @@ class Stream:
                 tail = self.tails[value]
                 if tail.root in self.placement.shards:
                     return state.shards[tail.root][k].view
-                return state.full[(piece.tile, tail.root)]
+                return columns(state.full[(piece.tile, tail.root)], tail.start, tail.step, tail.width)
 
             span = piece.last - piece.first
             block = BlockEmit(self.graph, code, state.index.rows, operand, node, width=span)
