@@ -115,7 +115,7 @@ def test_energy_needs_its_total(tmp_path: Path) -> None:
     found: dict[str, Any] = json.loads(jsontext.dumps(figures.from_result(synthetic.result()).to_json()))
     del found["layers"]["/pooler/dense/Gemm"]["energy_pj"]["total"]
     jsontext.write(found, tmp_path / "run.json")
-    with pytest.raises(CimcError, match="layers./pooler/dense/Gemm.energy_pj: 'total' is missing"):
+    with pytest.raises(CimcError, match=r"layers\./pooler/dense/Gemm\.energy_pj: 'total' is missing"):
         figures.read_run(tmp_path / "run.json")
 
 
