@@ -179,15 +179,15 @@ def _energy(run: RunFigures) -> Block | None:
 def _layers(run: RunFigures) -> Block | None:
     if not run.layers or run.cycles is None:
         return None
-    ranked = sorted(run.layers.items(), key=lambda kv: (-kv[1].energy_pj.get("total", 0.0), kv[1].first_cycle, kv[0]))
+    ranked = sorted(run.layers.items(), key=lambda kv: (-kv[1].energy_pj["total"], kv[1].first_cycle, kv[0]))
     total = run.total_pj or 1.0
     rows = [
         (
             name,
             units.whole(layer.span),
             layer.unit or units.NOTHING,
-            units.energy_pj(layer.energy_pj.get("total")),
-            units.percent(layer.energy_pj.get("total", 0.0) / total),
+            units.energy_pj(layer.energy_pj["total"]),
+            units.percent(layer.energy_pj["total"] / total),
         )
         for name, layer in ranked[:TOP_LAYERS]
     ]

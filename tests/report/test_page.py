@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cimc.report import html, jsontext, layers, manifest_file, palette
+from cimc.report import chip_map, html, jsontext, layers, manifest_file, palette
 from tests.report import synthetic
 
 EVIL = '</script><img src=x onerror="alert(1)">{{ 7 * 7 }}\x1b'
@@ -71,7 +71,7 @@ def test_stripes_are_as_high_as_the_crossbars_they_take(tmp_path: Path) -> None:
         if tag == "rect" and "s" in (attributes.get("class") or "").split():
             heights.append(float(attributes["height"] or 0))
     # One block of the query's nine overflows from tile 1, then seven of the key's: eight cores in all.
-    assert heights == [html.TILE / 8, html.TILE * 7 / 8]
+    assert heights == [chip_map.TILE / 8, chip_map.TILE * 7 / 8]
 
 
 def test_needs_no_network(tmp_path: Path) -> None:

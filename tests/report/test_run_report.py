@@ -111,6 +111,14 @@ def test_a_bad_run_file_is_told_in_one_message(tmp_path: Path, text: str, messag
     assert message in str(caught.value)
 
 
+def test_energy_needs_its_total(tmp_path: Path) -> None:
+    found: dict[str, Any] = json.loads(jsontext.dumps(figures.from_result(synthetic.result()).to_json()))
+    del found["layers"]["/pooler/dense/Gemm"]["energy_pj"]["total"]
+    jsontext.write(found, tmp_path / "run.json")
+    with pytest.raises(CimcError, match=r"layers\./pooler/dense/Gemm\.energy_pj: 'total' is missing"):
+        figures.read_run(tmp_path / "run.json")
+
+
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xff\xfe")
     for path, code in (
