@@ -133,6 +133,20 @@ def test_views_and_casts_compose(lines: str, after: list[str]) -> None:
     assert ops(graph) == [*after, "neg"]
 
 
+@pytest.mark.parametrize(("lead", "after"), [("2x3", ["transpose"]), ("3x2", ["reshape", "transpose"])])
+def test_axes_swapped_while_heads_are_folded_into_the_batch(lead: str, after: list[str]) -> None:
+    text = f"""\
+input %x : f32[2x3x4x5]
+%a : f32[6x4x5] = reshape{{shape=(6, 4, 5)}} %x
+%b : f32[6x5x4] = transpose{{perm=(0, 2, 1)}} %a
+%c : f32[{lead}x5x4] = reshape{{shape=({lead.replace("x", ", ")}, 5, 4)}} %b
+%y : f32[{lead}x5x4] = neg %c
+output %y
+"""
+    graph, _ = rewritten(HEAD + text, {}, Fold())
+    assert ops(graph) == [*after, "neg"]
+
+
 def test_outputs_keep_their_names() -> None:
     text = f"{HEAD}input %x : f32[2]\nconst %zero : f32[]\n%y : f32[2] = add %x, %zero\noutput %y\n"
     graph, _ = rewritten(text, {"zero": f32(0)}, Fold())
