@@ -264,8 +264,9 @@ def test_heads_folded_into_the_batch() -> None:
     assert graph.types["y"].shape == (8, 6, 5)
 
 
+@pytest.mark.parametrize("spelled", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_grouped_heads_are_not_repeated(masked: bool) -> None:
+def test_grouped_heads_are_not_repeated(masked: bool, spelled: bool) -> None:
     """LLaMA's repeat_kv: unsqueeze, expand, reshape."""
     b = Build()
     q, k, v = b.input("q", "f32[2x4x6x8]"), b.input("k", "f32[2x2x6x8]"), b.input("v", "f32[2x2x6x8]")
@@ -274,9 +275,13 @@ def test_grouped_heads_are_not_repeated(masked: bool) -> None:
         wide = b("expand", b("reshape", x, shape=(2, 2, 1, 6, 8)), shape=(2, 2, 2, 6, 8))
         return b("reshape", wide, shape=(2, 4, 6, 8))
 
-    s = b("matmul", q, b("transpose", repeated(k), perm=(0, 1, 3, 2)))
-    s = b("add", s, b.input("m", "f32[2x1x6x6]")) if masked else s
-    y = b("matmul", b("softmax", s), repeated(v))
+    turned = b("transpose", repeated(k), perm=(0, 1, 3, 2))
+    masks = (b.input("m", "f32[2x1x6x6]"),) if masked else ()
+    if spelled:
+        s = b("matmul", q, turned)
+        y = b("matmul", b("softmax", b("add", s, *masks) if masked else s), repeated(v))
+    else:
+        y = b("attention", q, turned, repeated(v), *masks, scale=0.5)
     graph = fused(b, y)
     assert "expand" not in ops(graph)
     (node,) = [n for n in graph.nodes if n.op == "attention"]
