@@ -411,7 +411,7 @@ CALIBRATION = Diagnostic(
     "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
 )
 IR_SYNTAX = Diagnostic(
-    "ir-syntax", Exit.USAGE, "expected {expected}", "docs/architecture.md shows how graphs are written"
+    "ir-syntax", Exit.USAGE, "expected {expected}", "the head of cimc/ir/text.py shows how graphs are written"
 )
 IR_LAW = Diagnostic(
     "ir-law", Exit.USAGE, "{path}: this graph cannot be: {why}", "cimc.ir.levels says what holds at each level"

@@ -163,3 +163,16 @@ def test_graphs_that_break_the_law_are_refused(text: str, why: str) -> None:
     with pytest.raises(errors.CimcError, match=why) as caught:
         parse_graph(text, "g.ir")
     assert caught.value.code == "ir-law"
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, len(EXAMPLE) - 1), st.sampled_from('%{}(),=x[]"0 _\n'), st.integers(0, 2))))
+def test_damaged_text_gives_one_clear_message_or_a_graph(damage: list[tuple[int, str, int]]) -> None:
+    text = list(EXAMPLE)
+    for at, character, gone in damage[:4]:
+        text[at : at + gone] = character
+    try:
+        graph = parse_graph("".join(text))
+    except errors.CimcError:
+        return  # anything else, a traceback, fails the test
+    assert parse_graph(print_graph(graph)) == graph
