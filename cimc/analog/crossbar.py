@@ -32,17 +32,19 @@ class Cells:
     ``plus`` and ``minus`` are the two sides of a differential pair (``minus`` is None for an offset column); ``net`` is
     what a column sums, ``plus - minus``. ``whole`` says that all are whole levels. ``grid_bits`` are the bits after the
     point, ``read_sigma`` the standard deviation of one read of each cell when noise is drawn per conversion, averaged
-    over the rows of each block: (blocks, slices, columns).
+    over the rows of each block: (blocks, slices, columns). ``fixed``: the grid is coarse enough that every column sum is
+    a 16-bit number of grid steps.
     """
 
-    plus: Float
-    minus: Float | None
+    plus: NDArray[np.number]
+    minus: NDArray[np.number] | None
     whole: bool
     grid_bits: int
     read_sigma: NDArray[np.float32] | None = None
+    fixed: bool = False
 
     @property
-    def net(self) -> Float:
+    def net(self) -> NDArray[np.number]:
         """What a column sums: (slices, in, columns)."""
         return self.plus if self.minus is None else self.plus - self.minus
 
@@ -73,7 +75,7 @@ def sum_dtype(config: AnalogConfig, inputs: int) -> type[np.floating]:
     return np.float32 if config.grid == "fast" and grid_bits(config, inputs) <= 24 else np.float64
 
 
-def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> tuple[Float, Float | None]:
+def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
     """Whole levels of both sides, faults put in: each (slices, in, columns). ``codes`` are the weights, (in, out)."""
     encoding = config.weights
     levels = slice_levels(stored(codes, encoding), encoding)
@@ -88,7 +90,7 @@ def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) 
     if faults is not None:
         plus = _stick(plus, faults[0], encoding.max_levels)
         minus = None if minus is None else _stick(minus, faults[1], encoding.max_levels)
-    return plus.astype(np.float64), None if minus is None else minus.astype(np.float64)
+    return plus, minus
 
 
 def fault_map(shape: tuple[int, ...], config: AnalogConfig, streams: Streams) -> NDArray[np.int8] | None:
@@ -126,10 +128,10 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
     """Program a matrix of weights (in, out): levels, faults, then the device's programming error, drift and 1/f noise."""
     plus, minus = level_map(codes, config, streams)
     if config.device.ideal:
-        return Cells(plus, minus, True, 0)
+        return Cells(_compact(plus), None if minus is None else _compact(minus), True, 0)
     bits = grid_bits(config, len(codes))
     faults = fault_map(codes.shape, config, streams)
-    sides = [plus] if minus is None else [plus, minus]
+    sides = [side.astype(np.float64) for side in (plus, minus) if side is not None]
     done = [
         _program_side(side, None if faults is None else faults[i], i, config, streams) for i, side in enumerate(sides)
     ]
@@ -140,8 +142,44 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
             pairs = [_read_moments(side, model, config, config.device.read) for side in done]
             done = [mean for mean, _ in pairs]
             sigma = _column_sigma([var for _, var in pairs], config)
-    on_grid = [to_grid(side, bits, config.weights.max_levels) for side in done]
-    return Cells(on_grid[0], on_grid[1] if len(on_grid) > 1 else None, False, bits, sigma)
+    few = None if per_cell_reads(config) else fixed_bits(done, config)
+    bits = bits if few is None else few
+    kind = np.float32 if bits <= 24 else np.float64
+    on_grid = [to_grid(side, bits, config.weights.max_levels).astype(kind) for side in done]
+    return Cells(on_grid[0], on_grid[1] if len(on_grid) > 1 else None, False, bits, sigma, few is not None)
+
+
+def per_cell_reads(config: AnalogConfig) -> bool:
+    """Whether every read draws noise for every cell."""
+    read = config.device.read
+    if read is None or config.device.read_mode != "cell":
+        return False
+    return find_model("read_noise", read.name).read_per_cycle
+
+
+def fixed_bits(sides: list[NDArray[np.float64]], config: AnalogConfig) -> int | None:
+    """Bits after the point with which every column sum fits 16 bits, for the kernels; None if fewer than 5 would be left,
+    or the configuration asks for a finer grid."""
+    if config.grid != "fast" or config.inputs.dac_bits != 1:
+        return None
+    signed = len(sides) == 2 or config.inputs.kind == "sign_magnitude"
+    net = np.minimum(sides[0], HEADROOM * max(config.weights.max_levels)) if len(sides) == 1 else sides[0] - sides[1]
+    largest, longest = 0.0, 1
+    for a, b in config.blocks(net.shape[1]):
+        largest = max(largest, float(np.abs(net[:, a:b]).sum(axis=1).max(initial=0.0)))
+        longest = max(longest, b - a)
+    limit = (32767 if signed else 65535) - 2 * longest
+    if largest <= 0:
+        return None
+    bits = min(math.floor(math.log2(limit / largest)), 12) if limit > 0 else 0
+    return bits if bits >= 5 else None
+
+
+
+
+def _compact(levels: NDArray[np.int32]) -> NDArray[np.integer]:
+    """Whole levels in as few bytes as hold them."""
+    return levels.astype(np.int8 if levels.max(initial=0) <= 63 else np.int32)
 
 
 def to_grid(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.float64]:

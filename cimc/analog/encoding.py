@@ -7,6 +7,7 @@ Notation of docs/analog.md: weights ``W`` are (out, in), inputs ``X`` are (in, b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class Plane:
     sign: str
 
 
+@cache
 def planes(encoding: InputEncoding) -> tuple[Plane, ...]:
     """The input cycles in the order they are driven, least significant first; the sign plane last."""
     magnitude = encoding.bits if encoding.kind == "unsigned" else encoding.bits - 1
@@ -66,8 +68,11 @@ def undrive(driven: list[Int], encoding: InputEncoding) -> Int:
     return total
 
 
-def check_inputs(inputs: Int, encoding: InputEncoding) -> None:
+def check_inputs(inputs: NDArray[np.integer], encoding: InputEncoding) -> None:
     """Refuse inputs that the streams cannot hold."""
+    limits = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}.get(inputs.dtype)
+    if limits is not None and encoding.low <= limits[0] and limits[1] <= encoding.high:
+        return
     if inputs.size and (inputs.min() < encoding.low or inputs.max() > encoding.high):
         raise refuse(
             "input_bits",

@@ -14,23 +14,22 @@ from numpy.typing import NDArray
 
 from cimc.analog.adc import Transfer
 from cimc.analog.config import AnalogConfig
-from cimc.analog.crossbar import Cells
 from cimc.analog.encoding import Plane, planes
 
 FLOAT32_EXACT = 1 << 24
 
 
-def sum_bounds(net: NDArray[np.floating], plane: Plane) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def sum_bounds(net: NDArray[np.number], plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Smallest and largest sum of each column of one crossbar (rows, columns) for any input of a plane."""
     drive = float((1 << plane.bits) - 1)
     if plane.sign == "signed":
-        reach = np.abs(net).sum(axis=0) * drive
+        reach = np.abs(net).sum(axis=0, dtype=np.float64) * drive
         return -reach, reach
-    return np.minimum(net, 0).sum(axis=0) * drive, np.maximum(net, 0).sum(axis=0) * drive
+    return np.minimum(net, 0).sum(axis=0, dtype=np.float64) * drive, np.maximum(net, 0).sum(axis=0, dtype=np.float64) * drive
 
 
 def lossless_columns(
-    net: NDArray[np.floating], table: tuple[tuple[Transfer, ...], ...] | None, config: AnalogConfig
+    net: NDArray[np.number], table: tuple[tuple[Transfer, ...], ...] | None, config: AnalogConfig
 ) -> NDArray[np.bool_]:
     """Which columns of which row block convert without loss in every slice and plane: (blocks, columns)."""
     blocks = config.blocks(net.shape[1])
@@ -49,9 +48,8 @@ def lossless_columns(
     return result
 
 
-def merged_weights(cells: Cells, config: AnalogConfig) -> NDArray[np.float64]:
+def merged_weights(net: NDArray[np.number], config: AnalogConfig) -> NDArray[np.float64]:
     """The integers that the columns hold, slices put together: (in, columns)."""
-    net = cells.net
     total = np.zeros(net.shape[1:])
     for s, shift in enumerate(config.weights.shifts):
         total += net[s] * 2.0**shift
