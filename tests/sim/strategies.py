@@ -1,4 +1,4 @@
-"""Random programs for the timing engines, drawn from the instruction table: every row takes part, whatever rows there are.
+"""Random programs for the timing engines, drawn from the instruction table: every row takes part.
 
 Messages are paired and drawn in one global order, so that only finite channels can make a program deadlock. Shapes need
 not fit each other: timing looks at each operand alone."""
