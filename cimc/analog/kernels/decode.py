@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig
 from cimc.analog.encoding import planes
+from cimc.analog.kernels.convert_ir import LutSpec
 from cimc.analog.kernels.decode_ir import build_decode, build_tables
 from cimc.analog.kernels.jit import address, aligned, compile_ir, target
-from cimc.analog.kernels.lut_ir import LutSpec
+from cimc.analog.kernels.lut import clips_zero
 
 
 @cache
@@ -28,7 +29,7 @@ def _tabler(count: int, bits: int, two_sided: bool) -> Callable[..., None]:
 
 def serves(spec: LutSpec) -> bool:
     """Whether a pair of groups fits the byte sums of this kernel."""
-    return spec.chunk >= 2
+    return spec.analog is None and spec.chunk >= 2
 
 
 class DecodeCore:
@@ -96,6 +97,7 @@ class DecodeCore:
             self._run(*self._fixed, start + v * tiles * lanes * 4, self._counter, blocks, tiles)
         sums = out[:, : self.columns]
         counted = int(self._clipped[0]) - self._padding_clips((tiles * lanes - self.columns) * len(inputs))
+        # A converter in integers: its step is the kernel's.
         if self.spec.step == 1 and not self._constant:
             return sums, counted
         return (sums + np.int64(self._constant)) * np.int64(self.spec.step), counted
@@ -114,6 +116,4 @@ class DecodeCore:
     def _padding_clips(self, padding: int) -> int:
         """Padding outputs sum to zero: they clip only if a sum of 0 does."""
         spec = self.spec
-        zero = -spec.low * spec.step
-        outside = zero < spec.under or zero > spec.over
-        return padding * outside * len(spec.shifts) * spec.planes * (len(self._starts) - 1)
+        return padding * clips_zero(spec) * len(spec.shifts) * spec.planes * (len(self._starts) - 1)

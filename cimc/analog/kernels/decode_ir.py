@@ -7,8 +7,8 @@ shift-and-add are those of the kernel for many vectors.
 
 from __future__ import annotations
 
+from cimc.analog.kernels.convert_ir import KernelWriter, LutSpec
 from cimc.analog.kernels.ir import Values, Writer, function, splat
-from cimc.analog.kernels.lut_ir import KernelWriter, LutSpec
 
 
 def build_decode(spec: LutSpec, slice_bits: tuple[int, ...], sides: int) -> str:
@@ -73,7 +73,7 @@ class _Decode(KernelWriter):
             )
             for p in range(together):
                 mine = sums[p * spec.planes : (p + 1) * spec.planes]
-                total, count = self.recombine(mine, spec.shifts[s + p], total, count)
+                total, count = self.recombine(mine, s + p, total, count)
             start = w.do(f"add i64 {starts[-1]}, {size}")
             s += together
         return total, count
