@@ -90,6 +90,7 @@ class Placement:
     matrices: MappingABC[str, PlacedMatrix]
     stages: MappingABC[str, int]  # output value → vector stage of its segment (STREAM)
     shards: MappingABC[str, str]  # output value that stays on the matrix's tiles, by columns → the mvm's output value
+    reads: MappingABC[str, tuple[str, ...]]  # output value → values inside its segment that its node reads (STREAM)
     tiles: MappingABC[int, tuple[int, ...]]  # segment → tiles
 
 

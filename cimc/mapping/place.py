@@ -7,8 +7,9 @@ in order and would make one stage wait for the other.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -162,6 +163,7 @@ class _Placer:
         self.uses = graph.uses()
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
+        self.reads: dict[str, tuple[str, ...]] = {}
         self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
         for segment in segments:
             if segment.style is Style.STREAM:
@@ -183,6 +185,7 @@ class _Placer:
             for out in node.outputs:
                 if out:
                     self.stages[out] = stage
+            self.reads[node.outputs[0]] = tuple(roots)
 
     def _shard_source(self, node: Node, tails: dict[str, Tail]) -> str:
         """The mvm whose column shards a node can work on in place, or "" if it needs whole rows."""
@@ -271,13 +274,44 @@ ELEMENTWISE = frozenset(
 )
 
 
+def in_stages(segment: Segment, placement: Placement) -> Segment:
+    """The segment with its nodes in an order that keeps the cores busy: stage by stage, and in a stage everything up to the
+    matrix products before what works on their results, because a tile issues in order."""
+    producers = {o: n for n in segment.nodes for o in n.outputs if o}
+
+    def turn(node: Node) -> tuple[int, bool]:
+        value = node.outputs[0]
+        late = value in placement.shards and node.op not in MATRIX_OPS
+        return placement.stages[value], late
+
+    ready = [(*turn(n), i, n) for i, n in enumerate(segment.nodes)]
+    missing = {id(n): 0 for n in segment.nodes}
+    users: dict[int, list[tuple[int, bool, int, Node]]] = {}
+    for entry in ready:
+        for value in dict.fromkeys(placement.reads[entry[-1].outputs[0]]):
+            if value in producers:
+                missing[id(entry[-1])] += 1
+                users.setdefault(id(producers[value]), []).append(entry)
+    heap = [e for e in ready if not missing[id(e[-1])]]
+    heapq.heapify(heap)
+    order: list[Node] = []
+    while heap:
+        node = heapq.heappop(heap)[-1]
+        order.append(node)
+        for entry in users.get(id(node), []):
+            missing[id(entry[-1])] -= 1
+            if not missing[id(entry[-1])]:
+                heapq.heappush(heap, entry)
+    return replace(segment, nodes=tuple(order))
+
+
 def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str) -> Placement:
     """Tiles and cores for everything. Raises the does-not-fit diagnostic with what is short."""
     placer = _Placer(graph, segments, chip, precision)
     matrices = placer.matrices(tight=False) or placer.matrices(tight=True)
     if matrices is None and any(s.style is Style.STREAM for s in segments):
         _refuse(placer, chip)
-    return Placement(matrices or {}, placer.stages, placer.shards, placer.tiles())
+    return Placement(matrices or {}, placer.stages, placer.shards, placer.reads, placer.tiles())
 
 
 def _refuse(placer: _Placer, chip: ChipSpec) -> None:
