@@ -8,6 +8,7 @@ two together.
 from __future__ import annotations
 
 import json
+import math
 import re
 
 from cimc.isa.instruction import Value
@@ -158,10 +159,7 @@ def _value(text: str) -> Value | None:
 
 def number(text: str) -> float:
     """A float keyword's value; NaN is one object, so that equal texts give equal records."""
-    return NAN if text.endswith("nan") else float(text)
-
-
-NAN = float("nan")
+    return math.nan if text.endswith("nan") else float(text)
 
 
 def _string(text: str) -> str | None:
