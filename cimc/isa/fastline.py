@@ -15,6 +15,8 @@ from cimc.isa.instruction import Value
 from cimc.isa.operands import Affine, Extent, plain
 from cimc.isa.program import Block
 from cimc.isa.statement import (
+    MAX_DIGITS,
+    MAX_NAME,
     SCALAR,
     ArrayLine,
     CloseLine,
@@ -28,8 +30,8 @@ from cimc.isa.statement import (
     TileLine,
 )
 
-_NAME = r"[A-Za-z_][A-Za-z0-9_.]*"
-_UINT = r"[0-9]{1,18}"
+_NAME = rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MAX_NAME - 1}}}"
+_UINT = rf"[0-9]{{1,{MAX_DIGITS}}}"
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
 _TERM = rf"(?:{_UINT}|{_NAME}(?:\*{_UINT})?)"
 _AFFINE = rf"-?{_TERM}(?:[+-]{_TERM})*"
