@@ -7,6 +7,7 @@ printer, interpreter, timing engine and ``isa/INSTRUCTIONS.md`` all read the row
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -240,7 +241,7 @@ def coerce(keyword: Keyword, value: Value) -> Value:
 
     Raises TypeError with the reason if it is of another type."""
     if keyword.type is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return math.nan if value != value else float(value)  # one NaN: tuples of it compare equal
     if keyword.type is tuple and isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if type(value) is not keyword.type:

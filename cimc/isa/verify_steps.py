@@ -185,7 +185,8 @@ class StepChecker:
         found = self._weights.get(key)
         if found is not None and found.ndim == 1 and found.dtype == "uint8":
             return
-        what = f"no host call '{key}' in the weights" if found is None else f"host call '{key}' is no list of bytes"
+        shown = key if len(key) <= 200 else key[:200] + "..."
+        what = f"no host call '{shown}' in the weights" if found is None else f"host call '{shown}' is no list of bytes"
         self._faults.step(errors.WRONG_WEIGHTS, self._tile, visit, what=what)
 
     def _halt(self, walk: Walk) -> None:
