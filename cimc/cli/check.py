@@ -110,4 +110,5 @@ def command(
         setting = run_report.Setting(model.name, report.hardware, numerics, seed)
         blocks = [] if quiet else run_report.report(report.run, setting, checked.compiled.hardware.spec, mapping)
         opt.show([*blocks, *check_report.report(report)])
+    click.echo(check_report.closing_line(report), err=json_target == "-")
     return Exit.OK if report.passed else Exit.DIFFERS

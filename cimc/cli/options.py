@@ -109,6 +109,6 @@ def put_json(data: Json, target: str) -> None:
 
 def show(blocks: list[Block]) -> None:
     """A report on stdout."""
-    from cimc.report.terminal import write_terminal
+    from cimc.report.render import write
 
-    write_terminal(blocks, sys.stdout)
+    write(blocks, sys.stdout)

@@ -16,6 +16,9 @@ from cimc.report.render import Bars, Block, Facts, Lines, Table, rows_of
 ACCENT = "cyan"
 
 
+MIN_TEXT_WIDTH = 24
+
+
 def console(stream: IO[str]) -> Console:
     """A console on ``stream`` that prints text as it is."""
     return Console(file=stream, markup=False, highlight=False, emoji=False)
@@ -43,8 +46,15 @@ def _renderable(block: Block) -> RenderableType:
     for i, style in enumerate(_styles(block)):
         name = header[i] if header else ""
         right = name.startswith(">") or (isinstance(block, Bars) and i == 1)
+        # Names stay readable on a narrow terminal: the widest text gets at least this much before it is folded.
+        least = min(MIN_TEXT_WIDTH, max((len(row[i]) for row in cells), default=0))
         table.add_column(
-            name.lstrip(">"), justify="right" if right else "left", no_wrap=right, style=style, overflow="fold"
+            name.lstrip(">"),
+            justify="right" if right else "left",
+            no_wrap=right,
+            style=style,
+            overflow="fold",
+            min_width=None if right else least,
         )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
