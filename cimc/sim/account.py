@@ -9,7 +9,7 @@ from cimc.arch.units import component, energy_pj, leakage_mw
 from cimc.sim.flat import Layout
 from cimc.sim.job import Action, Job, action
 from cimc.sim.result import Bound, Cost, Event, Timing
-from cimc.sim.state import ISSUED, LAST, MEMORY_BUSY, STALLS, State
+from cimc.sim.state import BUSY, FINAL, FIRST, ISSUED, LAST, MEMORY_BUSY, STALLS, State
 
 OUTSIDE = ""  # the layer of instructions without an origin
 
@@ -64,7 +64,7 @@ def _static_macs(layout: Layout, state: State) -> int:
 
 def _host_cycles(layout: Layout, state: State) -> int:
     rows = ((i, r) for r, i in enumerate(layout.instructions) if i is not None and action(i) is Action.HOST)
-    return sum(int(state.busy[r]) for _, r in rows)
+    return sum(int(state.spent[r, BUSY]) for _, r in rows)
 
 
 def _utilization(layout: Layout, state: State, cycles: int) -> dict[str, float]:
@@ -73,12 +73,11 @@ def _utilization(layout: Layout, state: State, cycles: int) -> dict[str, float]:
     busy: Counter[str] = Counter()
     units: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
     for row, instruction in enumerate(layout.instructions):
-        if instruction is None or not state.busy[row]:
+        if instruction is None or not state.spent[row, BUSY]:
             continue
-        tile, unit = layout.row_tile[row], int(layout.flat.unit[row])
-        name = "host" if action(instruction) is Action.HOST else unit_class(layout.units[tile][unit])
-        busy[name] += int(state.busy[row])
-        units[name].add((0, 0) if name == "host" else (tile, unit))
+        name = "host" if action(instruction) is Action.HOST else unit_class(layout.unit_name(row))
+        busy[name] += int(state.spent[row, BUSY])
+        units[name].add((0, 0) if name == "host" else layout.unit(row))
     found = {name: n / (cycles * len(units[name])) for name, n in sorted(busy.items())}
     if state.scalar[MEMORY_BUSY]:
         found["global_memory"] = int(state.scalar[MEMORY_BUSY]) / cycles
@@ -100,13 +99,13 @@ def _layers(layout: Layout, chip: ChipSpec, state: State) -> dict[str, Cost]:
         if instruction is None:
             continue
         layer = instruction.origin.node if instruction.origin else OUTSIDE
-        unit = unit_class(layout.units[layout.row_tile[row]][int(layout.flat.unit[row])])
-        if state.busy[row]:
-            busy[layer][unit] += int(state.busy[row])
+        unit = unit_class(layout.unit_name(row))
+        if state.spent[row, BUSY]:
+            busy[layer][unit] += int(state.spent[row, BUSY])
         for job, times in executed:
             for name, count in job.actions.items():
                 energy[layer][component(name)] += times * count * energy_pj(chip, name)
-        first[layer] = min(first.get(layer, 1 << 62), int(state.first[row]))
-        last[layer] = max(last.get(layer, 0), int(state.last[row]))
+        first[layer] = min(first.get(layer, 1 << 62), int(state.spent[row, FIRST]))
+        last[layer] = max(last.get(layer, 0), int(state.spent[row, FINAL]))
     order = sorted(first, key=lambda layer: (first[layer], last[layer], layer))
     return {n: Cost(dict(busy[n]), dict(energy[n]), first[n], last[n]) for n in order}

@@ -46,10 +46,10 @@ def slice_bits(core: CoreSpec) -> list[int]:
 def converter(core: CoreSpec, bits: int) -> dict[str, object]:
     """Step and range of an ADC of ``bits``.
 
-    The largest partial sum is active_rows · (2^cell_bits - 1) · (2^dac_bits - 1). Sums in its upper half are rare (about
-    half of all cell and input bits are zero), so the range is the lower half (for differential pairs, of both signs), as
-    ISAAC saves its ninth bit (Shafiee et al., ISCA 2016, section V). The step is the smallest power of two with which
-    ``bits`` reach that far; what lies beyond saturates and is counted."""
+    The largest partial sum is active_rows · (2^cell_bits - 1) · (2^dac_bits - 1). Sums in its upper half are rare
+    (about half of all cell and input bits are zero), so the range is the lower half (for differential pairs, of both
+    signs), as ISAAC saves its ninth bit (Shafiee et al., ISCA 2016, section V). The step is the smallest power of two
+    with which ``bits`` reach that far; what lies beyond saturates and is counted."""
     largest = core.crossbar.active_rows * ((1 << core.crossbar.cell_bits) - 1) * ((1 << core.dac_bits) - 1)
     signed = core.encoding == "differential"
     codes = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1

@@ -79,7 +79,7 @@ def _add(
         work["receive"] += times * job.cycles
     elif kind is Action.MEMORY:
         work["memory"] += times * job.cycles
-        hops = int(layout.flat.there_ptr[tile + 1] - layout.flat.there_ptr[tile])
+        hops = int(layout.flat.ways[tile + 1, 0] - layout.flat.ways[tile, 0])
         packets = noc.packet_cycles(chip, job.request) + noc.packet_cycles(chip, job.response)
         work["noc"] += times * hops * packets
     elif kind is Action.HOST:

@@ -28,44 +28,30 @@ MAX_MESSAGES = 1 << 26
 EMPTY = -(1 << 60)  # the end of a range without bytes
 
 
+R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_TREE = (
+    range(12)
+)
+V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BOUNDS = range(5)
+
+
 class Flat(NamedTuple):
-    """The arrays. ``…_ptr`` arrays delimit rows of ragged ones. Affine values are rows of ``aff_*`` over slots."""
+    """The tables; columns of ``rows`` and ``variants`` are named above. RANGE, DEST, TREE and BOUNDS are where a row's
+    (a variant's) part of another table begins; it ends where the next one's begins. Affine values are numbers of rows
+    of ``affine``, over the tile's slots."""
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
-    op: Ints  # per row
-    slot: Ints  # LOOP, NEXT: the repeat variable's slot
-    target: Ints  # LOOP: row after the repeat; NEXT: first row of the body
-    trips: Ints  # LOOP: affine
-    unit: Ints
-    everything: Ints  # 1: starts after every earlier instruction
-    channel: Ints  # recv, wait
-    variant: Ints  # first variant
-    variant_aff: Ints  # affine offset from it, -1 for none
-    range_ptr: Ints
-    range_aff: Ints  # per range of a row: affine, bytes
-    range_flags: Ints  # 1 writes, 2 accumulates, 4 reads
-    cycles: Ints  # per variant
-    size: Ints
-    request: Ints
-    response: Ints
-    bounds_ptr: Ints  # per variant: its ranges
-    low: Ints
-    high: Ints
-    aff_const: Ints
-    aff_ptr: Ints
-    aff_slot: Ints
-    aff_factor: Ints
-    dest_ptr: Ints  # per row
-    dest_channel: Ints
-    dest_leaf: Ints
-    tree_ptr: Ints  # per row
-    tree_link: Ints
-    tree_parent: Ints
-    there_ptr: Ints  # per tile: way to its memory port
+    rows: Ints  # repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1
+    variants: Ints
+    ranges: Ints  # (affine offset in bytes, flags: 1 writes, 2 accumulates, 4 reads)
+    bounds: Ints  # (low, high) of a variant's ranges from that offset
+    affine: Ints  # (constant, where its terms begin)
+    terms: Ints  # (slot, factor)
+    dests: Ints  # (channel, leaf of the tree)
+    trees: Ints  # (link, parent)
+    ways: Ints  # per tile: where its ways to and from its memory port begin
     there_link: Ints
-    back_ptr: Ints
     back_link: Ints
-    ring_ptr: Ints  # per channel: its ring of messages
+    ring_ptr: Ints  # per channel: where its ring of messages begins
 
 
 @dataclass
@@ -81,17 +67,53 @@ class Layout:
     units: list[list[str]]  # per tile: names of its units
     depth: int  # repeat variables of the deepest tile
     ranges: int  # most ranges a row has
+    widest: int  # links of the largest tree
     links: int
 
+    def unit(self, row: int) -> tuple[int, int]:
+        """A row's tile, by its place in ``tiles``, and the number of its unit there."""
+        return self.row_tile[row], int(self.flat.rows[row, R_UNIT])
 
+    def unit_name(self, row: int) -> str:
+        """The unit a row's instruction occupies."""
+        tile, unit_ = self.unit(row)
+        return self.units[tile][unit_]
+
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "rows": (
+        "op",
+        "slot",
+        "target",
+        "trips",
+        "unit",
+        "everything",
+        "channel",
+        "variant",
+        "variant_aff",
+        "range_ptr",
+        "dest_ptr",
+        "tree_ptr",
+    ),
+    "variants": ("cycles", "size", "request", "response", "bounds_ptr"),
+    "ranges": ("range_aff", "range_flags"),
+    "bounds": ("low", "high"),
+    "affine": ("aff_const", "aff_ptr"),
+    "terms": ("aff_slot", "aff_factor"),
+    "dests": ("dest_channel", "dest_leaf"),
+    "trees": ("tree_link", "tree_parent"),
+    "ways": ("there_ptr", "back_ptr"),
+}
+SINGLE = ("tile_start", "there_link", "back_link", "ring_ptr")
+COLUMNS = (*SINGLE, *(c for columns in TABLES.values() for c in columns))
 Channel = tuple[int, int, int, bool]
 
 
 class _Builder:
     def __init__(self, program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> None:
         self.program, self.chip, self.bound = program, chip, bound
-        self.columns: dict[str, list[int]] = {name: [] for name in Flat._fields}
-        for name in Flat._fields:
+        self.columns: dict[str, list[int]] = {name: [] for name in COLUMNS}
+        for name in COLUMNS:
             if name.endswith("_ptr"):
                 self.columns[name].append(0)
         self.instructions: list[Instruction | None] = []
@@ -110,10 +132,11 @@ class _Builder:
         for index, tile in enumerate(tiles):
             self._tile(index, tile)
         self._rings()
-        arrays = {name: np.array(values, np.int64) for name, values in self.columns.items()}
-        widths = np.diff(arrays["range_ptr"])
+        single = {name: np.array(self.columns[name], np.int64) for name in SINGLE}
+        tables = {name: self._table(columns) for name, columns in TABLES.items()}
+        flat = Flat(**single, **tables)
         return Layout(
-            Flat(**arrays),
+            flat,
             tuple(t.tile for t in tiles),
             self.row_tile,
             self.instructions,
@@ -121,9 +144,18 @@ class _Builder:
             self.job_row,
             self.units,
             self.depth,
-            int(widths.max(initial=1)),
-            4 * self.chip.tile_count,
+            ranges=int(np.diff(flat.rows[:, R_RANGE]).max(initial=1)),
+            widest=int(np.diff(flat.rows[:, R_TREE]).max(initial=1)),
+            links=4 * self.chip.tile_count,
         )
+
+    def _table(self, columns: Sequence[str]) -> Ints:
+        """Columns side by side; where some say where things begin, a last row says where they end."""
+        length = max(len(self.columns[name]) for name in columns)
+        table = np.zeros((length, len(columns)), np.int64)
+        for i, name in enumerate(columns):
+            table[: len(self.columns[name]), i] = self.columns[name]
+        return table
 
     # --- tiles and rows -------------------------------------------------------------------------
 

@@ -5,8 +5,64 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from cimc.sim.flat import END, LOOP, NEXT, Flat
-from cimc.sim.state import CHAIN, HALT, HEAP, ISSUED, LAST, OPERAND, TRACED, UNIT, UNKNOWN, WAIT, State, W
+from cimc.sim.flat import (
+    END,
+    LOOP,
+    NEXT,
+    R_EVERYTHING,
+    R_OP,
+    R_RANGE,
+    R_SLOT,
+    R_TARGET,
+    R_TRIPS,
+    R_UNIT,
+    R_VARIANT,
+    R_VARIANT_AFF,
+    V_BOUNDS,
+    Flat,
+)
+from cimc.sim.state import (
+    CHAIN,
+    F_BLOCKED,
+    F_CHAIN,
+    F_CHAIN_END,
+    F_END,
+    F_HAZARD,
+    F_ISSUE,
+    F_MASK,
+    F_OPERANDS,
+    F_RAW,
+    F_RETIRED,
+    F_ROW,
+    F_SAME,
+    F_START,
+    F_UNIT,
+    F_VARIANT,
+    FINAL,
+    FIRST,
+    HALT,
+    HEAP,
+    ISSUED,
+    LAST,
+    OPERAND,
+    S_FLAGS,
+    S_HIGH,
+    S_LOW,
+    T_BARRIER,
+    T_BARRIER_CHAIN,
+    T_BARRIER_END,
+    T_HEAD,
+    T_NEXT_ISSUE,
+    T_RETIRED,
+    T_ROW,
+    T_TAIL,
+    TRACED,
+    UNIT,
+    UNKNOWN,
+    WAIT,
+    State,
+    W,
+)
 
 # --- the heap -----------------------------------------------------------------------------------
 
@@ -19,13 +75,13 @@ def push(s: State, time: int, tile: int, order: int, phase: int) -> None:
     s.scalar[HEAP] = i + 1
     while i > 0:
         up = (i - 1) >> 1
-        if s.heap_time[up] < time or (s.heap_time[up] == time and s.heap_key[up] <= key):
+        if s.heap[up, 0] < time or (s.heap[up, 0] == time and s.heap[up, 1] <= key):
             break
-        s.heap_time[i] = s.heap_time[up]
-        s.heap_key[i] = s.heap_key[up]
+        s.heap[i, 0] = s.heap[up, 0]
+        s.heap[i, 1] = s.heap[up, 1]
         i = up
-    s.heap_time[i] = time
-    s.heap_key[i] = key
+    s.heap[i, 0] = time
+    s.heap[i, 1] = key
 
 
 @njit(cache=True)
@@ -33,7 +89,7 @@ def drop_first(s: State) -> None:
     """Remove the earliest event."""
     n = s.scalar[HEAP] - 1
     s.scalar[HEAP] = n
-    time, key = s.heap_time[n], s.heap_key[n]
+    time, key = s.heap[n, 0], s.heap[n, 1]
     i = 0
     while True:
         child = 2 * i + 1
@@ -41,17 +97,17 @@ def drop_first(s: State) -> None:
             break
         right = child + 1
         if right < n and (
-            s.heap_time[right] < s.heap_time[child]
-            or (s.heap_time[right] == s.heap_time[child] and s.heap_key[right] < s.heap_key[child])
+            s.heap[right, 0] < s.heap[child, 0]
+            or (s.heap[right, 0] == s.heap[child, 0] and s.heap[right, 1] < s.heap[child, 1])
         ):
             child = right
-        if s.heap_time[child] > time or (s.heap_time[child] == time and s.heap_key[child] >= key):
+        if s.heap[child, 0] > time or (s.heap[child, 0] == time and s.heap[child, 1] >= key):
             break
-        s.heap_time[i] = s.heap_time[child]
-        s.heap_key[i] = s.heap_key[child]
+        s.heap[i, 0] = s.heap[child, 0]
+        s.heap[i, 1] = s.heap[child, 1]
         i = child
-    s.heap_time[i] = time
-    s.heap_key[i] = key
+    s.heap[i, 0] = time
+    s.heap[i, 1] = key
 
 
 # --- issue --------------------------------------------------------------------------------------
@@ -60,73 +116,73 @@ def drop_first(s: State) -> None:
 @njit(cache=True)
 def affine(c: Flat, s: State, t: int, index: int) -> int:
     """An affine value for a tile's repeat variables."""
-    value = c.aff_const[index]
-    for i in range(c.aff_ptr[index], c.aff_ptr[index + 1]):
-        value += c.aff_factor[i] * s.env[t, c.aff_slot[i]]
+    value = c.affine[index, 0]
+    for i in range(c.affine[index, 1], c.affine[index + 1, 1]):
+        value += c.terms[i, 1] * s.env[t, c.terms[i, 0]]
     return value
 
 
 @njit(cache=True)
 def step(c: Flat, s: State, t: int) -> int:
     """The tile's next row that is an instruction, or -1 at the end; repeats are counted on the way."""
-    row = s.row[t]
+    row = s.tile[t, T_ROW]
     while True:
-        op = c.op[row]
+        op = c.rows[row, R_OP]
         if op == LOOP:
-            slot = c.slot[row]
+            slot = c.rows[row, R_SLOT]
             s.env[t, slot] = 0
-            s.limit[t, slot] = affine(c, s, t, c.trips[row])
-            row = row + 1 if s.limit[t, slot] > 0 else c.target[row]
+            s.limit[t, slot] = affine(c, s, t, c.rows[row, R_TRIPS])
+            row = row + 1 if s.limit[t, slot] > 0 else c.rows[row, R_TARGET]
         elif op == NEXT:
-            slot = c.slot[row]
+            slot = c.rows[row, R_SLOT]
             s.env[t, slot] += 1
-            row = c.target[row] if s.env[t, slot] < s.limit[t, slot] else row + 1
+            row = c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1
         else:
             break
-    s.row[t] = row
+    s.tile[t, T_ROW] = row
     if op == END:
         return -1
-    s.row[t] = row + 1
+    s.tile[t, T_ROW] = row + 1
     return row
 
 
 @njit(cache=True)
 def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
     """Put a row into a slot: its variant and byte ranges now."""
-    variant = c.variant[row]
-    if c.variant_aff[row] >= 0:
-        variant += affine(c, s, t, c.variant_aff[row])
-    s.f_row[t, slot] = row
-    s.f_variant[t, slot] = variant
-    s.f_end[t, slot] = UNKNOWN
-    s.f_blocked[t, slot] = UNKNOWN
-    s.f_mask[t, slot] = 0
-    s.f_hazard[t, slot] = 0
-    s.f_same[t, slot] = 0
-    s.f_raw[t, slot] = 0
-    s.f_chain[t, slot] = s.barrier_chain[t]
-    s.f_chain_end[t, slot] = 0
+    variant = c.rows[row, R_VARIANT]
+    if c.rows[row, R_VARIANT_AFF] >= 0:
+        variant += affine(c, s, t, c.rows[row, R_VARIANT_AFF])
+    s.flight[t, slot, F_ROW] = row
+    s.flight[t, slot, F_VARIANT] = variant
+    s.flight[t, slot, F_END] = UNKNOWN
+    s.flight[t, slot, F_BLOCKED] = UNKNOWN
+    s.mask[t, slot, F_MASK] = 0
+    s.mask[t, slot, F_HAZARD] = 0
+    s.mask[t, slot, F_SAME] = 0
+    s.mask[t, slot, F_RAW] = 0
+    s.flight[t, slot, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
+    s.flight[t, slot, F_CHAIN_END] = 0
     s.count[variant] += 1
-    bounds = c.bounds_ptr[variant]
-    first = c.range_ptr[row]
-    for i in range(c.range_ptr[row + 1] - first):
-        at = affine(c, s, t, c.range_aff[first + i])
-        s.f_low[t, slot, i] = at + c.low[bounds + i]
-        s.f_high[t, slot, i] = at + c.high[bounds + i]
-        s.f_flags[t, slot, i] = c.range_flags[first + i]
+    bounds = c.variants[variant, V_BOUNDS]
+    first = c.rows[row, R_RANGE]
+    for i in range(c.rows[row + 1, R_RANGE] - first):
+        at = affine(c, s, t, c.ranges[first + i, 0])
+        s.span[t, slot, i, S_LOW] = at + c.bounds[bounds + i, 0]
+        s.span[t, slot, i, S_HIGH] = at + c.bounds[bounds + i, 1]
+        s.span[t, slot, i, S_FLAGS] = c.ranges[first + i, 1]
 
 
 @njit(cache=True)
 def conflict(c: Flat, s: State, t: int, a: int, b: int) -> bool:
     """Whether the instructions in two slots have a hazard."""
-    row_a, row_b = s.f_row[t, a], s.f_row[t, b]
-    for i in range(c.range_ptr[row_a + 1] - c.range_ptr[row_a]):
-        for j in range(c.range_ptr[row_b + 1] - c.range_ptr[row_b]):
-            low = max(s.f_low[t, a, i], s.f_low[t, b, j])
-            high = min(s.f_high[t, a, i], s.f_high[t, b, j])
+    row_a, row_b = s.flight[t, a, F_ROW], s.flight[t, b, F_ROW]
+    for i in range(c.rows[row_a + 1, R_RANGE] - c.rows[row_a, R_RANGE]):
+        for j in range(c.rows[row_b + 1, R_RANGE] - c.rows[row_b, R_RANGE]):
+            low = max(s.span[t, a, i, S_LOW], s.span[t, b, j, S_LOW])
+            high = min(s.span[t, a, i, S_HIGH], s.span[t, b, j, S_HIGH])
             if low < high:
-                flags = s.f_flags[t, a, i]
-                others = s.f_flags[t, b, j]
+                flags = s.span[t, a, i, S_FLAGS]
+                others = s.span[t, b, j, S_FLAGS]
                 if ((flags | others) & 1) and not (flags & others & 2):
                     return True
     return False
@@ -135,11 +191,13 @@ def conflict(c: Flat, s: State, t: int, a: int, b: int) -> bool:
 @njit(cache=True)
 def feeds(c: Flat, s: State, t: int, a: int, b: int) -> bool:
     """Whether the instruction in slot b reads what the one in slot a writes, and is ordered after it."""
-    row_a, row_b = s.f_row[t, a], s.f_row[t, b]
-    for i in range(c.range_ptr[row_a + 1] - c.range_ptr[row_a]):
-        for j in range(c.range_ptr[row_b + 1] - c.range_ptr[row_b]):
-            flags, others = s.f_flags[t, a, i], s.f_flags[t, b, j]
-            meets = max(s.f_low[t, a, i], s.f_low[t, b, j]) < min(s.f_high[t, a, i], s.f_high[t, b, j])
+    row_a, row_b = s.flight[t, a, F_ROW], s.flight[t, b, F_ROW]
+    for i in range(c.rows[row_a + 1, R_RANGE] - c.rows[row_a, R_RANGE]):
+        for j in range(c.rows[row_b + 1, R_RANGE] - c.rows[row_b, R_RANGE]):
+            flags, others = s.span[t, a, i, S_FLAGS], s.span[t, b, j, S_FLAGS]
+            meets = max(s.span[t, a, i, S_LOW], s.span[t, b, j, S_LOW]) < min(
+                s.span[t, a, i, S_HIGH], s.span[t, b, j, S_HIGH]
+            )
             if meets and (flags & 1) and (others & 4) and not (flags & others & 2):
                 return True
     return False
@@ -148,47 +206,47 @@ def feeds(c: Flat, s: State, t: int, a: int, b: int) -> bool:
 @njit(cache=True)
 def issue(c: Flat, s: State, t: int) -> None:
     """Issue what can be issued."""
-    while s.barrier[t] < 0 and s.tail[t] - s.head[t] < W:
+    while s.tile[t, T_BARRIER] < 0 and s.tile[t, T_TAIL] - s.tile[t, T_HEAD] < W:
         row = step(c, s, t)
         if row < 0:
             return
-        order = s.tail[t]
+        order = s.tile[t, T_TAIL]
         slot = order % W
         if order >= W:
-            s.retired[t] = s.f_retired[t, slot]
-        when = max(s.next_issue[t], s.retired[t], s.barrier_end[t])
-        s.next_issue[t] = when + 1
-        s.tail[t] = order + 1
+            s.tile[t, T_RETIRED] = s.flight[t, slot, F_RETIRED]
+        when = max(s.tile[t, T_NEXT_ISSUE], s.tile[t, T_RETIRED], s.tile[t, T_BARRIER_END])
+        s.tile[t, T_NEXT_ISSUE] = when + 1
+        s.tile[t, T_TAIL] = order + 1
         s.scalar[ISSUED] += 1
         fill(c, s, t, slot, row)
-        s.f_issue[t, slot] = when
-        op = c.op[row]
+        s.flight[t, slot, F_ISSUE] = when
+        op = c.rows[row, R_OP]
         if op == HALT:
-            s.f_start[t, slot] = when
+            s.flight[t, slot, F_START] = when
             end(c, s, t, slot, when, 0)
             continue
         depend(c, s, t, slot, order)
         if op == WAIT:
-            s.barrier[t] = slot
+            s.tile[t, T_BARRIER] = slot
         ready(s, t, slot, order)
 
 
 @njit(cache=True)
 def depend(c: Flat, s: State, t: int, slot: int, order: int) -> None:
     """Find what an instruction waits for among those in flight."""
-    row = s.f_row[t, slot]
-    when = s.f_issue[t, slot]
+    row = s.flight[t, slot, F_ROW]
+    when = s.flight[t, slot, F_ISSUE]
     operands = when
     unit_free = when
-    everything = c.everything[row]
-    previous = s.last_on[t, c.unit[row]]
-    s.last_on[t, c.unit[row]] = order
+    everything = c.rows[row, R_EVERYTHING]
+    previous = s.last_on[t, c.rows[row, R_UNIT]]
+    s.last_on[t, c.rows[row, R_UNIT]] = order
     for j in range(max(0, order - W + 1), order):
         other = j % W
-        ended = s.f_end[t, other]
-        longer = ended != UNKNOWN and s.f_chain_end[t, other] > s.f_chain[t, slot]
+        ended = s.flight[t, other, F_END]
+        longer = ended != UNKNOWN and s.flight[t, other, F_CHAIN_END] > s.flight[t, slot, F_CHAIN]
         if longer and (everything == 1 or feeds(c, s, t, other, slot)):
-            s.f_chain[t, slot] = s.f_chain_end[t, other]
+            s.flight[t, slot, F_CHAIN] = s.flight[t, other, F_CHAIN_END]
         if ended != UNKNOWN and ended <= operands and ended <= unit_free:
             continue
         hazard = everything == 1 or conflict(c, s, t, other, slot)
@@ -201,25 +259,25 @@ def depend(c: Flat, s: State, t: int, slot: int, order: int) -> None:
                 unit_free = max(unit_free, ended)
             continue
         bit = np.uint64(1) << np.uint64(other)
-        s.f_mask[t, slot] |= bit
+        s.mask[t, slot, F_MASK] |= bit
         if hazard:
-            s.f_hazard[t, slot] |= bit
+            s.mask[t, slot, F_HAZARD] |= bit
             if everything == 1 or feeds(c, s, t, other, slot):
-                s.f_raw[t, slot] |= bit
+                s.mask[t, slot, F_RAW] |= bit
         if j == previous:
-            s.f_same[t, slot] |= bit
-    s.f_operands[t, slot] = operands
-    s.f_unit[t, slot] = unit_free
+            s.mask[t, slot, F_SAME] |= bit
+    s.flight[t, slot, F_OPERANDS] = operands
+    s.flight[t, slot, F_UNIT] = unit_free
 
 
 @njit(cache=True)
 def ready(s: State, t: int, slot: int, order: int) -> None:
     """Put the start among the events if nothing is waited for."""
-    if s.f_mask[t, slot] != 0:
+    if s.mask[t, slot, F_MASK] != 0:
         return
-    when, operands, unit_free = s.f_issue[t, slot], s.f_operands[t, slot], s.f_unit[t, slot]
+    when, operands, unit_free = s.flight[t, slot, F_ISSUE], s.flight[t, slot, F_OPERANDS], s.flight[t, slot, F_UNIT]
     start = max(operands, unit_free)
-    s.f_start[t, slot] = start
+    s.flight[t, slot, F_START] = start
     s.stall[OPERAND] += operands - when
     s.stall[UNIT] += start - operands
     push(s, start, t, order, 0)
@@ -228,40 +286,40 @@ def ready(s: State, t: int, slot: int, order: int) -> None:
 @njit(cache=True)
 def end(c: Flat, s: State, t: int, slot: int, time: int, chain_end: int) -> None:
     """An instruction's end is known: free what waits for it. Issuing more is the caller's, once this returns."""
-    s.f_end[t, slot] = time
-    s.f_chain_end[t, slot] = chain_end
+    s.flight[t, slot, F_END] = time
+    s.flight[t, slot, F_CHAIN_END] = chain_end
     s.scalar[CHAIN] = max(s.scalar[CHAIN], chain_end)
-    row = s.f_row[t, slot]
-    s.first[row] = min(s.first[row], s.f_start[t, slot])
-    s.last[row] = max(s.last[row], time)
+    row = s.flight[t, slot, F_ROW]
+    s.spent[row, FIRST] = min(s.spent[row, FIRST], s.flight[t, slot, F_START])
+    s.spent[row, FINAL] = max(s.spent[row, FINAL], time)
     s.scalar[LAST] = max(s.scalar[LAST], time)
     if s.trace.shape[0]:
         n = s.scalar[TRACED]
         s.scalar[TRACED] = n + 1
         s.trace[n, 0] = t
         s.trace[n, 1] = row
-        s.trace[n, 2] = s.f_start[t, slot]
+        s.trace[n, 2] = s.flight[t, slot, F_START]
         s.trace[n, 3] = time
     bit = np.uint64(1) << np.uint64(slot)
-    for j in range(max(s.head[t], s.tail[t] - W), s.tail[t]):
+    for j in range(max(s.tile[t, T_HEAD], s.tile[t, T_TAIL] - W), s.tile[t, T_TAIL]):
         other = j % W
-        if s.f_mask[t, other] & bit:
-            s.f_mask[t, other] &= ~bit
-            if s.f_hazard[t, other] & bit:
-                s.f_operands[t, other] = max(s.f_operands[t, other], time)
-            if s.f_same[t, other] & bit:
-                s.f_unit[t, other] = max(s.f_unit[t, other], time)
-            if s.f_raw[t, other] & bit:
-                s.f_chain[t, other] = max(s.f_chain[t, other], chain_end)
+        if s.mask[t, other, F_MASK] & bit:
+            s.mask[t, other, F_MASK] &= ~bit
+            if s.mask[t, other, F_HAZARD] & bit:
+                s.flight[t, other, F_OPERANDS] = max(s.flight[t, other, F_OPERANDS], time)
+            if s.mask[t, other, F_SAME] & bit:
+                s.flight[t, other, F_UNIT] = max(s.flight[t, other, F_UNIT], time)
+            if s.mask[t, other, F_RAW] & bit:
+                s.flight[t, other, F_CHAIN] = max(s.flight[t, other, F_CHAIN], chain_end)
             ready(s, t, other, j)
-    if s.barrier[t] == slot:
-        s.barrier[t] = -1
-        s.barrier_end[t] = max(s.barrier_end[t], time)
-        s.barrier_chain[t] = max(s.barrier_chain[t], chain_end)
-    head = s.head[t]
-    retired = s.f_retired[t, (head - 1) % W] if head > 0 else 0
-    while head < s.tail[t] and s.f_end[t, head % W] != UNKNOWN:
-        retired = max(retired, s.f_end[t, head % W])
-        s.f_retired[t, head % W] = retired
+    if s.tile[t, T_BARRIER] == slot:
+        s.tile[t, T_BARRIER] = -1
+        s.tile[t, T_BARRIER_END] = max(s.tile[t, T_BARRIER_END], time)
+        s.tile[t, T_BARRIER_CHAIN] = max(s.tile[t, T_BARRIER_CHAIN], chain_end)
+    head = s.tile[t, T_HEAD]
+    retired = s.flight[t, (head - 1) % W, F_RETIRED] if head > 0 else 0
+    while head < s.tile[t, T_TAIL] and s.flight[t, head % W, F_END] != UNKNOWN:
+        retired = max(retired, s.flight[t, head % W, F_END])
+        s.flight[t, head % W, F_RETIRED] = retired
         head += 1
-    s.head[t] = head
+    s.tile[t, T_HEAD] = head

@@ -21,98 +21,73 @@ STALLS = ("operand", "unit", "message", "channel", "memory")
 HEAP, MEMORY_FREE, HOST_FREE, LAST, ISSUED, TRACED, BAD_ROW, BAD_BYTES, MEMORY_BUSY, CHAIN = range(10)
 
 
-MASKS = ("f_mask", "f_hazard", "f_same", "f_raw")
+# columns of the tables
+T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_RETIRED, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN = range(8)
+F_ROW, F_VARIANT, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED, F_CHAIN, F_CHAIN_END = range(11)
+F_MASK, F_HAZARD, F_SAME, F_RAW = range(4)
+S_LOW, S_HIGH, S_FLAGS = range(3)
+C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_RECEIVER_TILE, C_SENDER, C_SENDER_TILE = range(8)
+M_BYTES, M_ARRIVAL, M_RELEASE, M_CHAIN = range(4)
+BUSY, FIRST, FINAL = range(3)
 
 
 class State(NamedTuple):
-    """Everything that changes. First axis: tile (t), row (r), variant (v), channel (c), link (l) or as said."""
+    """Everything that changes. The tables' columns are named above by the same letter."""
 
     scalar: Ints
-    row: Ints  # t: next row to issue
-    env: Ints  # t, slot
-    limit: Ints  # t, slot
-    head: Ints  # t: oldest instruction without a known end
-    tail: Ints  # t: instructions issued
-    next_issue: Ints  # t
-    retired: Ints  # t
-    barrier: Ints  # t: slot of a wait that issue waits for, or -1
-    barrier_end: Ints  # t
-    barrier_chain: Ints  # t
-    f_row: Ints  # t, W: the instruction in flight ...
-    f_variant: Ints
-    f_issue: Ints
-    f_start: Ints
-    f_end: Ints
-    f_operands: Ints  # when its operands are ready, as far as known
-    f_unit: Ints  # when its unit is free, as far as known
-    f_retired: Ints  # the tile's retired once it has ended
-    f_blocked: Ints  # when a send found no room
-    f_mask: NDArray[np.uint64]  # slots it waits for
-    f_hazard: NDArray[np.uint64]  # those of them with a hazard
-    f_same: NDArray[np.uint64]  # those of them on the same unit
-    f_raw: NDArray[np.uint64]  # those of them whose results it reads
-    f_chain: Ints  # longest chain of dependences up to its start
-    f_chain_end: Ints  # and to its end
-    f_low: Ints  # t, W, range
-    f_high: Ints
-    f_flags: Ints
-    last_on: Ints  # t, unit: order of the last instruction on it
-    heap_time: Ints
-    heap_key: Ints
-    link: Ints  # l: free from
-    c_head: Ints  # c: oldest message not released
-    c_taken: Ints  # oldest not taken
-    c_tail: Ints
-    c_bytes: Ints
-    c_receiver: Ints  # slot of the recv that waits, or -1
-    c_receiver_tile: Ints
-    c_sender: Ints  # slot of the send that waits
-    c_sender_tile: Ints
-    m_bytes: Ints  # message rings
-    m_arrival: Ints
-    m_release: Ints
-    m_chain: Ints  # longest chain up to the arrival
-    header: Ints  # links of the largest tree
-    hops: Ints
-    count: Ints  # v: executions
-    busy: Ints  # r: cycles
-    first: Ints  # r: earliest start
-    last: Ints  # r: latest end
-    stall: Ints  # cause
+    tile: Ints  # tile, T: next row to issue, oldest order without a known end, instructions issued ...
+    env: Ints  # tile, slot: values of the repeat variables
+    limit: Ints  # tile, slot: where they end
+    last_on: Ints  # tile, unit: order of the last instruction on it
+    flight: Ints  # tile, W, F: the instructions in flight; OPERANDS and UNIT: ready and free, as far as known
+    mask: NDArray[
+        np.uint64
+    ]  # tile, W, F_MASK ...: slots it waits for, by hazard, by unit; those whose results it reads
+    span: Ints  # tile, W, range, S: bytes it touches
+    heap: Ints  # event, (time, key)
+    link: Ints  # link: free from
+    channel: (
+        Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; who waits (a slot or -1)
+    )
+    message: Ints  # message, M: CHAIN is the longest chain up to its arrival
+    way: Ints  # link of a tree, (header, hops)
+    count: Ints  # variant: executions
+    spent: Ints  # row, (busy cycles, earliest start, latest end)
+    stall: Ints  # cause: cycles
     trace: Ints  # n, (tile, row, start, end)
 
 
 def fresh(layout: Layout, trace: int) -> State:
     """The state before the first cycle; ``trace`` is how many instructions the trace buffer holds."""
     c = layout.flat
-    tiles, rows = len(layout.tiles), len(c.op)
+    tiles, channels = len(layout.tiles), len(c.ring_ptr) - 1
     units = max((len(u) for u in layout.units), default=1)
-    slots = (tiles, W)
-    widest = int(np.diff(c.tree_ptr).max(initial=1))
-    sizes = {"f": slots, "c": (len(c.ring_ptr) - 1,), "m": (int(c.ring_ptr[-1]),)}  # by the first letter of a name
-    special: dict[str, tuple[int, ...]] = {
-        "scalar": (10,),
-        "env": (tiles, layout.depth),
-        "limit": (tiles, layout.depth),
-        "last_on": (tiles, units),
-        "heap_time": (tiles * W + 1,),
-        "heap_key": (tiles * W + 1,),
-        "link": (layout.links,),
-        "header": (widest,),
-        "hops": (widest,),
-        "count": (len(c.cycles),),
-        "busy": (rows,),
-        "first": (rows,),
-        "last": (rows,),
-        "stall": (len(STALLS),),
-        "trace": (trace, 4),
-        **dict.fromkeys(("f_low", "f_high", "f_flags"), (*slots, layout.ranges)),
-    }
-    start = {"barrier": -1, "last_on": -1, "c_receiver": -1, "c_sender": -1, "first": 1 << 62}
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for name in State._fields:
-        shape = special.get(name) or sizes.get(name.split("_")[0], (tiles,))
-        dtype = np.uint64 if name in MASKS else np.int64
-        arrays[name] = np.full(shape, start.get(name, 0), dtype)
-    arrays["row"][:] = c.tile_start
-    return State(**arrays)  # pyright: ignore[reportArgumentType]  # built by the names of its own fields
+
+    def zeros(*shape: int) -> Ints:
+        return np.zeros(shape, np.int64)
+
+    state = State(
+        scalar=zeros(10),
+        tile=zeros(tiles, 8),
+        env=zeros(tiles, layout.depth),
+        limit=zeros(tiles, layout.depth),
+        last_on=np.full((tiles, units), -1, np.int64),
+        flight=zeros(tiles, W, 11),
+        mask=np.zeros((tiles, W, 4), np.uint64),
+        span=zeros(tiles, W, layout.ranges, 3),
+        heap=zeros(tiles * W + 1, 2),
+        link=zeros(layout.links),
+        channel=zeros(channels, 8),
+        message=zeros(int(c.ring_ptr[-1]), 4),
+        way=zeros(layout.widest, 2),
+        count=zeros(len(layout.jobs)),
+        spent=zeros(len(c.rows), 3),
+        stall=zeros(len(STALLS)),
+        trace=zeros(trace, 4),
+    )
+    state.tile[:, T_ROW] = c.tile_start
+    state.tile[:, T_BARRIER] = -1
+    state.channel[:, C_RECEIVER] = -1
+    state.channel[:, C_SENDER] = -1
+    state.spent[:, FIRST] = 1 << 62
+    return state

@@ -11,10 +11,10 @@ import numpy as np
 from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program
 from cimc.sim import account, bound, machine, params, place
-from cimc.sim.flat import Layout, flatten
+from cimc.sim.flat import R_VARIANT, Layout, flatten
 from cimc.sim.job import number
 from cimc.sim.result import Event, Timing
-from cimc.sim.state import BAD_BYTES, BAD_ROW, ISSUED, TRACED, State, W, fresh
+from cimc.sim.state import BAD_BYTES, BAD_ROW, F_ROW, ISSUED, T_HEAD, T_TAIL, TRACED, State, W, fresh
 
 Progress = Callable[[str, int, int], None]
 SLICE = 1 << 19  # events between two looks at the clock, the keyboard and the trace buffer
@@ -72,7 +72,7 @@ def _drain(layout: Layout, state: State, sink: Sink) -> None:
     for tile, row, start, end in state.trace[: state.scalar[TRACED]].tolist():
         instruction = layout.instructions[row]
         if instruction is not None:
-            name = layout.units[tile][int(layout.flat.unit[row])]
+            name = layout.unit_name(row)
             found.append(
                 Event(layout.tiles[tile], name, start, end, instruction.mnemonic, instruction.origin, instruction.line)
             )
@@ -85,7 +85,7 @@ def _mismatch(layout: Layout, state: State) -> Exception:
     instruction = layout.instructions[row]
     assert instruction is not None
     tile = layout.row_tile[row]
-    want = layout.jobs[int(layout.flat.variant[row])].bytes
+    want = layout.jobs[int(layout.flat.rows[row, R_VARIANT])].bytes
     got, source = int(state.scalar[BAD_BYTES]), number(instruction, "source")
     why = f"the message from tile {source} has {got} bytes, the view {want}"
     return place.failed(layout.tiles[tile], step_number(layout, row), instruction, why)
@@ -101,9 +101,10 @@ def _check_ended(layout: Layout, state: State) -> None:
     """Raises DEADLOCK, with the oldest instruction of every tile that has not ended."""
     stuck: list[place.Stuck] = []
     for t, tile in enumerate(layout.tiles):
-        if state.head[t] == state.tail[t]:
+        head = int(state.tile[t, T_HEAD])
+        if head == state.tile[t, T_TAIL]:
             continue
-        row = int(state.f_row[t, state.head[t] % W])
+        row = int(state.flight[t, head % W, F_ROW])
         instruction = layout.instructions[row]
         assert instruction is not None
         stuck.append(place.Stuck(tile, step_number(layout, row), instruction, place.waits(instruction)))
