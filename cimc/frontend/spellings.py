@@ -4,6 +4,7 @@ from cimc.frontend import (
     attention,
     contrib,
     contrib_attention,
+    contrib_blocks,
     control,
     elementwise,
     index,
@@ -20,7 +21,7 @@ from cimc.frontend.call import SPELLINGS
 
 FILES = (
     *(attention, contrib, contrib_attention, control, elementwise, index, layout, matmul, norm, reduce),
-    *(quant, quant_conv, quant_elementwise, quant_matmul),
+    *(contrib_blocks, quant, quant_conv, quant_elementwise, quant_matmul),
 )
 
 __all__ = ["FILES", "SPELLINGS"]
