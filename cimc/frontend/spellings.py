@@ -5,6 +5,7 @@ from cimc.frontend import (
     contrib,
     contrib_attention,
     contrib_blocks,
+    contrib_groups,
     control,
     elementwise,
     index,
@@ -21,7 +22,7 @@ from cimc.frontend.call import SPELLINGS
 
 FILES = (
     *(attention, contrib, contrib_attention, control, elementwise, index, layout, matmul, norm, reduce),
-    *(contrib_blocks, quant, quant_conv, quant_elementwise, quant_matmul),
+    *(contrib_blocks, contrib_groups, quant, quant_conv, quant_elementwise, quant_matmul),
 )
 
 __all__ = ["FILES", "SPELLINGS"]
