@@ -138,6 +138,7 @@ class Collector:
         if self.found:
             raise CimcErrors(self.found)
 
+
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
@@ -195,9 +196,7 @@ HW_OVERRIDE = Diagnostic("hw-override", Exit.USAGE, "override '{key}': {why}", "
 
 # --- programs ----------------------------------------------------------------------------------
 PROGRAM_SYNTAX = Diagnostic("program-syntax", Exit.USAGE, "{what}", "{hint}")
-PROGRAM_LIMIT = Diagnostic(
-    "program-limit", Exit.USAGE, "{what}: {value} is beyond the limit of {limit}", "cut the program into smaller parts"
-)
+PROGRAM_LIMIT = Diagnostic("program-limit", Exit.USAGE, "{what}: {value}, and {limit} is the limit")
 PROGRAM_VERSION = Diagnostic(
     "program-version", Exit.USAGE, "{what}", "the first line of a program is '.cim 1', the version of its text"
 )
@@ -266,7 +265,10 @@ MODEL_OP = Diagnostic(
     "model-unsupported", Exit.USAGE, "node '{node}' ({op}) is not supported: {why}", "docs/ops.md lists what is"
 )
 MODEL_NODE = Diagnostic(
-    "model-node", Exit.USAGE, "node '{node}' ({op}) cannot be: {why}", "check the model and the bound dimensions: {dims}"
+    "model-node",
+    Exit.USAGE,
+    "node '{node}' ({op}) cannot be: {why}",
+    "check the model and the bound dimensions: {dims}",
 )
 MODEL_INPUT = Diagnostic("model-input", Exit.USAGE, "model {path}, input '{name}': {why}", "{fix}")
 MODEL_DIM_UNKNOWN = Diagnostic(
@@ -286,6 +288,18 @@ MODEL_DIM_CONFLICT = Diagnostic(
 )
 
 # --- mapping -----------------------------------------------------------------------------------
+NO_CORES = Diagnostic(
+    "no-cores",
+    Exit.DOES_NOT_FIT,
+    "no tile kind of {chip} has cores, so nothing can hold weights",
+    "give a tile kind `cores` and a `core`; see docs/hardware.md",
+)
+PIPELINE_SHORT = Diagnostic(
+    "pipeline-short",
+    Exit.USAGE,
+    "the pipeline ends at level {level}; a program is made from level partitioned",
+    "end the pipeline with quantize,partition, or use --stop-after to look at the graph",
+)
 DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
@@ -306,6 +320,9 @@ UNIT_MISSING = Diagnostic(
 )
 
 # --- running -----------------------------------------------------------------------------------
+OUTPUT_UNKNOWN = Diagnostic(
+    "output-unknown", Exit.USAGE, "the program has no output '{name}'", "{near}its outputs: {known}"
+)
 REFERENCE = Diagnostic(
     "reference",
     Exit.USAGE,
@@ -392,4 +409,23 @@ CALIBRATION = Diagnostic(
     Exit.USAGE,
     "static activation scales cannot be measured: {why}",
     "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
+)
+IR_SYNTAX = Diagnostic(
+    "ir-syntax", Exit.USAGE, "expected {expected}", "the head of cimc/ir/text.py shows how graphs are written"
+)
+IR_LAW = Diagnostic(
+    "ir-law", Exit.USAGE, "{path}: this graph cannot be: {why}", "cimc.ir.levels says what holds at each level"
+)
+PASS_UNKNOWN = Diagnostic("pass-unknown", Exit.USAGE, "{where}: there is no pass '{name}'", "{meant}there are {known}")
+PIPELINE_SYNTAX = Diagnostic(
+    "pipeline-syntax",
+    Exit.USAGE,
+    "expected {expected}",
+    "a pipeline reads like fold,fuse,partition{{rows=128, cols=128}}",
+)
+PASS_LEVEL = Diagnostic(
+    "pass-level",
+    Exit.USAGE,
+    "pass {name} takes a graph at level {takes}, but this one is {level}",
+    "put the passes in another order; --print-pipeline prints the usual one",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.analog.rng import Streams
 from cimc.errors import did_you_mean
-from cimc.ir.graph import Graph, Node, Type
-from cimc.isa.operands import Element
+from cimc.ir.graph import Type
+from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.operands import Element, View
+from cimc.isa.program import Program
 
 Array = NDArray[np.generic]
 
 MAX_NPZ_BYTES = 8 * 2**30
-_INTEGERS = (Element.I64, Element.I32, Element.I16, Element.I8, Element.U8, Element.U16, Element.U32, Element.U64)
 _FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
 
 
@@ -37,16 +38,16 @@ def read(path: Path) -> dict[str, Array]:
         raise errors.FILE_UNREADABLE(what="inputs file", path=path, why=str(e)) from None
 
 
-def check(types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[str, Array]:
+def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[str, Array]:
     """The given inputs, checked against the model's: all there, none unknown, element type and shape right."""
     collector = errors.Collector()
     for name in given:
-        if name not in types:
-            known = ", ".join(types)
-            collector.add(errors.INPUT_UNKNOWN(name=name, near=did_you_mean(name, types), known=known))
-    for name, wanted in types.items():
+        if name not in wanted_types:
+            known = ", ".join(wanted_types)
+            collector.add(errors.INPUT_UNKNOWN(name=name, near=did_you_mean(name, wanted_types), known=known))
+    for name, wanted in wanted_types.items():
         if name not in given:
-            collector.add(errors.INPUT_MISSING(name=name, known=", ".join(types)))
+            collector.add(errors.INPUT_MISSING(name=name, known=", ".join(wanted_types)))
             continue
         array = given[name]
         dtype = wanted.element.dtype(exact=False)
@@ -57,14 +58,20 @@ def check(types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[str, Ar
     return dict(given)
 
 
-def draw(graph: Graph, seed: int) -> dict[str, Array]:
+def types(program: Program) -> dict[str, Type]:
+    """Types of a program's inputs by name."""
+    buffers = {b.name: b for b in program.globals}
+    return {p.name: Type(buffers[p.buffer].element, buffers[p.buffer].shape) for p in program.inputs}
+
+
+def draw(program: Program, seed: int) -> dict[str, Array]:
     """Inputs drawn from a seed: token ids below the size of the table they index, masks of ones, position ids in order,
-    lengths that fill the sequence, everything else standard normal. Same graph and seed, same inputs."""
-    uses = graph.uses()
+    everything else standard normal. Same program and seed, same inputs."""
+    rows = _table_rows(program)
     found: dict[str, Array] = {}
-    for number, name in enumerate(graph.inputs):
+    for number, (port, wanted) in enumerate(zip(program.inputs, types(program).values(), strict=True)):
         rng = Streams(seed).generator("inputs", number)
-        found[name] = _draw(name, graph.type(name), _table_rows(graph, uses, name), rng)
+        found[port.name] = _draw(port.name, wanted, rows.get(port.buffer), rng)
     return found
 
 
@@ -85,17 +92,28 @@ def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator) -
     return rng.integers(0, max(1, top), wanted.shape).astype(dtype)
 
 
-def _table_rows(graph: Graph, uses: Mapping[str, list[Node]], name: str) -> int | None:
-    """Rows of the smallest table an input indexes, followed through casts and changes of shape."""
-    smallest: int | None = None
-    work, seen = [name], {name}
-    while work:
-        value = work.pop()
-        for node in uses.get(value, []):
-            if node.op == "gather" and node.inputs[1] == value:
-                rows = graph.type(node.inputs[0]).shape[0]
-                smallest = rows if smallest is None else min(smallest, rows)
-            elif node.op in ("cast", "reshape", "transpose", "slice", "expand", "copy") and node.outputs[0] not in seen:
-                seen.add(node.outputs[0])
-                work.append(node.outputs[0])
+def _table_rows(program: Program) -> dict[str, int]:
+    """Input buffer → rows of the smallest table it indexes, followed through loads, casts and copies on a tile."""
+    shapes = {b.name: b.shape for b in program.globals}
+    ports = {p.buffer for p in program.inputs}
+    smallest: dict[str, int] = {}
+    for tile in program.tiles:
+        holds: dict[str, str] = {}
+        for step in _instructions(tile.steps):
+            names = [o.buffer if isinstance(o, View) else o for o in step.operands]
+            if step.mnemonic == "load" and names[1] in ports:
+                holds[names[0]] = names[1]
+            elif step.mnemonic in ("cast", "copy") and names[1] in holds:
+                holds[names[0]] = holds[names[1]]
+            elif step.mnemonic == "gather" and names[2] in holds:
+                source, rows = holds[names[2]], shapes[names[1]][0]
+                smallest[source] = min(rows, smallest.get(source, rows))
     return smallest
+
+
+def _instructions(steps: Sequence[Step]) -> Iterator[Instruction]:
+    for step in steps:
+        if isinstance(step, Repeat):
+            yield from _instructions(step.body)
+        else:
+            yield step

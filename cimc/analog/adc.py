@@ -86,6 +86,14 @@ def transfers(config: AnalogConfig, inputs: int) -> tuple[tuple[Transfer, ...], 
     )
 
 
+def common_step(table: tuple[tuple[Transfer, ...], ...] | None) -> float | None:
+    """The step of all converters if they share one: codes are then added first and multiplied once. None otherwise."""
+    if table is None:
+        return 1.0
+    steps = {transfer.step for row in table for transfer in row}
+    return steps.pop() if len(steps) == 1 else None
+
+
 def _transfer(config: AnalogConfig, adc: AdcConfig, rows: int, s: int) -> Transfer:
     if adc.rule == "LSB":
         low, step, top = float(adc.code_min), adc.lsb_units, adc.code_max - adc.code_min

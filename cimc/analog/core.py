@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.adc import transfers
+from cimc.analog.adc import common_step, transfers
 from cimc.analog.config import AnalogConfig, refuse
 from cimc.analog.crossbar import program, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
@@ -20,7 +20,6 @@ from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, mer
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.decode import DecodeCore, serves
 from cimc.analog.kernels.lut import LutCore, lut_spec
-from cimc.analog.kernels.lut_ir import LutSpec
 from cimc.analog.network import is_network, network_mvm
 from cimc.analog.planewise import PlaneCore
 from cimc.analog.rng import Streams
@@ -84,14 +83,31 @@ class AnalogMatrix:
         self._count(len(x))
         if self._product is not None and self._tables is None:
             return self._product(x)
-        if self._tables is not None:
-            return self._finish_whole(x)
+        total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
+        return self._finish(total, x)
+
+    def _by_planes(self, x: NDArray[np.integer], first: int) -> NDArray[np.float64]:
+        """The general path over all row blocks."""
         total = np.zeros((len(x), self.cells.plus.shape[2]))
+        wide = x.astype(np.int64)
         for b, bounds in enumerate(self.blocks):
-            part, clipped = self._general.block(x.astype(np.int64), b, bounds, first)
+            part, clipped = self._general.block(wide, b, bounds, first)
             total += part
             self.counts.saturated += clipped
-        return self._finish(total, x)
+        step = common_step(self.table)
+        return total if step is None else total * step
+
+    def _by_tables(self, x: NDArray[np.integer], first: int, tables: LutCore) -> NDArray[np.number]:
+        """Tables for the lossy columns, the product for the others."""
+        if len(x) <= FEW_VECTORS and serves(tables.spec):
+            if self._decode is None:
+                self._decode = DecodeCore(self.cells.plus, self.cells.minus, self.config, tables.spec)
+            results, clipped = self._decode(x)
+            self.counts.saturated += clipped
+            return results
+        results, clipped = tables(x, first)
+        self.counts.saturated += clipped
+        return results if self._product is None else results + self._product(x).astype(np.int64)
 
     @property
     def exact(self) -> bool:
@@ -110,41 +126,36 @@ class AnalogMatrix:
         return held + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
-        """Exact products where nothing is lost, tables for the other whole levels, the general path for the rest."""
+        """Exact products where nothing is lost, tables for what they can serve, the general path for the rest."""
         config, cells = self.config, self.cells
         self._product: ExactProduct | None = None
         self._tables: LutCore | None = None
         self._decode: DecodeCore | None = None
         self._general = PlaneCore(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
-        if not cells.whole or (config.adc is not None and not config.adc.ideal):
-            return
-        net = cells.net
-        lossless = lossless_columns(net, self.table, config)
+        lossless = np.zeros((len(self.blocks), cells.plus.shape[2]), dtype=bool)
+        if cells.whole and (config.adc is None or config.adc.ideal):
+            lossless = lossless_columns(cells.net, self.table, config)
         if lossless.all():
-            merged = merged_weights(net, config)
+            merged = merged_weights(cells.net, config)
             if config.weights.unit_column:
                 merged = merged[:, :-1] - merged[:, -1:]
             offset = 0 if config.weights.unit_column else config.weights.offset
             self._product = exact_product(merged - offset, self._reach)
             return
-        spec = self._table_kernel()
+        step = common_step(self.table)
+        if self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
+            return
+        spec = lut_spec(config, self.table[0][0], cells)
         if spec is None:
             return
         if lossless.mean() < WORTH_A_PRODUCT:
             lossless[:] = False
         else:
-            merged = merged_weights(net, config)
+            merged = merged_weights(cells.net, config)
             for (a, b), row in zip(self.blocks, lossless, strict=True):
                 merged[a:b] *= row
             self._product = exact_product(merged, self._reach)
-        self._tables = LutCore(net, config, spec, ~lossless)
-
-    def _table_kernel(self) -> LutSpec | None:
-        """The table kernel that serves every row block and slice, if one does."""
-        if self.table is None or len({transfer for row in self.table for transfer in row}) > 1:
-            return None
-        longest = max(b - a for a, b in self.blocks)
-        return lut_spec(self.config, self.table[0][0], longest, self.cells.minus is not None)
+        self._tables = LutCore(cells, config, spec, ~lossless, step, self.streams)
 
     @property
     def _reach(self) -> int:
@@ -160,34 +171,21 @@ class AnalogMatrix:
         if self.config.adc is not None:
             counts.conversions += vectors * per_block * len(self.blocks) * columns
 
-    def _finish_whole(self, x: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Tables for the lossy columns, the product for the others; all in integers."""
-        assert self._tables is not None
-        encoding = self.config.weights
-        few = len(x) <= FEW_VECTORS and serves(self._tables.spec)
-        if few and self._decode is None:
-            self._decode = DecodeCore(self.cells.plus, self.cells.minus, self.config, self._tables.spec)
-        results, clipped = self._decode(x) if few and self._decode is not None else self._tables(x)
-        self.counts.saturated += clipped
-        if self._product is not None and not few:
-            results = results + self._product(x).astype(np.int64)
-        if encoding.unit_column:
-            return results[:, :-1] - results[:, -1:]
-        return results - encoding.offset * x.sum(axis=1, dtype=np.int64)[:, None] if encoding.offset else results
-
-    def _finish(self, results: NDArray[np.float64], x: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _finish(self, results: NDArray[np.number], x: NDArray[np.integer]) -> NDArray[np.number]:
+        """Unit column, leak and offset taken off; integers stay integers."""
         encoding, leak = self.config.weights, self.config.device.gmin_norm
-        sums = x.sum(axis=1, dtype=np.float64)[:, None]
         if encoding.unit_column:
-            return (results[:, :-1] - results[:, -1:]) / (1.0 - leak)
+            results = results[:, :-1] - results[:, -1:]
+            return results / (1.0 - leak) if leak else results
         if encoding.kind == "differential":
             return results / (1.0 - leak) if leak else results
+        sums = x.sum(axis=1, dtype=np.int64)[:, None]
         if leak:
             weight = sum(
                 leak * top * 2.0**shift for top, shift in zip(encoding.max_levels, encoding.shifts, strict=True)
             )
             results = (results - weight * sums) / (1.0 - leak)
-        return results - encoding.offset * sums
+        return results - encoding.offset * sums if encoding.offset else results
 
 
 def _inputs(values: NDArray[np.integer], rows: int) -> NDArray[np.integer]:

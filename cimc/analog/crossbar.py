@@ -32,7 +32,8 @@ class Cells:
     ``plus`` and ``minus`` are the two sides of a differential pair (``minus`` is None for an offset column); ``net`` is
     what a column sums, ``plus - minus``. ``whole`` says that all are whole levels. ``grid_bits`` are the bits after the
     point, ``read_sigma`` the standard deviation of one read of each cell when noise is drawn per conversion, averaged
-    over the rows of each block: (blocks, slices, columns).
+    over the rows of each block: (blocks, slices, columns). ``fixed``: the grid is coarse enough that every column sum is
+    a 16-bit number of grid steps.
     """
 
     plus: NDArray[np.number]
@@ -40,6 +41,7 @@ class Cells:
     whole: bool
     grid_bits: int
     read_sigma: NDArray[np.float32] | None = None
+    fixed: bool = False
 
     @property
     def net(self) -> NDArray[np.number]:
@@ -140,8 +142,39 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
             pairs = [_read_moments(side, model, config, config.device.read) for side in done]
             done = [mean for mean, _ in pairs]
             sigma = _column_sigma([var for _, var in pairs], config)
-    on_grid = [to_grid(side, bits, config.weights.max_levels) for side in done]
-    return Cells(on_grid[0], on_grid[1] if len(on_grid) > 1 else None, False, bits, sigma)
+    few = None if per_cell_reads(config) else fixed_bits(done, config)
+    bits = bits if few is None else few
+    kind = np.float32 if bits <= 24 else np.float64
+    on_grid = [to_grid(side, bits, config.weights.max_levels).astype(kind) for side in done]
+    return Cells(on_grid[0], on_grid[1] if len(on_grid) > 1 else None, False, bits, sigma, few is not None)
+
+
+def per_cell_reads(config: AnalogConfig) -> bool:
+    """Whether every read draws noise for every cell."""
+    read = config.device.read
+    if read is None or config.device.read_mode != "cell":
+        return False
+    return find_model("read_noise", read.name).read_per_cycle
+
+
+def fixed_bits(sides: list[NDArray[np.float64]], config: AnalogConfig) -> int | None:
+    """Bits after the point with which every column sum fits 16 bits, for the kernels; None if fewer than 5 would be left,
+    or the configuration asks for a finer grid."""
+    if config.grid != "fast" or config.inputs.dac_bits != 1:
+        return None
+    signed = len(sides) == 2 or config.inputs.kind == "sign_magnitude"
+    net = np.minimum(sides[0], HEADROOM * max(config.weights.max_levels)) if len(sides) == 1 else sides[0] - sides[1]
+    largest, longest = 0.0, 1
+    for a, b in config.blocks(net.shape[1]):
+        largest = max(largest, float(np.abs(net[:, a:b]).sum(axis=1).max(initial=0.0)))
+        longest = max(longest, b - a)
+    limit = (32767 if signed else 65535) - 2 * longest
+    if largest <= 0:
+        return None
+    bits = min(math.floor(math.log2(limit / largest)), 12) if limit > 0 else 0
+    return bits if bits >= 5 else None
+
+
 
 
 def _compact(levels: NDArray[np.int32]) -> NDArray[np.integer]:

@@ -7,6 +7,7 @@ Notation of docs/analog.md: weights ``W`` are (out, in), inputs ``X`` are (in, b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class Plane:
     sign: str
 
 
+@cache
 def planes(encoding: InputEncoding) -> tuple[Plane, ...]:
     """The input cycles in the order they are driven, least significant first; the sign plane last."""
     magnitude = encoding.bits if encoding.kind == "unsigned" else encoding.bits - 1

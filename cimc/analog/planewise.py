@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.adc import Transfer, codes_of, index_of, saturated
+from cimc.analog.adc import Transfer, codes_of, common_step, index_of, saturated
 from cimc.analog.config import AnalogConfig
 from cimc.analog.crossbar import Cells, read_cells
 from cimc.analog.encoding import drive, planes
@@ -34,13 +34,15 @@ class PlaneCore:
         self.dtype = dtype
         self.columns = cells.plus.shape[2]
         self._planes = planes(config.inputs)
+        self._common = common_step(table) is not None
         self._per_cell = config.device.read is not None and config.device.read_mode == "cell"
         self._net = None if self._per_cell else np.ascontiguousarray(cells.net, dtype=dtype)
 
     def block(
         self, inputs: NDArray[np.int64], b: int, bounds: tuple[int, int], first_read: int
     ) -> tuple[NDArray[np.float64], int]:
-        """One row block: contribution (vectors, columns) in weight units, and the clipped conversions."""
+        """One row block: contribution (vectors, columns) in weight units (over the common step, if there is one),
+        and the clipped conversions."""
         first, past = bounds
         driven = np.stack([drive(inputs[:, first:past], plane) for plane in self._planes])
         total = np.zeros((len(inputs), self.columns))
@@ -58,7 +60,7 @@ class PlaneCore:
             added = np.zeros_like(total)
             for plane, code in zip(self._planes, codes, strict=True):
                 added += plane.weight * code.astype(np.float64)
-            total += (1.0 if transfer is None else transfer.step) * 2.0**shift * added
+            total += (1.0 if transfer is None or self._common else transfer.step) * 2.0**shift * added
         return total, clipped
 
     def _sums(
@@ -101,9 +103,10 @@ class PlaneCore:
             return None
         count, vectors, _ = driven.shape
         step = np.float32(1.0 if transfer is None else transfer.step)
-        energy = np.sum(driven.astype(np.float64) ** 2, axis=2).astype(np.float32)[:, :, None]
-        per_step = np.zeros(self.columns, dtype=np.float32) if sigma is None else sigma[b, s] / step
-        spread = np.sqrt(energy * (per_step * per_step) + np.float32(own * own))
+        root = np.sqrt(np.sum(driven.astype(np.float64) ** 2, axis=2)).astype(np.float32)[:, :, None]
+        spread = root * (np.zeros(self.columns, dtype=np.float32) if sigma is None else sigma[b, s] / step)
+        if own:
+            spread = np.sqrt(spread * spread + np.float32(own) * np.float32(own))
         key = self.streams.key("conversion", b * len(self.config.weights.slice_bits) + s)
         number = first_read * count * self.columns
         draw = conversion_noise(key, number, vectors * count * self.columns)

@@ -4,7 +4,7 @@ For every input vector, row block, slice and input plane, a column sums ``drive 
 converts the sum, and codes are shifted and added:
 
     A[b, s] = sum over planes k of  weight[k] * code[b, s, k]
-    Y       = sum over b, s of      step[b, s] * 2**shift[s] * A[b, s]
+    Y       = sum over b, s of      step[b, s] * 2**shift[s] * A[b, s]       (multiplied last where all steps are equal)
 
 then the unit column, the leak of a finite on/off ratio and the digital offset are taken off.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.adc import Transfer, codes_of, index_of, saturated, transfers
+from cimc.analog.adc import Transfer, codes_of, common_step, index_of, saturated, transfers
 from cimc.analog.config import AnalogConfig
 from cimc.analog.crossbar import Cells, read_cells, sum_dtype
 from cimc.analog.encoding import drive, planes
@@ -35,7 +35,8 @@ def reference_mvm(
         for column in range(columns):
             results[v, column], more = _column(vector, column, v + first_read, cells, config, streams)
             clipped += more
-    return _finish(results, inputs, config), clipped
+    step = common_step(transfers(config, inputs.shape[1]))
+    return _finish(results * (1.0 if step is None else step), inputs, config), clipped
 
 
 def _column(
@@ -43,6 +44,7 @@ def _column(
 ) -> tuple[float, int]:
     total, clipped = 0.0, 0
     table = transfers(config, len(vector))
+    common = common_step(table)
     for b, (first, past) in enumerate(config.blocks(len(vector))):
         in_block = 0.0
         for s, shift in enumerate(config.weights.shifts):
@@ -64,7 +66,7 @@ def _column(
                 code, over = _convert(summed, noise, transfer, config, len(vector))
                 added += plane.weight * code
                 clipped += over
-            in_block += (1.0 if transfer is None else transfer.step) * 2.0**shift * added
+            in_block += (1.0 if transfer is None or common is not None else transfer.step) * 2.0**shift * added
         total += in_block
     return total, clipped
 
@@ -111,9 +113,10 @@ def _noise(
         return None
     read, k, count = position
     step = np.float32(1.0 if transfer is None else transfer.step)
-    energy = np.float32(np.sum(driven.astype(np.float64) ** 2))
-    per_step = np.float32(0.0) if sigma is None else sigma / step
-    spread = np.sqrt(energy * (per_step * per_step) + np.float32(own * own))
+    drive_root = np.float32(np.sqrt(np.sum(driven.astype(np.float64) ** 2)))
+    spread = drive_root * (np.float32(0.0) if sigma is None else sigma / step)
+    if own:
+        spread = np.sqrt(spread * spread + np.float32(own) * np.float32(own))
     number = (read * count + k) * cells.plus.shape[2] + column
     return spread * conversion_noise(streams.key("conversion", crossbar), number, 1)
 

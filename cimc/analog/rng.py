@@ -19,8 +19,8 @@ PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration"
 # Sum of eight uniform bytes: mean 8 * 255 / 2, variance 8 * (256**2 - 1) / 12.
 BYTES_MEAN = 1020.0
 BYTES_STD = 209.0239221
-_MIX = (0x21F0AAAD, 0x735A2D97)
-_STEP = 0x9E3779B9
+MIX = (0x21F0AAAD, 0x735A2D97)
+STEP = 0x9E3779B9
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def conversion_noise(key: tuple[int, int], first: int, count: int) -> NDArray[np
     4.9 standard deviations). The kernels compute the same words; the product is rounded once, so they agree bit for bit.
     """
     counter = np.arange(first, first + count, dtype=np.uint64).astype(np.uint32)
-    one = mix(counter * np.uint32(_STEP) + np.uint32(key[0]))
+    one = mix(counter * np.uint32(STEP) + np.uint32(key[0]))
     two = mix(one + np.uint32(key[1]))
     total = _bytes(one) + _bytes(two)
     return (total.astype(np.float32) - np.float32(BYTES_MEAN)) * np.float32(1.0 / BYTES_STD)
@@ -64,9 +64,9 @@ def conversion_noise(key: tuple[int, int], first: int, count: int) -> NDArray[np
 def mix(word: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """A full avalanche of 32 bits: two multiplications and three shifts (C. Wellons, "Hash Function Prospector")."""
     word = word ^ (word >> np.uint32(16))
-    word = word * np.uint32(_MIX[0])
+    word = word * np.uint32(MIX[0])
     word = word ^ (word >> np.uint32(15))
-    word = word * np.uint32(_MIX[1])
+    word = word * np.uint32(MIX[1])
     return word ^ (word >> np.uint32(15))
 
 

@@ -100,7 +100,11 @@ class Space:
         if not layout.shape:
             layout = Layout(layout.offset, (1,), (0,))
         inner = 2 if access is Access.WHOLE else 1
-        rank, axes, extents = len(raw_domain(self.graph, node)), domain_axes(self.graph, node), domain_of(self.graph, node)
+        rank, axes, extents = (
+            len(raw_domain(self.graph, node)),
+            domain_axes(self.graph, node),
+            domain_of(self.graph, node),
+        )
         shape, strides = layout.shape[:-inner], layout.strides[:-inner]
         if access is Access.WHOLE:
             # The last axis of the domain runs over the rows that share the operand.

@@ -55,7 +55,12 @@ class Spread:
         return dict.fromkeys(self.shares, self.stored)
 
     def _loops(
-        self, code: TileCode, share: tuple[Range, ...], axis: int, at: tuple[Affine, ...], whole: dict[tuple[str, str], View]
+        self,
+        code: TileCode,
+        share: tuple[Range, ...],
+        axis: int,
+        at: tuple[Affine, ...],
+        whole: dict[tuple[str, str], View],
     ) -> None:
         """Nested loops over the axes; whole operands are loaded as soon as the axes they depend on are fixed."""
         found = {**whole, **self._load_whole(code, axis, at)}

@@ -149,7 +149,7 @@ class Stream:
                 tail = self.tails[value]
                 if tail.root in self.placement.shards:
                     return state.shards[tail.root][k].view
-                return state.full[(piece.tile, tail.root)]
+                return columns(state.full[(piece.tile, tail.root)], tail.start, tail.step, tail.width)
 
             span = piece.last - piece.first
             block = BlockEmit(self.graph, code, state.index.rows, operand, node, width=span)
@@ -170,9 +170,7 @@ class Stream:
             def operand(n: Node, i: int, x: View = x) -> View:
                 return x
 
-            block = BlockEmit(
-                self.graph, code, state.index.rows, operand, node, matrix_name=name, width=span
-            )
+            block = BlockEmit(self.graph, code, state.index.rows, operand, node, matrix_name=name, width=span)
             block.lower()
             view = block.outputs[node.outputs[0]]
             groups.setdefault(part.cols, []).append(Shard(part.tile, *part.cols, view))

@@ -140,7 +140,7 @@ def _types(graph: Graph, node: Node) -> str:
         return ""  # told once, as a value without type
     try:
         inferred = op.infer(node, operands)
-    except ValueError as fault:
+    except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as fault:
         return f"does not fit its operands: {fault}"
     if len(inferred) != len(node.outputs):
         return f"has {len(node.outputs)} outputs, not {len(inferred)}"

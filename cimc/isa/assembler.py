@@ -376,8 +376,9 @@ class Assembler:
 
     def _keyword_fault(self, statement: InstructionLine, spec: Spec, reason: str) -> errors.CimcError:
         known = [k.name for k in spec.keywords]
-        word = next((n for n, _ in statement.keywords if n not in known), "")
-        hint = errors.did_you_mean(word, known) if word else ""
+        quoted = re.search(r"'(\w+)'", reason)
+        word = quoted[1] if quoted else ""
+        hint = errors.did_you_mean(word, known) if word and word not in known else ""
         return errors.WRONG_OPERANDS(where="", what=reason, usage=hint + usage(spec), source=self._source(word))
 
     def _duplicate(self, kind: str, name: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Control instructions: tokens between tiles, host calls, recalibration, the end of a stream."""
+"""Control instructions: tokens between tiles, host calls, the end of a stream."""
 
 from __future__ import annotations
 

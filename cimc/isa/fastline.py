@@ -45,7 +45,7 @@ _FLOAT = re.compile(rf"-?(?:inf|nan|{_UINT}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
 _LIST = re.compile(rf"\[((?:-?{_UINT}(?:,-?{_UINT})*)?)\]")
 _QUOTED = re.compile(_STRING)
 
-_INSTRUCTION = re.compile(rf"({_NAME})(?: (.*?))?(?:  @({_UINT}))?")
+_INSTRUCTION = re.compile(rf"({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
 _REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT}) {{")
 _TILE = re.compile(rf"\.tile ({_UINT})")
 _ARRAY = re.compile(rf"\.(?:global|buffer) ({_NAME}) ({_NAME}) ({_SHAPE})(?: @({_UINT}))?(?: = ({_STRING}))?( state)?")

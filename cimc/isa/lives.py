@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -25,7 +26,9 @@ def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats,
     if not accesses:
         return None
     span = Span(accesses[0][0], accesses[-1][0])
-    fresh = accesses[0][1] is Kind.WRITE
+    first = accesses[0][0]
+    # An instruction that reads what it writes (add s, s, x) is no fresh start.
+    fresh = all(kind is Kind.WRITE for _, kind in takewhile(lambda a: a[0] == first, accesses))
     for _, body, _ in repeats:
         if body.meets(span) and not (body.holds(span) and fresh):
             span = body.join(span)

@@ -1,4 +1,4 @@
-"""Matrix instructions: MVM on cores, dynamic matmul, writing cells, recalibration."""
+"""Matrix instructions: MVM on cores, dynamic matmul, writing cells."""
 
 from __future__ import annotations
 
@@ -124,7 +124,8 @@ declare(
         _program,
         _program_bill,
         """Write the cells of a matrix from codes (inputs × outputs): row after row, the cores in parallel; each row
-        takes the cell's write time times its verify iterations. Cell writes are counted for endurance.""",
+        takes the cell's write time times its verify iterations. Cell writes are counted for endurance. codes are q8,
+        q16, i8 or i16.""",
         (),
         _program_cycles,
         rule=rules.program,

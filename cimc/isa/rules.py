@@ -47,7 +47,7 @@ def _broadcast(name: str, x: Shape, y: Shape) -> str:
 
 
 def _equal(name: str, x: Shape, extents: tuple[int, ...], of: str) -> str:
-    return "" if x.extents == extents else f"{name} is {_text(x.extents)}, and {_text(extents)} is due, after {of}"
+    return "" if x.extents == extents else f"{name} is {_text(x.extents)}; by {of} it is {_text(extents)}"
 
 
 def _same(name: str, a: Shape, b: Shape, of: str) -> str:
@@ -185,9 +185,7 @@ def mvm(acc: Shape, matrix: MatrixDecl, x: Shape, *, accumulate: int) -> str:
 
 def program(matrix: MatrixDecl, codes: Shape) -> str:
     """codes: one for each weight of the matrix."""
-    return _first(
-        _among("codes", codes, CODES), _equal("codes", codes, (matrix.rows, matrix.cols), f"the matrix {matrix.name}")
-    )
+    return _first(_among("codes", codes, CODES), _equal("codes", codes, (matrix.rows, matrix.cols), matrix.name))
 
 
 def matmul(y: Shape, a: Shape, b: Shape, *, scale: float) -> str:

@@ -189,6 +189,9 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     def scaled(self, name: str, factor: str | None) -> Affine:
         return Affine.of(0, {str(name): 1 if factor is None else int(factor)})
 
+    def times(self, factor: str, name: str) -> Affine:
+        return Affine.of(0, {str(name): int(factor)})
+
     def signed(self, minus: str | None, value: str) -> int:
         return -int(value) if minus else int(value)
 

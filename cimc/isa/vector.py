@@ -286,7 +286,8 @@ declare(
         _quantize,
         _quantize_bill,
         """Symmetric quantisation with one scale per row, found at run time: scale (rows × 1) = max|x| / (2^(bits-1) -
-        1), y = x / scale rounded to the nearest integer, ties to even. `float` numerics: y = x, scale = 1.""",
+        1), y = x / scale rounded to the nearest integer, ties to even. `float` numerics: y = x, scale = 1. y is q8 or
+        q16, scale f32, x floating-point.""",
         rule=rules.quantize,
     )
 )

@@ -47,21 +47,22 @@ def _collect(walks: Sequence[tuple[TileProgram, Walk]], faults: Faults) -> dict[
             if not isinstance(tag, int):
                 continue
             for other in to if isinstance(to, tuple) else ():
-                _partner(other, tile, visit, tiles, faults)
-                channels.setdefault((tile.tile, other, tag, token), _Ends()).sent.append((tile, visit))
-            if isinstance(source, int):
-                _partner(source, tile, visit, tiles, faults)
+                if _partner(other, tile, visit, tiles, faults):
+                    channels.setdefault((tile.tile, other, tag, token), _Ends()).sent.append((tile, visit))
+            if isinstance(source, int) and _partner(source, tile, visit, tiles, faults):
                 channels.setdefault((source, tile.tile, tag, token), _Ends()).received.append((tile, visit))
     return channels
 
 
-def _partner(other: int, tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults) -> None:
+def _partner(other: int, tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults) -> bool:
+    """Whether the other end can be there; reports it if not."""
     if other == tile.tile:
         what, hint = f"tile {other} names itself", "within a tile, 'copy' moves data and order is kept"
         faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
     elif other not in tiles:
         what, hint = f"tile {other} has no program", f"tiles of this program: {_some(tiles)}"
         faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
+    return other != tile.tile and other in tiles
 
 
 def _some(tiles: set[int]) -> str:

@@ -83,11 +83,9 @@ class Faults:
 
     def report(self, diagnostic: errors.Diagnostic, line: int, place: str, word: str = "", **fields: object) -> None:
         """Add a fault at a line of the text, or at a place told in words if there is no text."""
-        if len(self._collector.found) >= MAX_FAULTS:
-            return
         source = self._source(line, word) if line > 0 else None
         where = "" if source else f"{place}: "
-        self._collector.add(diagnostic(source=source, where=where, **fields))
+        self.add(diagnostic(source=source, where=where, **fields))
 
     def step(
         self, diagnostic: errors.Diagnostic, tile: TileProgram, visit: Visit, word: str = "", **fields: object
@@ -96,9 +94,10 @@ class Faults:
         self.report(diagnostic, visit.step.line, self.place(tile, visit), word, **fields)
 
     def add(self, error: errors.CimcError) -> None:
-        """Add a fault that knows its place."""
-        if len(self._collector.found) < MAX_FAULTS:
-            self._collector.add(error)
+        """Add a fault that knows its place, unless it has been told already."""
+        known = self._collector.found
+        if len(known) < MAX_FAULTS and not any(e.message == error.message and e.source == error.source for e in known):
+            known.append(error)
 
     def place(self, tile: TileProgram, visit: Visit) -> str:
         """Where an instruction of a built program stands, in words."""

@@ -15,7 +15,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product
+from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape
 from cimc.ops import OPS, Access
 
 
@@ -189,7 +189,7 @@ class _Placer:
         op = OPS[node.op]
         if len(node.outputs) != 1 or node.op not in ELEMENTWISE or not self._cim_has(INSTRUCTIONS[node.op].unit):
             return ""
-        width = self.graph.type(node.outputs[0]).shape[-1]
+        width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]
         sources: set[str] = set()
         for i, v in enumerate(node.inputs):
             if op.access(node, i) is not Access.ROWS:
@@ -203,7 +203,7 @@ class _Placer:
                 if (tail.start, tail.step, tail.width) != (0, 1, width):
                     return ""
                 sources.add(self.shards[tail.root])
-            elif tail.width != 1 or tail.start:
+            elif tail.width != 1:
                 return ""
         return sources.pop() if len(sources) == 1 else ""
 

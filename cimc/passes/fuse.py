@@ -11,6 +11,7 @@ from cimc.ir.graph import Constants, Graph, Node
 from cimc.passes.editor import Editor
 from cimc.passes.patterns.activation import gelu, silu
 from cimc.passes.patterns.attention import attention
+from cimc.passes.patterns.heads import grouped
 from cimc.passes.patterns.match import Match
 from cimc.passes.patterns.norm import norm, softmax
 
@@ -21,6 +22,7 @@ PATTERNS: dict[str, tuple[Pattern, ...]] = {
     "mul": (silu, gelu, norm),
     "div": (softmax, norm),
     "matmul": (attention,),
+    "attention": (grouped,),
 }
 """Patterns by the op of their last node, tried in order."""
 

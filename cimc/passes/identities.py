@@ -97,6 +97,26 @@ def _transpose(editor: Editor, node: Node) -> str | Node | None:
     return node if source is not None else None
 
 
+def _turned_in_batch(editor: Editor, node: Node) -> Node | None:
+    """Heads folded into the batch, the last two axes swapped, heads unfolded again: a transpose of those axes."""
+    turned = _before(editor, node, "transpose")
+    folded = _before(editor, turned, "reshape") if turned is not None else None
+    if turned is None or folded is None:
+        return None
+    after, between = editor.types[node.outputs[0]].shape, editor.types[turned.inputs[0]].shape
+    rank = len(between)
+    swap = (*range(rank - 2), rank - 1, rank - 2)
+    if rank < 3 or integers(turned, "perm") != swap or len(after) < 3 or after[-2:] != (between[-1], between[-2]):
+        return None
+    origins = merge_origins((node, turned, folded))
+    x, shape = folded.inputs[0], (*after[:-2], *between[-2:])
+    if editor.types[x].shape != shape:
+        name = editor.fresh(f"{node.outputs[0]}.heads")
+        x = editor.emit("reshape", (x,), origins=origins, output=name, attrs=(("shape", shape),))
+    perm = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
+    return replace(node, op="transpose", inputs=(x,), attrs=(("perm", perm),), origins=origins)
+
+
 def _slice(editor: Editor, node: Node) -> str | Node | None:
     """Composed with a slice before it; the identity."""
     source = _before(editor, node, "slice")
@@ -169,7 +189,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "or": (_neutral(0, either=True),),
     "select": (_select,),
     "cast": (_same, _cast),
-    "reshape": (_chain("reshape"), _same),
+    "reshape": (_chain("reshape"), _same, _turned_in_batch),
     "expand": (_chain("expand"), _same),
     "transpose": (_transpose,),
     "slice": (_slice,),

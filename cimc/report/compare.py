@@ -155,7 +155,7 @@ def compare(
     error = math.inf if clashes else float(np.max(e, initial=0.0))
     cosine = _cosine(x, y)
     if clashes:
-        verdict = Verdict("non-finite", clashes, 0.0, False, f"{clashes} NaN or infinite where the reference is not")
+        verdict = _clash_verdict(clashes)
     elif _discrete(want):
         # On the integers themselves: float64 does not tell 2^53 from 2^53 + 1.
         verdict = _equal_verdict(1.0 - int(np.count_nonzero(got != want)) / max(1, e.size), tolerance)
@@ -171,8 +171,8 @@ def compare(
         sqnr_db=-SQNR_LIMIT_DB if clashes else _sqnr(e, y),
         argmax_agreement=_argmax_agreement(np.asarray(got, np.float64), np.asarray(want, np.float64)),
         worst_index=worst,
-        worst_got=float(np.asarray(got, np.float64)[worst]) if worst is not None else 0.0,
-        worst_want=float(np.asarray(want, np.float64)[worst]) if worst is not None else 0.0,
+        worst_got=_at(got, worst),
+        worst_want=_at(want, worst),
         max_abs_want=largest,
         verdict=verdict,
     )
@@ -232,6 +232,15 @@ def _argmax_agreement(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     best: NDArray[np.float64] = rows_y[rows, np.argmax(rows_y, axis=1)]
     same: NDArray[np.bool_] = np.equal(picked, best) | (np.isnan(picked) & np.isnan(best))
     return int(np.count_nonzero(same)) / len(rows)
+
+
+def _at(array: NDArray[np.generic], index: tuple[int, ...] | None) -> float:
+    return 0.0 if index is None else float(np.asarray(array[index], np.float64))
+
+
+def _clash_verdict(clashes: int) -> Verdict:
+    why = f"{clashes} elements are NaN or infinite here or in the reference, not in both"
+    return Verdict("non-finite", clashes, 0.0, False, why)
 
 
 def _equal_verdict(share: float, tolerance: Tolerance) -> Verdict:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cimc import errors
 from cimc.report.jsontext import JsonObject
@@ -22,6 +22,15 @@ MAX_FILE_BYTES = 512 * 2**20  # larger than any report; keeps a stray file from 
 Cycles = Annotated[int, Field(ge=0, le=2**62)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=4096)]
+
+
+def _has_total(energy: dict[str, float]) -> dict[str, float]:
+    if "total" not in energy:
+        raise ValueError("'total' is missing")
+    return energy
+
+
+Energy = Annotated[dict[Name, Amount], AfterValidator(_has_total)]  # component → pJ, with "total"
 
 
 class Record(BaseModel):
@@ -43,7 +52,7 @@ class LayerFigures(Record):
     """What one ONNX node took. Cycles are busy cycles per unit class, between its first and its last cycle."""
 
     busy_cycles: dict[Name, Cycles] = {}
-    energy_pj: dict[Name, Amount]  # with "total"
+    energy_pj: Energy
     first_cycle: Cycles
     last_cycle: Cycles
 
@@ -79,7 +88,7 @@ class RunFigures(Record):
     cycles: Cycles | None
     latency_ns: Amount | None
     instructions: Cycles | None
-    energy_pj: dict[Name, Amount] | None  # with "total"
+    energy_pj: Energy | None
     bound: BoundFigures | None
     utilization: dict[Name, Amount] | None
     traffic_bytes: dict[Name, Cycles] | None
@@ -95,7 +104,7 @@ class RunFigures(Record):
     @property
     def total_pj(self) -> float | None:
         """Energy of the run."""
-        return self.energy_pj["total"] if self.energy_pj else None
+        return None if self.energy_pj is None else self.energy_pj["total"]
 
     @property
     def components(self) -> dict[str, float]:

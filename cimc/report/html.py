@@ -12,15 +12,11 @@ from pathlib import Path
 
 import jinja2
 
-from cimc import __name__ as tool
 from cimc.report import units
+from cimc.report.chip_map import TILE, chip_shape, colour_of
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Content, Inspection, Layer
-from cimc.report.mapping_file import TilePlace
-from cimc.report.palette import layer_colour
 
-TILE, GAP, MARGIN = 40, 6, 22  # of the chip map, in SVG units
-NEUTRAL = "#8a94a3"  # layers that lie on no tile
 _TEMPLATES = Path(__file__).parent / "inspector"
 
 
@@ -32,42 +28,6 @@ class Card:
     value: str
     remark: str = ""
     share: float | None = None
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A coloured part of a tile: the share that one layer takes."""
-
-    layer: int
-    colour: str
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True)
-class TileShape:
-    """A tile on the map. ``mark`` is a letter for tiles without crossbars."""
-
-    id: int
-    x: int
-    y: int
-    mark: str
-    hint: str
-    segments: tuple[Segment, ...]
-
-
-@dataclass(frozen=True)
-class ChipShape:
-    """The map of one chip, and the numbers along its edges."""
-
-    name: str
-    width: int
-    height: int
-    columns: Sequence[tuple[int, int]]  # (number, x)
-    rows: Sequence[tuple[int, int]]
-    tiles: Sequence[TileShape]
 
 
 @dataclass(frozen=True)
@@ -116,11 +76,11 @@ def page(inspection: Inspection, settings: Mapping[str, str] | None = None) -> s
     )
     rows = _layer_rows(inspection)
     return environment.get_template("page.html").render(
-        tool=tool,
+        tool="cimc",
         title=inspection.mapping.hardware,
         directory=str(inspection.directory),
         cards=_cards(inspection),
-        chips=[_chip(inspection, chip) for chip in sorted({t.chip for t in inspection.mapping.tiles})],
+        chips=[chip_shape(inspection, chip) for chip in sorted({t.chip for t in inspection.mapping.tiles})],
         rows=rows,
         ran=inspection.run is not None,
         charts=_charts(inspection),
@@ -154,63 +114,6 @@ def _cards(inspection: Inspection) -> list[Card]:
     return cards
 
 
-def _colour(inspection: Inspection, layer: Layer) -> str:
-    number = inspection.coloured.get(layer.name)
-    return NEUTRAL if number is None else layer_colour(number, len(inspection.coloured))
-
-
-def _chip(inspection: Inspection, chip: int) -> ChipShape:
-    tiles = [t for t in inspection.mapping.tiles if t.chip == chip]
-    columns, rows = max(t.x for t in tiles) + 1, max(t.y for t in tiles) + 1
-    index = {layer.name: i for i, layer in enumerate(inspection.layers)}
-    pitch = TILE + GAP
-    label = f"Chip {chip}" if inspection.mapping.chips > 1 else "Chip map"
-    return ChipShape(
-        name=label,
-        width=MARGIN + columns * pitch,
-        height=MARGIN + rows * pitch,
-        columns=[(x, MARGIN + x * pitch + TILE // 2) for x in sorted({t.x for t in tiles})],
-        rows=[(y, MARGIN + y * pitch + TILE // 2) for y in sorted({t.y for t in tiles})],
-        tiles=[_tile(inspection, t, index) for t in tiles],
-    )
-
-
-def _tile(inspection: Inspection, tile: TilePlace, index: Mapping[str, int]) -> TileShape:
-    content = inspection.contents.get(tile.id, ())
-    used = f"{tile.crossbars_used} of {tile.crossbars} crossbars" if tile.crossbars else "no crossbars"
-    return TileShape(
-        id=tile.id,
-        x=MARGIN + tile.x * (TILE + GAP),
-        y=MARGIN + tile.y * (TILE + GAP),
-        mark="" if tile.crossbars else tile.kind[:1].upper(),
-        hint=f"tile {tile.id} ({tile.kind}): {used}, {len(content)} layers",
-        segments=tuple(_segments(inspection, tile, content, index)),
-    )
-
-
-def _segments(
-    inspection: Inspection, tile: TilePlace, content: Sequence[Content], index: Mapping[str, int]
-) -> list[Segment]:
-    """Crossbars fill the tile from below, a stripe per layer; products of activations are columns in a strip below."""
-    found: list[Segment] = []
-    bottom = float(TILE)
-    products = [c for c in content if c.products]
-    strip = 9.0 if products and tile.crossbars else float(TILE) if products else 0.0
-    for i, part in enumerate(products):
-        width = TILE / len(products)
-        colour = _colour(inspection, part.layer)
-        found.append(Segment(index[part.layer.name], colour, i * width, bottom - strip, width, strip))
-    bottom -= strip if tile.crossbars else 0.0
-    room = bottom
-    for part in content:
-        height = room * part.crossbars / tile.crossbars if tile.crossbars else 0.0
-        if height <= 0:
-            continue
-        bottom -= height
-        found.append(Segment(index[part.layer.name], _colour(inspection, part.layer), 0.0, bottom, TILE, height))
-    return found
-
-
 def _layer_rows(inspection: Inspection) -> list[LayerRow]:
     total = (inspection.run.cycles if inspection.run else None) or 1
     most = max((layer.energy_pj or 0.0 for layer in inspection.layers), default=0.0) or 1.0
@@ -218,7 +121,7 @@ def _layer_rows(inspection: Inspection) -> list[LayerRow]:
         LayerRow(
             index=i,
             layer=layer,
-            colour=_colour(inspection, layer),
+            colour=colour_of(inspection, layer),
             place=f"host ({layer.op_type})" if layer.place == "host" else layer.place,
             cell_utilization=units.percent(layer.cell_utilization),
             cycles=units.whole(layer.cycles),

@@ -71,7 +71,7 @@ class Layer:
     @property
     def energy_pj(self) -> float | None:
         """Energy of all its instructions."""
-        return self.cost.energy_pj.get("total", 0.0) if self.cost else None
+        return self.cost.energy_pj["total"] if self.cost else None
 
 
 @dataclass(frozen=True)

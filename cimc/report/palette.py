@@ -13,11 +13,11 @@ def layer_colour(index: int, count: int) -> str:
     """``#rrggbb`` of layer ``index`` of ``count``; readable on white and on black."""
     share = index / max(1, count - 1)
     hue = _HUES[0] + (_HUES[1] - _HUES[0]) * share
-    return _hex(_LIGHTNESS[index % len(_LIGHTNESS)], _CHROMA, math.radians(hue))
+    return srgb_hex(_LIGHTNESS[index % len(_LIGHTNESS)], _CHROMA, math.radians(hue))
 
 
-def _hex(lightness: float, chroma: float, hue: float) -> str:
-    """OKLCH to sRGB, clipped (B. Ottosson, "A perceptual color space for image processing", 2020)."""
+def srgb_hex(lightness: float, chroma: float, hue: float) -> str:
+    """OKLCH (hue in radians) to sRGB, clipped (B. Ottosson, "A perceptual color space for image processing", 2020)."""
     a, b = chroma * math.cos(hue), chroma * math.sin(hue)
     l = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     m = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3

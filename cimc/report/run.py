@@ -6,6 +6,8 @@ by component → layers → bound and attainment.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -177,15 +179,15 @@ def _energy(run: RunFigures) -> Block | None:
 def _layers(run: RunFigures) -> Block | None:
     if not run.layers or run.cycles is None:
         return None
-    ranked = sorted(run.layers.items(), key=lambda kv: (-kv[1].energy_pj.get("total", 0.0), kv[1].first_cycle, kv[0]))
+    ranked = sorted(run.layers.items(), key=lambda kv: (-kv[1].energy_pj["total"], kv[1].first_cycle, kv[0]))
     total = run.total_pj or 1.0
     rows = [
         (
             name,
             units.whole(layer.span),
             layer.unit or units.NOTHING,
-            units.energy_pj(layer.energy_pj.get("total")),
-            units.percent(layer.energy_pj.get("total", 0.0) / total),
+            units.energy_pj(layer.energy_pj["total"]),
+            units.percent(layer.energy_pj["total"] / total),
         )
         for name, layer in ranked[:TOP_LAYERS]
     ]
@@ -220,3 +222,29 @@ def summary(run: RunFigures) -> str:
         f"attainment {units.percent(run.bound.attainment if run.bound else None)}",
     )
     return ", ".join(parts)
+
+
+def csv_text(run: RunFigures, setting: Setting) -> str:
+    """The run as CSV, a header and one row: plain numbers in the units their names say; for sweeps and spreadsheets."""
+    cells: dict[str, object] = {
+        "program": setting.program,
+        "hardware": setting.hardware,
+        "numerics": setting.numerics,
+        "seed": setting.seed,
+        "cycles": run.cycles,
+        "latency_ns": run.latency_ns,
+        "instructions": run.instructions,
+        "bound_cycles": run.bound.cycles if run.bound else None,
+        "bound_by": run.bound.by if run.bound else None,
+        "attainment": run.bound.attainment if run.bound else None,
+        "host_cycles": run.host_cycles,
+        "energy_pj": run.total_pj,
+        **{f"energy_pj_{k}": v for k, v in sorted(run.components.items())},
+        **{f"traffic_bytes_{k}": v for k, v in (run.traffic_bytes or {}).items()},
+        **{f"macs_{k}": v for k, v in (run.macs or {}).items()},
+    }
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(cells)
+    writer.writerow("" if v is None else v for v in cells.values())
+    return out.getvalue()

@@ -43,7 +43,7 @@ class Flat(NamedTuple):
     variant_aff: Ints  # affine offset from it, -1 for none
     range_ptr: Ints
     range_aff: Ints  # per range of a row: affine, bytes
-    range_flags: Ints  # 1 writes, 2 accumulates
+    range_flags: Ints  # 1 writes, 2 accumulates, 4 reads
     cycles: Ints  # per variant
     size: Ints
     request: Ints
@@ -272,7 +272,7 @@ class _Builder:
     def _ranges(self, step: Instruction, variant: int) -> None:
         for r, (item, offset) in zip(self.jobs[variant].ranges, self.foreman.offsets(step), strict=True):
             self.columns["range_aff"].append(self._affine(offset, item))
-            self.columns["range_flags"].append(int(r.writes) + 2 * int(r.accumulates))
+            self.columns["range_flags"].append(int(r.writes) + 2 * int(r.accumulates) + 4 * int(r.reads))
 
     # --- messages -------------------------------------------------------------------------------
 

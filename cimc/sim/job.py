@@ -36,6 +36,7 @@ class Range:
 
     low: int
     high: int
+    reads: bool
     writes: bool
     accumulates: bool
 
@@ -52,6 +53,7 @@ class Job:
     request: int = 0
     response: int = 0
     static_macs: int = 0
+    cores: int = 0  # that work in it
 
 
 ACTIONS: dict[Unit, Action] = {
@@ -143,7 +145,8 @@ class Foreman:
         if kind is not Action.COMPUTE:
             return Job(0, ranges, bill)
         cycles = self._cycles(spec, operands, words, bill)
-        return Job(max(1, cycles), ranges, bill, static_macs=_static_macs(operands))
+        cores = len({b.core for o in operands if isinstance(o, MatrixDecl) for b in o.blocks})
+        return Job(max(1, cycles), ranges, bill, static_macs=_static_macs(operands), cores=cores)
 
     def offsets(self, instruction: Instruction) -> list[tuple[int, Affine]]:
         """Element size and offset of each view behind a job's ranges, in their order."""
@@ -199,7 +202,8 @@ class Foreman:
             item = buffer.element.bytes
             adds = kind is Kind.UPDATE and bool(words.get("accumulate", 0))
             base = buffer.address
-            found.append(Range(base + low * item, base + high * item, kind is not Kind.READ, adds))
+            reads = kind is Kind.READ or (kind is Kind.UPDATE and bool(words.get("accumulate", 1)))
+            found.append(Range(base + low * item, base + high * item, reads, kind is not Kind.READ, adds))
         return tuple(found)
 
 

@@ -1,343 +1,39 @@
 """The inner loop of the fast timing engine: the model of :mod:`cimc.sim.reference` on flat arrays, compiled by numba.
 
-``W`` slots per tile hold the instructions in flight; what one still waits for is a bit mask over them. Events are a binary
-heap ordered by (time, tile, order, phase)."""
+``W`` slots per tile hold the instructions in flight; what one still waits for is a bit mask over them. Events are a
+binary heap ordered by (time, tile, order, phase)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from cimc.sim.flat import END, LOOP, NEXT, Flat, Layout
-from cimc.sim.reference import WINDOW
+from cimc.sim.flat import Flat
+from cimc.sim.issue import drop_first, end, issue, push
+from cimc.sim.state import (
+    BAD_BYTES,
+    BAD_ROW,
+    CHANNEL,
+    COMPUTE,
+    HEAP,
+    HOST,
+    HOST_FREE,
+    MEMORY,
+    MEMORY_BUSY,
+    MEMORY_FREE,
+    MESSAGE,
+    QUEUE,
+    RECEIVE,
+    SEND,
+    TRACED,
+    UNIT,
+    UNKNOWN,
+    WAIT,
+    Ints,
+    State,
+    W,
+)  # fmt: skip
 
-Ints = NDArray[np.int64]
-W = WINDOW
-assert W <= 64, "one bit per instruction in flight"
-UNKNOWN = -1
-COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT = range(7)  # Action, as numba sees it
-OPERAND, UNIT, MESSAGE, CHANNEL, QUEUE = range(5)
-STALLS = ("operand", "unit", "message", "channel", "memory")
 DONE, MORE, FULL, MISMATCH = range(4)  # what advance() returns
-# scalars
-HEAP, MEMORY_FREE, HOST_FREE, LAST, ISSUED, TRACED, BAD_ROW, BAD_BYTES, MEMORY_BUSY, NOW = range(10)
-
-
-class State(NamedTuple):
-    """Everything that changes. First axis: tile (t), row (r), variant (v), channel (c), link (l) or as said."""
-
-    scalar: Ints
-    row: Ints  # t: next row to issue
-    env: Ints  # t, slot
-    limit: Ints  # t, slot
-    head: Ints  # t: oldest instruction without a known end
-    tail: Ints  # t: instructions issued
-    next_issue: Ints  # t
-    retired: Ints  # t
-    barrier: Ints  # t: slot of a wait that issue waits for, or -1
-    barrier_end: Ints  # t
-    f_row: Ints  # t, W: the instruction in flight ...
-    f_variant: Ints
-    f_issue: Ints
-    f_start: Ints
-    f_end: Ints
-    f_operands: Ints  # when its operands are ready, as far as known
-    f_unit: Ints  # when its unit is free, as far as known
-    f_retired: Ints  # the tile's retired once it has ended
-    f_blocked: Ints  # when a send found no room
-    f_mask: NDArray[np.uint64]  # slots it waits for
-    f_hazard: NDArray[np.uint64]  # those of them with a hazard
-    f_same: NDArray[np.uint64]  # those of them on the same unit
-    f_low: Ints  # t, W, range
-    f_high: Ints
-    f_flags: Ints
-    last_on: Ints  # t, unit: order of the last instruction on it
-    heap_time: Ints
-    heap_key: Ints
-    link: Ints  # l: free from
-    c_head: Ints  # c: oldest message not released
-    c_taken: Ints  # oldest not taken
-    c_tail: Ints
-    c_bytes: Ints
-    c_receiver: Ints  # slot of the recv that waits, or -1
-    c_receiver_tile: Ints
-    c_sender: Ints  # slot of the send that waits
-    c_sender_tile: Ints
-    m_bytes: Ints  # message rings
-    m_arrival: Ints
-    m_release: Ints
-    header: Ints  # links of the largest tree
-    count: Ints  # v: executions
-    busy: Ints  # r: cycles
-    first: Ints  # r: earliest start
-    last: Ints  # r: latest end
-    stall: Ints  # cause
-    trace: Ints  # n, (tile, row, start, end)
-
-
-def fresh(layout: Layout, trace: int) -> State:
-    """The state before the first cycle; ``trace`` is how many instructions the trace buffer holds."""
-    c = layout.flat
-    tiles, rows, variants = len(layout.tiles), len(c.op), len(c.cycles)
-    channels, rings = len(c.ring_ptr) - 1, int(c.ring_ptr[-1])
-    units = max((len(u) for u in layout.units), default=1)
-    slots = (tiles, W)
-
-    def zeros(*shape: int) -> Ints:
-        return np.zeros(shape, np.int64)
-
-    def minus(*shape: int) -> Ints:
-        return np.full(shape, -1, np.int64)
-
-    masks = [np.zeros(slots, np.uint64) for _ in range(3)]
-    wide = int(np.diff(c.tree_ptr).max(initial=1))
-    return State(
-        zeros(10), c.tile_start.copy(), zeros(tiles, layout.depth), zeros(tiles, layout.depth), zeros(tiles),
-        zeros(tiles), zeros(tiles), zeros(tiles), minus(tiles), zeros(tiles), zeros(*slots), zeros(*slots),
-        zeros(*slots), zeros(*slots), zeros(*slots), zeros(*slots), zeros(*slots), zeros(*slots), minus(*slots),
-        *masks, zeros(*slots, layout.ranges), zeros(*slots, layout.ranges), zeros(*slots, layout.ranges),
-        minus(tiles, units), zeros(tiles * W + 1), zeros(tiles * W + 1), zeros(layout.links), zeros(channels),
-        zeros(channels), zeros(channels), zeros(channels), minus(channels), minus(channels), minus(channels),
-        minus(channels), zeros(rings), zeros(rings), zeros(rings), zeros(max(1, wide)), zeros(variants), zeros(rows),
-        np.full(rows, 1 << 62, np.int64), zeros(rows), zeros(5), zeros(trace, 4),
-    )  # fmt: skip
-
-
-# --- the heap -----------------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def push(s: State, time: int, tile: int, order: int, phase: int) -> None:
-    """Add an event."""
-    key = (tile << 46) | (order << 2) | phase
-    i = s.scalar[HEAP]
-    s.scalar[HEAP] = i + 1
-    while i > 0:
-        up = (i - 1) >> 1
-        if s.heap_time[up] < time or (s.heap_time[up] == time and s.heap_key[up] <= key):
-            break
-        s.heap_time[i] = s.heap_time[up]
-        s.heap_key[i] = s.heap_key[up]
-        i = up
-    s.heap_time[i] = time
-    s.heap_key[i] = key
-
-
-@njit(cache=True)
-def drop_first(s: State) -> None:
-    """Remove the earliest event."""
-    n = s.scalar[HEAP] - 1
-    s.scalar[HEAP] = n
-    time, key = s.heap_time[n], s.heap_key[n]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= n:
-            break
-        right = child + 1
-        if right < n and (
-            s.heap_time[right] < s.heap_time[child]
-            or (s.heap_time[right] == s.heap_time[child] and s.heap_key[right] < s.heap_key[child])
-        ):
-            child = right
-        if s.heap_time[child] > time or (s.heap_time[child] == time and s.heap_key[child] >= key):
-            break
-        s.heap_time[i] = s.heap_time[child]
-        s.heap_key[i] = s.heap_key[child]
-        i = child
-    s.heap_time[i] = time
-    s.heap_key[i] = key
-
-
-# --- issue --------------------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def affine(c: Flat, s: State, t: int, index: int) -> int:
-    """An affine value for a tile's repeat variables."""
-    value = c.aff_const[index]
-    for i in range(c.aff_ptr[index], c.aff_ptr[index + 1]):
-        value += c.aff_factor[i] * s.env[t, c.aff_slot[i]]
-    return value
-
-
-@njit(cache=True)
-def step(c: Flat, s: State, t: int) -> int:
-    """The tile's next row that is an instruction, or -1 at the end; repeats are counted on the way."""
-    row = s.row[t]
-    while True:
-        op = c.op[row]
-        if op == LOOP:
-            slot = c.slot[row]
-            s.env[t, slot] = 0
-            s.limit[t, slot] = affine(c, s, t, c.trips[row])
-            row = row + 1 if s.limit[t, slot] > 0 else c.target[row]
-        elif op == NEXT:
-            slot = c.slot[row]
-            s.env[t, slot] += 1
-            row = c.target[row] if s.env[t, slot] < s.limit[t, slot] else row + 1
-        else:
-            break
-    s.row[t] = row
-    if op == END:
-        return -1
-    s.row[t] = row + 1
-    return row
-
-
-@njit(cache=True)
-def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
-    """Put a row into a slot: its variant and byte ranges now."""
-    variant = c.variant[row]
-    if c.variant_aff[row] >= 0:
-        variant += affine(c, s, t, c.variant_aff[row])
-    s.f_row[t, slot] = row
-    s.f_variant[t, slot] = variant
-    s.f_end[t, slot] = UNKNOWN
-    s.f_blocked[t, slot] = UNKNOWN
-    s.f_mask[t, slot] = 0
-    s.f_hazard[t, slot] = 0
-    s.f_same[t, slot] = 0
-    s.count[variant] += 1
-    bounds = c.bounds_ptr[variant]
-    first = c.range_ptr[row]
-    for i in range(c.range_ptr[row + 1] - first):
-        at = affine(c, s, t, c.range_aff[first + i])
-        s.f_low[t, slot, i] = at + c.low[bounds + i]
-        s.f_high[t, slot, i] = at + c.high[bounds + i]
-        s.f_flags[t, slot, i] = c.range_flags[first + i]
-
-
-@njit(cache=True)
-def conflict(c: Flat, s: State, t: int, a: int, b: int) -> bool:
-    """Whether the instructions in two slots have a hazard."""
-    row_a, row_b = s.f_row[t, a], s.f_row[t, b]
-    for i in range(c.range_ptr[row_a + 1] - c.range_ptr[row_a]):
-        for j in range(c.range_ptr[row_b + 1] - c.range_ptr[row_b]):
-            low = max(s.f_low[t, a, i], s.f_low[t, b, j])
-            high = min(s.f_high[t, a, i], s.f_high[t, b, j])
-            if low < high:
-                flags = s.f_flags[t, a, i]
-                others = s.f_flags[t, b, j]
-                if ((flags | others) & 1) and not (flags & others & 2):
-                    return True
-    return False
-
-
-@njit(cache=True)
-def issue(c: Flat, s: State, t: int) -> None:
-    """Issue what can be issued."""
-    while s.barrier[t] < 0 and s.tail[t] - s.head[t] < W:
-        row = step(c, s, t)
-        if row < 0:
-            return
-        order = s.tail[t]
-        slot = order % W
-        if order >= W:
-            s.retired[t] = s.f_retired[t, slot]
-        when = max(s.next_issue[t], s.retired[t], s.barrier_end[t])
-        s.next_issue[t] = when + 1
-        s.tail[t] = order + 1
-        s.scalar[ISSUED] += 1
-        fill(c, s, t, slot, row)
-        s.f_issue[t, slot] = when
-        op = c.op[row]
-        if op == HALT:
-            s.f_start[t, slot] = when
-            end(c, s, t, slot, when)
-            continue
-        depend(c, s, t, slot, order)
-        if op == WAIT:
-            s.barrier[t] = slot
-        ready(s, t, slot, order)
-
-
-@njit(cache=True)
-def depend(c: Flat, s: State, t: int, slot: int, order: int) -> None:
-    """Find what an instruction waits for among those in flight."""
-    row = s.f_row[t, slot]
-    when = s.f_issue[t, slot]
-    operands = when
-    unit_free = when
-    everything = c.everything[row]
-    previous = s.last_on[t, c.unit[row]]
-    s.last_on[t, c.unit[row]] = order
-    for j in range(max(0, order - W + 1), order):
-        other = j % W
-        ended = s.f_end[t, other]
-        if ended != UNKNOWN and ended <= operands and ended <= unit_free:
-            continue
-        hazard = everything == 1 or conflict(c, s, t, other, slot)
-        if not hazard and j != previous:
-            continue
-        if ended != UNKNOWN:
-            if hazard:
-                operands = max(operands, ended)
-            if j == previous:
-                unit_free = max(unit_free, ended)
-            continue
-        bit = np.uint64(1) << np.uint64(other)
-        s.f_mask[t, slot] |= bit
-        if hazard:
-            s.f_hazard[t, slot] |= bit
-        if j == previous:
-            s.f_same[t, slot] |= bit
-    s.f_operands[t, slot] = operands
-    s.f_unit[t, slot] = unit_free
-
-
-@njit(cache=True)
-def ready(s: State, t: int, slot: int, order: int) -> None:
-    """Put the start among the events if nothing is waited for."""
-    if s.f_mask[t, slot] != 0:
-        return
-    when, operands, unit_free = s.f_issue[t, slot], s.f_operands[t, slot], s.f_unit[t, slot]
-    start = max(operands, unit_free)
-    s.f_start[t, slot] = start
-    s.stall[OPERAND] += operands - when
-    s.stall[UNIT] += start - operands
-    push(s, start, t, order, 0)
-
-
-@njit(cache=True)
-def end(c: Flat, s: State, t: int, slot: int, time: int) -> None:
-    """An instruction's end is known: free what waits for it. Issuing more is the caller's, once this returns."""
-    s.f_end[t, slot] = time
-    row = s.f_row[t, slot]
-    s.first[row] = min(s.first[row], s.f_start[t, slot])
-    s.last[row] = max(s.last[row], time)
-    s.scalar[LAST] = max(s.scalar[LAST], time)
-    if s.trace.shape[0]:
-        n = s.scalar[TRACED]
-        s.scalar[TRACED] = n + 1
-        s.trace[n, 0] = t
-        s.trace[n, 1] = row
-        s.trace[n, 2] = s.f_start[t, slot]
-        s.trace[n, 3] = time
-    bit = np.uint64(1) << np.uint64(slot)
-    for j in range(max(s.head[t], s.tail[t] - W), s.tail[t]):
-        other = j % W
-        if s.f_mask[t, other] & bit:
-            s.f_mask[t, other] &= ~bit
-            if s.f_hazard[t, other] & bit:
-                s.f_operands[t, other] = max(s.f_operands[t, other], time)
-            if s.f_same[t, other] & bit:
-                s.f_unit[t, other] = max(s.f_unit[t, other], time)
-            ready(s, t, other, j)
-    if s.barrier[t] == slot:
-        s.barrier[t] = -1
-        s.barrier_end[t] = max(s.barrier_end[t], time)
-    head = s.head[t]
-    retired = s.f_retired[t, (head - 1) % W] if head > 0 else 0
-    while head < s.tail[t] and s.f_end[t, head % W] != UNKNOWN:
-        retired = max(retired, s.f_end[t, head % W])
-        s.f_retired[t, head % W] = retired
-        head += 1
-    s.head[t] = head
-
 
 # --- messages and memory ------------------------------------------------------------------------
 
@@ -393,6 +89,7 @@ def take(c: Flat, s: State, t: int, slot: int) -> int:
     busy = c.cycles[variant] if c.op[row] == RECEIVE else 0
     copied = s.f_start[t, slot] + busy
     finish = max(copied, s.m_arrival[at])
+    s.f_chain_end[t, slot] = max(s.f_chain[t, slot] + busy, s.m_chain[at])
     s.m_release[at] = finish
     s.c_taken[channel] = taken + 1
     s.busy[row] += busy
@@ -442,6 +139,7 @@ def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int
         entered = max(now if parent < 0 else s.header[parent], s.link[link])
         s.link[link] = entered + occupied
         s.header[i] = entered + hop
+        s.hops[i] = 1 if parent < 0 else s.hops[parent] + 1
         if parent < 0:
             left = max(left, entered + occupied)
     s.busy[row] += occupied
@@ -452,6 +150,9 @@ def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int
         s.m_bytes[at] = size
         s.m_arrival[at] = (now if leaf < 0 else s.header[leaf]) + occupied
         s.m_release[at] = UNKNOWN
+        s.m_chain[at] = (
+            s.f_chain[t, slot] + s.hops[leaf] * hop + occupied if leaf >= 0 else s.f_chain[t, slot] + occupied
+        )
         s.c_tail[channel] += 1
         s.c_bytes[channel] += size
         receiver = s.c_receiver[channel]
@@ -461,9 +162,9 @@ def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int
             finish = take(c, s, u, receiver)
             if finish == -2:
                 return -2
-            end(c, s, u, receiver, finish)
+            end(c, s, u, receiver, finish, s.f_chain_end[u, receiver])
             issue(c, s, u)
-    end(c, s, t, slot, left)
+    end(c, s, t, slot, left, s.f_chain[t, slot] + occupied)
     return 0
 
 
@@ -484,7 +185,15 @@ def memory(c: Flat, s: State, t: int, slot: int, order: int, phase: int, now: in
         occupied = max(1, -(-c.response[variant] // rates[1]))
         finish = chain(s, c.back_link, c.back_ptr[t], c.back_ptr[t + 1], now, occupied, hop)
         s.busy[row] += finish - s.f_start[t, slot]
-        end(c, s, t, slot, finish)
+        end(c, s, t, slot, finish, s.f_chain[t, slot] + alone(c, t, variant, hop, rates))
+
+
+@njit(cache=True)
+def alone(c: Flat, t: int, variant: int, hop: int, rates: Ints) -> int:
+    """Cycles of a memory access that meets no other."""
+    hops = c.there_ptr[t + 1] - c.there_ptr[t] + c.back_ptr[t + 1] - c.back_ptr[t]
+    packets = max(1, -(-c.request[variant] // rates[1])) + max(1, -(-c.response[variant] // rates[1]))
+    return hops * hop + packets + c.cycles[variant] + rates[3]
 
 
 @njit(cache=True)
@@ -508,7 +217,6 @@ def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
             return FULL
         now, key = s.heap_time[0], s.heap_key[0]
         drop_first(s)
-        s.scalar[NOW] = now
         t = key >> 46
         order = (key >> 2) & ((1 << 44) - 1)
         slot = order % W
@@ -516,16 +224,16 @@ def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
         op = c.op[row]
         if op == COMPUTE:
             s.busy[row] += c.cycles[variant]
-            end(c, s, t, slot, now + c.cycles[variant])
+            end(c, s, t, slot, now + c.cycles[variant], s.f_chain[t, slot] + c.cycles[variant])
         elif op == SEND:
             if send(c, s, t, slot, now, capacity, hop) < 0:
                 return MISMATCH
-        elif op == RECEIVE or op == WAIT:
+        elif op in (RECEIVE, WAIT):
             finish = take(c, s, t, slot)
             if finish == -2:
                 return MISMATCH
             if finish >= 0:
-                end(c, s, t, slot, finish)
+                end(c, s, t, slot, finish, s.f_chain_end[t, slot])
         elif op == MEMORY:
             memory(c, s, t, slot, order, key & 3, now, hop, rates)
         elif op == HOST:
@@ -533,6 +241,6 @@ def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
             s.stall[UNIT] += start - now
             s.scalar[HOST_FREE] = start + c.cycles[variant]
             s.busy[row] += c.cycles[variant]
-            end(c, s, t, slot, s.scalar[HOST_FREE])
+            end(c, s, t, slot, s.scalar[HOST_FREE], s.f_chain[t, slot] + c.cycles[variant])
         issue(c, s, t)
     return MORE

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cimc.arch.spec import ChipSpec, CoreSpec, CrossbarSpec, HostSpec, MemorySpec, NocSpec, TileSpec
 from cimc.origin import Origin
 from cimc.sim.result import Bound, Cost, Event, RunResult, Timing
 
@@ -19,6 +20,37 @@ def kind(tile: int) -> str:
     if tile in (0, COLUMNS * (ROWS - 1)):
         return "io"
     return "digital" if tile % 8 == 7 else "cim"
+
+
+def chip() -> ChipSpec:
+    """A chip with the layout of :func:`mapping` and crossbars of 128 × 160 cells; it has no costs, so unvalidated."""
+    core = CoreSpec(
+        crossbar=CrossbarSpec(rows=BLOCK, cols=160, cell_bits=1, active_rows=BLOCK),
+        weight_bits=8,
+        encoding="offset",
+        dac_bits=1,
+        step_ns=1.0,
+        shift_add_ns=0.0,
+        fill_ns=0.0,
+        write_row_ns=0.0,
+        verify_iterations=1,
+    )
+    tiles = {
+        "cim": TileSpec(letter="C", local_bytes=1024, cores=CORES, core=core),
+        "digital": TileSpec(letter="D", local_bytes=1024),
+        "io": TileSpec(letter="I", local_bytes=1024, memory_port=True),
+    }
+    return ChipSpec.model_construct(
+        name="synthetic-16x13",
+        description="made up",
+        technology="ideal",
+        clock_ghz=1.0,
+        layout=tuple("".join(tiles[kind(y * COLUMNS + x)].letter for x in range(COLUMNS)) for y in range(ROWS)),
+        tiles=tiles,
+        noc=NocSpec(flit_bytes=1, router_cycles=1, link_bytes_per_cycle=1, channel_bytes=1),
+        memory=MemorySpec(capacity_bytes=10**9, bytes_per_cycle=1.0, latency_cycles=0),
+        host=HostSpec(launch_ns=0.0, bytes_per_ns=1.0),
+    )
 
 
 def matrices(depth: int = 6, width: int = 384) -> list[tuple[str, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import json
@@ -110,6 +111,14 @@ def test_a_bad_run_file_is_told_in_one_message(tmp_path: Path, text: str, messag
     assert message in str(caught.value)
 
 
+def test_energy_needs_its_total(tmp_path: Path) -> None:
+    found: dict[str, Any] = json.loads(jsontext.dumps(figures.from_result(synthetic.result()).to_json()))
+    del found["layers"]["/pooler/dense/Gemm"]["energy_pj"]["total"]
+    jsontext.write(found, tmp_path / "run.json")
+    with pytest.raises(CimcError, match=r"layers\./pooler/dense/Gemm\.energy_pj: 'total' is missing"):
+        figures.read_run(tmp_path / "run.json")
+
+
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xff\xfe")
     for path, code in (
@@ -125,7 +134,9 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
 def test_run_report_order_and_units() -> None:
     mapping = mapping_file.parse_mapping(json.dumps(synthetic.mapping()))
     run_figures = figures.from_result(synthetic.result(), mapping.host)
-    blocks = run.report(run_figures, run.Setting("out/program.cim", "synthetic", "analog", 0), None, mapping)
+    blocks = run.report(
+        run_figures, run.Setting("out/program.cim", "synthetic", "analog", 0), synthetic.chip(), mapping
+    )
     assert [b.title.split(" that")[0] for b in blocks] == [
         "Configuration",
         "Memory and cells",
@@ -139,6 +150,13 @@ def test_run_report_order_and_units() -> None:
         "Bound",
     ]
     text = render.plain(blocks)
+    for line in (
+        "mesh        16 × 13 tiles: 2 io, 180 cim, 26 digital",
+        "global memory     1.00 GB",
+        "local buffers     213 kB",
+        "clock       1.00 GHz",
+    ):
+        assert line in text
     for line in ("latency       119 µs", "noc     48.3 MB", "static   1.38 GMAC", "37 matrices", "attains 50.0 %"):
         assert line in text
     assert all(line == line.rstrip() for line in text.splitlines())
@@ -224,3 +242,17 @@ def test_json_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_bars_show_what_is_not_zero() -> None:
     assert (render.bar(0.0), render.bar(1e-9), render.bar(1.0)) == ("", "▏", "█" * render.BAR_WIDTH)
+
+
+def test_run_as_one_row_of_csv() -> None:
+    run_figures = figures.from_result(synthetic.result())
+    (row,) = csv.DictReader(io.StringIO(run.csv_text(run_figures, run.Setting("a,b", "toy"))))
+    assert (row["program"], row["seed"], int(row["cycles"])) == ("a,b", "", synthetic.timing().cycles)
+    parts = [float(v) for k, v in row.items() if k.startswith("energy_pj_")]
+    assert sum(parts) == pytest.approx(float(row["energy_pj"]))
+
+
+def test_summary_is_one_line_with_units() -> None:
+    found = run.summary(figures.from_result(synthetic.result()))
+    assert found == "118,642 cycles, 119 µs, 1.61 mJ, attainment 50.0 %"
+    assert run.summary(figures.from_result(RunResult(None, None, 0.5, 0.0))) == "– cycles, –, –, attainment –"

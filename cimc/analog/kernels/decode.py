@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig
 from cimc.analog.encoding import planes
+from cimc.analog.kernels.convert_ir import LutSpec
 from cimc.analog.kernels.decode_ir import build_decode, build_tables
 from cimc.analog.kernels.jit import address, aligned, compile_ir, target
-from cimc.analog.kernels.lut_ir import LutSpec
+from cimc.analog.kernels.lut import clips_zero
 
 
 @cache
@@ -28,7 +29,7 @@ def _tabler(count: int, bits: int, two_sided: bool) -> Callable[..., None]:
 
 def serves(spec: LutSpec) -> bool:
     """Whether a pair of groups fits the byte sums of this kernel."""
-    return spec.chunk >= 2
+    return spec.analog is None and spec.chunk >= 2
 
 
 class DecodeCore:
@@ -53,6 +54,10 @@ class DecodeCore:
         groups = 2 * int(self._starts[-1])
         self._tables = aligned((groups, max(self._bits), self.spec.planes, 16), np.int8)
         self._inputs = np.zeros((2, groups * 4), dtype=np.uint8)
+        self._clipped = np.zeros(1, dtype=np.int64)
+        self._fixed = (address(self._starts), address(self._patterns), address(self._tables))
+        self._halves = (address(self._inputs), address(self._inputs[1]))
+        self._counter = address(self._clipped)
         ones = sum(p.weight for p in planes(config.inputs)) * sum(1 << shift for shift in spec.shifts)
         self._constant = spec.low * ones * len(blocks)
 
@@ -85,16 +90,14 @@ class DecodeCore:
         lanes = self.spec.lanes
         tiles = -(-self.columns // lanes)
         out = np.zeros((len(inputs), tiles * lanes), dtype=np.int32)
-        clipped = np.zeros(1, dtype=np.int64)
-        blocks = len(self._starts) - 1
+        self._clipped[0] = 0
+        blocks, start = len(self._starts) - 1, address(out)
         for v, vector in enumerate(inputs):
             self._fill(vector)
-            self._run(
-                address(self._starts), address(self._patterns), address(self._tables), out[v].ctypes.data,
-                address(clipped), blocks, tiles,
-            )  # fmt: skip
+            self._run(*self._fixed, start + v * tiles * lanes * 4, self._counter, blocks, tiles)
         sums = out[:, : self.columns]
-        counted = int(clipped[0]) - self._padding_clips((tiles * lanes - self.columns) * len(inputs))
+        counted = int(self._clipped[0]) - self._padding_clips((tiles * lanes - self.columns) * len(inputs))
+        # A converter in integers: its step is the kernel's.
         if self.spec.step == 1 and not self._constant:
             return sums, counted
         return (sums + np.int64(self._constant)) * np.int64(self.spec.step), counted
@@ -108,12 +111,9 @@ class DecodeCore:
         else:
             self._inputs[0, self._rows] = vector.astype(np.uint8)
         groups = 2 * int(self._starts[-1])
-        first, second = address(self._inputs), address(self._inputs[1])
-        self._make_tables(first, second, address(self._tables), groups)
+        self._make_tables(*self._halves, self._fixed[2], groups)
 
     def _padding_clips(self, padding: int) -> int:
         """Padding outputs sum to zero: they clip only if a sum of 0 does."""
         spec = self.spec
-        zero = -spec.low * spec.step
-        outside = zero < spec.under or zero > spec.over
-        return padding * outside * len(spec.shifts) * spec.planes * (len(self._starts) - 1)
+        return padding * clips_zero(spec) * len(spec.shifts) * spec.planes * (len(self._starts) - 1)

@@ -7,8 +7,8 @@ shift-and-add are those of the kernel for many vectors.
 
 from __future__ import annotations
 
+from cimc.analog.kernels.convert_ir import KernelWriter, LutSpec
 from cimc.analog.kernels.ir import Values, Writer, function, splat
-from cimc.analog.kernels.lut_ir import KernelWriter, LutSpec
 
 
 def build_decode(spec: LutSpec, slice_bits: tuple[int, ...], sides: int) -> str:
@@ -73,7 +73,7 @@ class _Decode(KernelWriter):
             )
             for p in range(together):
                 mine = sums[p * spec.planes : (p + 1) * spec.planes]
-                total, count = self.recombine(mine, spec.shifts[s + p], total, count)
+                total, count = self.recombine(mine, s + p, total, count)
             start = w.do(f"add i64 {starts[-1]}, {size}")
             s += together
         return total, count
@@ -107,33 +107,44 @@ class _Decode(KernelWriter):
 
 
 def build_tables(planes: int, bits: int, two_sided: bool) -> str:
-    """IR of ``tables(inputs, negatives, tables; groups)``: bytes of four rows to the 16 sums of every bit and plane."""
-    w, kind = Writer(), "<16 x i8>"
-    masks = ["<" + ", ".join(f"i8 {(i >> j) & 1}" for i in range(16)) + ">" for j in range(4)]
+    """IR of ``tables(inputs, negatives, tables; groups)``: bytes of four rows to the 16 sums of every bit and plane.
+
+    Four planes are made at once, each in its 16 lanes of 64.
+    """
+    w, kind = Writer(), "<64 x i8>"
+    members = ["<" + ", ".join(f"i8 {(i % 16 >> j) & 1}" for i in range(64)) + ">" for j in range(4)]
 
     def group_body(group: str, _: Values) -> Values:
         first = w.do(f"mul i64 {group}, 4")
         plus = [_spread(w, "%inputs", first, j) for j in range(4)]
         minus = [_spread(w, "%negatives", first, j) for j in range(4)] if two_sided else []
         place = w.do(f"mul i64 {group}, {16 * planes * bits}")
-        for k in range(planes):
+        for k in range(0, planes, 4):
+            tested = "<" + ", ".join(f"i8 {1 << (k + i // 16) & 255}" for i in range(64)) + ">"
             total = "zeroinitializer"
             for sign, rows in (("add", plus), ("sub", minus)):
-                for mask, row in zip(masks, rows, strict=False):
-                    bit = w.do(f"lshr {kind} {row}, {splat('i8', 16, k)}")
-                    bit = w.do(f"and {kind} {bit}, {mask}")
-                    total = w.do(f"{sign} {kind} {total}, {bit}")
-            for bit_number in range(bits):
-                value = w.do(f"shl {kind} {total}, {splat('i8', 16, bit_number)}") if bit_number else total
-                w.store(kind, value, "%tables", place, str(16 * (bit_number * planes + k)))
+                for member, row in zip(members, rows, strict=False):
+                    driven = w.do(f"icmp ne {kind} {w.do(f'and {kind} {row}, {tested}')}, zeroinitializer")
+                    one = w.do(f"select <64 x i1> {driven}, {kind} {member}, {kind} zeroinitializer")
+                    total = w.do(f"{sign} {kind} {total}, {one}")
+            for bit in range(bits):
+                value = w.do(f"shl {kind} {total}, {splat('i8', 64, bit)}") if bit else total
+                _keep(w, value, min(planes - k, 4), place, 16 * (bit * planes + k))
         return []
 
     w.loop("0", "%groups", "1", [], group_body)
     return function("tables", "ptr %inputs, ptr %negatives, ptr %tables, i64 %groups", w)
 
 
+def _keep(w: Writer, value: str, count: int, place: str, offset: int) -> None:
+    """Store the tables of ``count`` planes out of four."""
+    order = ", ".join(f"i32 {i}" for i in range(16 * count))
+    part = w.do(f"shufflevector <64 x i8> {value}, <64 x i8> poison, <{16 * count} x i32> <{order}>")
+    w.store(f"<{16 * count} x i8>", part, "%tables", place, str(offset))
+
+
 def _spread(w: Writer, base: str, first: str, j: int) -> str:
-    """One row's input byte in all 16 lanes."""
+    """One row's input byte in all 64 lanes."""
     value = w.do(f"load i8, ptr {w.at('i8', base, first, str(j))}")
-    single = w.do(f"insertelement <16 x i8> poison, i8 {value}, i64 0")
-    return w.do(f"shufflevector <16 x i8> {single}, <16 x i8> poison, <16 x i32> zeroinitializer")
+    single = w.do(f"insertelement <64 x i8> poison, i8 {value}, i64 0")
+    return w.do(f"shufflevector <64 x i8> {single}, <64 x i8> poison, <64 x i32> zeroinitializer")

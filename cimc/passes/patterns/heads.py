@@ -87,6 +87,19 @@ def ungrouped(m: Match, operands: Operands, origins: tuple[Origin, ...]) -> Oper
     return Operands(q, k, v, split, _split_mask(m, operands.mask, split, origins))
 
 
+def grouped(m: Match, node: Node) -> bool:
+    """An ``attention`` whose heads are repeated for grouped queries: on the heads before that (:func:`ungrouped`)."""
+    q, k, v = node.inputs[:3]
+    mask = node.inputs[3] if len(node.inputs) > 3 else ""
+    given = Operands(q, k, v, m.shape(node.outputs[0])[:-2], mask)
+    found = ungrouped(m, given, node.origins)
+    if found is given:
+        return False
+    scale = float(node.attr("scale"))  # pyright: ignore[reportArgumentType]  # declared as float
+    write(m, node, found, scale, node.origins, guard=False)
+    return True
+
+
 def _repeated(m: Match, value: str) -> tuple[str, bool] | None:
     """The value (…, g, 1, a, b) whose heads are repeated to give (…, g · n, a, b), and whether its last axes are
     swapped for that."""

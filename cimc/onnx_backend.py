@@ -1,0 +1,114 @@
+"""cimc as an ONNX backend (``onnx.backend.base.Backend``), for the official backend test suite and for tools that take one.
+
+A model is imported for the shapes of the inputs it is run with, and computed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.backend.base import Backend, BackendRep, namedtupledict
+
+from cimc.frontend.importer import load
+from cimc.ir.evaluate import evaluate
+from cimc.ops import Numerics
+
+Array = NDArray[np.generic]
+
+
+def compute(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The model's outputs by name for these inputs, in ``float`` numerics. Raises CimcError if cimc does not support the
+    model. The one place that says how a backend's model is run."""
+    imported = load(path, inputs=inputs)
+    found = evaluate(imported.graph, imported.constants, inputs, Numerics())
+    return {name: found[value] for name, value in zip(imported.graph.output_names, imported.graph.outputs, strict=True)}
+
+
+class CimcRep(BackendRep):
+    """A model ready to run; shapes are bound by the inputs of each run."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        initializers = {t.name for t in model.graph.initializer}
+        self._inputs = tuple(i.name for i in model.graph.input if i.name not in initializers)
+        self._outputs = tuple(o.name for o in model.graph.output)
+
+    def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Inputs as a list in the model's order, a mapping by name, or one array; outputs as a named tuple. Raises
+        CimcError."""
+        given = self._named(inputs)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(self._model.SerializeToString())
+            found = compute(path, given)
+        return namedtupledict("Outputs", self._outputs)(*(found[name] for name in self._outputs))
+
+    def _named(self, inputs: Any) -> dict[str, Array]:
+        if isinstance(inputs, Mapping):
+            return {str(k): np.asarray(v) for k, v in inputs.items()}
+        listed: Sequence[Any] = inputs if isinstance(inputs, list | tuple) else [inputs]
+        return {name: np.asarray(v) for name, v in zip(self._inputs, listed, strict=True)}
+
+
+class CimcBackend(Backend):
+    """The backend's entry points."""
+
+    @classmethod
+    def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
+        """Whether the device is; what a model needs is known when it is run with shapes."""
+        return cls.supports_device(device)
+
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> CimcRep:
+        """A model ready to run. Raises ValueError for a device that is not simulated."""
+        if not cls.supports_device(device):
+            raise ValueError(f"device {device} is not supported, CPU is")
+        return CimcRep(model)
+
+    @classmethod
+    def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Any, ...]:
+        """Prepare and run once."""
+        return cls.prepare(model, device, **kwargs).run(inputs)
+
+    @classmethod
+    def run_node(
+        cls,
+        node: onnx.NodeProto,
+        inputs: Any,
+        device: str = "CPU",
+        outputs_info: Sequence[tuple[np.dtype[Any], tuple[int, ...]]] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, ...]:
+        """One node, as a model of its own."""
+        present = [n for n in node.input if n]
+        listed = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
+        arrays = [np.asarray(v) for v in listed]
+        code = onnx.helper.np_dtype_to_tensor_dtype
+        infos = [
+            onnx.helper.make_tensor_value_info(n, code(a.dtype), a.shape) for n, a in zip(present, arrays, strict=True)
+        ]
+        outputs = [onnx.ValueInfoProto(name=o) for o in node.output if o]
+        graph = onnx.helper.make_graph([node], node.op_type, infos, outputs)
+        version = int(kwargs.get("opset_version", min(onnx.defs.onnx_opset_version(), 24)))
+        imports = [onnx.helper.make_opsetid("", version)]
+        if node.domain:
+            imports.append(onnx.helper.make_opsetid(node.domain, 1))
+        return cls.run_model(onnx.helper.make_model(graph, opset_imports=imports), arrays, device)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        """``CPU``: the chip is simulated on it."""
+        return device.split(":")[0] == "CPU"
+
+
+prepare = CimcBackend.prepare
+run_model = CimcBackend.run_model
+run_node = CimcBackend.run_node
+supports_device = CimcBackend.supports_device
+is_compatible = CimcBackend.is_compatible

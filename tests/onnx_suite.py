@@ -1,0 +1,123 @@
+"""The official ONNX node conformance suite against cimc.
+
+    python tests/onnx_suite.py [--op OP]... [--verbose]
+
+Prints per case nothing, per outcome the counts, and the cases that are declared unsupported by reason. Ends with exit code
+1 if a case fails: a wrong answer, or anything other than a clear refusal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+from cimc import errors
+from cimc.onnx_backend import compute
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: passed, unsupported (refused with a reason) or failed."""
+
+    name: str
+    op: str
+    kind: str
+    reason: str = ""
+
+
+def tensors(folder: Path, stem: str, count: int) -> list[np.ndarray] | None:
+    """The stored values of a data set; None if one is not a tensor."""
+    found: list[np.ndarray] = []
+    for i in range(count):
+        proto = onnx.TensorProto()
+        try:
+            proto.ParseFromString((folder / f"{stem}_{i}.pb").read_bytes())
+            found.append(numpy_helper.to_array(proto))
+        except (ValueError, TypeError, onnx.checker.ValidationError) as e:
+            del e
+            return None
+        except Exception as e:  # protobuf's DecodeError has no public base
+            if type(e).__name__ != "DecodeError":
+                raise
+            return None
+    return found
+
+
+def run_case(name: str, folder: Path, rtol: float, atol: float) -> Outcome:
+    """One case with all its data sets."""
+    model = onnx.load(folder / "model.onnx")
+    op = model.graph.node[0].op_type if model.graph.node else ""
+    initializers = {t.name for t in model.graph.initializer}
+    names = [i.name for i in model.graph.input if i.name not in initializers]
+    for data in sorted(folder.glob("test_data_set_*")):
+        inputs = tensors(data, "input", len(names))
+        wanted = tensors(data, "output", len(model.graph.output))
+        if inputs is None or wanted is None:
+            inputs = inputs or []
+        try:
+            found = compute(folder / "model.onnx", dict(zip(names, inputs, strict=False)))
+        except errors.CimcError as e:
+            return Outcome(name, op, "unsupported", e.message)
+        if wanted is None:
+            return Outcome(name, op, "failed", "a result that is no tensor was not refused")
+        for info, want in zip(model.graph.output, wanted, strict=True):
+            bad = differs(found[info.name], want, rtol, atol)
+            if bad:
+                return Outcome(name, op, "failed", f"output {info.name}: {bad}")
+    return Outcome(name, op, "passed")
+
+
+def differs(got: np.ndarray, want: np.ndarray, rtol: float, atol: float) -> str:
+    """Why two arrays are not the same within tolerance, or nothing."""
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
+    if want.dtype.kind in "fV":
+        low = want.dtype.itemsize == 2
+        close = np.isclose(
+            got.astype(np.float64), want.astype(np.float64), max(rtol, 5e-3 if low else 0), max(atol, 1e-3 if low else 0), equal_nan=True
+        )
+        return "" if close.all() else f"{(~close).sum()} of {close.size} elements differ"
+    return "" if np.array_equal(got, want) else f"{(got != want).sum()} of {got.size} elements differ"
+
+
+def run_suite(ops: set[str] | None = None, prefix: str = "") -> list[Outcome]:
+    """All node cases, or those of some ops."""
+    outcomes: list[Outcome] = []
+    for case in load_model_tests(kind="node"):
+        if prefix and not case.name.startswith(prefix):
+            continue
+        folder = Path(case.model_dir)
+        if ops is not None and onnx.load(folder / "model.onnx").graph.node[0].op_type not in ops:
+            continue
+        outcomes.append(run_case(case.name, folder, case.rtol, case.atol))
+    return outcomes
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description="The official ONNX node conformance suite against cimc.")
+    parser.add_argument("--op", action="append", help="only cases whose first node is of this op type")
+    parser.add_argument("--prefix", default="", help="only cases whose name starts so")
+    parser.add_argument("--verbose", action="store_true", help="every unsupported case by name")
+    options = parser.parse_args()
+    outcomes = run_suite(set(options.op) if options.op else None, options.prefix)
+    count = collections.Counter(o.kind for o in outcomes)
+    for o in outcomes:
+        if o.kind == "failed" or (options.verbose and o.kind == "unsupported"):
+            print(f"{o.kind} {o.name}: {o.reason}")
+    refused = collections.Counter(o.op for o in outcomes if o.kind == "unsupported")
+    print("unsupported by op: " + ", ".join(f"{op} {n}" for op, n in sorted(refused.items())))
+    print(f"{len(outcomes)} cases: {count['passed']} passed, {count['unsupported']} unsupported, {count['failed']} failed")
+    return 1 if count["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
