@@ -25,7 +25,7 @@ Array = NDArray[np.generic]
 def compute(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The model's outputs by name for these inputs, in ``float`` numerics. Raises CimcError if cimc does not support the
     model. The one place that says how a backend's model is run."""
-    imported = load(path, inputs=inputs)
+    imported = load(path, inputs=inputs, specialize=True)
     found = evaluate(imported.graph, imported.constants, inputs, Numerics())
     return {name: found[value] for name, value in zip(imported.graph.output_names, imported.graph.outputs, strict=True)}
 

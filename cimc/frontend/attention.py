@@ -164,9 +164,15 @@ def _standard_bias(c: Call, q: Value, t: int, mask: Value | None, past: int, len
         bias = f.add(b, _length_bias(c, lengths, s, t, element), bias)
     elif c.int("is_causal", 0):
         bias = f.add(b, causal_bias(b, s, t, past, element), bias)
-    if c.has("left_window_size") or c.has("right_window_size"):
-        raise Unsupported("sliding windows of opset 25 and later")
-    return bias
+    left, right = c.int("left_window_size", -1), c.int("right_window_size", -1)
+    if left < 0 and right < 0:
+        return bias
+    if lengths is not None:
+        raise Unsupported("sliding windows over an external cache")
+    window = np.ones((s, t), np.bool_) if right < 0 else np.tri(s, t, past + right, dtype=np.bool_)
+    if left >= 0:
+        window &= ~np.tri(s, t, past - left - 1, dtype=np.bool_)
+    return f.add(b, additive(b, b.constant(window), element), bias)
 
 
 def _length_bias(c: Call, lengths: Value, s: int, t: int, element: Element) -> Value:

@@ -23,6 +23,7 @@ MAX_VALUE = 1 << 36
 """Bytes any value may have."""
 _SMALL = 4096
 _WIDENED = {np.dtype(ml_dtypes.int4): np.dtype(np.int8), np.dtype(ml_dtypes.uint4): np.dtype(np.uint8)}
+NARROW = frozenset(d.name for d in _WIDENED)
 _ELEMENTS = {e.dtype(exact=True): e for e in Element if not e.quantized}
 
 
@@ -166,6 +167,14 @@ class Builder:
     def _fresh(self) -> str:
         self._count += 1
         return f"%{self._count}"
+
+    def sources(self, value: Value) -> tuple[Value, ...]:
+        """The graph's inputs that a value is computed from."""
+        live = {value.name}
+        for node in reversed(self._nodes):
+            if live.intersection(node.outputs):
+                live.update(node.inputs)
+        return tuple(Value(n, self._types[n]) for n in self._inputs if n in live)
 
     def label(self, value: Value, name: str) -> None:
         """Give a value the name it has in the model; the first name given stays."""

@@ -43,6 +43,8 @@ class Call:
     b: Builder
     run: Run
     note: Callable[[str], None]
+    ask: Callable[[Value], None]
+    """Remembers that a value must be known: model inputs it comes from may then be compiled in."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -81,6 +83,7 @@ class Call:
             return None
         array = self.b.array(value)
         if array is None:
+            self.ask(value)
             raise NeedsHost(f"{what} (input {index}) is known only at run time")
         return array
 

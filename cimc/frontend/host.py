@@ -16,8 +16,11 @@ from cimc.frontend.call import Operand
 from cimc.frontend.record import Array, OnnxGraph, OnnxNode, Unreadable
 from cimc.frontend.tensors import dtype_of
 from cimc.ir.graph import Type
+from cimc.isa.operands import Element
 
 RANDOM = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"))
+BY_VALUE = frozenset(("Resize", "Upsample", "Col2Im", "MaxUnpool", "DFT", "STFT", "CenterCropPad", "AffineGrid"))
+"""Ops whose operands after the first decide the output's shape by their values."""
 ORT_ERRORS = (
     ort.Fail,
     ort.InvalidArgument,
@@ -42,6 +45,8 @@ def call(
     for v in values.values():
         if v.narrow:
             raise Unsupported(f"its operand is {v.narrow}, which only DequantizeLinear takes")
+        if v.element == Element.BF16:
+            raise Unsupported(f"{reason}; and onnxruntime takes no bfloat16 from NumPy")
     known = {n: a for n, v in values.items() if (a := b.array(v)) is not None}
     if len(known) == len(values):
         return _run_now(b, node, known, opsets, reason)
@@ -73,7 +78,18 @@ def _model(
     if any(_foreign(v, opsets) for v in node.attributes.values() if isinstance(v, OnnxGraph)):
         raise Unsupported("its subgraph calls functions of the model")
     types = [(n, (t.element.dtype(exact=True), t.shape)) for n, t in inputs.items()]
-    return onnx_writer.node_model(node, types, constants, opsets)
+    return onnx_writer.node_model(node, types, constants, _stamp(node, opsets))
+
+
+def _stamp(node: OnnxNode, opsets: Mapping[str, int]) -> Mapping[str, int]:
+    """The oldest opset in which the op is the same: more onnxruntimes run it. A subgraph needs the model's own."""
+    if any(isinstance(v, OnnxGraph) for v in node.attributes.values()):
+        return opsets
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    except onnx.defs.SchemaError as e:
+        raise Unsupported(f"neither ONNX nor cimc knows this operator in opset {opsets.get(node.domain, 1)}") from e
+    return {node.domain: max(schema.since_version, 7 if not node.domain else 1)}
 
 
 def _foreign(graph: OnnxGraph, opsets: Mapping[str, int]) -> bool:
@@ -104,6 +120,8 @@ def _output_types(
         dtype = dtype_of(tensor.elem_type)
         if isinstance(dtype, Unreadable):
             raise Unsupported(dtype.reason)
+        if element_of(dtype) == Element.BF16:
+            raise Unsupported(f"{reason}; and onnxruntime gives no bfloat16 to NumPy")
         kinds[info.name] = Type(element_of(dtype), tuple(d.dim_value for d in dims))
     return kinds
 

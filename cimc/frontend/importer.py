@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cimc import errors
 from cimc.frontend import functions, host, onnx_reader
-from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
+from cimc.frontend.builder import MAX_VALUE, NARROW, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand
 from cimc.frontend.dims import SEQUENCE, Binding, Dims
 from cimc.frontend.record import (
@@ -34,6 +34,8 @@ from cimc.origin import Origin
 
 MAX_INLINED = 1_000_000
 MAX_CALLS = 32
+MAX_FIXED = 64
+"""Elements of an input that may be compiled in."""
 SHORTEST = 8
 
 
@@ -55,18 +57,26 @@ def load(
     *,
     dims: Mapping[str, int] | None = None,
     inputs: Mapping[str, NDArray[np.generic]] | None = None,
+    specialize: bool = False,
 ) -> Imported:
     """Read a model file, or a folder with ``model.onnx``. ``dims`` binds symbolic dims by name, ``inputs`` by shape.
     A sequence length that nobody gave is 128, or the largest smaller power of two with which the model makes sense.
-    Raises CimcError."""
+    With ``specialize``, small inputs whose values decide shapes or trip counts are compiled in at their values in
+    ``inputs``; they are then no inputs of the graph, and ``notes`` names them. Raises CimcError."""
     model = onnx_reader.read(Path(path))
     sequence = SEQUENCE
     first: errors.CimcError | None = None
+    fixed: dict[str, Array] = {}
     while True:
         bound = Dims.bind(model.path, _open_inputs(model), dims or {}, inputs, sequence)
+        attempt = _Import(model, bound, fixed)
         try:
-            return _Import(model, bound).result(first)
+            return attempt.result(first)
         except errors.CimcError as e:
+            asked = attempt.asked - fixed.keys()
+            if specialize and inputs is not None and asked and asked <= inputs.keys():
+                fixed.update({name: np.asarray(inputs[name]) for name in asked})
+                continue
             first = first or e
             chosen = any(b.default and b.value == sequence for b in bound.bound.values())
             if e.diagnostic is not errors.MODEL_NODE or not chosen or sequence <= SHORTEST:
@@ -97,18 +107,21 @@ class _Scope:
 class _Import:
     """One import: the builder, the faults found so far."""
 
-    def __init__(self, model: OnnxModel, dims: Dims) -> None:
+    def __init__(self, model: OnnxModel, dims: Dims, fixed: Mapping[str, Array]) -> None:
         self.model = model
         self.dims = dims
         self.b = Builder()
         self.faults = errors.Collector()
+        self.fixed = fixed
+        self.asked: set[str] = set()
         self.notes: list[str] = []
         self.count = 0
 
     def result(self, shortened: errors.CimcError | None) -> Imported:
         scope = _Scope(self.model.opsets, "", (), {})
         for name, kind in self.dims.inputs:
-            scope.values[name] = self.b.input(name, self.input_type(name, kind))
+            declared = self.input_type(name, kind)
+            scope.values[name] = self.fix(name, declared) if name in self.fixed else self.b.input(name, declared)
         self.initializers(self.model.graph, scope)
         self.nodes(self.model.graph.nodes, scope)
         self.faults.raise_if_any()
@@ -122,6 +135,21 @@ class _Import:
             self.notes.append(f"the default sequence length was shortened: with a longer one, {shortened.message}")
         return Imported(graph, constants, bindings, tuple(self.notes), self.model.sha256, self.model.path)
 
+    def fix(self, name: str, declared: Type) -> Value:
+        """An input compiled in at the value given for it."""
+        array = self.fixed[name]
+        if array.shape != declared.shape or array.dtype != declared.element.dtype(exact=True):
+            why = f"the given array is {array.dtype}{list(array.shape)}, the model declares {declared}"
+            raise errors.MODEL_INPUT(path=self.model.path, name=name, why=why, fix="give an array of the declared type")
+        self.note(f"input '{name}' decides shapes: the program is compiled for the value given")
+        return self.b.constant(array, name)
+
+    def ask(self, value: Value) -> None:
+        """Remember the inputs behind a value that must be known, if they are few numbers."""
+        sources = self.b.sources(value)
+        if all(s.type.size <= MAX_FIXED for s in sources):
+            self.asked.update(s.name for s in sources)
+
     def input_type(self, name: str, kind: TensorType) -> Type:
         fix = "export the model with typed inputs"
         if isinstance(kind.dtype, Unreadable):
@@ -129,6 +157,8 @@ class _Import:
         if kind.dims is None:
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix)
         try:
+            if kind.dtype.name in NARROW:
+                raise Unsupported(f"element type {kind.dtype.name} is not supported for inputs")
             found = Type(element_of(kind.dtype), self.dims.shape(kind))
         except Unsupported as e:
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=str(e), fix=fix) from e
@@ -139,6 +169,9 @@ class _Import:
 
     def output(self, name: str, scope: _Scope) -> Value:
         value = scope.values.get(name)
+        if isinstance(value, Value) and value.narrow:
+            why = f"element type {value.narrow} is not supported for outputs"
+            raise errors.MODEL_OP(node=name, op="output", why=why)
         if isinstance(value, Value):
             return value
         why = f"output '{name}' is not produced by any node" if value is None else f"output '{name}' is a sequence"
@@ -221,7 +254,7 @@ class _Import:
             return self.subgraph(graph, arguments, replace(scope, prefix=f"{node.name}{suffix}/"))
 
         try:
-            result = found.translate(Call(node, inputs, version, self.b, run, self.note))
+            result = found.translate(Call(node, inputs, version, self.b, run, self.note, self.ask))
         except NeedsHost as e:
             return self.on_host(node, inputs, scope, str(e))
         return (result,) if isinstance(result, Value) else tuple(result)
@@ -241,6 +274,10 @@ class _Import:
     ) -> tuple[Operand, ...]:
         operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
         operands.update({name: self.read(name, scope) for name in node.captures})
+        # Sizes, scales and the like: every operand but the first may have to be known.
+        for value in inputs[1:]:
+            if isinstance(value, Value) and self.b.array(value) is None and node.op_type in host.BY_VALUE:
+                self.ask(value)
         return host.call(self.b, node, operands, scope.opsets, reason)
 
     def note(self, text: str) -> None:

@@ -332,7 +332,8 @@ def space_to_depth(c: Call) -> Value:
     if x.rank != 4 or s < 1 or x.shape[2] % s or x.shape[3] % s:
         raise Impossible(f"SpaceToDepth of {x.type} by {s}")
     n, ch, h, w = x.shape
-    y = f.transpose(c.b, f.reshape(c.b, x, (n, ch, h // s, s, w // s, s)), (0, 3, 5, 1, 2, 4))
+    order = (0, 3, 5, 1, 2, 4) if c.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = f.transpose(c.b, f.reshape(c.b, x, (n, ch, h // s, s, w // s, s)), order)
     return f.reshape(c.b, y, (n, ch * s * s, h // s, w // s))
 
 

@@ -35,7 +35,7 @@ MAX_FILE = (1 << 31) - 1
 MAX_NODES = 1_000_000
 MAX_DEPTH = 24
 MAX_HASHED = 1 << 36
-OPSETS = range(7, 27)
+OPSETS = range(7, 29)
 
 
 def locate(path: Path) -> Path:
