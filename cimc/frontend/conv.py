@@ -150,9 +150,9 @@ def _integer_conv(c: Call, x: Value, zx: Value | None, w: Value, zw: Value | Non
     fr = _checked(c, x, w, groups, w.shape[1] if w.rank > 1 else 0)
     border = 0.0
     if zx is not None:
-        known = c.b.array(zx)
-        if zx.type.size != 1 or (known is None and fr.padded):
-            raise Impossible("a zero point of the input that is not one known number")
+        if zx.type.size != 1:
+            raise Impossible(f"a zero point {zx.type} of the input")
+        known = c.known(2, "the zero point that fills the border") if fr.padded else None
         border = float(known.reshape(-1)[0]) if known is not None else 0.0
         zx = f.reshape(c.b, zx, ())
     if zw is not None and zw.type.size != 1:

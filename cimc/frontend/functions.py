@@ -52,7 +52,16 @@ def of_standard(node: OnnxNode, inputs: tuple[Operand, ...], opsets: Mapping[str
     if body is None or not body.node:
         return None
     function = read_function(body)
-    return replace(function, opsets={**opsets, **function.opsets})
+    defaults = {n: onnx.helper.get_attribute_value(a.default_value) for n, a in schema.attributes.items() if _given(a)}
+    texts = {n: v.decode("utf-8") if isinstance(v, bytes) else v for n, v in defaults.items()}
+    names = tuple(schema.attributes)
+    return replace(function, opsets={**opsets, **function.opsets}, defaults=texts, attributes=names)
+
+
+def _given(attribute: onnx.defs.OpSchema.Attribute) -> bool:
+    """Whether the standard has a default for the attribute, of a plain kind."""
+    kinds = (onnx.AttributeProto.INT, onnx.AttributeProto.FLOAT, onnx.AttributeProto.STRING)
+    return attribute.default_value is not None and attribute.default_value.type in kinds
 
 
 def _dependent(

@@ -300,7 +300,8 @@ class _Import:
         inner = _Scope(function.opsets, f"{node.name}/", (*scope.calls, key), values)
         given = functions.arguments(function, node)
         self.nodes([functions.bind(n, given) for n in function.nodes], inner)
-        return tuple(self.read(o, inner) for o in function.outputs)[: len(node.outputs)]
+        wanted = zip(function.outputs, node.outputs, strict=False)
+        return tuple(self.read(o, inner) if used else None for o, used in wanted)
 
     def subgraph(self, graph: OnnxGraph, arguments: Sequence[Operand], scope: _Scope) -> tuple[Operand, ...]:
         if len(arguments) != len(graph.inputs):
