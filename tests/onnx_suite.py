@@ -2,7 +2,7 @@
 
     python tests/onnx_suite.py [--op OP]... [--verbose]
 
-Prints per case nothing, per outcome the counts, and the cases that are declared unsupported by reason. Ends with exit code
+Prints the failed cases and the counts per outcome, with --verbose what is refused and why. Ends with exit code
 1 if a case fails: a wrong answer, or anything other than a clear refusal.
 """
 
@@ -72,7 +72,7 @@ def differs(got: np.ndarray, want: object, rtol: float, atol: float) -> str:
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
     if want.dtype.kind in "fV":
-        # Two units in the last place: ONNX's own runner has that for bfloat16; for float16 it asks for 1e-3, which is one.
+        # Two units in the last place, as ONNX's own runner has it for bfloat16 (for float16 it asks for 1e-3: one).
         rtol = max(rtol, {"bfloat16": 2**-6, "float16": 2**-9}.get(want.dtype.name, 0.0))
         close = np.isclose(got.astype(np.float64), want.astype(np.float64), rtol, atol, equal_nan=True)
         return "" if close.all() else f"{(~close).sum()} of {close.size} elements differ"
@@ -104,7 +104,9 @@ def main() -> int:
             print(f"{o.kind} {o.name}: {o.reason}")
     refused = collections.Counter(o.op for o in outcomes if o.kind == "unsupported")
     print("unsupported by op: " + ", ".join(f"{op} {n}" for op, n in sorted(refused.items())))
-    print(f"{len(outcomes)} cases: {count['passed']} passed, {count['unsupported']} unsupported, {count['failed']} failed")
+    print(
+        f"{len(outcomes)} cases: {count['passed']} passed, {count['unsupported']} unsupported, {count['failed']} failed"
+    )
     return 1 if count["failed"] else 0
 
 

@@ -156,7 +156,9 @@ class Builder:
         limit = max(MAX_CONSTANT, 2 * sum(v.type.bytes for v in inputs if v))
         for kind in kinds:
             if kind.bytes > limit:
-                raise Unsupported(f"the constant it makes, {kind}, is {kind.bytes} bytes, more than the limit of {limit}")
+                raise Unsupported(
+                    f"the constant it makes, {kind}, is {kind.bytes} bytes, more than the limit of {limit}"
+                )
         arrays = [self._arrays[v.name] if v else None for v in inputs]
         try:
             results = OPS[node.op].evaluate(node, arrays, Numerics())
@@ -186,7 +188,9 @@ class Builder:
         self._taken.add(fresh)
         self._final[value.name] = fresh
 
-    def finish(self, name: str, outputs: Sequence[tuple[str, Value]], dims: tuple[tuple[str, int], ...]) -> tuple[Graph, dict[str, Array]]:
+    def finish(
+        self, name: str, outputs: Sequence[tuple[str, Value]], dims: tuple[tuple[str, int], ...]
+    ) -> tuple[Graph, dict[str, Array]]:
         """The graph of the nodes that the outputs need, and its constants. Outputs are distinct values that are not
         inputs: those are copied."""
         ends: list[Value] = []
@@ -200,7 +204,9 @@ class Builder:
         used = {v for n in nodes for v in (*n.inputs, *n.outputs) if v} | {v.name for v in ends} | set(self._inputs)
         names = self._names(nodes, used)
         renamed = tuple(
-            Node(n.op, tuple(names.get(v, "") for v in n.inputs), tuple(names[v] for v in n.outputs), n.attrs, n.origins)
+            Node(
+                n.op, tuple(names.get(v, "") for v in n.inputs), tuple(names[v] for v in n.outputs), n.attrs, n.origins
+            )
             for n in nodes
         )
         constants = {names[v]: self._arrays[v] for v in sorted(used) if v in self._arrays}

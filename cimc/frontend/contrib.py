@@ -125,7 +125,9 @@ def mat_mul_n_bits(c: Call) -> Value:
     if codes.size != n * blocks * block or scales.size != n * blocks:
         raise Impossible(f"{packed.size} bytes and {scales.size} scales for {n} × {k} weights in blocks of {block}")
     centre = _zero_points(zeros, bits, n, blocks)
-    weight = (codes.reshape(n, blocks, block).astype(np.float32) - centre) * scales.reshape(n, blocks, 1).astype(np.float32)
+    weight = (codes.reshape(n, blocks, block).astype(np.float32) - centre) * scales.reshape(n, blocks, 1).astype(
+        np.float32
+    )
     weight = weight.reshape(n, blocks * block)[:, :k].T
     y = f.matmul(c.b, x, c.b.constant(weight.astype(x.dtype), f"{c.node.inputs[1]}.dequantized"))
     return f.add(c.b, y, c.opt(5))

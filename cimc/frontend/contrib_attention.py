@@ -16,7 +16,9 @@ from cimc.isa.operands import Element
 
 def _lowest(element: Element) -> float:
     """onnxruntime masks the future with the lowest finite number: rows that see nothing become uniform, not NaN."""
-    return float(np.finfo(element.dtype(exact=True)).min)
+    return {Element.F16: -65504.0, Element.F64: -np.finfo(np.float64).max}.get(
+        element, float(-np.finfo(np.float32).max)
+    )
 
 
 def _future(b: Builder, s: int, t: int, element: Element) -> Value:

@@ -12,7 +12,7 @@ from cimc.frontend.quant import integer_product, requantized
 from cimc.frontend.spatial import Frame, channels_second, frame, windows
 
 MAX_GROUP_PRODUCTS = 32
-"""Up to this many groups become products of their own, whose weights go into crossbars; more are one batched product."""
+"""Up to this many groups become products of their own, with weights in crossbars; more are one batched product."""
 
 Product = Callable[[Value, Value], Value]
 """A product of rows (… × k) and columns (k × m)."""
@@ -174,5 +174,3 @@ def q_linear_conv(c: Call) -> Value:
     weight = f.reshape(b, per_channel, () if per_channel.type.size == 1 else (per_channel.type.size,))
     factor = f.binary(b, "div", f.mul(b, scale, weight), f.reshape(b, c.x(6), ()))
     return channels_second(c, requantized(c, sums, factor, f.reshape(b, zero, ()), zero.element))
-
-

@@ -1,16 +1,15 @@
-"""What tiles cannot do: a node becomes a ``host`` call, run by onnxruntime on the host controller. A node whose operands
-are all constants is run once, while the model is read."""
+"""What tiles cannot do: a node becomes a ``host`` call, run by onnxruntime on the host controller. A node whose
+operands are all constants is run once, while the model is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-from cimc.frontend import onnx_writer
+from cimc.frontend import onnx_writer, ort
 from cimc.frontend.builder import MAX_CONSTANT, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Operand
 from cimc.frontend.record import Array, OnnxGraph, OnnxNode, Unreadable
@@ -25,15 +24,6 @@ INEXACT = frozenset(("DFT", "STFT"))
 """Ops whose results in onnxruntime are outside the standard's tolerance, or of other shapes than ONNX infers."""
 BY_VALUE = frozenset(("Resize", "Upsample", "Col2Im", "MaxUnpool", "CenterCropPad", "AffineGrid"))
 """Ops whose operands after the first decide the output's shape by their values."""
-ORT_ERRORS = (
-    ort.Fail,
-    ort.InvalidArgument,
-    ort.InvalidGraph,
-    ort.NotImplemented,
-    ort.RuntimeException,
-    ort.InvalidProtobuf,
-    ort.EPFail,
-)
 INFERENCE_ERRORS = (onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError)
 _EMBEDDED = 4096
 
@@ -41,7 +31,7 @@ _EMBEDDED = 4096
 def call(
     b: Builder, node: OnnxNode, operands: Mapping[str, Operand], opsets: Mapping[str, int], reason: str
 ) -> tuple[Operand, ...]:
-    """The node's outputs, from a host call or, if every operand is a constant, from running it now. ``operands`` has the
+    """The node's outputs, from a host call or, if every operand is a constant, from running it now. ``operands``: the
     inputs and what subgraphs capture. Raises Unsupported if the host cannot run it or its types are not static."""
     if node.op_type in RANDOM:
         raise Unsupported("it draws random numbers, which no two runs share")
@@ -61,7 +51,10 @@ def call(
     model = _model(node, {n: v.type for n, v in passed.items()}, embedded, opsets)
     kinds = _output_types(model, node, known, opsets, passed, reason)
     data = _typed(model, kinds)
-    _load(data)
+    try:
+        ort.session(data)
+    except ort.REFUSALS as e:
+        raise Unsupported(f"onnxruntime cannot run it on the host: {ort.first_line(e)}") from e
     types = tuple(str(k) for k in kinds.values())
     outputs = b.emit("host", tuple(passed.values()), op_type=node.title, call=b.call(data), types=types, reason=reason)
     by_name = dict(zip(kinds, outputs, strict=True))
@@ -101,7 +94,9 @@ def _stamp(node: OnnxNode, opsets: Mapping[str, int]) -> Mapping[str, int]:
 def _foreign(graph: OnnxGraph, opsets: Mapping[str, int]) -> bool:
     nested = (v for n in graph.nodes for v in n.attributes.values() if isinstance(v, OnnxGraph))
     known = ("", "com.microsoft")
-    return any(n.domain not in known or n.domain not in opsets for n in graph.nodes) or any(_foreign(g, opsets) for g in nested)
+    return any(n.domain not in known or n.domain not in opsets for n in graph.nodes) or any(
+        _foreign(g, opsets) for g in nested
+    )
 
 
 def _output_types(
@@ -134,7 +129,9 @@ def _output_types(
 
 def _typed(model: onnx.ModelProto, kinds: Mapping[str, Type]) -> bytes:
     outputs = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(k.element.dtype(exact=True)), k.shape)
+        onnx.helper.make_tensor_value_info(
+            n, onnx.helper.np_dtype_to_tensor_dtype(k.element.dtype(exact=True)), k.shape
+        )
         for n, k in kinds.items()
     ]
     del model.graph.output[:]
@@ -142,35 +139,27 @@ def _typed(model: onnx.ModelProto, kinds: Mapping[str, Type]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _load(data: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except ORT_ERRORS as e:
-        raise Unsupported(f"onnxruntime cannot run it on the host: {_first_line(e)}") from e
-
-
-def _first_line(e: BaseException) -> str:
-    return (str(e).strip().splitlines() or ["no reason given"])[0][:300]
-
-
 def _run_now(
     b: Builder, node: OnnxNode, known: Mapping[str, Array], opsets: Mapping[str, int], reason: str
 ) -> tuple[Operand, ...]:
     model = _model(node, {n: Type(element_of(a.dtype), a.shape) for n, a in known.items()}, {}, opsets)
-    session = _load(model.SerializeToString(deterministic=True))
     try:
-        results: Sequence[object] = session.run(None, {n: np.ascontiguousarray(a) for n, a in known.items()})
-    except ORT_ERRORS as e:
-        raise Impossible(f"{reason}; onnxruntime says: {_first_line(e)}") from e
+        results = ort.run(
+            model.SerializeToString(deterministic=True), {n: np.asarray(a, order="C") for n, a in known.items()}
+        )
+    except ort.REFUSALS as e:
+        raise Impossible(f"{reason}; onnxruntime says: {ort.first_line(e)}") from e
     names = [o for o in node.outputs if o]
     found: dict[str, Value] = {}
-    for name, result in zip(names, results, strict=True):
-        if not isinstance(result, np.ndarray):
-            raise Unsupported(f"{reason}; its output is not a tensor")
-        if result.nbytes > MAX_CONSTANT:
-            raise Unsupported(f"the constant it makes has {result.nbytes} bytes, more than the limit of {MAX_CONSTANT}")
-        found[name] = b.constant(result)
+    for name, output in zip(names, results, strict=True):
+        found[name] = b.constant(_checked(output, reason))
     return tuple(found.get(o) for o in node.outputs)
+
+
+def _checked(output: Any, reason: str) -> Array:
+    if not isinstance(output, np.ndarray):
+        raise Unsupported(f"{reason}; its output is not a tensor")
+    array = cast("Array", output)
+    if array.nbytes > MAX_CONSTANT:
+        raise Unsupported(f"the constant it makes has {array.nbytes} bytes, more than the limit of {MAX_CONSTANT}")
+    return array

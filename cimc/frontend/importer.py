@@ -41,8 +41,9 @@ SHORTEST = 8
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as cimc sees it. ``bindings``: every symbolic dim, its value and who said so. ``notes``: what the user should
-    know. ``model_hash``: SHA-256 over the file and its external data. ``path``: the ONNX file, for running it elsewhere."""
+    """A model as cimc sees it. ``bindings``: every symbolic dim, its value and who said so. ``notes``: what the user
+    should know. ``model_hash``: SHA-256 over the file and its external data. ``path``: the file, for running it
+    elsewhere."""
 
     graph: Graph
     constants: Constants
@@ -155,7 +156,9 @@ class _Import:
         if isinstance(kind.dtype, Unreadable):
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=kind.dtype.reason, fix=fix)
         if kind.dims is None:
-            raise errors.MODEL_INPUT(path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix)
+            raise errors.MODEL_INPUT(
+                path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix
+            )
         try:
             if kind.dtype.name in NARROW:
                 raise Unsupported(f"element type {kind.dtype.name} is not supported for inputs")
@@ -184,7 +187,9 @@ class _Import:
                 readers = [n.name for n in graph.nodes if name in n.inputs]
                 if readers:
                     node = next(n for n in graph.nodes if n.name == readers[0])
-                    self.faults.add(errors.MODEL_OP(node=node.name, op=node.title, why=f"input '{name}': {array.reason}"))
+                    self.faults.add(
+                        errors.MODEL_OP(node=node.name, op=node.title, why=f"input '{name}': {array.reason}")
+                    )
                 continue
             scope.values[name] = self.b.constant(array, name)
 
@@ -197,7 +202,11 @@ class _Import:
         if self.count > MAX_INLINED:
             fix = "simplify the model's functions"
             raise errors.MODEL_TOO_LARGE(
-                path=self.model.path, what="the number of nodes, functions inlined,", size=self.count, limit=MAX_INLINED, fix=fix
+                path=self.model.path,
+                what="the number of nodes, functions inlined,",
+                size=self.count,
+                limit=MAX_INLINED,
+                fix=fix,
             )
         here = replace(node, name=scope.prefix + node.name)
         before, self.b.origin = self.b.origin, Origin(here.name, node.title)
@@ -269,9 +278,7 @@ class _Import:
             return self.inline(function, node, inputs, scope)
         return self.on_host(node, inputs, scope, "tiles have no instruction for it")
 
-    def on_host(
-        self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str
-    ) -> tuple[Operand, ...]:
+    def on_host(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str) -> tuple[Operand, ...]:
         operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
         operands.update({name: self.read(name, scope) for name in node.captures})
         # Sizes, scales and the like: every operand but the first may have to be known.

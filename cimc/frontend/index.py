@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -26,7 +27,11 @@ def gather(c: Call) -> Value:
     if known is not None:
         flat = [int(i) for i in known.reshape(-1).tolist()] if known.size <= 1 << 16 else []
         if any(not -x.shape[axis] <= i < x.shape[axis] for i in flat):
-            raise Impossible(f"index {flat} outside axis {axis} of {x.type}" if len(flat) < 9 else f"an index outside axis {axis} of {x.type}")
+            raise Impossible(
+                f"index {flat} outside axis {axis} of {x.type}"
+                if len(flat) < 9
+                else f"an index outside axis {axis} of {x.type}"
+            )
         y = _parts(c, x, axis, [i % x.shape[axis] for i in flat], index) if flat else None
         if y is not None:
             return y
@@ -34,7 +39,7 @@ def gather(c: Call) -> Value:
 
 
 def _parts(c: Call, x: Value, axis: int, index: list[int], shape: Value) -> Value | None:
-    runs = 1 + sum(b - a != index[1] - index[0] for a, b in zip(index, index[1:], strict=False))
+    runs = 1 + sum(b - a != index[1] - index[0] for a, b in itertools.pairwise(index))
     if runs > (1 if c.b.array(x) is not None else 8):
         return None
     y = take(c, x, axis, index)

@@ -1,6 +1,6 @@
 """Spellings of quantised operators, in their literal meaning: what the standard's formulas say, step by step.
 
-Integer products are exact. With constant weights they are ``mvm`` on the model's own codes, corrected for the zero points::
+Integer products are exact. With constant weights they are ``mvm`` on the model's own codes, corrected for zero points::
 
     Σ (a - za)(w - zw) = Σ a·w - zw·Σ a - za·Σ w + k·za·zw
 """
@@ -27,8 +27,8 @@ _NARROW = {"int4": (-8, 7), "uint4": (0, 15)}
 
 
 def spread(b: Builder, v: Value | None, shape: tuple[int, ...], axis: int, block: int) -> Value | None:
-    """A scale or zero point, shaped to broadcast over ``shape``: one number, one per index of ``axis``, or one per block."""
-    if v is None or v.type.size == 1 and v.rank <= 1:
+    """A scale or zero point, shaped to broadcast over ``shape``: one, one per index of ``axis``, or one per block."""
+    if v is None or (v.type.size == 1 and v.rank <= 1):
         return None if v is None else f.reshape(b, v, ())
     if not -len(shape) <= axis < len(shape):
         raise Impossible(f"axis {axis} of a tensor with {len(shape)} dimensions")
@@ -101,7 +101,10 @@ def dequantize_linear(c: Call) -> Value:
 @spelling("DynamicQuantizeLinear")
 def dynamic_quantize_linear(c: Call) -> tuple[Value, ...]:
     """uint8 codes with scale and zero point found at run time; the range always holds zero."""
-    b, x = c.b, c.x()
+    return _dynamic(c.b, c.x())
+
+
+def _dynamic(b: Builder, x: Value) -> tuple[Value, Value, Value]:
     axes = tuple(range(x.rank))
     nothing = b.scalar(0, Element.F32)
     low, high = x, x
@@ -134,7 +137,13 @@ def integer_product(c: Call, x: Value, zx: Value | None, y: Value, zy: Value | N
     if x.element not in _BYTES or y.element not in _BYTES:
         raise Unsupported(f"an integer product of {x.element.value} and {y.element.value}")
     fixed = zy is None or b.array(zy) is not None
-    if b.array(y) is not None and y.rank == 2 and x.rank and fixed and (zx is None or zx.rank == 0 or zx.shape[-1] == 1):
+    if (
+        b.array(y) is not None
+        and y.rank == 2
+        and x.rank
+        and fixed
+        and (zx is None or zx.rank == 0 or zx.shape[-1] == 1)
+    ):
         return _on_cores(b, x, zx, y, zy)
     return f.matmul(b, _centred(b, x, zx), _centred(b, y, zy))
 
@@ -222,7 +231,7 @@ def mat_mul_integer_to_float(c: Call) -> Value:
 def dynamic_quantize_mat_mul(c: Call) -> Value:
     """The left operand quantised at run time, an exact product, as numbers."""
     b, y = c.b, c.x(1)
-    codes, scale, zero = dynamic_quantize_linear(c)
+    codes, scale, zero = _dynamic(b, c.x(0))
     sums = integer_product(c, codes, zero, y, _matrix_zeros(c, y, c.opt(3), -1))
     numbers = f.mul(b, f.cast(b, sums, Element.F32), f.mul(b, scale, _scale(c, c.x(2), -1)))
     return f.add(b, numbers, c.opt(4))
