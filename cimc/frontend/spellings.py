@@ -25,26 +25,27 @@ from cimc.frontend import (
 from cimc.frontend.call import SPELLINGS
 
 FILES = (
-    attention,
-    contrib,
-    contrib_attention,
-    contrib_blocks,
-    contrib_groups,
-    control,
-    conv,
-    einsum,
     elementwise,
-    index,
-    layout,
-    matmul,
+    reduce,
     norm,
+    matmul,
+    einsum,
+    attention,
+    conv,
     pool,
+    layout,
+    index,
+    scatter,
     quant,
+    quant_matmul,
     quant_conv,
     quant_elementwise,
-    quant_matmul,
-    reduce,
-    scatter,
+    control,
+    contrib,
+    contrib_attention,
+    contrib_groups,
+    contrib_blocks,
 )
+"""In the order of docs/ops.md."""
 
 __all__ = ["FILES", "SPELLINGS"]
