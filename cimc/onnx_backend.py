@@ -1,4 +1,4 @@
-"""cimc as an ONNX backend (``onnx.backend.base.Backend``), for the official backend test suite and for tools that take one.
+"""cimc as an ONNX backend (``onnx.backend.base.Backend``), for the official test suite and for tools that take one.
 
 A model is imported for the shapes of the inputs it is run with, and computed.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -23,9 +23,9 @@ Array = NDArray[np.generic]
 
 
 def compute(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The model's outputs by name for these inputs, in ``float`` numerics. Raises CimcError if cimc does not support the
-    model. The one place that says how a backend's model is run."""
-    imported = load(path, inputs=inputs)
+    """The model's outputs by name for these inputs, in ``float`` numerics. Raises CimcError if the model is
+    not supported. The one place that says how a backend's model is run."""
+    imported = load(path, inputs=inputs, specialize=True)
     found = evaluate(imported.graph, imported.constants, inputs, Numerics())
     return {name: found[value] for name, value in zip(imported.graph.output_names, imported.graph.outputs, strict=True)}
 
@@ -51,9 +51,16 @@ class CimcRep(BackendRep):
 
     def _named(self, inputs: Any) -> dict[str, Array]:
         if isinstance(inputs, Mapping):
-            return {str(k): np.asarray(v) for k, v in inputs.items()}
-        listed: Sequence[Any] = inputs if isinstance(inputs, list | tuple) else [inputs]
-        return {name: np.asarray(v) for name, v in zip(self._inputs, listed, strict=True)}
+            mapped = cast("Mapping[str, Array]", inputs)
+            return {name: np.asarray(v) for name, v in mapped.items()}
+        return {name: np.asarray(v) for name, v in zip(self._inputs, _listed(inputs), strict=True)}
+
+
+def _listed(inputs: Any) -> list[Array]:
+    """The inputs of a call in order: a mapping's values, a list's elements, or one array."""
+    if isinstance(inputs, Mapping):
+        return list(cast("Mapping[str, Array]", inputs).values())
+    return list(cast("Sequence[Array]", inputs)) if isinstance(inputs, list | tuple) else [np.asarray(inputs)]
 
 
 class CimcBackend(Backend):
@@ -87,8 +94,7 @@ class CimcBackend(Backend):
     ) -> tuple[Any, ...]:
         """One node, as a model of its own."""
         present = [n for n in node.input if n]
-        listed = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
-        arrays = [np.asarray(v) for v in listed]
+        arrays: list[Array] = [np.asarray(v) for v in _listed(inputs)]
         code = onnx.helper.np_dtype_to_tensor_dtype
         infos = [
             onnx.helper.make_tensor_value_info(n, code(a.dtype), a.shape) for n, a in zip(present, arrays, strict=True)

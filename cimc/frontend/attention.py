@@ -68,8 +68,8 @@ def additive(b: Builder, mask: Value, element: Element) -> Value:
 
 def attend(c: Call, q: Value, k: Value, v: Value, bias: Value | None, how: Scores, *, detail: bool = False) -> Attended:
     """Scaled dot-product attention: q (b × h × s × d), k (b × g × t × d), v (b × g × t × e), bias broadcast to
-    (b × h × s × t) added to the scores; groups of h/g heads share a key head. With a soft cap, or where scores are asked
-    for (``detail``), as single ops."""
+    (b × h × s × t) added to the scores; groups of h/g heads share a key head. With a soft cap, or ``detail`` of the scores,
+    as single ops."""
     b = c.b
     if not q.rank == k.rank == v.rank == 4 or q.shape[3] != k.shape[3] or k.shape[2] != v.shape[2]:
         raise Impossible(f"attention of {q.type}, {k.type} and {v.type}")
@@ -131,7 +131,9 @@ def attention(c: Call) -> tuple[Value | None, ...]:
     q, k, v, mask, past_k, past_v, lengths = c.x(0), c.x(1), c.x(2), c.opt(3), c.opt(4), c.opt(5), c.opt(6)
     flat = q.rank == 3
     if flat:
-        q, k, v = (split_heads(b, x, c.int(n)) for x, n in ((q, "q_num_heads"), (k, "kv_num_heads"), (v, "kv_num_heads")))
+        q, k, v = (
+            split_heads(b, x, c.int(n)) for x, n in ((q, "q_num_heads"), (k, "kv_num_heads"), (v, "kv_num_heads"))
+        )
     if q.rank != 4:
         raise Impossible(f"attention of {q.type}")
     past = past_k.shape[2] if past_k is not None and past_k.rank == 4 else 0
@@ -164,9 +166,15 @@ def _standard_bias(c: Call, q: Value, t: int, mask: Value | None, past: int, len
         bias = f.add(b, _length_bias(c, lengths, s, t, element), bias)
     elif c.int("is_causal", 0):
         bias = f.add(b, causal_bias(b, s, t, past, element), bias)
-    if c.has("left_window_size") or c.has("right_window_size"):
-        raise Unsupported("sliding windows of opset 25 and later")
-    return bias
+    left, right = c.int("left_window_size", -1), c.int("right_window_size", -1)
+    if left < 0 and right < 0:
+        return bias
+    if lengths is not None:
+        raise Unsupported("sliding windows over an external cache")
+    window = np.ones((s, t), np.bool_) if right < 0 else np.tri(s, t, past + right, dtype=np.bool_)
+    if left >= 0:
+        window &= ~np.tri(s, t, past - left - 1, dtype=np.bool_)
+    return f.add(b, additive(b, b.constant(window), element), bias)
 
 
 def _length_bias(c: Call, lengths: Value, s: int, t: int, element: Element) -> Value:

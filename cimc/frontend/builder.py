@@ -31,6 +31,7 @@ _WIDENED: dict[np.dtype[np.generic], np.dtype[np.generic]] = {
     np.dtype(ml_dtypes.float8_e5m2): np.dtype(np.float16),
     np.dtype(ml_dtypes.float8_e5m2fnuz): np.dtype(np.float16),
 }
+NARROW = frozenset(d.name for d in _WIDENED)
 _ELEMENTS = {e.dtype(exact=True): e for e in Element if not e.quantized}
 
 
@@ -167,7 +168,9 @@ class Builder:
         limit = max(MAX_CONSTANT, 2 * sum(v.type.bytes for v in inputs if v))
         for kind in kinds:
             if kind.bytes > limit:
-                raise Unsupported(f"the constant it makes, {kind}, is {kind.bytes} bytes, more than the limit of {limit}")
+                raise Unsupported(
+                    f"the constant it makes, {kind}, is {kind.bytes} bytes, more than the limit of {limit}"
+                )
         arrays = [self._arrays[v.name] if v else None for v in inputs]
         try:
             results = OPS[node.op].evaluate(node, arrays, Numerics())
@@ -179,6 +182,14 @@ class Builder:
         self._count += 1
         return f"%{self._count}"
 
+    def sources(self, value: Value) -> tuple[Value, ...]:
+        """The graph's inputs that a value is computed from."""
+        live = {value.name}
+        for node in reversed(self._nodes):
+            if live.intersection(node.outputs):
+                live.update(node.inputs)
+        return tuple(Value(n, self._types[n]) for n in self._inputs if n in live)
+
     def label(self, value: Value, name: str) -> None:
         """Give a value the name it has in the model; the first name given stays."""
         if value.name in self._final or not name:
@@ -189,7 +200,9 @@ class Builder:
         self._taken.add(fresh)
         self._final[value.name] = fresh
 
-    def finish(self, name: str, outputs: Sequence[tuple[str, Value]], dims: tuple[tuple[str, int], ...]) -> tuple[Graph, dict[str, Array]]:
+    def finish(
+        self, name: str, outputs: Sequence[tuple[str, Value]], dims: tuple[tuple[str, int], ...]
+    ) -> tuple[Graph, dict[str, Array]]:
         """The graph of the nodes that the outputs need, and its constants. Outputs are distinct values that are not
         inputs: those are copied."""
         ends: list[Value] = []
@@ -203,7 +216,9 @@ class Builder:
         used = {v for n in nodes for v in (*n.inputs, *n.outputs) if v} | {v.name for v in ends} | set(self._inputs)
         names = self._names(nodes, used)
         renamed = tuple(
-            Node(n.op, tuple(names.get(v, "") for v in n.inputs), tuple(names[v] for v in n.outputs), n.attrs, n.origins)
+            Node(
+                n.op, tuple(names.get(v, "") for v in n.inputs), tuple(names[v] for v in n.outputs), n.attrs, n.origins
+            )
             for n in nodes
         )
         constants = {names[v]: self._arrays[v] for v in sorted(used) if v in self._arrays}

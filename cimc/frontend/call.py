@@ -1,7 +1,7 @@
-"""What a spelling is: the translation of one ONNX op into IR ops, entered into a table by domain and op type.
+"""What a spelling is: the translation of an ONNX op into IR ops, entered into a table by domain and op type.
 
-A spelling gets a :class:`Call` (operands, attributes, opset version, the builder) and returns the value or values of the
-node's outputs. It raises :class:`NeedsHost` for what tiles cannot do, Unsupported for what nobody here does.
+A spelling gets a :class:`Call` (operands, attributes, opset version, the builder) and returns the values of the node's
+outputs. It raises :class:`NeedsHost` for what tiles cannot do, Unsupported for what nobody here does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from cimc.frontend.builder import Builder, Impossible, Unsupported, Value, element_of
-from cimc.frontend.record import Array, OnnxGraph, OnnxNode, Unreadable
+from cimc.frontend.record import Array, AttrValue, OnnxGraph, OnnxNode, Unreadable
 
 
 class NeedsHost(Exception):
@@ -26,7 +26,7 @@ Result = Value | Sequence[Operand]
 
 
 class Run(Protocol):
-    """Translates a subgraph in place: its outputs for these arguments. ``suffix`` tells rounds of a loop apart in names."""
+    """Translates a subgraph in place: its outputs for these arguments. ``suffix`` tells rounds of a loop apart."""
 
     def __call__(self, graph: OnnxGraph, arguments: Sequence[Operand], suffix: str = "") -> tuple[Operand, ...]:
         """The subgraph's outputs."""
@@ -43,6 +43,8 @@ class Call:
     b: Builder
     run: Run
     note: Callable[[str], None]
+    ask: Callable[[Value], None]
+    """Remembers that a value must be known: model inputs it comes from may then be compiled in."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -81,6 +83,7 @@ class Call:
             return None
         array = self.b.array(value)
         if array is None:
+            self.ask(value)
             raise NeedsHost(f"{what} (input {index}) is known only at run time")
         return array
 
@@ -89,10 +92,16 @@ class Call:
         array = self.known(index, what)
         return None if array is None else tuple(int(v) for v in array.reshape(-1).tolist())
 
-    def _attr(self, name: str) -> object:
+    def _attr(self, name: str) -> AttrValue | None:
         value = self.node.attributes.get(name)
         if isinstance(value, Unreadable):
             raise Unsupported(value.reason)
+        return value
+
+    def _list(self, name: str) -> tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None:
+        value = self._attr(name)
+        if value is not None and not isinstance(value, tuple):
+            raise Impossible(f"attribute '{name}' is no list")
         return value
 
     def int(self, name: str, default: int | None = None) -> int:
@@ -124,21 +133,23 @@ class Call:
 
     def ints(self, name: str) -> tuple[int, ...] | None:
         """A list of integers, or None if the node does not have it."""
-        value = self._attr(name)
+        value = self._list(name)
         if value is None:
             return None
-        if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
+        whole = tuple(v for v in value if isinstance(v, int))
+        if len(whole) != len(value):
             raise Impossible(f"attribute '{name}' is no list of integers")
-        return tuple(v for v in value if isinstance(v, int))
+        return whole
 
     def floats(self, name: str) -> tuple[float, ...] | None:
         """A list of numbers, or None if the node does not have it."""
-        value = self._attr(name)
+        value = self._list(name)
         if value is None:
             return None
-        if not isinstance(value, tuple) or not all(isinstance(v, float | int) for v in value):
+        numbers = tuple(float(v) for v in value if isinstance(v, float | int))
+        if len(numbers) != len(value):
             raise Impossible(f"attribute '{name}' is no list of numbers")
-        return tuple(float(v) for v in value if isinstance(v, float | int))
+        return numbers
 
     def tensor(self, name: str) -> Array | None:
         """A tensor attribute, or None if the node does not have it."""
@@ -176,8 +187,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Spelling:
-    """A row of the table: how nodes of one op type are translated. ``runs``: ``tiles``, ``folded`` (gone before run time)
-    or ``view`` (no instruction); ``note``: restrictions, for docs/ops.md."""
+    """A row of the table: how nodes of one op type are translated. ``runs``: ``tiles``, ``view`` (no instruction) or
+    ``folded`` (gone before run time); ``note``: restrictions, for docs/ops.md."""
 
     domain: str
     op_type: str
@@ -191,9 +202,7 @@ SPELLINGS: dict[tuple[str, str], Spelling] = {}
 Translate = Callable[[Call], Result]
 
 
-def spelling(
-    *op_types: str, domain: str = "", runs: str = "tiles", note: str = ""
-) -> Callable[[Translate], Translate]:
+def spelling(*op_types: str, domain: str = "", runs: str = "tiles", note: str = "") -> Callable[[Translate], Translate]:
     """Enter a translation into the table under these op types. Raises ValueError if one is taken."""
 
     def enter(translate: Translate) -> Translate:
@@ -212,4 +221,17 @@ def same_element(c: Call, values: Sequence[Value]) -> None:
         raise Impossible("operands have element types " + ", ".join(v.element.value for v in values))
 
 
-__all__ = ["SPELLINGS", "Call", "Impossible", "NeedsHost", "Operand", "Result", "Spelling", "Unsupported", "Value", "element_of", "same_element", "spelling"]
+__all__ = [
+    "SPELLINGS",
+    "Call",
+    "Impossible",
+    "NeedsHost",
+    "Operand",
+    "Result",
+    "Spelling",
+    "Unsupported",
+    "Value",
+    "element_of",
+    "same_element",
+    "spelling",
+]

@@ -13,7 +13,9 @@ from cimc.isa.operands import Element
 MAX_TRIPS = 256
 
 
-@spelling("If", note="a condition known when the model is compiled chooses; otherwise both branches run and one is selected")
+@spelling(
+    "If", note="a condition known when the model is compiled chooses; otherwise both branches run and one is selected"
+)
 def if_(c: Call) -> tuple[Operand, ...]:
     """One branch, or both and a select."""
     condition = c.x()
@@ -41,7 +43,9 @@ def _truth(c: Call, value: Value | None) -> bool | None:
     return None if array is None else bool(array.reshape(-1)[0])
 
 
-@spelling("Loop", note=f"unrolled: trip count and condition known when the model is compiled, at most {MAX_TRIPS} rounds")
+@spelling(
+    "Loop", note=f"unrolled: trip count and condition known when the model is compiled, at most {MAX_TRIPS} rounds"
+)
 def loop(c: Call) -> tuple[Operand, ...]:
     """The body, once per round."""
     body = c.graph("body")

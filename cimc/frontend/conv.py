@@ -11,7 +11,7 @@ from cimc.frontend.call import Call, spelling
 from cimc.frontend.spatial import Frame, channels_second, frame, windows
 
 MAX_GROUP_PRODUCTS = 32
-"""Up to this many groups become products of their own, whose weights go into crossbars; more are one batched product."""
+"""Up to this many groups become products of their own, with weights in crossbars; more are one batched product."""
 
 Product = Callable[[Value, Value], Value]
 """A product of rows (… × k) and columns (k × m)."""
@@ -127,7 +127,11 @@ def _transposed_pads(
     if wanted is not None or auto.startswith("SAME"):
         target = wanted[-n:] if wanted is not None else [x * s for x, s in zip(spatial, stride, strict=True)]
         for i in range(n):
-            total = max(stride[i] * (spatial[i] - 1) + extra[i] + reach[i] - target[i], 0)
+            total = stride[i] * (spatial[i] - 1) + extra[i] + reach[i] - target[i]
+            if total < 0:
+                # More is wanted than there is: zeros behind.
+                low[i], high[i] = 0, total
+                continue
             small = total // 2
             low[i], high[i] = (small, total - small) if auto != "SAME_LOWER" else (total - small, small)
     before = [r - 1 - p for r, p in zip(reach, low, strict=True)]

@@ -1,7 +1,7 @@
 """Symbolic dimensions: bound from flags, from the shapes of given inputs, or to stated defaults.
 
-Symbols are free text. A text that reads as a sum or product of other symbols (``past_seq + seq``) follows from them; the
-arithmetic is read by the small parser here, nothing is ever evaluated as code.
+Symbols are free text. A text that reads as a sum or product of other symbols (``past_seq + seq``) follows from them;
+the arithmetic is read by the small parser here, nothing is ever evaluated as code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCH = 1
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A symbolic dimension, the number it stands for, and who said so: ``--dim``, an input's name, or a default's reason."""
+    """A symbolic dimension, the number it stands for, and who said so: ``--dim``, an input, or a default."""
 
     name: str
     value: int

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Unsupported, Value
+from cimc.frontend.builder import NARROW, Impossible, Unsupported, Value
 from cimc.frontend.call import Call, NeedsHost, Translate, element_of, spelling
-from cimc.frontend.tensors import dtype_name, dtype_of
 from cimc.frontend.record import Unreadable
+from cimc.frontend.tensors import dtype_name, dtype_of
 from cimc.isa.operands import Element
 
 _UNARY = {
@@ -118,7 +117,7 @@ def identity(c: Call) -> tuple[Value | None, ...]:
 def target_element(c: Call, code: int) -> Element:
     """The element type of a cast's target. Raises Unsupported if there is none."""
     dtype = dtype_of(code)
-    if isinstance(dtype, Unreadable) or dtype.itemsize * 8 != {**{"int4": 4, "uint4": 4}}.get(dtype.name, dtype.itemsize * 8):
+    if isinstance(dtype, Unreadable) or dtype.name in NARROW:
         raise Unsupported(f"element type {dtype_name(code)} is not supported")
     return element_of(dtype)
 
@@ -262,5 +261,3 @@ def shrink(c: Call) -> Value:
     low = f.binary(c.b, "lt", x, c.b.scalar(-edge, x.element))
     high = f.binary(c.b, "gt", x, c.b.scalar(edge, x.element))
     return f.select(c.b, low, f.shifted(c.b, x, bias), f.select(c.b, high, f.shifted(c.b, x, -bias), zero))
-
-

@@ -1,9 +1,13 @@
-"""Functions: those of the model, and those by which the ONNX standard defines an op. Both are inlined."""
+"""Functions: those of the model, and those by which the ONNX standard defines an op. Both are inlined.
+
+``onnx.defs`` schemas are typed Any: the package's stubs lack the function accessors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import onnx
 
@@ -40,11 +44,11 @@ def arguments(function: OnnxFunction, node: OnnxNode) -> dict[str, AttrValue]:
 def of_standard(node: OnnxNode, inputs: tuple[Operand, ...], opsets: Mapping[str, int]) -> OnnxFunction | None:
     """The body by which the standard defines this op, if it is defined by one."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
     except onnx.defs.SchemaError:
         return None
     if schema.has_function:
-        body = schema.function_body
+        body: onnx.FunctionProto | None = schema.function_body
     elif schema.has_context_dependent_function:
         body = _dependent(schema, node, inputs, opsets)
     else:
@@ -52,11 +56,20 @@ def of_standard(node: OnnxNode, inputs: tuple[Operand, ...], opsets: Mapping[str
     if body is None or not body.node:
         return None
     function = read_function(body)
-    return replace(function, opsets={**opsets, **function.opsets})
+    defaults = {n: onnx.helper.get_attribute_value(a.default_value) for n, a in schema.attributes.items() if _given(a)}
+    texts = {n: v.decode("utf-8") if isinstance(v, bytes) else v for n, v in defaults.items()}
+    names = tuple(schema.attributes)
+    return replace(function, opsets={**opsets, **function.opsets}, defaults=texts, attributes=names)
+
+
+def _given(attribute: Any) -> bool:
+    """Whether the standard has a default for the attribute, of a plain kind."""
+    kinds = (onnx.AttributeProto.INT, onnx.AttributeProto.FLOAT, onnx.AttributeProto.STRING)
+    return attribute.default_value is not None and attribute.default_value.type in kinds
 
 
 def _dependent(
-    schema: onnx.defs.OpSchema, node: OnnxNode, inputs: tuple[Operand, ...], opsets: Mapping[str, int]
+    schema: Any, node: OnnxNode, inputs: tuple[Operand, ...], opsets: Mapping[str, int]
 ) -> onnx.FunctionProto | None:
     types: list[bytes] = []
     for value in inputs:
@@ -68,10 +81,10 @@ def _dependent(
     proto = onnx_writer.node_proto(node).SerializeToString()
     try:
         version = opsets.get(node.domain, 1)
-        versions = [v for v in schema.context_dependent_function_opset_versions if v <= version]
+        versions: list[int] = [v for v in schema.context_dependent_function_opset_versions if v <= version]
         if not versions:
             return None
-        data = schema.get_context_dependent_function_with_opset_version(versions[-1], proto, types)
+        data: bytes = schema.get_context_dependent_function_with_opset_version(versions[-1], proto, types)
     except INFERENCE_ERRORS:
         return None
     body = onnx.FunctionProto.FromString(data)

@@ -1,32 +1,29 @@
-"""What tiles cannot do: a node becomes a ``host`` call, run by onnxruntime on the host controller. A node whose operands
-are all constants is run once, while the model is read."""
+"""What tiles cannot do: a node becomes a ``host`` call, run by onnxruntime on the host controller. A node whose
+operands are all constants is run once, while the model is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-from cimc.frontend import onnx_writer
+from cimc.frontend import onnx_writer, ort
 from cimc.frontend.builder import MAX_CONSTANT, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Operand
 from cimc.frontend.record import Array, OnnxGraph, OnnxNode, Unreadable
 from cimc.frontend.tensors import dtype_of
 from cimc.ir.graph import Type
+from cimc.isa.operands import Element
 
-RANDOM = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"))
-ORT_ERRORS = (
-    ort.Fail,
-    ort.InvalidArgument,
-    ort.InvalidGraph,
-    ort.NotImplemented,
-    ort.RuntimeException,
-    ort.InvalidProtobuf,
-    ort.EPFail,
+RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout")
 )
+INEXACT = frozenset(("DFT", "STFT"))
+"""Ops whose results in onnxruntime are outside the standard's tolerance, or of other shapes than ONNX infers."""
+BY_VALUE = frozenset(("Resize", "Upsample", "Col2Im", "MaxUnpool", "CenterCropPad", "AffineGrid"))
+"""Ops whose operands after the first decide the output's shape by their values."""
 INFERENCE_ERRORS = (onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError)
 _EMBEDDED = 4096
 
@@ -34,14 +31,18 @@ _EMBEDDED = 4096
 def call(
     b: Builder, node: OnnxNode, operands: Mapping[str, Operand], opsets: Mapping[str, int], reason: str
 ) -> tuple[Operand, ...]:
-    """The node's outputs, from a host call or, if every operand is a constant, from running it now. ``operands`` has the
+    """The node's outputs, from a host call or, if every operand is a constant, from running it now. ``operands``: the
     inputs and what subgraphs capture. Raises Unsupported if the host cannot run it or its types are not static."""
     if node.op_type in RANDOM:
         raise Unsupported("it draws random numbers, which no two runs share")
+    if node.op_type in INEXACT:
+        raise Unsupported("onnxruntime, which would run it on the host, departs from the standard here")
     values = _tensors(operands)
     for v in values.values():
         if v.narrow:
             raise Unsupported(f"its operand is {v.narrow}, which only DequantizeLinear takes")
+        if v.element == Element.BF16:
+            raise Unsupported(f"{reason}; and onnxruntime takes no bfloat16 from NumPy")
     known = {n: a for n, v in values.items() if (a := b.array(v)) is not None}
     if len(known) == len(values):
         return _run_now(b, node, known, opsets, reason)
@@ -50,7 +51,10 @@ def call(
     model = _model(node, {n: v.type for n, v in passed.items()}, embedded, opsets)
     kinds = _output_types(model, node, known, opsets, passed, reason)
     data = _typed(model, kinds)
-    _load(data)
+    try:
+        ort.session(data)
+    except ort.REFUSALS as e:
+        raise Unsupported(f"onnxruntime cannot run it on the host: {ort.first_line(e)}") from e
     types = tuple(str(k) for k in kinds.values())
     outputs = b.emit("host", tuple(passed.values()), op_type=node.title, call=b.call(data), types=types, reason=reason)
     by_name = dict(zip(kinds, outputs, strict=True))
@@ -73,13 +77,26 @@ def _model(
     if any(_foreign(v, opsets) for v in node.attributes.values() if isinstance(v, OnnxGraph)):
         raise Unsupported("its subgraph calls functions of the model")
     types = [(n, (t.element.dtype(exact=True), t.shape)) for n, t in inputs.items()]
-    return onnx_writer.node_model(node, types, constants, opsets)
+    return onnx_writer.node_model(node, types, constants, _stamp(node, opsets))
+
+
+def _stamp(node: OnnxNode, opsets: Mapping[str, int]) -> Mapping[str, int]:
+    """The oldest opset in which the op is the same: more onnxruntimes run it. A subgraph needs the model's own."""
+    if any(isinstance(v, OnnxGraph) for v in node.attributes.values()):
+        return opsets
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    except onnx.defs.SchemaError as e:
+        raise Unsupported(f"neither ONNX nor cimc knows this operator in opset {opsets.get(node.domain, 1)}") from e
+    return {node.domain: max(schema.since_version, 7 if not node.domain else 1)}
 
 
 def _foreign(graph: OnnxGraph, opsets: Mapping[str, int]) -> bool:
     nested = (v for n in graph.nodes for v in n.attributes.values() if isinstance(v, OnnxGraph))
     known = ("", "com.microsoft")
-    return any(n.domain not in known or n.domain not in opsets for n in graph.nodes) or any(_foreign(g, opsets) for g in nested)
+    return any(n.domain not in known or n.domain not in opsets for n in graph.nodes) or any(
+        _foreign(g, opsets) for g in nested
+    )
 
 
 def _output_types(
@@ -94,7 +111,7 @@ def _output_types(
     try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except INFERENCE_ERRORS as e:
-        raise Unsupported(f"{reason}; ONNX cannot tell its output type: {str(e).strip().splitlines()[-1]}") from e
+        raise Unsupported(f"{reason}; and ONNX cannot tell the types of its outputs") from e
     kinds: dict[str, Type] = {}
     for info in inferred.graph.output:
         tensor = info.type.tensor_type
@@ -104,13 +121,17 @@ def _output_types(
         dtype = dtype_of(tensor.elem_type)
         if isinstance(dtype, Unreadable):
             raise Unsupported(dtype.reason)
+        if element_of(dtype) == Element.BF16:
+            raise Unsupported(f"{reason}; and onnxruntime gives no bfloat16 to NumPy")
         kinds[info.name] = Type(element_of(dtype), tuple(d.dim_value for d in dims))
     return kinds
 
 
 def _typed(model: onnx.ModelProto, kinds: Mapping[str, Type]) -> bytes:
     outputs = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(k.element.dtype(exact=True)), k.shape)
+        onnx.helper.make_tensor_value_info(
+            n, onnx.helper.np_dtype_to_tensor_dtype(k.element.dtype(exact=True)), k.shape
+        )
         for n, k in kinds.items()
     ]
     del model.graph.output[:]
@@ -118,35 +139,27 @@ def _typed(model: onnx.ModelProto, kinds: Mapping[str, Type]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _load(data: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except ORT_ERRORS as e:
-        raise Unsupported(f"onnxruntime cannot run it on the host: {_first_line(e)}") from e
-
-
-def _first_line(e: BaseException) -> str:
-    return (str(e).strip().splitlines() or ["no reason given"])[0][:300]
-
-
 def _run_now(
     b: Builder, node: OnnxNode, known: Mapping[str, Array], opsets: Mapping[str, int], reason: str
 ) -> tuple[Operand, ...]:
     model = _model(node, {n: Type(element_of(a.dtype), a.shape) for n, a in known.items()}, {}, opsets)
-    session = _load(model.SerializeToString(deterministic=True))
     try:
-        results: Sequence[object] = session.run(None, {n: np.ascontiguousarray(a) for n, a in known.items()})
-    except ORT_ERRORS as e:
-        raise Impossible(f"{reason}; onnxruntime says: {_first_line(e)}") from e
+        results = ort.run(
+            model.SerializeToString(deterministic=True), {n: np.asarray(a, order="C") for n, a in known.items()}
+        )
+    except ort.REFUSALS as e:
+        raise Impossible(f"{reason}; onnxruntime says: {ort.first_line(e)}") from e
     names = [o for o in node.outputs if o]
     found: dict[str, Value] = {}
-    for name, result in zip(names, results, strict=True):
-        if not isinstance(result, np.ndarray):
-            raise Unsupported(f"{reason}; its output is not a tensor")
-        if result.nbytes > MAX_CONSTANT:
-            raise Unsupported(f"the constant it makes has {result.nbytes} bytes, more than the limit of {MAX_CONSTANT}")
-        found[name] = b.constant(result)
+    for name, output in zip(names, results, strict=True):
+        found[name] = b.constant(_checked(output, reason))
     return tuple(found.get(o) for o in node.outputs)
+
+
+def _checked(output: Any, reason: str) -> Array:
+    if not isinstance(output, np.ndarray):
+        raise Unsupported(f"{reason}; its output is not a tensor")
+    array = cast("Array", output)
+    if array.nbytes > MAX_CONSTANT:
+        raise Unsupported(f"the constant it makes has {array.nbytes} bytes, more than the limit of {MAX_CONSTANT}")
+    return array

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cimc import errors
 from cimc.frontend import functions, host, onnx_reader
-from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
+from cimc.frontend.builder import MAX_VALUE, NARROW, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand
 from cimc.frontend.dims import SEQUENCE, Binding, Dims
 from cimc.frontend.record import (
@@ -34,13 +34,16 @@ from cimc.origin import Origin
 
 MAX_INLINED = 1_000_000
 MAX_CALLS = 32
+MAX_FIXED = 64
+"""Elements of an input that may be compiled in."""
 SHORTEST = 8
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as cimc sees it. ``bindings``: every symbolic dim, its value and who said so. ``notes``: what the user should
-    know. ``model_hash``: SHA-256 over the file and its external data. ``path``: the ONNX file, for running it elsewhere."""
+    """A model as cimc sees it. ``bindings``: every symbolic dim, its value and who said so. ``notes``: what the user
+    should know. ``model_hash``: SHA-256 over the file and its external data. ``path``: the file, for running it
+    elsewhere."""
 
     graph: Graph
     constants: Constants
@@ -55,18 +58,26 @@ def load(
     *,
     dims: Mapping[str, int] | None = None,
     inputs: Mapping[str, NDArray[np.generic]] | None = None,
+    specialize: bool = False,
 ) -> Imported:
     """Read a model file, or a folder with ``model.onnx``. ``dims`` binds symbolic dims by name, ``inputs`` by shape.
     A sequence length that nobody gave is 128, or the largest smaller power of two with which the model makes sense.
-    Raises CimcError."""
+    With ``specialize``, small inputs whose values decide shapes or trip counts are compiled in at their values in
+    ``inputs``; they are then no inputs of the graph, and ``notes`` names them. Raises CimcError."""
     model = onnx_reader.read(Path(path))
     sequence = SEQUENCE
     first: errors.CimcError | None = None
+    fixed: dict[str, Array] = {}
     while True:
         bound = Dims.bind(model.path, _open_inputs(model), dims or {}, inputs, sequence)
+        attempt = _Import(model, bound, fixed)
         try:
-            return _Import(model, bound).result(first)
+            return attempt.result(first)
         except errors.CimcError as e:
+            asked = attempt.asked - fixed.keys()
+            if specialize and inputs is not None and asked and asked <= inputs.keys():
+                fixed.update({name: np.asarray(inputs[name]) for name in asked})
+                continue
             first = first or e
             chosen = any(b.default and b.value == sequence for b in bound.bound.values())
             if e.diagnostic is not errors.MODEL_NODE or not chosen or sequence <= SHORTEST:
@@ -97,18 +108,21 @@ class _Scope:
 class _Import:
     """One import: the builder, the faults found so far."""
 
-    def __init__(self, model: OnnxModel, dims: Dims) -> None:
+    def __init__(self, model: OnnxModel, dims: Dims, fixed: Mapping[str, Array]) -> None:
         self.model = model
         self.dims = dims
         self.b = Builder()
         self.faults = errors.Collector()
+        self.fixed = fixed
+        self.asked: set[str] = set()
         self.notes: list[str] = []
         self.count = 0
 
     def result(self, shortened: errors.CimcError | None) -> Imported:
         scope = _Scope(self.model.opsets, "", (), {})
         for name, kind in self.dims.inputs:
-            scope.values[name] = self.b.input(name, self.input_type(name, kind))
+            declared = self.input_type(name, kind)
+            scope.values[name] = self.fix(name, declared) if name in self.fixed else self.b.input(name, declared)
         self.initializers(self.model.graph, scope)
         self.nodes(self.model.graph.nodes, scope)
         self.faults.raise_if_any()
@@ -122,13 +136,32 @@ class _Import:
             self.notes.append(f"the default sequence length was shortened: with a longer one, {shortened.message}")
         return Imported(graph, constants, bindings, tuple(self.notes), self.model.sha256, self.model.path)
 
+    def fix(self, name: str, declared: Type) -> Value:
+        """An input compiled in at the value given for it."""
+        array = self.fixed[name]
+        if array.shape != declared.shape or array.dtype != declared.element.dtype(exact=True):
+            why = f"the given array is {array.dtype}{list(array.shape)}, the model declares {declared}"
+            raise errors.MODEL_INPUT(path=self.model.path, name=name, why=why, fix="give an array of the declared type")
+        self.note(f"input '{name}' decides shapes: the program is compiled for the value given")
+        return self.b.constant(array, name)
+
+    def ask(self, value: Value) -> None:
+        """Remember the inputs behind a value that must be known, if they are few numbers."""
+        sources = self.b.sources(value)
+        if all(s.type.size <= MAX_FIXED for s in sources):
+            self.asked.update(s.name for s in sources)
+
     def input_type(self, name: str, kind: TensorType) -> Type:
         fix = "export the model with typed inputs"
         if isinstance(kind.dtype, Unreadable):
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=kind.dtype.reason, fix=fix)
         if kind.dims is None:
-            raise errors.MODEL_INPUT(path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix)
+            raise errors.MODEL_INPUT(
+                path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix
+            )
         try:
+            if kind.dtype.name in NARROW:
+                raise Unsupported(f"element type {kind.dtype.name} is not supported for inputs")
             found = Type(element_of(kind.dtype), self.dims.shape(kind))
         except Unsupported as e:
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=str(e), fix=fix) from e
@@ -139,6 +172,9 @@ class _Import:
 
     def output(self, name: str, scope: _Scope) -> Value:
         value = scope.values.get(name)
+        if isinstance(value, Value) and value.narrow:
+            why = f"element type {value.narrow} is not supported for outputs"
+            raise errors.MODEL_OP(node=name, op="output", why=why)
         if isinstance(value, Value):
             return value
         why = f"output '{name}' is not produced by any node" if value is None else f"output '{name}' is a sequence"
@@ -151,7 +187,9 @@ class _Import:
                 readers = [n.name for n in graph.nodes if name in n.inputs]
                 if readers:
                     node = next(n for n in graph.nodes if n.name == readers[0])
-                    self.faults.add(errors.MODEL_OP(node=node.name, op=node.title, why=f"input '{name}': {array.reason}"))
+                    self.faults.add(
+                        errors.MODEL_OP(node=node.name, op=node.title, why=f"input '{name}': {array.reason}")
+                    )
                 continue
             scope.values[name] = self.b.constant(array, name)
 
@@ -164,7 +202,11 @@ class _Import:
         if self.count > MAX_INLINED:
             fix = "simplify the model's functions"
             raise errors.MODEL_TOO_LARGE(
-                path=self.model.path, what="the number of nodes, functions inlined,", size=self.count, limit=MAX_INLINED, fix=fix
+                path=self.model.path,
+                what="the number of nodes, functions inlined,",
+                size=self.count,
+                limit=MAX_INLINED,
+                fix=fix,
             )
         here = replace(node, name=scope.prefix + node.name)
         before, self.b.origin = self.b.origin, Origin(here.name, node.title)
@@ -221,7 +263,7 @@ class _Import:
             return self.subgraph(graph, arguments, replace(scope, prefix=f"{node.name}{suffix}/"))
 
         try:
-            result = found.translate(Call(node, inputs, version, self.b, run, self.note))
+            result = found.translate(Call(node, inputs, version, self.b, run, self.note, self.ask))
         except NeedsHost as e:
             return self.on_host(node, inputs, scope, str(e))
         return (result,) if isinstance(result, Value) else tuple(result)
@@ -236,11 +278,13 @@ class _Import:
             return self.inline(function, node, inputs, scope)
         return self.on_host(node, inputs, scope, "tiles have no instruction for it")
 
-    def on_host(
-        self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str
-    ) -> tuple[Operand, ...]:
+    def on_host(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str) -> tuple[Operand, ...]:
         operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
         operands.update({name: self.read(name, scope) for name in node.captures})
+        # Sizes, scales and the like: every operand but the first may have to be known.
+        for value in inputs[1:]:
+            if isinstance(value, Value) and self.b.array(value) is None and node.op_type in host.BY_VALUE:
+                self.ask(value)
         return host.call(self.b, node, operands, scope.opsets, reason)
 
     def note(self, text: str) -> None:
@@ -263,7 +307,8 @@ class _Import:
         inner = _Scope(function.opsets, f"{node.name}/", (*scope.calls, key), values)
         given = functions.arguments(function, node)
         self.nodes([functions.bind(n, given) for n in function.nodes], inner)
-        return tuple(self.read(o, inner) for o in function.outputs)[: len(node.outputs)]
+        wanted = zip(function.outputs, node.outputs, strict=False)
+        return tuple(self.read(o, inner) if used else None for o, used in wanted)
 
     def subgraph(self, graph: OnnxGraph, arguments: Sequence[Operand], scope: _Scope) -> tuple[Operand, ...]:
         if len(arguments) != len(graph.inputs):

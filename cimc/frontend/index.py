@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Value
+from cimc.frontend.builder import Impossible, Unsupported, Value
 from cimc.frontend.call import Call, NeedsHost, spelling
 from cimc.frontend.layout import take
 from cimc.isa.operands import Element
@@ -26,7 +27,11 @@ def gather(c: Call) -> Value:
     if known is not None:
         flat = [int(i) for i in known.reshape(-1).tolist()] if known.size <= 1 << 16 else []
         if any(not -x.shape[axis] <= i < x.shape[axis] for i in flat):
-            raise Impossible(f"index {flat} outside axis {axis} of {x.type}" if len(flat) < 9 else f"an index outside axis {axis} of {x.type}")
+            raise Impossible(
+                f"index {flat} outside axis {axis} of {x.type}"
+                if len(flat) < 9
+                else f"an index outside axis {axis} of {x.type}"
+            )
         y = _parts(c, x, axis, [i % x.shape[axis] for i in flat], index) if flat else None
         if y is not None:
             return y
@@ -34,7 +39,7 @@ def gather(c: Call) -> Value:
 
 
 def _parts(c: Call, x: Value, axis: int, index: list[int], shape: Value) -> Value | None:
-    runs = 1 + sum(b - a != index[1] - index[0] for a, b in zip(index, index[1:], strict=False))
+    runs = 1 + sum(b - a != index[1] - index[0] for a, b in itertools.pairwise(index))
     if runs > (1 if c.b.array(x) is not None else 8):
         return None
     y = take(c, x, axis, index)
@@ -160,3 +165,16 @@ def top_k(c: Call) -> tuple[Value, ...]:
         places.append(c.b.emit("reduce_argmax" if largest else "reduce_argmin", (work,))[0])
         work = f.select(c.b, f.binary(c.b, "eq", numbers, places[-1]), struck, work)
     return tuple(f.move_axis(c.b, f.concat(c.b, v, -1), -1, axis) for v in (best, places))
+
+
+@spelling("Resize", note="run by the host; align_corners only between whole sizes")
+def resize(c: Call) -> Value:
+    """Left to the host, but for what onnxruntime computes otherwise than the standard."""
+    scales = c.known(2, "the scales") if c.version >= 11 and c.opt(3) is None else None
+    corners = c.text("coordinate_transformation_mode", "half_pixel") == "align_corners"
+    axes = c.ints("axes") or range(c.x().rank)
+    if corners and scales is not None and scales.size == len(axes):
+        sizes = [c.x().shape[a] * float(s) for a, s in zip(axes, scales.reshape(-1).tolist(), strict=True)]
+        if any(abs(n - round(n)) > 1e-3 for n in sizes):
+            raise Unsupported("align_corners to sizes that are not whole: onnxruntime departs from the standard here")
+    raise NeedsHost("tiles have no instruction for it")

@@ -200,7 +200,7 @@ def slice_(c: Call) -> Value:
     return f.cut(c.b, x, start, extent, step)
 
 
-_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_MODES = ("reflect", "edge", "wrap")
 
 
 @spelling("Pad", note="the widths are known when the model is compiled; reflect, edge and wrap as slices")
@@ -240,9 +240,19 @@ def pad_axis(c: Call, x: Value, axis: int, before: int, after: int, mode: str) -
     n = x.shape[axis]
     if n == 0:
         raise Impossible(f"padding {mode} of an axis without elements")
-    index = np.pad(np.arange(n), (max(before, 0), max(after, 0)), mode=mode)  # pyright: ignore[reportCallIssue, reportArgumentType]  # checked modes
-    index = index[max(-before, 0) : len(index) - max(-after, 0)]
-    return take(c, x, axis, [int(i) for i in index])
+    index = _border(n, max(before, 0), max(after, 0), mode)
+    return take(c, x, axis, index[max(-before, 0) : len(index) - max(-after, 0)])
+
+
+def _border(n: int, before: int, after: int, mode: str) -> list[int]:
+    """Positions 0 … n-1 with those that a border of the mode repeats, as NumPy's pad has them."""
+    places = range(-before, n + after)
+    if mode == "edge":
+        return [min(max(p, 0), n - 1) for p in places]
+    if mode == "wrap":
+        return [p % n for p in places]
+    period = max(2 * (n - 1), 1)
+    return [min(p % period, period - p % period) if n > 1 else 0 for p in places]
 
 
 def take(c: Call, x: Value, axis: int, index: Sequence[int]) -> Value:
@@ -332,7 +342,6 @@ def space_to_depth(c: Call) -> Value:
     if x.rank != 4 or s < 1 or x.shape[2] % s or x.shape[3] % s:
         raise Impossible(f"SpaceToDepth of {x.type} by {s}")
     n, ch, h, w = x.shape
-    y = f.transpose(c.b, f.reshape(c.b, x, (n, ch, h // s, s, w // s, s)), (0, 3, 5, 1, 2, 4))
+    order = (0, 3, 5, 1, 2, 4) if c.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = f.transpose(c.b, f.reshape(c.b, x, (n, ch, h // s, s, w // s, s)), order)
     return f.reshape(c.b, y, (n, ch * s * s, h // s, w // s))
-
-

@@ -24,7 +24,9 @@ def layer_normalization(c: Call) -> tuple[Value | None, ...]:
     return layer_norm_of(c, c.x(0), c.x(1), c.opt(2), c.float("epsilon", 1e-5), c.int("axis", -1))
 
 
-def layer_norm_of(c: Call, x: Value, gain: Value, bias: Value | None, epsilon: float, at: int) -> tuple[Value | None, ...]:
+def layer_norm_of(
+    c: Call, x: Value, gain: Value, bias: Value | None, epsilon: float, at: int
+) -> tuple[Value | None, ...]:
     """The node's three outputs for these operands."""
     if not x.rank:
         raise Impossible(f"layer normalization of {x.type}")
@@ -82,7 +84,9 @@ def batch_normalization(c: Call) -> Value:
     if c.int("training_mode", 0) or c.outputs > 1:
         raise Unsupported("training mode updates the moments")
     wide = variance.element
-    factor = f.mul(c.b, f.cast(c.b, scale, wide), f.unary(c.b, "rsqrt", f.shifted(c.b, variance, c.float("epsilon", 1e-5))))
+    factor = f.mul(
+        c.b, f.cast(c.b, scale, wide), f.unary(c.b, "rsqrt", f.shifted(c.b, variance, c.float("epsilon", 1e-5)))
+    )
     term = f.binary(c.b, "sub", f.cast(c.b, bias, wide), f.mul(c.b, f.cast(c.b, mean, wide), factor))
     factor, term = (f.cast(c.b, v, x.element) for v in (factor, term))
     return f.add(c.b, f.mul(c.b, x, per_channel(c.b, factor, x.rank)), per_channel(c.b, term, x.rank))

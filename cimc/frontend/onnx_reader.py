@@ -35,7 +35,7 @@ MAX_FILE = (1 << 31) - 1
 MAX_NODES = 1_000_000
 MAX_DEPTH = 24
 MAX_HASHED = 1 << 36
-OPSETS = range(7, 27)
+OPSETS = range(7, 29)
 
 
 def locate(path: Path) -> Path:
@@ -74,7 +74,9 @@ def _bytes(path: Path) -> bytes:
     size = path.stat().st_size
     if size > MAX_FILE:
         fix = "keep the weights in an external data file (onnx.save with save_as_external_data)"
-        raise errors.MODEL_TOO_LARGE(path=path, what="the file", size=f"{size} bytes", limit=f"{MAX_FILE} bytes", fix=fix)
+        raise errors.MODEL_TOO_LARGE(
+            path=path, what="the file", size=f"{size} bytes", limit=f"{MAX_FILE} bytes", fix=fix
+        )
     if size == 0:
         raise errors.MODEL_NOT_ONNX(path=path, why="the file is empty")
     try:
@@ -134,7 +136,9 @@ class _Reader:
         initializers: dict[str, Array | Unreadable] = {}
         for t in proto.initializer:
             if not t.name or t.name in initializers:
-                raise self.malformed(where, f"two initializers are called '{t.name}'" if t.name else "an unnamed initializer")
+                raise self.malformed(
+                    where, f"two initializers are called '{t.name}'" if t.name else "an unnamed initializer"
+                )
             initializers[t.name] = self.tensors.array(t, f"initializer '{t.name}'")
         inputs = self.values(proto.input, where)
         nodes = self.node_list(proto.node, where, depth)
@@ -183,7 +187,9 @@ class _Reader:
         self.nodes += len(protos)
         if self.nodes > MAX_NODES:
             fix = "split the model"
-            raise errors.MODEL_TOO_LARGE(path=self.path, what="the number of nodes", size=self.nodes, limit=MAX_NODES, fix=fix)
+            raise errors.MODEL_TOO_LARGE(
+                path=self.path, what="the number of nodes", size=self.nodes, limit=MAX_NODES, fix=fix
+            )
         return tuple(self.node(p, i, where, depth) for i, p in enumerate(protos))
 
     def node(self, proto: onnx.NodeProto, index: int, where: str, depth: int) -> OnnxNode:
@@ -264,5 +270,3 @@ def read_function(proto: onnx.FunctionProto) -> OnnxFunction:
     """A function that the ONNX standard itself defines (the body of an op), as a record."""
     empty = onnx.ModelProto()
     return _Reader(Path("onnx"), empty).function(proto, f"function '{proto.name}'")
-
-

@@ -1,4 +1,4 @@
-"""Records → a serialized ONNX model of one node: what a host call carries, and what ONNX's type inference is asked about."""
+"""Records → a serialized ONNX model of one node: what a host call carries, and what type inference is asked about."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def check_single_assignment(
 ) -> None:
     """Raises CimcError if a name is given to two values. An initializer may share its name with an input: it is the
     input's default."""
-    owner = {name: "a graph input" for name, _ in inputs} | {name: "an initializer" for name in initializers}
+    owner = {name: "a graph input" for name, _ in inputs} | dict.fromkeys(initializers, "an initializer")
     for node in nodes:
         for output in node.outputs:
             if output and output in owner:

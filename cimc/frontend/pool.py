@@ -10,6 +10,9 @@ from cimc.frontend import compose as f
 from cimc.frontend.builder import Impossible, Value
 from cimc.frontend.call import Call, NeedsHost, Translate, spelling
 from cimc.frontend.spatial import Frame, channels_second, frame, windows
+from cimc.isa.operands import Element
+
+_LOWEST = {Element.I8: -128, Element.U8: 0, Element.I16: -32768, Element.U16: 0, Element.I32: -(2**31)}
 
 
 def _frame(c: Call, x: Value) -> Frame:
@@ -36,7 +39,9 @@ def max_pool(c: Call) -> Value:
     if c.wants(1):
         raise NeedsHost("the indices of the largest elements")
     fr = _frame(c, x)
-    lowest = -math.inf if x.floating else float(np.iinfo(x.dtype).min)
+    if not x.floating and x.element not in _LOWEST:
+        raise NeedsHost(f"pooling of {x.element.value}")
+    lowest = -math.inf if x.floating else float(_LOWEST[x.element])
     return _pooled(c, "reduce_max", windows(c, x, fr, lowest), fr)
 
 

@@ -26,7 +26,7 @@ _NIBBLES = {21: ("uint4", Element.U8), 22: ("int4", Element.I8)}
 class Grid:
     """The numbers a quantised value can take: ``scale · (code - zero)`` for the codes of ``element`` (of the 4-bit type
     ``narrow`` if that is set). Scale and zero point: scalars, vectors along ``axis``, or one per ``block`` elements
-    along it."""
+    along it; ``shaped`` if they broadcast as they are."""
 
     scale: Value
     zero: Value | None
@@ -34,6 +34,7 @@ class Grid:
     narrow: str = ""
     axis: int = 1
     block: int = 0
+    shaped: bool = False
 
     @property
     def range(self) -> tuple[int, int]:
@@ -46,6 +47,8 @@ class Grid:
 
 def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None) -> Value:
     """``(x - zero) · scale``, computed in float32 as onnxruntime does, in the scale's element type or ``element``."""
+    if _even(x, grid):
+        return f.reshape(b, dequantize(b, *_split(b, x, grid), element), x.shape)
     wide = f.cast(b, x, Element.F32)
     zero = spread(b, grid.zero, x, grid)
     if zero is not None and not is_zero(b, zero):
@@ -57,6 +60,9 @@ def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None)
 
 def quantize(b: Builder, x: Value, grid: Grid) -> Value:
     """``clip(round(x / scale) + zero)``: ties to even, codes clipped to their range, all in float32."""
+    if _even(x, grid):
+        y = quantize(b, *_split(b, x, grid))
+        return replace(f.reshape(b, y, x.shape), narrow=grid.narrow)
     scale, zero = spread(b, grid.scale, x, grid), spread(b, grid.zero, x, grid)
     assert scale is not None
     ratio = f.binary(b, "div", f.cast(b, x, Element.F32), f.cast(b, scale, Element.F32))
@@ -82,6 +88,8 @@ def is_zero(b: Builder, value: Value) -> bool:
 
 def spread(b: Builder, value: Value | None, x: Value, grid: Grid) -> Value | None:
     """A scale or zero point of the grid, shaped to broadcast against x. Raises Impossible if it does not fit."""
+    if value is not None and grid.shaped:
+        return value
     if value is None or value.type.size == 1:
         return None if value is None else f.reshape(b, value, ())
     axis = grid.axis
@@ -95,12 +103,35 @@ def spread(b: Builder, value: Value | None, x: Value, grid: Grid) -> Value | Non
     return f.reshape(b, value, (value.shape[0], *(1,) * (x.rank - axis - 1)))
 
 
-def _blocks(b: Builder, value: Value, x: Value, axis: int, block: int) -> Value:
+def _even(x: Value, grid: Grid) -> bool:
+    """Whether the grid is by blocks that are all full."""
+    inside = grid.block > 0 and -x.rank <= grid.axis < x.rank
+    return inside and grid.scale.rank == x.rank and x.shape[grid.axis] == grid.block * grid.scale.shape[grid.axis]
+
+
+def _split(b: Builder, x: Value, grid: Grid) -> tuple[Value, Grid]:
+    """x with its blocks as an axis of their own, and the grid that fits it: nothing is repeated in memory."""
+    axis = grid.axis % x.rank
+    _fitting(grid.scale, x, axis, grid.block)
+    zero = None
+    if grid.zero is not None:
+        _fitting(grid.zero, x, axis, grid.block)
+        zero = f.unsqueeze(b, grid.zero, axis + 1)
+    blocks = (*x.shape[:axis], grid.scale.shape[axis], grid.block, *x.shape[axis + 1 :])
+    scale = f.unsqueeze(b, grid.scale, axis + 1)
+    return f.reshape(b, x, blocks), replace(grid, scale=scale, zero=zero, block=0, shaped=True)
+
+
+def _fitting(value: Value, x: Value, axis: int, block: int) -> None:
     fits = value.rank == x.rank and all(
         n == (-(-m // block) if a == axis else m) for a, (n, m) in enumerate(zip(value.shape, x.shape, strict=True))
     )
     if not fits:
         raise Impossible(f"scales or zero points {value.type} for blocks of {block} along axis {axis} of {x.type}")
+
+
+def _blocks(b: Builder, value: Value, x: Value, axis: int, block: int) -> Value:
+    _fitting(value, x, axis, block)
     return repeated(b, value, axis, block, x.shape[axis])
 
 

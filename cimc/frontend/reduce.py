@@ -117,7 +117,9 @@ def _softmax(op: str) -> Translate:
     return translate
 
 
-spelling("Softmax", note="before opset 13 the axes from `axis` on are taken as one, as the standard says")(_softmax("softmax"))
+spelling("Softmax", note="before opset 13 the axes from `axis` on are taken as one, as the standard says")(
+    _softmax("softmax")
+)
 spelling("LogSoftmax")(_softmax("log_softmax"))
 
 

@@ -14,7 +14,7 @@ _AUTO = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 @dataclass(frozen=True)
 class Frame:
-    """Windows over the spatial axes of an input. ``excess`` are elements beyond ``after`` that ``ceil_mode`` reaches into."""
+    """Windows over the spatial axes of an input. ``excess``: elements beyond ``after`` that ``ceil_mode`` reaches."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -39,7 +39,11 @@ def frame(c: Call, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> Frame:
     n = len(spatial)
     stride, dilation = c.ints("strides") or (1,) * n, c.ints("dilations") or (1,) * n
     pads, auto = c.ints("pads") or (0,) * (2 * n), c.text("auto_pad", "NOTSET")
-    if not len(kernel) == len(stride) == len(dilation) == n or len(pads) != 2 * n or min((*stride, *dilation, *kernel)) < 1:
+    if (
+        not len(kernel) == len(stride) == len(dilation) == n
+        or len(pads) != 2 * n
+        or min((*stride, *dilation, *kernel)) < 1
+    ):
         raise Impossible(f"windows {kernel} by {stride}, dilated {dilation}, padded {pads}, over {spatial}")
     if auto not in _AUTO:
         raise Impossible(f"auto_pad {auto}")

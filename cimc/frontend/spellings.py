@@ -4,6 +4,8 @@ from cimc.frontend import (
     attention,
     contrib,
     contrib_attention,
+    contrib_blocks,
+    contrib_groups,
     control,
     conv,
     einsum,
@@ -41,6 +43,8 @@ FILES = (
     control,
     contrib,
     contrib_attention,
+    contrib_groups,
+    contrib_blocks,
 )
 """In the order of docs/ops.md."""
 

@@ -80,14 +80,18 @@ class Tensors:
         self._size(len(data), math.prod(shape) * dtype.itemsize, shape, dtype, where)
         return np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 
-    def _typed(self, tensor: onnx.TensorProto, dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str) -> Array:
+    def _typed(
+        self, tensor: onnx.TensorProto, dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str
+    ) -> Array:
         if tensor.data_type in _BITS:
             bits = np.array(tensor.int32_data, dtype=np.int64)
             self._size(bits.size, math.prod(shape), shape, dtype, where)
             return bits.astype(_BITS[tensor.data_type]).view(dtype).reshape(shape)
-        values = getattr(tensor, _PACKED[TensorProto.DataType.ValueType(tensor.data_type)])
+        name = _PACKED[tensor.data_type]
+        values = getattr(tensor, name)
         self._size(len(values), math.prod(shape), shape, dtype, where)
-        return np.array(values, dtype=np.int64 if _PACKED[tensor.data_type] == "int32_data" else None).astype(dtype).reshape(shape)
+        wide = np.array(values, dtype=np.int64 if name == "int32_data" else None)
+        return wide.astype(dtype).reshape(shape)
 
     def _nibbles(self, tensor: onnx.TensorProto, shape: tuple[int, ...], where: str) -> Array:
         stored = len(tensor.raw_data) if tensor.HasField("raw_data") else len(tensor.int32_data)
@@ -115,7 +119,9 @@ class Tensors:
         if length != need:
             raise self._bad(tensor.name, location, f"gives {length} bytes where the tensor needs {need}")
         if offset + need > have:
-            raise self._bad(tensor.name, location, f"ends at byte {have}, before byte {offset + need} that the tensor needs")
+            raise self._bad(
+                tensor.name, location, f"ends at byte {have}, before byte {offset + need} that the tensor needs"
+            )
         if need == 0:
             return np.zeros(shape, dtype)
         if tensor.data_type in _NIBBLES:

@@ -10,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
 
+def is_float(dtype: np.dtype[np.generic]) -> bool:
+    """Whether elements are floating-point numbers; NumPy does not count bfloat16 among them."""
+    return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
+
+
 def exact_product(a: Array, b: Array) -> Array:
     """``a @ b``: float32 in float32, everything else exact (integers through float64 while it holds them exactly)."""
     if a.dtype == np.float32:
         return np.matmul(a, b.astype(np.float32, copy=False))
-    if np.issubdtype(a.dtype, np.floating):
+    if is_float(a.dtype):
         return np.matmul(a.astype(np.float64), b.astype(np.float64))
     if a.itemsize + b.itemsize <= 4:
         # |product| <= 2^31 and a sum of up to 2^22 of them stays below 2^53: float64 BLAS is exact.
@@ -220,7 +226,7 @@ BINARY: dict[str, tuple[str, Callable[[Array, Array], Array], str]] = {
 
 
 def _sum(x: Array) -> Array:
-    wide = np.float64 if np.issubdtype(x.dtype, np.floating) else x.dtype
+    wide = np.float64 if is_float(x.dtype) else x.dtype
     return np.sum(np.ascontiguousarray(x), axis=-1, keepdims=True, dtype=wide)
 
 
@@ -229,7 +235,7 @@ def _mean(x: Array) -> Array:
 
 
 def _product(x: Array) -> Array:
-    wide = np.float64 if np.issubdtype(x.dtype, np.floating) else x.dtype
+    wide = np.float64 if is_float(x.dtype) else x.dtype
     return np.prod(np.ascontiguousarray(x), axis=-1, keepdims=True, dtype=wide)
 
 
@@ -266,6 +272,6 @@ def cast(x: Array, dtype: np.dtype[np.generic]) -> Array:
     if dtype == np.bool_:
         return x != 0
     with np.errstate(invalid="ignore", over="ignore"):
-        if np.issubdtype(x.dtype, np.floating) and np.issubdtype(dtype, np.integer):
+        if is_float(x.dtype) and np.issubdtype(dtype, np.integer):
             return np.trunc(x).astype(np.int64).astype(dtype) if dtype.itemsize < 8 else x.astype(dtype)
         return x.astype(dtype)

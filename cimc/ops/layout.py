@@ -295,7 +295,8 @@ class Copy(Op):
         return (_x(inputs),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
-        return (np.ascontiguousarray(_array(inputs)),)
+        # not np.ascontiguousarray, which turns a scalar into a vector
+        return (np.asarray(_array(inputs), order="C"),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("copy", emit.output(), emit.input(0))

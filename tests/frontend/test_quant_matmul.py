@@ -152,7 +152,7 @@ def test_functions(tmp_path: Path, op: str, dtype: type[np.generic]) -> None:
     both(tmp_path, op, inputs, fixed=(1, 2, 3, 4), outputs=(TYPES[dtype],), attrs=attrs, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("axis,opset", [(-1, 13), (1, 13), (1, 12)])
+@pytest.mark.parametrize(("axis", "opset"), [(-1, 13), (1, 13), (1, 12)])
 def test_softmax(tmp_path: Path, axis: int, opset: int) -> None:
     x = draw(18, (2, 5, 7), np.uint8)
     inputs = (x, scalar(0.1), scalar(30, np.uint8), scalar(1 / 256), scalar(0, np.uint8))

@@ -1,0 +1,42 @@
+"""onnxruntime, which ships no types: sessions, and the exceptions by which it refuses."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cimc.frontend.record import Array
+
+_state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+_onnxruntime: Any = importlib.import_module("onnxruntime")
+
+REFUSALS: tuple[type[Exception], ...] = (
+    _state.Fail,
+    _state.InvalidArgument,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
+    _state.NotImplemented,
+    _state.RuntimeException,
+    _state.EPFail,
+)
+"""onnxruntime's exceptions have no base of their own."""
+
+
+def session(data: bytes) -> Any:
+    """A session for a serialized model, optimisations off. Raises one of REFUSALS."""
+    options = _onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = _onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def run(data: bytes, inputs: Mapping[str, Array]) -> Sequence[object]:
+    """A serialized model's outputs, in order. Raises one of REFUSALS."""
+    found: Sequence[object] = session(data).run(None, dict(inputs))
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, cut to a line."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:300]
