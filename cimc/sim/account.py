@@ -96,7 +96,7 @@ def _layers(layout: Layout, chip: ChipSpec, state: State) -> dict[str, Cost]:
     last: dict[str, int] = {}
     for row, executed in jobs.items():
         instruction = layout.instructions[row]
-        if instruction is None:
+        if instruction is None or action(instruction) is Action.HALT:
             continue
         layer = instruction.origin.node if instruction.origin else OUTSIDE
         unit = unit_class(layout.unit_name(row))
