@@ -130,6 +130,13 @@ class AnalogMatrix:
         return whole and leak == 0.0
 
     @property
+    def path(self) -> str:
+        """How products are computed: ``product`` (nothing is lost), ``tables``, both, or ``planes``."""
+        if self._tables is None:
+            return "planes" if self._product is None else "product"
+        return "tables" if self._product is None else "tables and product"
+
+    @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
         parts = (self._tables, self._product, self._decode)
