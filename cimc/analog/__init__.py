@@ -1,4 +1,5 @@
-"""The physics of one logical MVM core: encodings, cells, converters, noise. Knows no instruction set and no compiler."""
+"""The physics of one logical MVM core: encodings, cells, converters, noise. Knows no instruction set and no
+compiler."""
 
 from cimc.analog.config import AnalogConfig
 from cimc.analog.core import AnalogMatrix, Counts, mvm

@@ -10,6 +10,7 @@ precision of ``S``: float64, or float32 for the fast core, whose sums are exact 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,9 @@ class Transfer:
         return self.low <= low and high <= self.low + self.top
 
 
-def index_of(sums: NDArray[np.floating], transfer: Transfer, noise: NDArray[np.floating] | None = None) -> NDArray[np.floating]:
+def index_of(
+    sums: NDArray[np.floating], transfer: Transfer, noise: NDArray[np.floating] | None = None
+) -> NDArray[np.floating]:
     """The unclipped index of each sum, a whole number in the dtype of ``sums``."""
     kind = sums.dtype.type
     position = sums / kind(transfer.step)
@@ -99,7 +102,7 @@ def _transfer(config: AnalogConfig, adc: AdcConfig, rows: int, s: int) -> Transf
         low, step, top = float(adc.code_min), adc.lsb_units, adc.code_max - adc.code_min
         return Transfer(step, low, top, adc.gain, adc.offset_lsb, adc.inl_lsb)
     if adc.rule == "CALIBRATED":
-        low, high = adc.ranges[s] if len(adc.ranges) > 1 else adc.ranges[0]
+        low, high = adc.ranges[min(s, len(adc.ranges) - 1)]
     else:
         low, high = named_range(config, adc, rows, s)
     # Ranges are in units of Gmax times a full input; sums in levels times input steps.
@@ -129,11 +132,11 @@ def named_range(config: AnalogConfig, adc: AdcConfig, rows: int, s: int) -> tupl
         if differential:
             return -float(rows), float(rows)
         codes = 2.0**adc.bits
-        high = 2.0 ** np.round(np.log2(rows)) * cell / (cell - 1) * correction
+        high = 2.0 ** round(math.log2(rows)) * cell / (cell - 1) * correction
         if signed:
             high *= (codes - 2) / codes
-            return -float(high), float(high)
-        return 0.0, float(high * (codes - 1) / codes)
+            return -high, high
+        return 0.0, high * (codes - 1) / codes
     unsliced = differential and len(config.weights.slice_bits) == 1
     smallest = 2.0**-config.weights.bits if unsliced else 1 / (cell - 1)
     smallest *= correction

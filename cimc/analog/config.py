@@ -45,7 +45,9 @@ class WeightEncoding:
         if not 1 <= self.bits <= 16:
             raise refuse("weight_bits", f"{self.bits} is outside 1..16", "give 1 to 16 bits")
         if not self.slice_bits or min(self.slice_bits) < 1 or max(self.slice_bits) > 16:
-            raise refuse("slice_bits", f"{list(self.slice_bits)} has a width outside 1..16", "give 1 to 16 bits per slice")
+            raise refuse(
+                "slice_bits", f"{list(self.slice_bits)} has a width outside 1..16", "give 1 to 16 bits per slice"
+            )
         need = self.magnitude_bits
         total = sum(self.slice_bits)
         if total < need or total - self.slice_bits[-1] >= self.bits:
@@ -116,9 +118,9 @@ class InputEncoding:
 class AdcConfig:
     """One conversion per partial sum: range, resolution, and how far it is from ideal.
 
-    ``rule`` says where the range comes from: ``LSB`` (``lsb_units`` levels per code, from ``code_min`` to ``code_max``),
-    ``MAX`` and ``GRANULAR`` (CrossSim's rules, from the array's size or its smallest current), ``CALIBRATED``
-    (``ranges``: one (min, max) for all slices or one per slice, in units of Gmax times a full input).
+    ``rule`` says where the range comes from: ``LSB`` (``lsb_units`` levels per code, from ``code_min`` to
+    ``code_max``), ``MAX`` and ``GRANULAR`` (CrossSim's rules, from the array's size or its smallest current),
+    ``CALIBRATED`` (``ranges``: one (min, max) for all slices or one per slice, in units of Gmax times a full input).
     ``gain`` and ``offset_lsb`` are the converter's own errors; ``inl_lsb`` the height of a parabolic integral
     non-linearity; ``noise_lsb`` Gaussian noise per conversion.
     """
@@ -142,7 +144,9 @@ class AdcConfig:
         if self.rule == "LSB" and not (np.isfinite(self.lsb_units) and self.lsb_units > 0):
             raise refuse("adc.lsb_units", f"{self.lsb_units} is not a positive number", "give levels per code")
         if self.rule == "LSB" and self.code_min >= self.code_max:
-            raise refuse("adc.code_max", f"the range {self.code_min}..{self.code_max} has no codes", "let max exceed min")
+            raise refuse(
+                "adc.code_max", f"the range {self.code_min}..{self.code_max} has no codes", "let max exceed min"
+            )
         if self.rule == "LSB" and self.code_max - self.code_min >= 1 << self.bits:
             raise refuse(
                 "adc.code_max",
@@ -203,9 +207,13 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.seconds) and self.seconds >= 0):
-            raise refuse("seconds", f"{self.seconds} lies before programming", "give seconds since programming, 0 or more")
+            raise refuse(
+                "seconds", f"{self.seconds} lies before programming", "give seconds since programming, 0 or more"
+            )
         if not 0 <= self.gmin_norm < 1:
-            raise refuse("Gmin_norm", f"{self.gmin_norm} is outside 0..1", "give Gmin/Gmax; 0 is an infinite on/off ratio")
+            raise refuse(
+                "Gmin_norm", f"{self.gmin_norm} is outside 0..1", "give Gmin/Gmax; 0 is an infinite on/off ratio"
+            )
         if self.gmax_us is not None and not (np.isfinite(self.gmax_us) and self.gmax_us > 0):
             raise refuse("gmax_us", f"{self.gmax_us} is not a positive conductance", "give microsiemens")
         if self.write_verify < 1:
@@ -216,7 +224,9 @@ class DeviceConfig:
         if self.stuck_off_rate + self.stuck_on_rate > 1:
             raise refuse("stuck_on_rate", "the two rates exceed 1 together", "give fractions of the cells")
         if not (np.isfinite(self.ir_drop) and self.ir_drop >= 0):
-            raise refuse("ir_drop", f"{self.ir_drop} is negative or not finite", "give the scale of the drop, 0 or more")
+            raise refuse(
+                "ir_drop", f"{self.ir_drop} is negative or not finite", "give the scale of the drop, 0 or more"
+            )
 
     @property
     def ideal(self) -> bool:
@@ -232,9 +242,9 @@ class DeviceConfig:
 
 @dataclass(frozen=True, eq=False)
 class AnalogConfig:
-    """One core, complete. ``row_blocks`` are the rows summed by one conversion; without them, blocks of
-    ``active_rows`` (at most ``rows``) from the top, the last one shorter. ``stuck`` is a map of 0 (healthy), 1 (level 0)
-    and 2 (highest level), shape (slices, out, in), or (2, slices, out, in) for plus and minus cells."""
+    """One core, complete. ``row_blocks`` are the rows summed by one conversion; without them, blocks of ``active_rows``
+    (at most ``rows``) from the top, the last one shorter. ``stuck`` is a map of 0 (healthy), 1 (level 0) and 2 (highest
+    level), shape (slices, out, in), or (2, slices, out, in) for plus and minus cells."""
 
     weights: WeightEncoding = field(default_factory=WeightEncoding)
     inputs: InputEncoding = field(default_factory=InputEncoding)

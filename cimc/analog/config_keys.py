@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,7 +186,7 @@ def _rule(given: object, adc: Section, has_range: bool) -> AdcRule:
     if lsb and rule != "LSB":
         raise refuse("adc_rule", f"{rule} contradicts adc.lsb_units", "give the step or the rule, not both")
     # A rule given together with its resulting range: the range is the definite one.
-    return "CALIBRATED" if has_range else cast("AdcRule", rule)
+    return "CALIBRATED" if has_range else rule
 
 
 def _ranges(merged: Section) -> tuple[tuple[float, float], ...]:
@@ -222,9 +222,7 @@ def _device(keys: Section) -> DeviceConfig:
         programming=programming,
         drift=drift,
         read=read,
-        read_mode=cast(
-            "Literal['cell', 'conversion']", _word(keys, "read_mode", "cell", ("cell", "conversion"))
-        ),
+        read_mode=cast("Literal['cell', 'conversion']", _word(keys, "read_mode", "cell", ("cell", "conversion"))),
         seconds=_number(keys, "seconds", 0.0),
         gmin_norm=gmin_norm or 0.0,
         gmax_us=gmax_us,
@@ -289,7 +287,9 @@ def _stuck(given: object) -> NDArray[np.int8] | None:
     if stuck.ndim not in (3, 4) or stuck.dtype.kind not in "iu":
         raise refuse("stuck", f"a map of shape {stuck.shape} and type {stuck.dtype}", "give integers (slices, out, in)")
     if stuck.size and (stuck.min() < 0 or stuck.max() > 2):
-        raise refuse("stuck", "a value outside 0, 1, 2", "0 is healthy, 1 stuck at level 0, 2 stuck at the highest level")
+        raise refuse(
+            "stuck", "a value outside 0, 1, 2", "0 is healthy, 1 stuck at level 0, 2 stuck at the highest level"
+        )
     return stuck.astype(np.int8)
 
 
@@ -324,15 +324,17 @@ def _positive(keys: Section, key: str) -> float:
 
 
 def _as_int(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    number: object = cast("Any", value).item() if isinstance(value, np.generic) else value
+    if isinstance(number, bool) or not isinstance(number, int):
         raise refuse(key, f"{value!r} is no whole number", "give a whole number")
-    return int(value)
+    return number
 
 
 def _as_float(key: str, value: object, finite: bool = True) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    plain: object = cast("Any", value).item() if isinstance(value, np.generic) else value
+    if isinstance(plain, bool) or not isinstance(plain, int | float):
         raise refuse(key, f"{value!r} is no number", "give a number")
-    number = float(value)
+    number = float(plain)
     if finite and not math.isfinite(number):
         raise refuse(key, f"{number} is not finite", "give a finite number")
     return number

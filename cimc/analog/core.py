@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,16 @@ from cimc.analog.planewise import PlaneCore
 from cimc.analog.rng import Streams
 
 # A mapping with one of these speaks of aihwkit's single-pass I/O model.
-IO_KEYS = {"inp_res", "out_res", "inp_bound", "out_bound", "noise_management", "bound_management", "w_noise", "out_noise"}
+IO_KEYS = {
+    "inp_res",
+    "out_res",
+    "inp_bound",
+    "out_bound",
+    "noise_management",
+    "bound_management",
+    "w_noise",
+    "out_noise",
+}
 
 # Share of lossless (row block, column) pairs from which a product for them pays beside the tables for the others.
 WORTH_A_PRODUCT = 0.4
@@ -55,7 +65,7 @@ class AnalogMatrix:
 
     def __init__(
         self,
-        codes: NDArray[np.integer],
+        codes: NDArray[Any],
         config: AnalogConfig | Mapping[str, object],
         seed: int = 0,
         key: tuple[int, int] = (0, 0),
@@ -70,12 +80,13 @@ class AnalogMatrix:
         self.counts = Counts(cells=self.cells.cells)
         self._choose_paths()
 
-    def mvm(self, inputs: NDArray[np.integer]) -> NDArray[np.int32]:
-        """``inputs`` (vectors, in) through the core: (vectors, out), rounded where the converter's step is no integer."""
+    def mvm(self, inputs: NDArray[Any]) -> NDArray[np.int32]:
+        """``inputs`` (vectors, in) through the core: (vectors, out), rounded where the converter's step is no
+        integer."""
         values = self.values(inputs)
         return values.astype(np.int32) if self.exact else np.rint(values).astype(np.int32)
 
-    def values(self, inputs: NDArray[np.integer]) -> NDArray[np.number]:
+    def values(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """As ``mvm``, unrounded: whole numbers in some dtype, or float64."""
         x = _inputs(inputs, self.inputs)
         check_inputs(x, self.config.inputs)
@@ -86,7 +97,7 @@ class AnalogMatrix:
         total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
         return self._finish(total, x)
 
-    def _by_planes(self, x: NDArray[np.integer], first: int) -> NDArray[np.float64]:
+    def _by_planes(self, x: NDArray[Any], first: int) -> NDArray[np.float64]:
         """The general path over all row blocks."""
         total = np.zeros((len(x), self.cells.plus.shape[2]))
         wide = x.astype(np.int64)
@@ -97,7 +108,7 @@ class AnalogMatrix:
         step = common_step(self.table)
         return total if step is None else total * step
 
-    def _by_tables(self, x: NDArray[np.integer], first: int, tables: LutCore) -> NDArray[np.number]:
+    def _by_tables(self, x: NDArray[Any], first: int, tables: LutCore) -> NDArray[Any]:
         """Tables for the lossy columns, the product for the others."""
         if len(x) <= FEW_VECTORS and serves(tables.spec):
             if self._decode is None:
@@ -117,6 +128,13 @@ class AnalogMatrix:
         whole = all(t.whole for row in self.table for t in row)
         leak = self.config.device.gmin_norm
         return whole and leak == 0.0
+
+    @property
+    def path(self) -> str:
+        """How products are computed: ``product`` (nothing is lost), ``tables``, both, or ``planes``."""
+        if self._tables is None:
+            return "planes" if self._product is None else "product"
+        return "tables" if self._product is None else "tables and product"
 
     @property
     def nbytes(self) -> int:
@@ -171,7 +189,7 @@ class AnalogMatrix:
         if self.config.adc is not None:
             counts.conversions += vectors * per_block * len(self.blocks) * columns
 
-    def _finish(self, results: NDArray[np.number], x: NDArray[np.integer]) -> NDArray[np.number]:
+    def _finish(self, results: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
         """Unit column, leak and offset taken off; integers stay integers."""
         encoding, leak = self.config.weights, self.config.device.gmin_norm
         if encoding.unit_column:
@@ -188,16 +206,16 @@ class AnalogMatrix:
         return results - encoding.offset * sums if encoding.offset else results
 
 
-def _inputs(values: NDArray[np.integer], rows: int) -> NDArray[np.integer]:
+def _inputs(values: NDArray[Any], rows: int) -> NDArray[Any]:
     """Input vectors as integers, whatever their width."""
     array = np.asarray(values)
-    x = array if array.ndim == 2 and array.dtype in (np.int8, np.uint8) else _integers("inputs", array)
+    x = array if array.ndim == 2 and array.dtype.name in ("int8", "uint8") else _integers("inputs", array)
     if x.shape[1] != rows:
         raise refuse("inputs", f"{x.shape[1]} values per vector for {rows} rows", "give (vectors, in)")
     return x
 
 
-def _integers(key: str, values: NDArray[np.integer]) -> NDArray[np.int64]:
+def _integers(key: str, values: NDArray[Any]) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 2:
         raise refuse(key, f"an array of shape {array.shape}", "give a matrix")
@@ -209,16 +227,17 @@ def _integers(key: str, values: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def mvm(
-    weights: NDArray[np.integer],
-    inputs: NDArray[np.integer],
+    weights: NDArray[Any],
+    inputs: NDArray[Any],
     config: Mapping[str, object] | AnalogConfig,
     seed: int = 0,
 ) -> NDArray[np.int64] | NDArray[np.floating]:
     """One product on one core: ``weights`` (out, in) times ``inputs`` (in, batch) gives (out, batch).
 
-    A mapping with keys of aihwkit's I/O model (``inp_res`` ...) is computed by that model, one with wire resistances and
-    no bits by the exact network: both take and return floats. Integers where every conversion step is whole (or nothing is analog), float64 otherwise. ``config`` has the keys of
-    docs/analog.md. Raises ``CimcError`` (exit code 2) naming the key that is wrong.
+    A mapping with keys of aihwkit's I/O model (``inp_res`` ...) is computed by that model, one with wire resistances
+    and no bits by the exact network: both take and return floats. Integers where every conversion step is whole (or
+    nothing is analog), float64 otherwise. ``config`` has the keys of docs/analog.md. Raises ``CimcError`` (exit code 2)
+    naming the key that is wrong.
     """
     if not isinstance(config, AnalogConfig):
         if IO_KEYS & set(config):

@@ -1,15 +1,15 @@
 """The cells of a core after programming: levels, faults, spread, drift, and the grid that makes sums exact.
 
 Conductances are in levels (Gmax of a slice of b bits is ``2**b - 1``) and rounded to a binary grid fine enough not to
-matter and coarse enough that every partial sum is exact, whatever the order of its additions: this is what lets the fast
-core and the reference agree bit for bit under noise.
+matter and coarse enough that every partial sum is exact, whatever the order of its additions: this is what lets the
+fast core and the reference agree bit for bit under noise.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cimc.analog.config import AnalogConfig, NoiseModel, refuse
 from cimc.analog.encoding import planes, slice_levels, stored, unit_levels
 from cimc.analog.noise import check_range, find_model
-from cimc.analog.rng import Streams
+from cimc.analog.rng import Streams, fixed_quantile
 from cimc.analog.technology import Cell, CellModel
 
 Float = NDArray[np.floating]
@@ -32,19 +32,19 @@ class Cells:
     ``plus`` and ``minus`` are the two sides of a differential pair (``minus`` is None for an offset column); ``net`` is
     what a column sums, ``plus - minus``. ``whole`` says that all are whole levels. ``grid_bits`` are the bits after the
     point, ``read_sigma`` the standard deviation of one read of each cell when noise is drawn per conversion, averaged
-    over the rows of each block: (blocks, slices, columns). ``fixed``: the grid is coarse enough that every column sum is
-    a 16-bit number of grid steps.
+    over the rows of each block: (blocks, slices, columns). ``fixed``: the grid is coarse enough that every column sum
+    is a 16-bit number of grid steps.
     """
 
-    plus: NDArray[np.number]
-    minus: NDArray[np.number] | None
+    plus: NDArray[Any]
+    minus: NDArray[Any] | None
     whole: bool
     grid_bits: int
     read_sigma: NDArray[np.float32] | None = None
     fixed: bool = False
 
     @property
-    def net(self) -> NDArray[np.number]:
+    def net(self) -> NDArray[Any]:
         """What a column sums: (slices, in, columns)."""
         return self.plus if self.minus is None else self.plus - self.minus
 
@@ -75,7 +75,9 @@ def sum_dtype(config: AnalogConfig, inputs: int) -> type[np.floating]:
     return np.float32 if config.grid == "fast" and grid_bits(config, inputs) <= 24 else np.float64
 
 
-def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+def level_map(
+    codes: NDArray[np.int64], config: AnalogConfig, streams: Streams
+) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
     """Whole levels of both sides, faults put in: each (slices, in, columns). ``codes`` are the weights, (in, out)."""
     encoding = config.weights
     levels = slice_levels(stored(codes, encoding), encoding)
@@ -94,7 +96,8 @@ def level_map(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) 
 
 
 def fault_map(shape: tuple[int, ...], config: AnalogConfig, streams: Streams) -> NDArray[np.int8] | None:
-    """Faults of both sides, (sides, slices, in, out), from the given map or drawn at the given rates; None if neither."""
+    """Faults of both sides, (sides, slices, in, out), from the given map or drawn at the given rates; None if
+    neither."""
     sides = 1 if config.weights.kind == "offset" else 2
     inputs, outputs = shape
     expected = (sides, len(config.weights.slice_bits), outputs, inputs)
@@ -125,7 +128,8 @@ def _stick(levels: NDArray[np.int32], faults: NDArray[np.int8], tops: tuple[int,
 
 
 def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> Cells:
-    """Program a matrix of weights (in, out): levels, faults, then the device's programming error, drift and 1/f noise."""
+    """Program a matrix of weights (in, out): levels, faults, then the device's programming error, drift and 1/f
+    noise."""
     plus, minus = level_map(codes, config, streams)
     if config.device.ideal:
         return Cells(_compact(plus), None if minus is None else _compact(minus), True, 0)
@@ -158,7 +162,8 @@ def per_cell_reads(config: AnalogConfig) -> bool:
 
 
 def fixed_bits(sides: list[NDArray[np.float64]], config: AnalogConfig) -> int | None:
-    """Bits after the point with which every column sum fits 16 bits, for the kernels; None if fewer than 5 would be left,
+    """Bits after the point with which every column sum fits 16 bits, for the kernels; None if fewer than 5 would be
+    left,
     or the configuration asks for a finer grid."""
     if config.grid != "fast" or config.inputs.dac_bits != 1:
         return None
@@ -175,9 +180,7 @@ def fixed_bits(sides: list[NDArray[np.float64]], config: AnalogConfig) -> int | 
     return bits if bits >= 5 else None
 
 
-
-
-def _compact(levels: NDArray[np.int32]) -> NDArray[np.integer]:
+def _compact(levels: NDArray[np.int32]) -> NDArray[Any]:
     """Whole levels in as few bytes as hold them."""
     return levels.astype(np.int8 if levels.max(initial=0) <= 63 else np.int32)
 
@@ -208,7 +211,7 @@ def _program_side(
 ) -> NDArray[np.float64]:
     """One side's conductances in levels, crossbar by crossbar, each with its own stream."""
     device = config.device
-    result = np.empty_like(levels)
+    result = np.zeros(levels.shape)
     slices = len(levels)
     for index, (a, b) in enumerate(config.blocks(levels.shape[1])):
         for s in range(slices):
@@ -271,21 +274,6 @@ def read_cells(
     return to_grid(noisy[None], bits, (top,))[0]
 
 
-class _Fixed(np.random.Generator):
-    """A generator that returns one quantile everywhere: turns a sampling model into its transfer at that quantile."""
-
-    def __init__(self, quantile: float) -> None:
-        super().__init__(np.random.Philox(0))
-        self._uniform = quantile
-        self._normal = NormalDist().inv_cdf(quantile)
-
-    def standard_normal(self, size: tuple[int, ...] = ()) -> NDArray[np.float64]:  # pyright: ignore[reportIncompatibleMethodOverride] only the models' call is needed
-        return np.full(size, self._normal)
-
-    def random(self, size: tuple[int, ...] = ()) -> NDArray[np.float64]:  # pyright: ignore[reportIncompatibleMethodOverride] only the models' call is needed
-        return np.full(size, self._uniform)
-
-
 def _read_moments(
     levels: NDArray[np.float64], model: CellModel, config: AnalogConfig, asked: NoiseModel
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -296,7 +284,7 @@ def _read_moments(
     cell = Cell(gmin, gmax, config.device.seconds, asked)
     points = np.concatenate([[0.0], np.geomspace(1e-4, HEADROOM, 256)]) * gmax
     count = 256
-    reads = np.stack([model.read(points, points, cell, _Fixed((i + 0.5) / count)) for i in range(count)]) / gmax
+    reads = np.stack([model.read(points, points, cell, fixed_quantile((i + 0.5) / count)) for i in range(count)]) / gmax
     mean, var = np.empty_like(levels), np.empty_like(levels)
     for s, top in enumerate(config.weights.max_levels):
         at = levels[s] / top * gmax

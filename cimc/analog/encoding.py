@@ -1,13 +1,14 @@
 """Signed integers as cell levels and as input planes, and back.
 
-Notation of docs/analog.md: weights ``W`` are (out, in), inputs ``X`` are (in, batch); slice ``s`` of a weight has levels
-``0 .. 2**slice_bits[s] - 1``; plane ``k`` of an input is what the DACs drive in one cycle.
+Notation of docs/analog.md: weights ``W`` are (out, in), inputs ``X`` are (in, batch); slice ``s`` of a weight has
+levels ``0 .. 2**slice_bits[s] - 1``; plane ``k`` of an input is what the DACs drive in one cycle.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def undrive(driven: list[Int], encoding: InputEncoding) -> Int:
     return total
 
 
-def check_inputs(inputs: NDArray[np.integer], encoding: InputEncoding) -> None:
+def check_inputs(inputs: NDArray[Any], encoding: InputEncoding) -> None:
     """Refuse inputs that the streams cannot hold."""
     limits = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}.get(inputs.dtype)
     if limits is not None and encoding.low <= limits[0] and limits[1] <= encoding.high:
@@ -96,15 +97,15 @@ def stored(weights: Int, encoding: WeightEncoding) -> Int:
 
 def slice_levels(value: Int, encoding: WeightEncoding) -> NDArray[np.int32]:
     """Levels of every slice, shape (slices, *value.shape); ``value`` is what ``stored`` returns."""
-    parts = [
-        ((value >> shift) & top) for shift, top in zip(encoding.shifts, encoding.max_levels, strict=True)
-    ]
+    parts = [((value >> shift) & top) for shift, top in zip(encoding.shifts, encoding.max_levels, strict=True)]
     return np.stack(parts).astype(np.int32)
 
 
 def unit_levels(encoding: WeightEncoding) -> tuple[int, ...]:
     """Levels of the unit column's cells: ``offset`` encoded, so half the range in the top slice and 0 below."""
-    return tuple((encoding.offset >> shift) & top for shift, top in zip(encoding.shifts, encoding.max_levels, strict=True))
+    return tuple(
+        (encoding.offset >> shift) & top for shift, top in zip(encoding.shifts, encoding.max_levels, strict=True)
+    )
 
 
 def merge(levels: NDArray[np.int32], encoding: WeightEncoding) -> Int:

@@ -8,6 +8,7 @@ row ranges short enough that no partial sum exceeds 2**24, so it is exact in any
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +20,19 @@ from cimc.analog.encoding import Plane, planes
 FLOAT32_EXACT = 1 << 24
 
 
-def sum_bounds(net: NDArray[np.number], plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def sum_bounds(net: NDArray[Any], plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Smallest and largest sum of each column of one crossbar (rows, columns) for any input of a plane."""
     drive = float((1 << plane.bits) - 1)
     if plane.sign == "signed":
         reach = np.abs(net).sum(axis=0, dtype=np.float64) * drive
         return -reach, reach
-    return np.minimum(net, 0).sum(axis=0, dtype=np.float64) * drive, np.maximum(net, 0).sum(axis=0, dtype=np.float64) * drive
+    return np.minimum(net, 0).sum(axis=0, dtype=np.float64) * drive, np.maximum(net, 0).sum(
+        axis=0, dtype=np.float64
+    ) * drive
 
 
 def lossless_columns(
-    net: NDArray[np.number], table: tuple[tuple[Transfer, ...], ...] | None, config: AnalogConfig
+    net: NDArray[Any], table: tuple[tuple[Transfer, ...], ...] | None, config: AnalogConfig
 ) -> NDArray[np.bool_]:
     """Which columns of which row block convert without loss in every slice and plane: (blocks, columns)."""
     blocks = config.blocks(net.shape[1])
@@ -48,7 +51,7 @@ def lossless_columns(
     return result
 
 
-def merged_weights(net: NDArray[np.number], config: AnalogConfig) -> NDArray[np.float64]:
+def merged_weights(net: NDArray[Any], config: AnalogConfig) -> NDArray[np.float64]:
     """The integers that the columns hold, slices put together: (in, columns)."""
     total = np.zeros(net.shape[1:])
     for s, shift in enumerate(config.weights.shifts):
@@ -58,12 +61,13 @@ def merged_weights(net: NDArray[np.number], config: AnalogConfig) -> NDArray[np.
 
 @dataclass(frozen=True, eq=False)
 class ExactProduct:
-    """An integer product that is exact in floating point: weights cut into ``parts`` of rows, float32 where that holds."""
+    """An integer product that is exact in floating point: weights cut into ``parts`` of rows, float32 where that
+    holds."""
 
     parts: tuple[tuple[int, int, NDArray[np.floating]], ...]
     columns: int
 
-    def __call__(self, inputs: NDArray[np.integer]) -> NDArray[np.floating]:
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.floating]:
         """``inputs`` (vectors, in) times the weights: whole numbers (vectors, columns), float32 or float64."""
         driven = inputs.astype(np.float32)
         total: NDArray[np.floating] | None = None

@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors
 from cimc.analog.config import refuse
-from cimc.analog.rng import Streams
+from cimc.analog.rng import Generator, Streams
 
 Float32 = NDArray[np.float32]
 MAX_BOUND_STEPS = 10  # aihwkit IOParameters.max_bm_factor 1000: at most ten doublings
@@ -28,8 +28,10 @@ MAX_BOUND_STEPS = 10  # aihwkit IOParameters.max_bm_factor 1000: at most ten dou
 
 @dataclass(frozen=True)
 class IoModel:
-    """Settings with aihwkit's names. Resolutions are numbers of steps over the whole range (254 for 8 bits), or the step
-    itself if below 1; 0 or less switches quantization off. ``ir_drop_g_ratio`` is the wire's over the cell's conductance."""
+    """Settings with aihwkit's names. Resolutions are numbers of steps over the whole range (254 for 8 bits), or the
+    step
+    itself if below 1; 0 or less switches quantization off. ``ir_drop_g_ratio`` is the wire's over the cell's
+    conductance."""
 
     inp_res: float = 254.0
     out_res: float = 254.0
@@ -52,7 +54,9 @@ class IoModel:
             if not getattr(self, key) >= 0:
                 raise refuse(key, f"{getattr(self, key)} is negative", "give 0 or more")
         if not self.ir_drop_g_ratio > 0:
-            raise refuse("ir_drop_g_ratio", f"{self.ir_drop_g_ratio} is not positive", "give the ratio, 571428 by default")
+            raise refuse(
+                "ir_drop_g_ratio", f"{self.ir_drop_g_ratio} is not positive", "give the ratio, 571428 by default"
+            )
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, object]) -> IoModel:
@@ -64,7 +68,7 @@ class IoModel:
                 hint = errors.did_you_mean(key, known)
                 raise refuse(key, "there is no such key in the I/O model", f"{hint}known: {', '.join(known)}")
             values[key] = _value(key, value)
-        return cls(**cast("dict[str, float]", values))  # pyright: ignore[reportArgumentType] literals were checked by _value
+        return cls(**cast("dict[str, Any]", values))
 
 
 WORDS = {
@@ -104,7 +108,9 @@ def _round(values: Float32, resolution: float, bound: float) -> Float32:
 class IoMatrix:
     """A float matrix behind the I/O model: ``weights`` (out, in), prepared once."""
 
-    def __init__(self, weights: NDArray[np.floating], model: IoModel, seed: int = 0, key: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self, weights: NDArray[np.floating], model: IoModel, seed: int = 0, key: tuple[int, int] = (0, 0)
+    ) -> None:
         matrix = np.asarray(weights, dtype=np.float32)
         if matrix.ndim != 2 or not np.all(np.isfinite(matrix)):
             raise refuse("weights", "no finite matrix", "give (out, in) without NaN or infinity")
@@ -134,12 +140,14 @@ class IoMatrix:
             clipped[clipped] = again
         return result
 
-    def _pass(self, x: Float32, scale: Float32, rng: np.random.Generator) -> tuple[Float32, NDArray[np.bool_]]:
-        """One analog product of ``x / scale``: results in the units of ``x``, and the vectors that reached the bound."""
+    def _pass(self, x: Float32, scale: Float32, rng: Generator) -> tuple[Float32, NDArray[np.bool_]]:
+        """One analog product of ``x / scale``: results in the units of ``x``, and the vectors that reached the
+        bound."""
         model = self.model
         driven = _round(x / scale, model.inp_res, model.inp_bound)
         if model.inp_noise:
-            driven = driven + np.float32(model.inp_noise) * rng.standard_normal(driven.shape, dtype=np.float32)
+            noise = np.float32(model.inp_noise) * rng.standard_normal(driven.shape, dtype=np.float32)
+            driven = (driven + noise).astype(np.float32)
         y = driven @ self._matrix
         if model.ir_drop:
             y = y - self._drop(driven)
@@ -148,22 +156,26 @@ class IoMatrix:
         if model.out_noise:
             y = y + np.float32(model.out_noise) * rng.standard_normal(y.shape, dtype=np.float32)
         digital = _round(y, model.out_res, model.out_bound)
-        return digital * scale, (np.abs(digital) >= np.float32(model.out_bound)).any(axis=1)
+        reached: NDArray[np.bool_] = np.any(np.abs(digital) >= np.float32(model.out_bound), axis=1)
+        return (digital * scale).astype(np.float32, copy=False), reached
 
     def _drop(self, driven: Float32) -> Float32:
-        """aihwkit's IR drop: ``a = n / G sum |w||x|``, ``c = a (a (0.05 a - 0.2) + 0.5)``, times the position-weighted sum."""
+        """aihwkit's IR drop: ``a = n / G sum |w||x|``, ``c = a (a (0.05 a - 0.2) + 0.5)``, times the position-weighted
+        sum."""
         assert self._magnitude is not None
         count = len(self._matrix)
         position = np.arange(count, dtype=np.float32) / np.float32(count)
         reach = np.float32(1.0) - (np.float32(1.0) - position) ** 2
         a = np.float32(count / self.model.ir_drop_g_ratio) * (np.abs(driven) @ self._magnitude)
         c = a * (a * (np.float32(0.05) * a - np.float32(0.2)) + np.float32(0.5))
-        return np.float32(self.model.ir_drop) * c * ((driven * reach) @ self._matrix)
+        drop = np.float32(self.model.ir_drop) * c * ((driven * reach) @ self._matrix)
+        return drop.astype(np.float32, copy=False)
 
-    def _weight_noise(self, driven: Float32, rng: np.random.Generator) -> Float32:
+    def _weight_noise(self, driven: Float32, rng: Generator) -> Float32:
         """Read noise of the weights, one Gaussian per output: ``w_noise sqrt(sum |w| x²)`` or ``w_noise |x|``."""
         draw = rng.standard_normal((len(driven), self._matrix.shape[1]), dtype=np.float32)
         if self.model.w_noise_type == "ADDITIVE_CONSTANT":
-            return np.float32(self.model.w_noise) * np.linalg.norm(driven, axis=1, keepdims=True) * draw
+            length = np.sqrt(np.sum(driven * driven, axis=1, keepdims=True)).astype(np.float32)
+            return np.float32(self.model.w_noise) * length * draw
         assert self._magnitude is not None
         return np.float32(self.model.w_noise) * np.sqrt((driven * driven) @ self._magnitude) * draw

@@ -117,22 +117,23 @@ def _input_source(sides: list[Array], signs: list[float], inputs: Array, wires: 
         solved = np.linalg.solve(matrix, np.concatenate([np.eye(columns) * down, current], axis=1))
         below, carried = down * solved[:, :columns], down * solved[:, columns:]
     # After the last input ``carried`` is the current through the last segment into the sense node at 0 V.
-    return carried
+    return np.asarray(carried, dtype=np.float64)
 
 
 def _common_column(stages: list[tuple[Array, Array]], terminal: float) -> Array:
     """Columns without wire resistance: every crossing of a column is one node."""
-    pushed = np.sum([p for _, p in stages], axis=0)
+    pushed: Array = np.stack([p for _, p in stages]).sum(axis=0)
     if terminal == 0.0:
         return pushed
-    seen = np.sum([s for s, _ in stages], axis=0)
-    return np.linalg.solve(seen * terminal + np.eye(len(seen)), pushed)
+    seen: Array = np.stack([s for s, _ in stages]).sum(axis=0)
+    return np.asarray(np.linalg.solve(seen * terminal + np.eye(len(seen)), pushed), dtype=np.float64)
 
 
 def _separate_source(sides: list[Array], signs: list[float], inputs: Array, wires: Wires) -> Array:
-    """Supply and summation lines run along the column, so columns are independent; an input of 0 disconnects its cell."""
+    """Supply and summation lines run along the column, so columns are independent; an input of 0 disconnects its
+    cell."""
     columns, count = sides[0].shape
-    order = np.arange(count)
+    order = np.arange(count, dtype=np.float64)
     supply = wires.row * (np.minimum.outer(order, order) + 1.0) + wires.row_terminal
     drain = wires.col * (count - np.maximum.outer(order, order)) + wires.col_terminal
     result = np.zeros((columns, inputs.shape[1]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cimc import errors
 from cimc.analog.config import NoiseModel, refuse
-from cimc.analog.rng import Streams
+from cimc.analog.rng import Generator, Streams
 from cimc.analog.technology import Array, Cell, CellModel, Program, Read, spelled, technologies, technology
 
 SOURCE = "CrossSim 3.2 simulator/devices/generic_device.py"
@@ -24,7 +24,7 @@ def _sigma(cell: Cell) -> float:
     return cell.numbers.get("sigma", cell.numbers.get("magnitude", 0.0))
 
 
-def _error(name: str, g: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _error(name: str, g: Array, cell: Cell, rng: Generator) -> Array:
     draw = rng.standard_normal(g.shape) if name.startswith("Normal") else rng.random(g.shape) - 0.5
     error = draw * _sigma(cell)
     norm = g / cell.gmax_us
@@ -39,10 +39,10 @@ def _error(name: str, g: Array, cell: Cell, rng: np.random.Generator) -> Array:
 
 
 def _generic(name: str) -> CellModel:
-    def program(g: Array, cell: Cell, rng: np.random.Generator) -> Array:
+    def program(g: Array, cell: Cell, rng: Generator) -> Array:
         return _error(name, g, cell, rng)
 
-    def read(g: Array, programmed: Array, cell: Cell, rng: np.random.Generator) -> Array:
+    def read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
         return _error(name, g, cell, rng)
 
     program_part: Program = program
@@ -50,8 +50,9 @@ def _generic(name: str) -> CellModel:
     return CellModel(name, SOURCE, program=program_part, read=read_part, parameters=("sigma", "magnitude"))
 
 
-def _power_law(programmed: Array, target: Array, cell: Cell, rng: np.random.Generator) -> Array:
-    """Generic drift ``g (1 + t/t0)**-nu`` with nu ~ abs(Normal(nu_mean, nu_std)) per cell, as aihwkit's custom model."""
+def _power_law(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
+    """Generic drift ``g (1 + t/t0)**-nu`` with nu ~ abs(Normal(nu_mean, nu_std)) per cell, as aihwkit's custom
+    model."""
     nu = np.abs(cell.numbers.get("nu_mean", 0.1) + cell.numbers.get("nu_std", 0.05) * rng.standard_normal(target.shape))
     t0 = cell.numbers.get("t0", 20.0)
     return programmed * (1.0 + cell.seconds / t0) ** -nu

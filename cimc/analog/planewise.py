@@ -83,14 +83,10 @@ class PlaneCore:
     def _read(self, bounds: tuple[int, int], crossbar: int, s: int, read: int) -> NDArray[np.floating]:
         first, past = bounds
         bits = self.cells.grid_bits
-        plus = read_cells(
-            self.cells.plus[s, first:past], s, crossbar * 2, read, self.config, self.streams, bits
-        )
+        plus = read_cells(self.cells.plus[s, first:past], s, crossbar * 2, read, self.config, self.streams, bits)
         if self.cells.minus is None:
             return plus.astype(self.dtype)
-        minus = read_cells(
-            self.cells.minus[s, first:past], s, crossbar * 2 + 1, read, self.config, self.streams, bits
-        )
+        minus = read_cells(self.cells.minus[s, first:past], s, crossbar * 2 + 1, read, self.config, self.streams, bits)
         return (plus - minus).astype(self.dtype)
 
     def _noise(

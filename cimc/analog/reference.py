@@ -132,9 +132,7 @@ def _convert(
     return float(codes_of(index, transfer)[0]), saturated(index, transfer)
 
 
-def _finish(
-    results: NDArray[np.float64], inputs: NDArray[np.int64], config: AnalogConfig
-) -> NDArray[np.float64]:
+def _finish(results: NDArray[np.float64], inputs: NDArray[np.int64], config: AnalogConfig) -> NDArray[np.float64]:
     """Unit column, leak and offset taken off."""
     encoding, leak = config.weights, config.device.gmin_norm
     sums = inputs.sum(axis=1, dtype=np.float64)[:, None]

@@ -1,19 +1,22 @@
 """Random numbers, all of them: counter-based streams keyed by (seed, tile, core, purpose, crossbar, read).
 
 A stream depends on its key alone, never on what was drawn before or in which order tiles are visited; so the same seed
-gives the same cells, and the fast core the same numbers as the reference. Cells draw from numpy's Philox. Noise of single
-conversions, of which there are billions, comes from ``conversion_noise``: a hash of the conversion's number.
+gives the same cells, and the fast core the same numbers as the reference. Cells draw from numpy's Philox. Noise of
+single conversions, of which there are billions, comes from ``conversion_noise``: a hash of the conversion's number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog.config import refuse
 
+Generator = np.random.Generator
 PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration", "inputs")
 
 # Sum of eight uniform bytes: mean 8 * 255 / 2, variance 8 * (256**2 - 1) / 12.
@@ -35,9 +38,9 @@ class Streams:
         if min(self.seed, self.tile, self.core) < 0:
             raise refuse("seed", f"({self.seed}, {self.tile}, {self.core}) has a negative number", "give 0 or more")
 
-    def generator(self, purpose: str, crossbar: int = 0, read: int = 0) -> np.random.Generator:
+    def generator(self, purpose: str, crossbar: int = 0, read: int = 0) -> Generator:
         """The stream of one purpose of one crossbar (a row block's slice) at one read."""
-        return np.random.Generator(np.random.Philox(self._sequence(purpose, crossbar, read)))
+        return Generator(np.random.Philox(self._sequence(purpose, crossbar, read)))
 
     def key(self, purpose: str, crossbar: int = 0, read: int = 0) -> tuple[int, int]:
         """Two 32-bit words that key ``conversion_noise``."""
@@ -52,7 +55,8 @@ def conversion_noise(key: tuple[int, int], first: int, count: int) -> NDArray[np
     """Nearly Gaussian numbers, mean 0 and standard deviation 1, for conversions ``first .. first+count-1``.
 
     Each is the sum of the eight bytes of two hashed words (Irwin-Hall of order 8: excess kurtosis -0.15, nothing beyond
-    4.9 standard deviations). The kernels compute the same words; the product is rounded once, so they agree bit for bit.
+    4.9 standard deviations). The kernels compute the same words; the product is rounded once, so they agree bit for
+    bit.
     """
     counter = np.arange(first, first + count, dtype=np.uint64).astype(np.uint32)
     one = mix(counter * np.uint32(STEP) + np.uint32(key[0]))
@@ -73,3 +77,22 @@ def mix(word: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def _bytes(word: NDArray[np.uint32]) -> NDArray[np.uint32]:
     pairs = (word & np.uint32(0x00FF00FF)) + ((word >> np.uint32(8)) & np.uint32(0x00FF00FF))
     return (pairs & np.uint32(0xFFFF)) + (pairs >> np.uint32(16))
+
+
+class _FixedQuantile:
+    """Answers the models' two kinds of draw with one quantile everywhere."""
+
+    def __init__(self, quantile: float) -> None:
+        self._uniform = quantile
+        self._normal = NormalDist().inv_cdf(quantile)
+
+    def standard_normal(self, size: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        return np.full(size, self._normal)
+
+    def random(self, size: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        return np.full(size, self._uniform)
+
+
+def fixed_quantile(quantile: float) -> Generator:
+    """A generator that turns a sampling model into its transfer at one quantile."""
+    return cast("Generator", _FixedQuantile(quantile))

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.analog import tech
 from cimc.analog.config import NoiseModel, refuse
+from cimc.analog.rng import Generator
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a model is told besides the conductances: range of the cell in µS, seconds since programming, its numbers."""
+    """What a model is told besides the conductances: range of the cell in µS, seconds since programming, its
+    numbers."""
 
     gmin_us: float
     gmax_us: float
@@ -33,9 +35,9 @@ class Cell:
 
 
 # (target) -> programmed; (programmed, target) -> drifted; (drifted, programmed) -> as read. The generator draws.
-Program = Callable[[Array, Cell, np.random.Generator], Array]
-Drift = Callable[[Array, Array, Cell, np.random.Generator], Array]
-Read = Callable[[Array, Array, Cell, np.random.Generator], Array]
+Program = Callable[[Array, Cell, Generator], Array]
+Drift = Callable[[Array, Array, Cell, Generator], Array]
+Read = Callable[[Array, Array, Cell, Generator], Array]
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ class LutSpec:
     ``two_sided``: inputs carry a sign, so a second index holds the negative ones. ``signed_sums``: table entries may be
     negative. ``negative_top``: the last plane is a two's complement sign. ``low``, ``top`` and ``step`` are the ADC's
     (codes ``low .. low+top``, whole ``step`` levels each); ``under`` and ``over`` the sums, counted from ``low*step``,
-    outside which a conversion clips; ``reach`` the largest such sum that is not clipped. ``wide``: tables of 16-bit sums,
-    low bytes before high ones; ``analog``: convert in float32 instead.
+    outside which a conversion clips; ``reach`` the largest such sum that is not clipped. ``wide``: tables of 16-bit
+    sums, low bytes before high ones; ``analog``: convert in float32 instead.
     """
 
     lanes: int
@@ -118,7 +118,8 @@ class KernelWriter:
         self.w.emit(f"store i64 {self.w.do(f'add i64 {before}, {count}')}, ptr %clipped")
 
     def summed(self, groups: str, many: int, chunk: int, group: Callable[[str, Values], Values]) -> Values:
-        """``many`` 16-bit sums over all groups: ``group`` adds one group to byte sums, widened every ``chunk`` groups."""
+        """``many`` 16-bit sums over all groups: ``group`` adds one group to byte sums, widened every ``chunk``
+        groups."""
         w, spec = self.w, self.spec
         widen = "sext" if spec.signed_sums else "zext"
 
@@ -265,7 +266,9 @@ class KernelWriter:
     def _spread_long(self, value: str) -> str:
         """One 32-bit number in every lane."""
         single = self.w.do(f"insertelement {self.longs} poison, i32 {value}, i64 0")
-        return self.w.do(f"shufflevector {self.longs} {single}, {self.longs} poison, <{self.spec.lanes} x i32> zeroinitializer")
+        return self.w.do(
+            f"shufflevector {self.longs} {single}, {self.longs} poison, <{self.spec.lanes} x i32> zeroinitializer"
+        )
 
     def _float(self, value: float) -> str:
         """A float32 constant in every lane, written as LLVM wants it: the double of the same value in hexadecimal."""

@@ -1,10 +1,12 @@
-"""The single-vector kernel around a core: patterns of its weight bits, tables of the inputs, one call for all blocks."""
+"""The single-vector kernel around a core: patterns of its weight bits, tables of the inputs, one call for all
+blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +37,7 @@ def serves(spec: LutSpec) -> bool:
 class DecodeCore:
     """One core for one vector at a time. ``plus`` and ``minus`` are whole levels (slices, in, columns)."""
 
-    def __init__(
-        self, plus: NDArray[np.integer], minus: NDArray[np.integer] | None, config: AnalogConfig, spec: LutSpec
-    ) -> None:
+    def __init__(self, plus: NDArray[Any], minus: NDArray[Any] | None, config: AnalogConfig, spec: LutSpec) -> None:
         here = target()
         assert here is not None
         self.config = config
@@ -66,7 +66,7 @@ class DecodeCore:
         """Bytes of the patterns."""
         return self._patterns.nbytes
 
-    def _block(self, sides: list[NDArray[np.integer]]) -> NDArray[np.uint8]:
+    def _block(self, sides: list[NDArray[Any]]) -> NDArray[np.uint8]:
         """Patterns of one row block, flat in the order (tile, slice, pair of groups, bit, side, lane)."""
         lanes = self.spec.lanes
         slices, rows, columns = sides[0].shape
@@ -85,7 +85,7 @@ class DecodeCore:
         assert len(parts) == slices
         return np.concatenate(parts, axis=1).ravel()
 
-    def __call__(self, inputs: NDArray[np.integer]) -> tuple[NDArray[np.integer], int]:
+    def __call__(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
         """Few vectors, one after another: sums in weight units (vectors, columns), and the clipped conversions."""
         lanes = self.spec.lanes
         tiles = -(-self.columns // lanes)
@@ -102,7 +102,7 @@ class DecodeCore:
             return sums, counted
         return (sums + np.int64(self._constant)) * np.int64(self.spec.step), counted
 
-    def _fill(self, vector: NDArray[np.integer]) -> None:
+    def _fill(self, vector: NDArray[Any]) -> None:
         """Tables of one vector."""
         if self.spec.two_sided:
             wide = vector.astype(np.int16)

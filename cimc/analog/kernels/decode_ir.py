@@ -1,8 +1,8 @@
 """The table kernel for a single input vector: lanes are outputs, tables are made from the inputs.
 
-For each group of four rows and each input plane, the 16 sums of the four driven bits are a table; a column's slice gives
-one pattern of four weight bits per bit of the cell, two groups' patterns to a byte. A shuffle looks 16 to 64 outputs up. Conversion and
-shift-and-add are those of the kernel for many vectors.
+For each group of four rows and each input plane, the 16 sums of the four driven bits are a table; a column's slice
+gives one pattern of four weight bits per bit of the cell, two groups' patterns to a byte. A shuffle looks 16 to 64
+outputs up. Conversion and shift-and-add are those of the kernel for many vectors.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ instruction the machine has; None means that the table kernels cannot run here a
 from __future__ import annotations
 
 import ctypes
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -44,7 +45,7 @@ class Target:
 def target() -> Target | None:
     """The machine's compiler, or None if llvmlite or a byte shuffle is missing."""
     try:
-        from llvmlite import binding
+        binding: Any = importlib.import_module("llvmlite.binding")
     except ImportError:
         return None
     binding.initialize_native_target()
@@ -62,8 +63,7 @@ def target() -> Target | None:
 
 def compile_ir(source: str, name: str, pointers: int, integers: int) -> Callable[..., None]:
     """Compile one void function taking ``pointers`` addresses and then ``integers`` 64-bit numbers."""
-    from llvmlite import binding
-
+    binding: Any = importlib.import_module("llvmlite.binding")
     here = target()
     assert here is not None
     module = binding.parse_assembly(source)

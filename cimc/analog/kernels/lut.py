@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,9 @@ class LutCore:
         self.streams = streams
         net = cells.net if cells.whole else np.rint(cells.net * 2.0**cells.grid_bits).astype(np.int32)
         # Spreads in LSB, (blocks, columns, slices).
-        sigma = np.zeros((1, 1, 1), dtype=np.float32) if cells.read_sigma is None else cells.read_sigma / np.float32(step)
+        sigma = (
+            np.zeros((1, 1, 1), dtype=np.float32) if cells.read_sigma is None else cells.read_sigma / np.float32(step)
+        )
         self._sigma = np.ascontiguousarray(sigma.transpose(0, 2, 1))
         self.columns = net.shape[2]
         self.blocks = config.blocks(net.shape[1])
@@ -132,7 +135,7 @@ class LutCore:
         """Bytes of the tables."""
         return sum(table.nbytes for table in self._tables)
 
-    def _table(self, net: NDArray[np.integer], groups: int, dtype: type[np.generic]) -> NDArray[np.generic]:
+    def _table(self, net: NDArray[Any], groups: int, dtype: type[np.generic]) -> NDArray[np.generic]:
         """16 sums per column, slice and group of four rows: (columns, slices, groups, 16)."""
         slices, rows, columns = net.shape
         padded = np.zeros((slices, groups * 4, columns), dtype=dtype)
@@ -149,7 +152,7 @@ class LutCore:
         both[..., 1, :] = (table >> 8) & 255
         return both
 
-    def __call__(self, inputs: NDArray[np.integer], first_read: int = 0) -> tuple[NDArray[np.number], int]:
+    def __call__(self, inputs: NDArray[Any], first_read: int = 0) -> tuple[NDArray[Any], int]:
         """All lossy row blocks: sums in weight units (vectors, columns), and the clipped conversions."""
         vectors = len(inputs)
         spec = self._sized(vectors)
@@ -168,7 +171,7 @@ class LutCore:
 
     def _block(
         self,
-        inputs: NDArray[np.integer],
+        inputs: NDArray[Any],
         b: int,
         spec: LutSpec,
         out: NDArray[np.int32],
@@ -196,7 +199,7 @@ class LutCore:
         analog = self.spec.analog
         return (0, 0) if analog is None or not analog.noise else self.streams.key("conversion", crossbar)
 
-    def _energy(self, inputs: NDArray[np.integer], lanes: int) -> NDArray[np.float32]:
+    def _energy(self, inputs: NDArray[Any], lanes: int) -> NDArray[np.float32]:
         """Root of the driven rows of every plane and vector, (planes, lanes): what read noise grows with."""
         if self.spec.analog is None or not self.spec.analog.noise:
             return np.zeros((1, 1), dtype=np.float32)
@@ -221,7 +224,7 @@ class LutCore:
         return replace(self.spec, lanes=shuffle.width, shuffle=shuffle)
 
     def _pack(
-        self, inputs: NDArray[np.integer], groups: int, tiles: int, spec: LutSpec
+        self, inputs: NDArray[Any], groups: int, tiles: int, spec: LutSpec
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         encoding: InputEncoding = self.config.inputs
         if not spec.two_sided:
@@ -234,7 +237,7 @@ class LutCore:
             self._patterns(np.maximum(-inputs, 0), groups, tiles, spec),
         )
 
-    def _patterns(self, inputs: NDArray[np.integer], groups: int, tiles: int, spec: LutSpec) -> NDArray[np.uint8]:
+    def _patterns(self, inputs: NDArray[Any], groups: int, tiles: int, spec: LutSpec) -> NDArray[np.uint8]:
         vectors, rows = inputs.shape
         by_row = aligned((groups * 4, tiles * spec.lanes), np.uint8)
         by_row[:rows, :vectors] = inputs.T

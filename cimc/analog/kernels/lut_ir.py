@@ -10,13 +10,13 @@ from __future__ import annotations
 from cimc.analog.kernels.convert_ir import KernelWriter, LutSpec, Where
 from cimc.analog.kernels.ir import Values, Writer, function, splat
 
-
 LUT_POINTERS = ("patterns", "negatives", "tables", "out", "clipped", "energy", "sigma", "keys")
 LUT_NUMBERS = ("groups", "columns", "tiles", "first", "all")
 
 
 def build(spec: LutSpec) -> str:
-    """IR of ``lut(patterns, negatives, tables, out, clipped, energy, sigma, keys; groups, columns, tiles, first, all)``.
+    """IR of ``lut(patterns, negatives, tables, out, clipped, energy, sigma, keys; groups, columns, tiles, first,
+    all)``.
 
     The last five serve noise per conversion: roots of the driven energy (plane, vector), spreads (column, slice), keys
     of the slices, the number of the first vector and the columns that a vector numbers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cimc.analog.rng import Generator
 from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
 
 SPREAD = 0.04  # estimated: relative device-to-device spread of the junction's conductance
@@ -12,12 +13,12 @@ G_ON_US = 1e6 / 3e3  # NVMExplorer STTRAM.cell: 3 kΩ parallel
 G_OFF_US = 1e6 / 6e3  # NVMExplorer STTRAM.cell: 6 kΩ antiparallel (TMR 100 %)
 
 
-def _program(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _program(target: Array, cell: Cell, rng: Generator) -> Array:
     sigma = cell.numbers.get("sigma", SPREAD)
     return np.maximum(target * (1.0 + sigma * rng.standard_normal(target.shape)), 0.0)
 
 
-def _read(g: Array, programmed: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
     sigma = cell.numbers.get("sigma", READ)
     return np.maximum(g * (1.0 + sigma * rng.standard_normal(g.shape)), 0.0)
 

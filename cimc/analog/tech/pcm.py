@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cimc.analog.rng import Generator
 from cimc.analog.technology import Array, Cell, CellModel, Drift, Fact, Program, Read, Technology
 
 LIKE_SOURCE = (
@@ -30,7 +31,10 @@ class Fit:
 
 
 def _poly(coefficients: tuple[float, ...], r: Array) -> Array:
-    return np.polynomial.polynomial.polyval(r, np.array(coefficients))
+    total = np.zeros_like(r)
+    for coefficient in reversed(coefficients):
+        total = total * r + coefficient
+    return total
 
 
 def _like_nu(r: Array) -> tuple[Array, Array]:
@@ -78,16 +82,16 @@ FITS = {
 def _parts(law: str) -> tuple[Program, Drift, Read]:
     fit, (nu_of, q_of) = FITS[law], LAWS[law]
 
-    def program(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+    def program(target: Array, cell: Cell, rng: Generator) -> Array:
         sigma = cell.gmax_us / fit.gmax_us * _poly(fit.spread, target / cell.gmax_us)
         return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
 
-    def drift(programmed: Array, target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+    def drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
         mean, spread = nu_of(np.maximum(target / cell.gmax_us, ZERO_CLIP))
         nu = np.abs(mean + spread * rng.standard_normal(target.shape))
         return programmed * (1.0 + cell.seconds / fit.t0) ** -nu
 
-    def read(g: Array, programmed: Array, cell: Cell, rng: np.random.Generator) -> Array:
+    def read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
         # 1/f noise accumulated since programming; q follows the programmed conductance (aihwkit issue 436).
         q = q_of(np.maximum(programmed / cell.gmax_us, ZERO_CLIP))
         elapsed = cell.seconds + fit.t0
@@ -103,7 +107,7 @@ def _model(law: str, name: str, source: str, aliases: tuple[str, ...]) -> CellMo
     return CellModel(name, source, aliases, 0.0, gmax, gmax, program, drift, read, read_per_cycle=False)
 
 
-def _joshi(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _joshi(target: Array, cell: Cell, rng: Generator) -> Array:
     sigma = np.maximum(-0.00178767 * target**2 + 0.07585724 * target + 0.28638599, 0.0)
     return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
 

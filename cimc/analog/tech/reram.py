@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cimc.analog.rng import Generator
 from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
 
 DAY = 86400.0
@@ -17,7 +18,8 @@ WAN_SOURCE = "aihwkit 1.2 inference/noise/reram.py; Wan et al., Nature 608, 2022
 
 
 def wan_sigma(target: Array, gmax_us: float, seconds: float) -> Array:
-    """Spread in µS at a time. Between the published times: linear in log time, ``estimated``; outside them: the nearest."""
+    """Spread in µS at a time. Between the published times: linear in log time, ``estimated``; outside them: the
+    nearest."""
     times = sorted(WAN_SPREAD)
     at = np.clip(seconds, times[0], times[-1])
     curves = [np.polynomial.polynomial.polyval(target / gmax_us, np.array(WAN_SPREAD[t])) for t in times]
@@ -27,12 +29,12 @@ def wan_sigma(target: Array, gmax_us: float, seconds: float) -> Array:
     return np.maximum(curves[part] * (1 - share) + curves[part + 1] * share, 0.0)
 
 
-def _wan_program(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _wan_program(target: Array, cell: Cell, rng: Generator) -> Array:
     sigma = wan_sigma(target, cell.gmax_us, 1.0)
     return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
 
 
-def _wan_drift(programmed: Array, target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _wan_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
     """Relaxation: the state is drawn anew around its target with the spread of the time (not a power law)."""
     if cell.seconds <= 1.0:
         return programmed
@@ -40,30 +42,30 @@ def _wan_drift(programmed: Array, target: Array, cell: Cell, rng: np.random.Gene
     return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
 
 
-def _wan_crosssim(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _wan_crosssim(target: Array, cell: Cell, rng: Generator) -> Array:
     sigma = np.maximum(1.536e-4 * target**3 - 1.167e-2 * target**2 + 0.2374 * target + 1.053, 0.0)
     return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
 
 
-def _milo(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _milo(target: Array, cell: Cell, rng: Generator) -> Array:
     sigma = np.maximum(-0.009107 * target + 4.782321, 0.0)
     return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
 
 
-def _cmo_program(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _cmo_program(target: Array, cell: Cell, rng: Generator) -> Array:
     """Programming spread of the 0.2 % or 2 % acceptance range (``acceptance`` in percent, default 0.2)."""
     wide = cell.numbers.get("acceptance", 0.2) >= 2.0
     c0, c1 = (0.0112185391, 0.01129027418) if wide else (0.00081107, 0.00106879)
     return target + (c0 + c1 * target) * rng.standard_normal(target.shape)
 
 
-def _cmo_drift(programmed: Array, target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _cmo_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
     log = np.log(cell.seconds)
     spread = max(0.04201137 * log + 0.41183342, 0.0)
     return programmed - 0.08900206 * log + spread * rng.standard_normal(target.shape)
 
 
-def _cmo_read(g: Array, programmed: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _cmo_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
     """1/f noise, then the cell's range; nothing at the moment of programming, as in aihwkit."""
     if cell.seconds <= 0:
         return g
@@ -89,7 +91,9 @@ CMO = CellModel(
     ("cmo", "ReRamCMONoiseModel", "rram_cmo"), 9.0, 88.19, program=_cmo_program, drift=_cmo_drift, read=_cmo_read,
     read_per_cycle=False, parameters=("acceptance",),
 )  # fmt: skip
-ISAAC = CellModel("IsaacIdeal", "ISAAC cell 2 kΩ / 2 MΩ as in CrossSim; no noise: the paper's ideal cell", (), 0.5, 500.0)
+ISAAC = CellModel(
+    "IsaacIdeal", "ISAAC cell 2 kΩ / 2 MΩ as in CrossSim; no noise: the paper's ideal cell", (), 0.5, 500.0
+)
 
 FACTS = (
     Fact("endurance", 1e4, 1e9, "writes", "NVMExplorer 2016-2020_EnduranceSummary.csv (memristor)"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.analog.config import refuse
+from cimc.analog.rng import Generator
 from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
 
 SOURCE = "CrossSim 3.2 devices/custom/SONOS.py; Agrawal et al., IEDM 2022, 21.7"
@@ -38,13 +39,13 @@ def _spread(current: Array, a: float, b: float) -> Array:
     return np.maximum(a - a * np.exp(-current / b), 0.0)
 
 
-def _program(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _program(target: Array, cell: Cell, rng: Generator) -> Array:
     current = target * NA_PER_US
     noisy = current + _spread(current, SPREAD_A[0], SPREAD_B[0]) * rng.standard_normal(target.shape)
     return np.maximum(noisy, 0.0) / NA_PER_US
 
 
-def _drift(programmed: Array, target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
     """Mean shift and widened spread, drawn anew around the target; linear between whole days."""
     days = cell.seconds / DAY
     if days > 5:
@@ -58,7 +59,7 @@ def _drift(programmed: Array, target: Array, cell: Cell, rng: np.random.Generato
     return np.maximum(noisy, 0.0) / NA_PER_US
 
 
-def _read(g: Array, programmed: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
     current = g * NA_PER_US
     noisy = current + _spread(current, READ_A, READ_B) * rng.standard_normal(g.shape)
     return np.maximum(noisy, 0.0) / NA_PER_US

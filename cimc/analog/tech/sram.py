@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from cimc.analog.rng import Generator
 from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
 
 MISMATCH = 0.005  # estimated: relative mismatch of a unit capacitor
 THERMAL = 0.002  # estimated: noise of one cell and cycle, in units of a full cell
 
 
-def _mismatch(target: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _mismatch(target: Array, cell: Cell, rng: Generator) -> Array:
     sigma = cell.numbers.get("sigma", MISMATCH)
     return np.maximum(target * (1.0 + sigma * rng.standard_normal(target.shape)), 0.0)
 
 
-def _thermal(g: Array, programmed: Array, cell: Cell, rng: np.random.Generator) -> Array:
+def _thermal(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
     sigma = cell.numbers.get("sigma", THERMAL) * cell.gmax_us
     return np.maximum(g + sigma * rng.standard_normal(g.shape), 0.0)
 
