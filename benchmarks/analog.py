@@ -90,10 +90,18 @@ def line(label: str, macs: float, ours: float, theirs: float, aim: float) -> dic
     """Print and return one comparison."""
     ratio = theirs / ours
     print(f"{label:58s} {macs / ours / 1e9:7.2f} {macs / theirs / 1e9:7.2f} {ratio:7.1f}x  (aim {aim:g}x)", flush=True)
-    return {"case": label, "gmacs": macs / ours / 1e9, "baseline_gmacs": macs / theirs / 1e9, "ratio": ratio, "aim": aim}
+    return {
+        "case": label,
+        "gmacs": macs / ours / 1e9,
+        "baseline_gmacs": macs / theirs / 1e9,
+        "ratio": ratio,
+        "aim": aim,
+    }
 
 
-def compare(label: str, config: dict[str, object], size: tuple[int, int], batch: int, aim: float, repeats: int) -> dict[str, object]:
+def compare(
+    label: str, config: dict[str, object], size: tuple[int, int], batch: int, aim: float, repeats: int
+) -> dict[str, object]:
     """One configuration beside the baseline; where nothing is random the results must be equal."""
     weights, x = operands(*size, batch, config["input_encoding"] != "unsigned")
     start = time.process_time()
@@ -142,7 +150,9 @@ def main() -> int:
     for cell in (2, 1):
         for height in (128, 256):
             config = mapping(cell, height, "offset", 1)
-            rows.append(compare(f"static noise, {cell} b, {height} rows", {**config, **noise}, (768, 768), 128, 1.5, repeats))
+            rows.append(
+                compare(f"static noise, {cell} b, {height} rows", {**config, **noise}, (768, 768), 128, 1.5, repeats)
+            )
             label = f"static and read noise, {cell} b, {height} rows"
             rows.append(compare(label, {**config, **noise, **read}, (768, 768), 128, 1, repeats))
     rows.append(lossless(repeats))
@@ -150,7 +160,9 @@ def main() -> int:
     print(f"{'one vector against a batch of 32':58s} {'alone':>7s} {'in 32':>7s}")
     for cell in (2, 1):
         for encoding, lsb in (("offset", 1), ("offset", 3), ("differential", 3)):
-            rows.append(single(f"{cell} b, 256 rows, {encoding}, LSB {lsb}", mapping(cell, 256, encoding, lsb), repeats))
+            rows.append(
+                single(f"{cell} b, 256 rows, {encoding}, LSB {lsb}", mapping(cell, 256, encoding, lsb), repeats)
+            )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
@@ -162,7 +174,13 @@ def lossless(repeats: int) -> dict[str, object]:
     core = AnalogMatrix(weights, AnalogConfig.from_mapping({"input_encoding": "twos_complement"}))
     assert np.array_equal(core.mvm(x), x.astype(np.int64) @ weights.astype(np.int64))
     a, b = x.astype(np.float32), weights.astype(np.float32)
-    return line("lossless, beside sgemm", 768 * 768 * 128, cpu(lambda: core.mvm(x), repeats * 3), cpu(lambda: a @ b, repeats * 3), 0.6)
+    return line(
+        "lossless, beside sgemm",
+        768 * 768 * 128,
+        cpu(lambda: core.mvm(x), repeats * 3),
+        cpu(lambda: a @ b, repeats * 3),
+        0.6,
+    )
 
 
 def io_model(repeats: int) -> dict[str, object]:
@@ -171,7 +189,13 @@ def io_model(repeats: int) -> dict[str, object]:
     weights, x = rng.standard_normal((768, 768)) * 0.1, rng.standard_normal((128, 768))
     core = IoMatrix(weights, IoModel())
     a, b = x.astype(np.float32), weights.astype(np.float32)
-    return line("I/O model, beside sgemm", 768 * 768 * 128, cpu(lambda: core.mvm(a), repeats * 3), cpu(lambda: a @ b, repeats * 3), 0.3)
+    return line(
+        "I/O model, beside sgemm",
+        768 * 768 * 128,
+        cpu(lambda: core.mvm(a), repeats * 3),
+        cpu(lambda: a @ b, repeats * 3),
+        0.3,
+    )
 
 
 if __name__ == "__main__":
