@@ -42,6 +42,8 @@ class Integers:
         %y.sums : f32[2x3] = cast %y.acc
         %y : f32[2x3] = mul %y.sums, %y.scale
 
+    Two dequantised activations become an integer ``matmul`` in the same way.
+
     Before ``fold``, which would compute the dequantised weights. The arithmetic is that of Jacob et al., CVPR 2018
     (arXiv:1712.05877), section 2.2.
     """
@@ -84,7 +86,9 @@ class _Rewriter:
         x, w = (self._dequantized(v) for v in node.inputs)
         if x is None or w is None or x.axis >= 0 or self.editor.is_constant(x.codes):
             return False
-        if not self.editor.is_constant(w.codes) or not flat(self.editor.types[node.inputs[1]].shape):
+        if not self.editor.is_constant(w.codes):
+            return w.axis < 0 and self._dynamic(node, x, w)
+        if not flat(self.editor.types[node.inputs[1]].shape):
             return False
         if any(m.op == "pad" for m in w.moves) or not self._per_column(w, node.inputs[1]):
             return False
@@ -157,6 +161,31 @@ class _Rewriter:
                 "reshape", (scaled,), origins=node.origins, output=editor.fresh(f"{y}.whole"), attrs=attrs
             )
         self._cast(node, scaled, element, y)
+
+    def _dynamic(self, node: Node, x: _Codes, w: _Codes) -> bool:
+        """Both operands are activations: the dynamic matmul unit multiplies integers exactly."""
+        editor, (y,) = self.editor, node.outputs
+        operands = [self._signed(node, v) for v in (x, w)]
+        acc = editor.emit("matmul", operands, origins=node.origins, output=editor.fresh(f"{y}.acc"))
+        sums = self._cast(node, acc, Element.F32, editor.fresh(f"{y}.sums"))
+        scale = self._scale(node, x, w, 1)
+        scaled = editor.emit("mul", (sums, scale), origins=node.origins, output=editor.fresh(f"{y}.scaled"))
+        self._cast(node, scaled, editor.types[y].element, y)
+        return True
+
+    def _signed(self, node: Node, v: _Codes) -> str:
+        """The codes less their zero point, in 16 bits if there is one."""
+        zero = self._integer(v.zero)
+        codes = self._moves(v, node.outputs[0])
+        if not zero:
+            return codes
+        key = ("signed", codes, zero)
+        if key not in self.moved:
+            wide = self._cast(node, codes, Element.I16, self.editor.fresh(f"{codes}.wide"))
+            point = self.editor.number(zero, Element.I16)
+            output = self.editor.fresh(f"{codes}.signed")
+            self.moved[key] = self.editor.emit("sub", (wide, point), origins=node.origins, output=output)
+        return self.moved[key]
 
     def _cast(self, node: Node, value: str, element: Element, output: str) -> str:
         attrs: tuple[tuple[str, Attr], ...] = (("to", element.value),)
