@@ -57,8 +57,6 @@ def command(
     Example:
       cimc check model.onnx --dim sequence=128 --numerics integer
     """
-    import numpy as np
-
     from cimc import bundle
     from cimc import inputs as input_files
     from cimc.arch.load import DEFAULT
@@ -97,10 +95,10 @@ def command(
         opt.note(str(remark), quiet)
     report = checked.report
     if outputs_path and checked.result.outputs is not None:
-        with outputs_path.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **checked.result.outputs)  # pyright: ignore[reportArgumentType]
+        opt.save_arrays(outputs_path, checked.result.outputs)
     if trace and checked.result.timing is not None:
-        write_trace(trace, checked.result.timing, checked.compiled.hardware.spec)
+        with opt.opened(trace) as stream:
+            write_trace(stream, checked.result.timing.events, checked.compiled.hardware.spec.clock_ghz)
     if output is not None and checked.result.timing is not None:
         jsontext.write(report.run.to_json(), output / bundle.RUN)
     if json_target:

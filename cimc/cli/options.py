@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import click
 
 from cimc.report.jsontext import Json
 from cimc.report.render import Block
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -105,6 +109,31 @@ def put_json(data: Json, target: str) -> None:
         sys.stdout.write(dumps(data) + "\n")
     else:
         write(data, target)
+
+
+@contextmanager
+def opened(path: Path) -> Generator[IO[str], None, None]:
+    """A text file to write; raises REPORT_UNWRITABLE if it cannot be."""
+    from cimc import errors
+
+    try:
+        with path.open("w", encoding="utf-8") as stream:
+            yield stream
+    except OSError as e:
+        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write outputs as an .npz under their names; raises REPORT_UNWRITABLE if the file cannot be written."""
+    import numpy as np
+
+    from cimc import errors
+
+    try:
+        with path.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]  # arrays by name
+    except OSError as e:
+        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
 
 
 def show(blocks: list[Block]) -> None:

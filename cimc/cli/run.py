@@ -43,8 +43,6 @@ def command(
     Example:
       cimc run out/model --inputs inputs.npz --numerics integer --trace trace.json
     """
-    import numpy as np
-
     from cimc import bundle
     from cimc import inputs as input_files
     from cimc.isa.verify import verify
@@ -88,10 +86,10 @@ def command(
     mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
     told = figures.from_result(result, mapping.host if mapping else ())
     if outputs_path and result.outputs is not None:
-        with outputs_path.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **result.outputs)  # pyright: ignore[reportArgumentType]  # arrays by name
+        opt.save_arrays(outputs_path, result.outputs)
     if trace and result.timing is not None:
-        write_trace(trace, result.timing, found.hardware.spec)
+        with opt.opened(trace) as stream:
+            write_trace(stream, result.timing.events, found.hardware.spec.clock_ghz)
     if found.folder and result.timing is not None:
         jsontext.write(told.to_json(), found.folder / bundle.RUN)
     if json_target:
