@@ -13,6 +13,9 @@ from cimc.ir.levels import FLOATS, flat
 from cimc.isa.operands import Element
 from cimc.passes.editor import Editor
 
+CODES, STEPS = ".model_codes", ".model_steps"
+"""Suffixes of what stands beside weights that the model has as integers: int8 codes (k × n), float32 scales (n)."""
+
 BYTES = (Element.I8, Element.U8)
 MOVES = frozenset(("reshape", "transpose", "slice", "window", "pad"))
 """Ops that only move elements, so that they may come before dequantising instead of after it."""
@@ -43,6 +46,9 @@ class Integers:
         %y : f32[2x3] = mul %y.sums, %y.scale
 
     Two dequantised activations become an integer ``matmul`` in the same way.
+
+    Weights of activations that are not quantised stay floats here, with their codes beside them, which ``quantize``
+    takes as they are.
 
     Before ``fold``, which would compute the dequantised weights. The arithmetic is that of Jacob et al., CVPR 2018
     (arXiv:1712.05877), section 2.2.
@@ -84,16 +90,38 @@ class _Rewriter:
 
     def _rewritten(self, node: Node) -> bool:
         x, w = (self._dequantized(v) for v in node.inputs)
+        if w is not None and self.editor.is_constant(w.codes) and (x is None or x.axis >= 0):
+            self._remember(w, node.inputs[1])
         if x is None or w is None or x.axis >= 0 or self.editor.is_constant(x.codes):
             return False
         if not self.editor.is_constant(w.codes):
             return w.axis < 0 and self._dynamic(node, x, w)
-        if not flat(self.editor.types[node.inputs[1]].shape):
-            return False
-        if any(m.op == "pad" for m in w.moves) or not self._per_column(w, node.inputs[1]):
+        if not self._matrix(w, node.inputs[1]):
             return False
         self._write(node, x, w)
         return True
+
+    def _matrix(self, w: _Codes, value: str) -> bool:
+        """Whether the weights are a matrix whose scales vary along the columns only."""
+        whole = flat(self.editor.types[value].shape) and not any(m.op == "pad" for m in w.moves)
+        return whole and self._per_column(w, value)
+
+    def _remember(self, w: _Codes, value: str) -> None:
+        """Weights of float activations: their codes and scales stand beside them, for ``quantize`` to take as they
+        are, if their zero is the cells' zero."""
+        editor = self.editor
+        type = editor.types[value]
+        if len(type.shape) != 2 or type.element not in FLOATS or not self._matrix(w, value):
+            return
+        rows, columns = type.shape
+        if self._centre(w, columns):
+            return
+        cells, _ = self._cells(w, (rows, columns), value)
+        step = self._vector(w.scale, columns)
+        editor.companion(value + CODES, lambda constants: constants[cells])
+        editor.companion(
+            value + STEPS, lambda constants: np.broadcast_to(constants[step].astype(np.float32), (columns,)).copy()
+        )
 
     def _dequantized(self, value: str) -> _Codes | None:
         """What stands behind a value, if it is moves of a dequantised tensor of 8-bit integers."""
@@ -107,6 +135,8 @@ class _Rewriter:
         if node is None or node.op != "mul" or self.editor.types[value].element not in FLOATS:
             return None
         wide, scale = node.inputs
+        if self.editor.is_constant(wide):
+            wide, scale = scale, wide
         if self.editor.types[wide].shape != self.editor.types[node.outputs[0]].shape:
             return None
         return self._centred(wide, scale, tuple(reversed(moves)))

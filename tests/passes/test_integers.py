@@ -155,3 +155,37 @@ def test_scales_along_the_inputs_stay_as_they_are(tmp_path: Path) -> None:
     imported = load(path, inputs={"x": x})
     graph, _ = Integers().run(imported.graph, imported.constants)
     assert [n.op for n in graph.nodes if n.op in ("mvm", "matmul")] == ["matmul"]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("spelled", ["DequantizeLinear", "Cast"])
+def test_weights_alone_keep_their_codes(tmp_path: Path, kind: type[np.generic], spelled: str) -> None:
+    """Activations are cimc's to quantise; the weights' codes and scales stay those of the model."""
+    x, w = RNG.normal(size=(3, 16)).astype(np.float32), codes((16, 5), kind)
+    scale = np.linspace(0.01, 0.02, 5, dtype=np.float32)
+    nodes = [helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=1)]
+    if spelled == "Cast":
+        w = w.view(np.int8)
+        nodes = [helper.make_node("Cast", ["w"], ["wf"], to=1), helper.make_node("Mul", ["wf", "ws"], ["wd"])]
+    nodes.append(helper.make_node("MatMul", ["x", "wd"], ["y"]))
+    zero = np.full(5, 128 if w.dtype == np.uint8 else 0).astype(w.dtype)
+    given = [tensor("w", w), tensor("ws", scale), tensor("wz", zero)]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [3, 16]), ("y", None))]
+    made = helper.make_model(
+        helper.make_graph(nodes, "alone", ends[:1], ends[1:], given),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    onnx.save(made, tmp_path / "m.onnx")
+    imported = load(tmp_path / "m.onnx")
+    graph, constants = imported.graph, imported.constants
+    for one in (Integers(), Fold(), Classify(), Dce(), Quantize()):
+        graph, constants = one.run(graph, constants)
+        check(graph, constants)
+    (product,) = (n for n in graph.nodes if n.op == "mvm")
+    signed = w.astype(np.int32) - (128 if w.dtype == np.uint8 else 0)
+    np.testing.assert_array_equal(constants[product.inputs[1]], signed)
+    (back,) = (n for n in graph.nodes if n.op == "dequantize")
+    np.testing.assert_array_equal(constants[back.inputs[2]], scale)
+    y = next(iter(evaluate(graph, constants, {"x": x}, Numerics()).values()))
+    np.testing.assert_allclose(y, x @ (signed * scale), rtol=1e-4, atol=1e-5)
