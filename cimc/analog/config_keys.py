@@ -41,7 +41,7 @@ KNOWN = {
     "input_bitslicing", "weight_encoding", "offset", "offset_subtraction", "rows", "active_rows", "row_blocks", "adc",
     "adc_rule", "adc_min", "adc_max", "adc_levels", "adc_ranges", "Gmin_norm", "on_off_ratio", "Rmin", "Rmax",
     "gmin_us", "gmax_us", "stuck", "stuck_off_rate", "stuck_on_rate", "programming_error", "drift", "read_noise",
-    "read_mode", "seconds", "write_verify", "technology", "device", "ir_drop", "grid",
+    "read_mode", "seconds", "write_verify", "technology", "device", "Rp_row_ohm", "Rp_col_ohm", "grid",
 }  # fmt: skip
 ADC_KEYS = {
     "bits", "signed", "lsb_units", "code_min", "code_max", "adc_rule", "min", "max", "levels", "ranges", "gain",
@@ -229,7 +229,8 @@ def _device(keys: Section) -> DeviceConfig:
         write_verify=_integer(keys, "write_verify", 1),
         stuck_off_rate=_number(keys, "stuck_off_rate", 0.0),
         stuck_on_rate=_number(keys, "stuck_on_rate", 0.0),
-        ir_drop=_number(keys, "ir_drop", 0.0),
+        row_ohm=_number(keys, "Rp_row_ohm", 0.0),
+        col_ohm=_number(keys, "Rp_col_ohm", 0.0),
     )
 
 
