@@ -28,6 +28,8 @@ ALIASES = {
     "slice_size": "dac_bits",
     "input_slice_size": "dac_bits",
     "input_slice_bits": "dac_bits",
+    "dac_slice_bits": "dac_bits",
+    "bits_per_cycle": "dac_bits",
     "gmin_norm": "Gmin_norm",
     "programming": "programming_error",
     "programming_noise": "programming_error",
@@ -205,6 +207,7 @@ def _ranges(merged: Section) -> tuple[tuple[float, float], ...]:
 
 
 def _device(keys: Section) -> DeviceConfig:
+    from cimc.analog.noise import find_model
     from cimc.analog.technology import technology
 
     named = keys.get("technology", keys.get("device"))
@@ -218,6 +221,11 @@ def _device(keys: Section) -> DeviceConfig:
         return _model(key, keys[key]) if key in keys else None if tech is None else tech.default_model(key)
 
     programming, drift, read = model("programming_error"), model("drift"), model("read_noise")
+    if tech is None and programming is not None:
+        # A published device brings its own conductances; a generic model has none.
+        cell = find_model("programming_error", programming.name)
+        if cell.gmax_us != 1.0 and gmax_us is None:
+            gmax_us, gmin_norm = cell.gmax_us, cell.gmin_us / cell.gmax_us if gmin_norm is None else gmin_norm
     return DeviceConfig(
         programming=programming,
         drift=drift,

@@ -15,7 +15,7 @@ def test_the_five_and_their_variants() -> None:
     names = set(technologies())
     assert {"sram", "sram_analog", "reram", "pcm", "fefet", "mram", "ideal", "sonos"} <= names
     assert {"pcm_hermes_1dev", "pcm_hermes_2dev", "pcm_joshi"} <= names
-    assert {"reram_wan", "reram_milo", "reram_cmo", "reram_isaac"} <= names
+    assert {"reram_wan_crosssim", "reram_milo", "reram_cmo", "reram_isaac"} <= names
 
 
 @pytest.mark.parametrize("name", sorted(technologies()))
@@ -41,7 +41,9 @@ def test_every_technology_computes(name: str) -> None:
     y = AnalogMatrix(codes, config, seed=1).mvm(x)
     exact = x @ codes
     correlation = np.corrcoef(y.ravel(), exact.ravel())[0, 1]
-    assert correlation > 0.9
+    assert (
+        correlation > 0.5
+    )  # an hour of uncompensated drift; the state-independent PCM model has a fifth of read noise
     if technology(name).model.program is None and technology(name).model.read is None:
         assert np.abs(y - exact).max() <= 0.05 * np.abs(exact).max()
     else:
