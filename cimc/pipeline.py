@@ -20,7 +20,7 @@ from cimc.passes.partition import Partition
 from cimc.passes.pipeline_text import parse_pipeline, print_pipeline
 from cimc.passes.quantize import Quantize
 
-CANONICAL = "fold,fuse,fold,classify,dce"
+CANONICAL = "integers,fold,fuse,fold,classify,dce"
 """imported → canonical. The second ``fold`` takes up what fusing left: masks on constants, views of views."""
 
 ALL = "*"

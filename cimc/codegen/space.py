@@ -24,32 +24,11 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """Rows of one axis that a tile does: from ``low``, ``count`` of them."""
-
-    low: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class Index:
     """Position in the domain: an affine index per axis; on the last axis the first row of the block."""
 
     axes: tuple[Affine, ...]
     rows: int
-
-
-def shares(domain: tuple[int, ...], wanted: int) -> list[tuple[Range, ...]]:
-    """The domain cut along one axis into at most ``wanted`` shares: the outermost axis that gives at least half of the
-    parallelism any axis would give."""
-    best = max(min(n, wanted) for n in domain)
-    axis = next(i for i, n in enumerate(domain) if 2 * min(n, wanted) >= best)
-    parts = min(domain[axis], wanted)
-    found: list[tuple[Range, ...]] = []
-    for k in range(parts):
-        low, high = domain[axis] * k // parts, domain[axis] * (k + 1) // parts
-        found.append(tuple(Range(low, high - low) if i == axis else Range(0, n) for i, n in enumerate(domain)))
-    return found
 
 
 def spread_strides(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.space import Index, Range, Space, shared_row, shares, width
+from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View
 from cimc.mapping.mapping import Segment
-from cimc.mapping.segment import Tail
+from cimc.mapping.segment import Range, Tail, shares
 from cimc.ops import OPS, Access
 
 MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on

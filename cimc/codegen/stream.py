@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.space import Index, Space, shared_row, shares, width
+from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View
 from cimc.isa.program import Block, MatrixDecl
 from cimc.mapping.mapping import Part, Segment
-from cimc.mapping.segment import MATRIX_OPS, Tail
+from cimc.mapping.segment import MATRIX_OPS, Tail, shares
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 

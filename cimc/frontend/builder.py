@@ -129,6 +129,19 @@ class Builder:
             self._known[key] = (value,)
         return value
 
+    @property
+    def count(self) -> int:
+        """Number of nodes so far."""
+        return len(self._nodes)
+
+    def nodes_from(self, index: int) -> Sequence[Node]:
+        """The nodes since there were ``index``."""
+        return self._nodes[index:]
+
+    def element(self, name: str) -> Element:
+        """The element type of a value by the name that nodes have for it here."""
+        return self._types[name].element
+
     def scalar(self, number: float | bool, element: Element) -> Value:
         """A constant without axes."""
         return self.constant(np.array(number).astype(element.dtype(exact=True)))

@@ -65,22 +65,28 @@ def simplified_layer_normalization(c: Call) -> tuple[Value | None, ...]:
 def embed_layer_normalization(c: Call) -> tuple[Value | None, ...]:
     """Word, position and segment embeddings, summed and normalised; output 1 counts the mask's ones per sample."""
     b = c.b
-    ids, segments, mask, positions = c.x(0), c.opt(1), c.opt(7), c.opt(8)
-    total = gather_rows(c, c.x(2), 0, ids)
-    place = c.x(3)
-    if positions is not None:
-        total = f.add(b, total, gather_rows(c, place, 0, positions))
-    else:
-        if ids.rank != 2 or ids.shape[1] > place.shape[0]:
-            raise Impossible(f"{ids.type} tokens with {place.shape[0]} positions")
-        total = f.add(b, total, f.part(b, place, 0, 0, ids.shape[1]))
+    ids, segments, positions = c.x(0), c.opt(1), c.opt(8)
+    total = f.add(b, gather_rows(c, c.x(2), 0, ids), places(c, c.x(3), ids, positions))
     if segments is not None and c.opt(4) is not None:
         total = f.add(b, total, gather_rows(c, c.x(4), 0, segments))
     (y, *_) = layer_norm_of(c, total, c.x(5), c.x(6), c.float("epsilon", 1e-12), -1)
-    count = b.constant(np.zeros(ids.shape[0], np.int32))
-    if mask is not None:
-        count = f.reduce(b, "reduce_sum", f.cast(b, mask, Element.I32), (1,), keep=False)
-    return (y, count, total)
+    return (y, ones(c, ids, c.opt(7)), total)
+
+
+def places(c: Call, table: Value, ids: Value, positions: Value | None) -> Value:
+    """Rows of the position table for tokens (b × s), by their positions or in order."""
+    if positions is not None:
+        return gather_rows(c, table, 0, positions)
+    if ids.rank != 2 or ids.shape[1] > table.shape[0]:
+        raise Impossible(f"{ids.type} tokens with {table.shape[0]} positions")
+    return f.part(c.b, table, 0, 0, ids.shape[1])
+
+
+def ones(c: Call, ids: Value, mask: Value | None) -> Value:
+    """Ones of the mask per sample (int32); 0 without a mask."""
+    if mask is None:
+        return c.b.constant(np.zeros(ids.shape[0], np.int32))
+    return f.reduce(c.b, "reduce_sum", f.cast(c.b, mask, Element.I32), (1,), keep=False)
 
 
 @spelling("BiasSplitGelu", domain=MS)

@@ -75,7 +75,6 @@ def attention(c: Call) -> tuple[Value | None, ...]:
     b, x, weights, bias, past = c.b, c.x(0), c.x(1), c.opt(2), c.opt(4)
     if c.int("do_rotary", 0) or c.int("past_present_share_buffer", 0):
         raise Unsupported("do_rotary and shared cache buffers")
-    heads = c.int("num_heads")
     sizes = c.ints("qkv_hidden_sizes") or (weights.shape[-1] // 3,) * 3
     if weights.rank != 2 or x.rank != 3 or len(sizes) != 3 or sum(sizes) != weights.shape[1]:
         raise Impossible(f"attention of {x.type} with weights {weights.type}")
@@ -84,11 +83,19 @@ def attention(c: Call) -> tuple[Value | None, ...]:
     parts = [f.matmul(b, x, f.part(b, weights, 1, a, n)) for a, n in zip(starts, sizes, strict=True)]
     if bias is not None:
         parts = [f.add(b, p, f.part(b, bias, 0, a, n)) for p, a, n in zip(parts, starts, sizes, strict=True)]
+    return attended(c, parts, c.opt(3), past, c.opt(5))
+
+
+def attended(
+    c: Call, parts: Sequence[Value], mask: Value | None, past: Value | None, term: Value | None
+) -> tuple[Value | None, ...]:
+    """Output and cache (2 × b × h × t × d) of projected queries, keys and values (b × s × h·d)."""
+    b, heads = c.b, c.int("num_heads")
     q, k, v = (split_heads(b, p, heads) for p in parts)
     if past is not None:
         old = [f.squeeze(b, f.part(b, past, 0, i, 1), (0,)) for i in (0, 1)]
         k, v = append(b, old[0], k), append(b, old[1], v)
-    term = _biases(c, q, k.shape[2], c.opt(3), c.opt(5))
+    term = _biases(c, q, k.shape[2], mask, term)
     y = merge_heads(b, attend(c, q, k, v, term, Scores(_scale(c, q), guard=False)).y)
     if not c.wants(1):
         return (y,)

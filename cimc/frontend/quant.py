@@ -46,16 +46,18 @@ class Grid:
 
 
 def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None) -> Value:
-    """``(x - zero) · scale``, computed in float32 as onnxruntime does, in the scale's element type or ``element``."""
+    """``(x - zero) · scale``, computed in float32 as onnxruntime does, in the scale's element type or ``element``. Of
+    weights: when they are needed, so that their integers stay visible and can go into cells as they are."""
     if _even(x, grid):
         return f.reshape(b, dequantize(b, *_split(b, x, grid), element), x.shape)
-    wide = f.cast(b, x, Element.F32)
-    zero = spread(b, grid.zero, x, grid)
-    if zero is not None and not is_zero(b, zero):
-        wide = f.binary(b, "sub", wide, f.cast(b, zero, Element.F32))
-    scale = spread(b, grid.scale, x, grid)
+    scale, zero = spread(b, grid.scale, x, grid), spread(b, grid.zero, x, grid)
     assert scale is not None
-    return f.cast(b, f.mul(b, wide, f.cast(b, scale, Element.F32)), element or grid.scale.element)
+    scale = f.cast(b, scale, Element.F32)
+    zero = None if zero is None or is_zero(b, zero) else f.cast(b, zero, Element.F32)
+    with deferred(b, when=b.array(x) is not None and x.rank >= 2):
+        wide = f.cast(b, x, Element.F32)
+        centred = wide if zero is None else f.binary(b, "sub", wide, zero)
+        return f.cast(b, f.mul(b, centred, scale), element or grid.scale.element)
 
 
 def quantize(b: Builder, x: Value, grid: Grid) -> Value:
@@ -187,8 +189,7 @@ def dequantize_linear(c: Call) -> Value:
     x, scale, zero = c.x(0), c.x(1), c.opt(2)
     grid = Grid(scale, zero, x.element, x.narrow, _axis_of(c, x), c.int("block_size", 0))
     element = target_element(c, c.int("output_dtype")) if c.int("output_dtype", 0) else None
-    with deferred(c.b, when=c.b.array(x) is not None and x.rank >= 2):
-        return dequantize(c.b, x, grid, element)
+    return dequantize(c.b, x, grid, element)
 
 
 spelling("QuantizeLinear", domain=MS)(quantize_linear)

@@ -16,6 +16,7 @@ from cimc.frontend import (
     norm,
     pool,
     quant,
+    quant_attention,
     quant_conv,
     quant_elementwise,
     quant_matmul,
@@ -44,6 +45,7 @@ FILES = (
     contrib,
     contrib_attention,
     contrib_groups,
+    quant_attention,
     contrib_blocks,
 )
 """In the order of docs/ops.md."""

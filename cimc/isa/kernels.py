@@ -130,7 +130,8 @@ def _reciprocal(x: Array) -> Array:
 
 
 def _rsqrt(x: Array) -> Array:
-    return x.dtype.type(1) / np.sqrt(x)
+    wide = _wide(x)
+    return wide.dtype.type(1) / np.sqrt(wide)
 
 
 def _relu(x: Array) -> Array:

@@ -16,9 +16,8 @@ from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape
+from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
-
 
 MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
@@ -226,7 +225,9 @@ class _Placer:
     def replicas(self, wanted: int) -> dict[int, int]:
         """Copies of each STREAM segment: as many as wanted, but none with fewer rows than are worth a copy."""
         return {
-            s.index: max(1, min(wanted, s.rows // MIN_REPLICA_ROWS)) for s in self.segments if s.style is Style.STREAM
+            s.index: len(shares(s.domain, max(1, min(wanted, s.rows // MIN_REPLICA_ROWS))))
+            for s in self.segments
+            if s.style is Style.STREAM
         }
 
     def matrices(self, replicas: dict[int, int], tight: bool) -> dict[str, tuple[PlacedMatrix, ...]] | None:

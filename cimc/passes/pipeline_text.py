@@ -14,12 +14,13 @@ from cimc.passes.contract import Pass
 from cimc.passes.dce import Dce
 from cimc.passes.fold import Fold
 from cimc.passes.fuse import Fuse
+from cimc.passes.integers import Integers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
 
 Option = int | float | str | bool
 
-PASSES: dict[str, type[Pass]] = {p.name: p for p in (Fold, Fuse, Classify, Quantize, Partition, Dce)}
+PASSES: dict[str, type[Pass]] = {p.name: p for p in (Integers, Fold, Fuse, Classify, Quantize, Partition, Dce)}
 """Every pass by its name."""
 
 MOST_TEXT = 10_000
