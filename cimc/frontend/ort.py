@@ -23,11 +23,15 @@ REFUSALS: tuple[type[Exception], ...] = (
 """onnxruntime's exceptions have no base of their own."""
 
 
-def session(data: bytes) -> Any:
-    """A session for a serialized model, optimisations off. Raises one of REFUSALS."""
+def session(data: bytes | str, *, optimize: bool = False, entries: Mapping[str, str] | None = None) -> Any:
+    """A session for a serialized model, or the path of one. Raises one of REFUSALS."""
     options = _onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.graph_optimization_level = _onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    levels = _onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    for key, value in (entries or {}).items():
+        if isinstance(data, bytes):
+            options.add_session_config_entry(key, value)
     return _onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
