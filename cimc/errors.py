@@ -138,9 +138,37 @@ class Collector:
         if self.found:
             raise CimcErrors(self.found)
 
+
 # --- files and options -------------------------------------------------------------------------
 FILE_NOT_FOUND = Diagnostic("file-not-found", Exit.USAGE, "{what} not found: {path}", "check the path")
 FILE_UNREADABLE = Diagnostic("file-unreadable", Exit.USAGE, "{what} {path} cannot be read: {why}", "check the file")
+OUTPUT_OCCUPIED = Diagnostic(
+    "output-occupied",
+    Exit.USAGE,
+    "{path} is there already and is no folder that an earlier compile wrote",
+    "choose another folder for -o, or remove it first",
+)
+NOT_COMPILED = Diagnostic(
+    "not-compiled",
+    Exit.USAGE,
+    "{path} holds no compiled program: there is no manifest.json",
+    "give a folder that `cimc compile MODEL.onnx -o DIR` wrote, or a .cim file",
+)
+PRECISION = Diagnostic(
+    "precision", Exit.USAGE, "precision '{given}' is not known: {why}", "use w8a8 (default), or w2a8 … w8a8"
+)
+
+# --- reports -----------------------------------------------------------------------------------
+REPORT_UNWRITABLE = Diagnostic(
+    "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory you may write to"
+)
+REPORT_FILE = Diagnostic(
+    "report-file", Exit.USAGE, "{what} {path}: {why}", "`cimc {command}` writes this file; run it to get a good one"
+)
+UNKNOWN_LAYER = Diagnostic(
+    "unknown-layer", Exit.USAGE, "no layer is named '{name}' in {path}", "{suggestion}known: {known}"
+)
+UNKNOWN_TILE = Diagnostic("unknown-tile", Exit.USAGE, "{path} has no tile {tile}", "its tiles are {known}")
 
 # --- analog ------------------------------------------------------------------------------------
 ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, key '{key}': {why}", "{fix}")
@@ -168,9 +196,7 @@ HW_OVERRIDE = Diagnostic("hw-override", Exit.USAGE, "override '{key}': {why}", "
 
 # --- programs ----------------------------------------------------------------------------------
 PROGRAM_SYNTAX = Diagnostic("program-syntax", Exit.USAGE, "{what}", "{hint}")
-PROGRAM_LIMIT = Diagnostic(
-    "program-limit", Exit.USAGE, "{what}: {value} is beyond the limit of {limit}", "cut the program into smaller parts"
-)
+PROGRAM_LIMIT = Diagnostic("program-limit", Exit.USAGE, "{what}: {value}, and {limit} is the limit")
 PROGRAM_VERSION = Diagnostic(
     "program-version", Exit.USAGE, "{what}", "the first line of a program is '.cim 1', the version of its text"
 )
@@ -187,6 +213,34 @@ UNKNOWN_INSTRUCTION = Diagnostic(
 )
 WRONG_OPERANDS = Diagnostic("wrong-operands", Exit.USAGE, "{where}{what}", "{usage}")
 WRONG_DECLARATION = Diagnostic("wrong-declaration", Exit.USAGE, "{where}{what}", "{hint}")
+OUT_OF_BUFFER = Diagnostic(
+    "out-of-buffer",
+    Exit.USAGE,
+    "{where}{name} reaches elements {low} to {high}, and the buffer holds 0 to {last}",
+    "over all values of repeat variables and params; offsets and strides count elements",
+)
+EMPTY_VIEW = Diagnostic(
+    "empty-view", Exit.USAGE, "{where}an extent of {name} can be {low}", "extents are {least} at least, for every param"
+)
+BUFFERS_OVERLAP = Diagnostic(
+    "buffers-overlap",
+    Exit.USAGE,
+    "{where}buffers '{a}' and '{b}' share bytes {low} to {high} of the local memory while both are in use",
+    "'{a}' lives over steps {a_life}, '{b}' over steps {b_life}: move one, or use them one after the other",
+)
+PROGRAM_TOO_BIG = Diagnostic(
+    "program-too-big", Exit.DOES_NOT_FIT, "{where}{what}: {need} needed, {have} there", "{hint}"
+)
+NO_SUCH_UNIT = Diagnostic(
+    "no-such-unit", Exit.USAGE, "{where}{mnemonic} needs a {unit} unit, and tile {at} ({kind}) has none", "{hint}"
+)
+UNPAIRED = Diagnostic("unpaired", Exit.USAGE, "{where}{what}", "{hint}")
+NO_HALT = Diagnostic(
+    "no-halt", Exit.USAGE, "{where}{what}", "'halt' is the last instruction of every tile, and only that"
+)
+WRONG_WEIGHTS = Diagnostic(
+    "wrong-weights", Exit.USAGE, "{where}{what}", "give the weights file the program was written with"
+)
 
 # --- models ------------------------------------------------------------------------------------
 MODEL_NOT_ONNX = Diagnostic(
@@ -211,7 +265,10 @@ MODEL_OP = Diagnostic(
     "model-unsupported", Exit.USAGE, "node '{node}' ({op}) is not supported: {why}", "docs/ops.md lists what is"
 )
 MODEL_NODE = Diagnostic(
-    "model-node", Exit.USAGE, "node '{node}' ({op}) cannot be: {why}", "check the model and the bound dimensions: {dims}"
+    "model-node",
+    Exit.USAGE,
+    "node '{node}' ({op}) cannot be: {why}",
+    "check the model and the bound dimensions: {dims}",
 )
 MODEL_INPUT = Diagnostic("model-input", Exit.USAGE, "model {path}, input '{name}': {why}", "{fix}")
 MODEL_DIM_UNKNOWN = Diagnostic(
@@ -231,8 +288,18 @@ MODEL_DIM_CONFLICT = Diagnostic(
 )
 
 # --- mapping -----------------------------------------------------------------------------------
-
-# --- running -----------------------------------------------------------------------------------
+NO_CORES = Diagnostic(
+    "no-cores",
+    Exit.DOES_NOT_FIT,
+    "no tile kind of {chip} has cores, so nothing can hold weights",
+    "give a tile kind `cores` and a `core`; see docs/hardware.md",
+)
+PIPELINE_SHORT = Diagnostic(
+    "pipeline-short",
+    Exit.USAGE,
+    "the pipeline ends at level {level}; a program is made from level partitioned",
+    "end the pipeline with quantize,partition, or use --stop-after to look at the graph",
+)
 DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
@@ -250,6 +317,17 @@ UNIT_MISSING = Diagnostic(
     Exit.DOES_NOT_FIT,
     "no tile of {chip} has all of the units the model needs together: {units}",
     "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+)
+
+# --- running -----------------------------------------------------------------------------------
+OUTPUT_UNKNOWN = Diagnostic(
+    "output-unknown", Exit.USAGE, "the program has no output '{name}'", "{near}its outputs: {known}"
+)
+REFERENCE = Diagnostic(
+    "reference",
+    Exit.USAGE,
+    "onnxruntime cannot run {model}: {why}",
+    "check the model with onnxruntime alone; `cimc run` needs no reference",
 )
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
 INPUT_UNKNOWN = Diagnostic(
@@ -331,4 +409,23 @@ CALIBRATION = Diagnostic(
     Exit.USAGE,
     "static activation scales cannot be measured: {why}",
     "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
+)
+IR_SYNTAX = Diagnostic(
+    "ir-syntax", Exit.USAGE, "expected {expected}", "the head of cimc/ir/text.py shows how graphs are written"
+)
+IR_LAW = Diagnostic(
+    "ir-law", Exit.USAGE, "{path}: this graph cannot be: {why}", "cimc.ir.levels says what holds at each level"
+)
+PASS_UNKNOWN = Diagnostic("pass-unknown", Exit.USAGE, "{where}: there is no pass '{name}'", "{meant}there are {known}")
+PIPELINE_SYNTAX = Diagnostic(
+    "pipeline-syntax",
+    Exit.USAGE,
+    "expected {expected}",
+    "a pipeline reads like fold,fuse,partition{{rows=128, cols=128}}",
+)
+PASS_LEVEL = Diagnostic(
+    "pass-level",
+    Exit.USAGE,
+    "pass {name} takes a graph at level {takes}, but this one is {level}",
+    "put the passes in another order; --print-pipeline prints the usual one",
 )

@@ -5,6 +5,7 @@ The numbers stand in the hardware file's ``costs``; :mod:`cimc.arch.units` count
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -18,7 +19,7 @@ class Action:
 
 
 ACTIONS: dict[str, Action] = {
-    "crossbar.step": Action("crossbar", "analog core", "one crossbar, one input step, one row group"),
+    "crossbar.step": Action("crossbar", "analog core", "one crossbar, one input step, one row group; see SCALED"),
     "adc.convert": Action("adc", "analog core", "one conversion of one column; 'adc.convert@8': of an 8-bit ADC"),
     "dac.drive": Action("dac", "analog core", "one wordline, one input step"),
     "shift_add.op": Action("shift_add", "analog core", "one code shifted and added to a sum"),
@@ -55,12 +56,28 @@ PARTS: dict[str, str] = {
     "chip": "what the chip has once (links, pads, controller)",
 }
 
+BY_BITS = ("adc.convert", "adc")
+"""Costs that may be given per resolution: ``adc.convert@8`` holds for a chip with 8-bit ADCs."""
+
+SCALED = ("crossbar.step", "crossbar", "digital_crossbar")
+"""Costs that may be given for a size: ``crossbar.step@128x128`` (driven rows x columns) and ``crossbar@128x128`` (rows
+x columns) are scaled to the chip's crossbars in proportion to the cells."""
+
 COMPONENTS = (*dict.fromkeys(a.component for a in ACTIONS.values()), "leakage")
 
 
 def base(name: str) -> str:
-    """A cost's name without its resolution: ``adc.convert@8`` is an ``adc.convert``."""
+    """A cost's name without its qualifier: ``adc.convert@8`` is an ``adc.convert``."""
     return name.split("@", 1)[0]
+
+
+def well_formed(name: str) -> bool:
+    """False for a qualifier that the cost does not take: ``adc@8`` and ``crossbar@128x128`` are the forms."""
+    head, at, qualifier = name.partition("@")
+    if not at:
+        return True
+    form = r"[1-9][0-9]?" if head in BY_BITS else r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}" if head in SCALED else r"(?!)"
+    return re.fullmatch(form, qualifier) is not None
 
 
 def component(action: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
@@ -20,8 +21,9 @@ from cimc.errors import Collector, Source
 Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 Path = tuple[str | int, ...]
 
-MAX_BYTES = 256 * 1024  # far more than a hardware file needs; a bound on what a hostile one can cost
-_MAX_NODES = 50_000  # aliases can blow a small text up
+MAX_BYTES = 128 * 1024  # far more than a hardware file needs; a bound on what a hostile one can cost
+_MAX_NODES = 20_000  # aliases can blow a small text up
+_MAX_BRACKETS = 2000  # the scanner takes quadratic time over open brackets
 _MAX_DEPTH = 24
 _MAX_EXCERPT = 160  # characters of a line that a message shows
 _TAG = "tag:yaml.org,2002:"
@@ -62,6 +64,8 @@ def read(text: str, path: str) -> Document:
     if len(text) > MAX_BYTES:
         raise errors.HW_TOO_LARGE(path=path, size=len(text), limit=MAX_BYTES)
     document = Document(path, text.splitlines())
+    if text.count("[") + text.count("{") > _MAX_BRACKETS:
+        raise errors.HW_YAML(why=f"it has more than {_MAX_BRACKETS} brackets", source=document.source(0, 0))
     root = _compose(text, document)
     if not isinstance(root, MappingNode):
         raise errors.HW_YAML(why="a mapping of keys to values is needed at the top", source=document.source(0, 0))
@@ -75,11 +79,13 @@ def read(text: str, path: str) -> Document:
 
 def _compose(text: str, document: Document) -> Node | None:
     try:
-        return YAML(typ="safe", pure=True).compose(text)
+        parser: Any = YAML(typ="safe", pure=True)
+        return parser.compose(text)
     except MarkedYAMLError as e:
-        mark = e.problem_mark or e.context_mark
+        fault: Any = e
+        mark = fault.problem_mark or fault.context_mark
         where = document.source(mark.line, mark.column) if isinstance(mark, StringMark) else document.source(0, 0)
-        why = str(e.problem or e.context or "it cannot be parsed")
+        why = str(fault.problem or fault.context or "it cannot be parsed")
         raise errors.HW_YAML(why=why, source=where) from None
     except YAMLError as e:
         raise errors.HW_YAML(why=str(e).splitlines()[0], source=document.source(0, 0)) from None
@@ -100,10 +106,13 @@ class _Reader:
         if self._nodes > _MAX_NODES or len(path) > _MAX_DEPTH:
             raise errors.HW_YAML(why="it is nested too deeply or too large", source=self._at(node))
         self.document.places[path] = self._at(node)
+        if not isinstance(node, ScalarNode) and (tag := _content(node)[0]) not in ("map", "seq"):
+            self.faults.add(errors.HW_YAML(why=f"the tag {tag[:60]!r} means nothing here", source=self._at(node)))
         if isinstance(node, MappingNode):
             return self._mapping(node, path, default_source)
         if isinstance(node, SequenceNode):
-            return [self.value(item, (*path, i), default_source) for i, item in enumerate(node.value)]
+            inner = cast("list[Node]", cast("Any", node).value)
+            return [self.value(item, (*path, i), default_source) for i, item in enumerate(inner)]
         value = self._scalar(node)
         if default_source and isinstance(value, int | float) and not isinstance(value, bool):
             self.document.sources[path] = default_source
@@ -120,11 +129,12 @@ class _Reader:
 
     def _items(self, node: MappingNode, path: Path) -> dict[str, Node]:
         items: dict[str, Node] = {}
-        for key_node, value in node.value:
-            if not isinstance(key_node, ScalarNode) or key_node.tag == f"{_TAG}merge":
+        for key_node, value in cast("list[tuple[Node, Node]]", cast("Any", node).value):
+            tag, text = _content(key_node)
+            if not isinstance(key_node, ScalarNode) or tag == "merge":
                 self.faults.add(errors.HW_YAML(why="a key has to be a plain word", source=self._at(key_node)))
                 continue
-            key = str(key_node.value)
+            key = text
             if key in items:
                 first = self.document.keys[(*path, key)].line
                 where = dotted((*path, key))
@@ -142,8 +152,8 @@ class _Reader:
         return None
 
     def _scalar(self, node: Node) -> Plain:
-        kind, text = str(node.tag).removeprefix(_TAG), str(node.value)
-        if str(node.tag) == "!" or kind in ("str", "timestamp", "binary"):
+        kind, text = _content(node)
+        if kind in ("!", "str", "timestamp", "binary"):
             return text
         if kind == "null":
             return None
@@ -151,12 +161,19 @@ class _Reader:
             return text.lower() == "true"
         number = _number(kind, text)
         if number is None:
-            why = f"{text[:40]!r} with the tag {str(node.tag)[:60]!r} is no value"
+            why = f"{text[:40]!r} with the tag {kind[:60]!r} is no value"
             self.faults.add(errors.HW_YAML(why=why, source=self._at(node)))
         return number
 
     def _at(self, node: Node) -> Source:
-        return self.document.source(node.start_mark.line, node.start_mark.column)
+        mark = cast("Any", node).start_mark
+        return self.document.source(int(mark.line), int(mark.column))
+
+
+def _content(node: Node) -> tuple[str, str]:
+    """A node's tag, without the prefix of YAML's own, and its text (of a scalar)."""
+    untyped = cast("Any", node)
+    return str(untyped.tag).removeprefix(_TAG), str(untyped.value) if isinstance(node, ScalarNode) else ""
 
 
 def _number(kind: str, text: str) -> int | float | None:

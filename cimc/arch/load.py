@@ -10,7 +10,6 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -33,10 +32,10 @@ class Hardware:
 
     ``name``: what it was asked for by (a preset's name, or the file's name without its folder). ``sources``: dotted key
     → the source beside the number. ``overrides``: the ``-c`` texts that were applied. ``text``: the whole resolved
-    hardware, overrides in, as a hardware file that :func:`parse` reads back."""
+    hardware, overrides in, as a hardware file that :func:`parse` reads back: equal texts are equal chips."""
 
     name: str
-    spec: ChipSpec
+    spec: ChipSpec = field(hash=False)
     sources: Mapping[str, str] = field(hash=False)
     overrides: tuple[str, ...]
     text: str
@@ -92,7 +91,7 @@ def parse(text: str, path: str, overrides: Sequence[str] = (), *, name: str | No
         raise _faults(e, document, changes) from None
     by_hand = {dotted(c.path): f"-c {c.text}" for c in changes}
     sources = {dotted(p): s for p, s in document.sources.items()} | by_hand
-    return Hardware(name or spec.name, spec, MappingProxyType(sources), tuple(overrides), _canonical(spec, sources))
+    return Hardware(name or spec.name, spec, sources, tuple(overrides), _canonical(spec, sources))
 
 
 def dump(hardware: Hardware) -> dict[str, object]:

@@ -75,17 +75,17 @@ def _advice(wanted: str, known: Mapping[str, Path]) -> str:
 def _leaves(model: type[BaseModel], data: object, path: Path) -> Iterator[Path]:
     """Paths of everything the schema knows at this place, whether the file says it or not; a part that the file leaves
     out altogether (a unit that a tile does not have) is one key."""
-    given = cast("Mapping[str, Plain]", data) if isinstance(data, Mapping) else {}
+    given = cast("dict[str, Plain]", data if isinstance(data, dict) else {})
     for name, info in model.model_fields.items():
         inner = record_of(info.annotation)
         here = (*path, name)
         value = given.get(name)
         if inner is not None:
-            yield from _leaves(inner, value, here) if isinstance(value, Mapping) else iter((here,))
+            yield from _leaves(inner, value, here) if isinstance(value, dict) else iter((here,))
         elif name in _TABLES:
-            extra = value if isinstance(value, Mapping) else {}
+            extra = value if isinstance(value, dict) else {}
             yield from ((*here, key) for key in {**dict.fromkeys(_TABLES[name]), **extra})
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict):
             kinds = record_of(get_args(info.annotation)[-1])
             for key, item in value.items():
                 yield from _leaves(kinds, item, (*here, key)) if kinds else iter(((*here, key),))

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cimc.arch.actions import ACTIONS, PARTS, base
+from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
 from cimc.errors import did_you_mean
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
@@ -200,7 +200,7 @@ class HostSpec(Record):
 
 class CostSpec(Record):
     """Energy per action, leakage and area per part: the hardware file's ``costs``. The names are those of
-    :mod:`cimc.arch.actions`; ``adc.convert`` and ``adc`` may be given per resolution (``adc.convert@8``)."""
+    :mod:`cimc.arch.actions`, some with a qualifier: ``adc.convert@8``, ``crossbar@128x128``."""
 
     energy_pj: dict[str, NonNegative]
     leakage_mw: dict[str, NonNegative]
@@ -216,7 +216,7 @@ class CostSpec(Record):
                 ("area_um2", self.area_um2, PARTS, "part"),
             )
             for key in given
-            if base(key) not in known or ("@" in key and base(key) not in ("adc", "adc.convert"))
+            if base(key) not in known or not well_formed(key)
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -268,25 +268,38 @@ class ChipSpec(Record):
             core = ["core", "digital core" if tile.core.digital else "analog core"] if tile.core else []
             needed |= {*core, *(["matmul"] if tile.matmul else []), *(["lanes"] if tile.vector or tile.special else [])}
         wanted = [a for a, row in ACTIONS.items() if row.unit in needed]
-        missing = [a for a in wanted if a not in given and (a != "adc.convert" or not any(base(k) == a for k in given))]
-        problems = [f"costs.energy_pj: no energy for {a!r} ({ACTIONS[a].doc})" for a in missing]
-        return problems + self._resolution_problems()
+        missing = [a for a in wanted if a not in {base(key) for key in given}]
+        problems = [f"costs.energy_pj: no energy for '{a}' ({ACTIONS[a].doc})" for a in missing]
+        return problems + self._resolution_problems() + self._scaling_problems()
+
+    def _cost_tables(self) -> dict[str, dict[str, float]]:
+        costs = self.costs
+        return {"energy_pj": costs.energy_pj, "leakage_mw": costs.leakage_mw, "area_um2": costs.area_um2}
+
+    def _scaling_problems(self) -> list[str]:
+        cores = [t.core.crossbar for t in self.tiles.values() if t.core]
+        mixed = len({(c.rows, c.cols, c.active_rows) for c in cores}) > 1
+        problems: list[str] = []
+        for name, table in self._cost_tables().items():
+            scaled = [base(key) for key in table if "@" in key and base(key) in SCALED]
+            if scaled and mixed:
+                problems.append(f"costs.{name}: '{scaled[0]}@SIZE' needs all crossbars of the chip to be of one size")
+            if len(set(scaled)) < len(scaled) or any(key in table for key in scaled):
+                problems.append(f"costs.{name}: one of these is given twice: {', '.join(sorted(set(scaled)))}")
+        return problems
 
     def _resolution_problems(self) -> list[str]:
-        tables = (
-            ("energy_pj", "adc.convert", self.costs.energy_pj),
-            ("leakage_mw", "adc", self.costs.leakage_mw),
-            ("area_um2", "adc", self.costs.area_um2),
-        )
-        bits = sorted({t.core.adc_bits for t in self.tiles.values() if t.core and t.core.adc})
+        kinds = {name: t.core.adc_bits for name, t in self.tiles.items() if t.core and t.core.adc}
+        bits = sorted(set(kinds.values()))
         problems: list[str] = []
-        for name, key, table in tables:
+        for name, table in self._cost_tables().items():
+            key = "adc.convert" if name == "energy_pj" else "adc"
             given = [k.split("@", 1)[1] for k in table if k.startswith(f"{key}@")]
             if given and len(bits) > 1:
                 problems.append(f"costs.{name}: '{key}@BITS' needs all ADCs of the chip to have the same bits")
             elif given and bits and str(bits[0]) not in given and key not in table:
-                known = ", ".join(given)
-                problems.append(f"costs.{name}: no '{key}' for {bits[0]}-bit ADCs; given for {known} bits")
+                why = f"costs.{name} has no '{key}@{bits[0]}', only for {', '.join(given)} bits"
+                problems.append(f"tiles.{next(iter(kinds))}.core.adc.bits: {why}")
         return problems
 
     @property

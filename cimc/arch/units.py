@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from typing import Literal
 
-from cimc.arch.actions import component
+from cimc.arch.actions import BY_BITS, SCALED, base, component
 from cimc.arch.spec import ChipSpec, CoreSpec, LanesSpec, MatmulSpec, TileSpec
 
 __all__ = [
@@ -157,11 +157,24 @@ def host_cycles(chip: ChipSpec, size: int) -> int:
 
 
 def _cost(chip: ChipSpec, table: Mapping[str, float], key: str) -> float:
-    """A cost, by the resolution of the chip's ADCs where it is given so (they then all have the same bits)."""
-    if key in ("adc", "adc.convert"):
+    """A cost, by the bits of the chip's ADCs or scaled to the size of its crossbars where it is given so (they are then
+    all the same: :class:`ChipSpec` sees to that); 0 where it is not given."""
+    if key in BY_BITS:
         bits = next((t.core.adc_bits for t in chip.tiles.values() if t.core and t.core.adc), 0)
         return table.get(f"{key}@{bits}", table.get(key, 0.0))
+    if key in SCALED and key not in table:
+        given = next((name for name in table if base(name) == key), None)
+        return table[given] * _scale(chip, key, given.split("@", 1)[1]) if given else 0.0
     return table.get(key, 0.0)
+
+
+def _scale(chip: ChipSpec, key: str, size: str) -> float:
+    """Cells of the chip's crossbars over those of the size a cost was given for: driven cells for a step, else all."""
+    crossbar = next((t.core.crossbar for t in chip.tiles.values() if t.core), None)
+    if crossbar is None:
+        return 0.0
+    rows, cols = (int(n) for n in size.split("x"))
+    return (crossbar.active_rows if key == "crossbar.step" else crossbar.rows) * crossbar.cols / (rows * cols)
 
 
 def energy_pj(chip: ChipSpec, action: str) -> float:

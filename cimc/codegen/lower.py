@@ -13,9 +13,9 @@ from cimc.codegen.context import Context
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
-from cimc.codegen.tilecode import TileCode
+from cimc.codegen.tilecode import TileCode, instruction
 from cimc.ir.graph import Array, Constants, Graph
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned, allocate, lives
@@ -23,7 +23,9 @@ from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Segment, Style
 from cimc.mapping.segment import product
 
-STREAM_BLOCKS = 16  # blocks a segment's rows are cut into, if the buffers allow: enough to keep a pipeline of a few stages full
+STREAM_BLOCKS = (
+    16  # blocks a segment's rows are cut into, if the buffers allow: enough to keep a pipeline of a few stages full
+)
 MAX_STREAM_ROWS = 32
 MAX_SPREAD_ROWS = 128
 REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer
@@ -40,7 +42,11 @@ class _Chunk:
 
 
 def lower(
-    graph: Graph, placed: Placed, chip: ChipSpec, header: Sequence[str] = (), progress: Callable[[str], None] | None = None
+    graph: Graph,
+    placed: Placed,
+    chip: ChipSpec,
+    header: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
     rows = _RowChooser(graph, placed, chip).choose()
@@ -65,7 +71,11 @@ def lower(
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
     if segment.style is Style.STREAM:
-        return Stream(context, segment, context.tails(segment), rows).emit()
+        stored: dict[int, frozenset[str]] = {}
+        for replica in range(context.placement.replicas[segment.index]):
+            for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
+                stored[tile] = stored.get(tile, frozenset()) | values
+        return stored
     if segment.style is Style.SPREAD:
         return Spread(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.HOST:
@@ -116,10 +126,10 @@ class _RowChooser:
             )
         return 1
 
-    @staticmethod
-    def _wanted(segment: Segment) -> int:
+    def _wanted(self, segment: Segment) -> int:
         if segment.style is Style.STREAM:
-            wanted, most = product(segment.domain) // STREAM_BLOCKS, MAX_STREAM_ROWS
+            share = product(segment.domain) // self.placed.placement.replicas[segment.index]
+            wanted, most = share // STREAM_BLOCKS, MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:
             wanted, most = product(segment.domain), MAX_SPREAD_ROWS
         else:
@@ -130,8 +140,7 @@ class _RowChooser:
     def _over(trial: Context, room: Mapping[int, int]) -> tuple[int, int] | None:
         """The first tile whose buffers exceed its room, and the bytes it would need beside the constants."""
         for tile, code in sorted(trial.codes.items()):
-            sizes = {n: r.bytes for n, r in code.rooms.items() if not r.key}
-            _, peak = allocate(sizes, lives(code.steps), 0)
+            _, peak = _addresses(code, code.steps, 0)
             if peak > room.get(tile, 0):
                 return tile, peak
         return None
@@ -191,19 +200,18 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:
     steps: list[Step] = []
     for chunk in chunks:
-        steps.extend(Instruction("wait", (), (("source", source), ("tag", 0))) for source in chunk.waits)
+        steps.extend(instruction("wait", source=source) for source in chunk.waits)
         steps.extend(chunk.steps)
         if chunk.signals:
-            steps.append(Instruction("signal", (), (("to", tuple(sorted(chunk.signals))), ("tag", 0))))
-    steps.append(Instruction("halt"))
+            steps.append(instruction("signal", to=tuple(sorted(chunk.signals))))
+    steps.append(instruction("halt"))
     address = 0
     found: list[Buffer] = []
     for name, room in code.rooms.items():
         if room.key:
             found.append(Buffer(name, room.element, room.shape, address, room.key))
             address += aligned(room.bytes)
-    sizes = {n: r.bytes for n, r in code.rooms.items() if not r.key}
-    addresses, peak = allocate(sizes, lives(steps), address)
+    addresses, peak = _addresses(code, steps, address)
     if peak > chip.tile(code.tile).local_bytes:
         raise errors.BUFFER_TOO_SMALL(
             chip=chip.name,
@@ -215,6 +223,12 @@ def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgr
         )
     found += [Buffer(n, code.rooms[n].element, code.rooms[n].shape, a) for n, a in addresses.items()]
     return TileProgram(code.tile, tuple(found), tuple(code.matrices.values()), tuple(steps))
+
+
+def _addresses(code: TileCode, steps: Sequence[Step], base: int) -> tuple[dict[str, int], int]:
+    """Addresses of a tile's buffers other than constants, and the peak."""
+    buffers = [Buffer(n, r.element, r.shape, 0) for n, r in code.rooms.items() if not r.key]
+    return allocate({b.name: b.bytes for b in buffers}, lives(steps, buffers), base)
 
 
 def weights_of(program: Program, graph: Graph, constants: Constants) -> dict[str, Array]:

@@ -24,14 +24,6 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """Rows of one axis that a tile does: from ``low``, ``count`` of them."""
-
-    low: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class Index:
     """Position in the domain: an affine index per axis; on the last axis the first row of the block."""
 
@@ -100,7 +92,11 @@ class Space:
         if not layout.shape:
             layout = Layout(layout.offset, (1,), (0,))
         inner = 2 if access is Access.WHOLE else 1
-        rank, axes, extents = len(raw_domain(self.graph, node)), domain_axes(self.graph, node), domain_of(self.graph, node)
+        rank, axes, extents = (
+            len(raw_domain(self.graph, node)),
+            domain_axes(self.graph, node),
+            domain_of(self.graph, node),
+        )
         shape, strides = layout.shape[:-inner], layout.strides[:-inner]
         if access is Access.WHOLE:
             # The last axis of the domain runs over the rows that share the operand.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cimc.isa.instruction import Instruction, Repeat, Step, Value
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, Value, complete
 from cimc.isa.operands import Affine, Element, View, dense_strides
 from cimc.isa.program import MatrixDecl
 from cimc.origin import Origin
@@ -58,10 +58,10 @@ class TileCode:
 
     def emit(self, mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value) -> None:
         """Append an instruction."""
-        self.steps.append(Instruction(mnemonic, operands, tuple(keywords.items()), origin))
+        self.steps.append(instruction(mnemonic, *operands, origin=origin, **keywords))
 
     @contextmanager
-    def repeat(self, variable: str, count: int) -> Iterator[None]:
+    def repeat(self, variable: str, count: int) -> Generator[None]:
         """Steps emitted inside become the body of a repeat; a count of 1 needs none, and the variable must not occur."""
         outer = self.steps
         self.steps = []
@@ -72,6 +72,13 @@ class TileCode:
             self.steps.extend(body)
         elif body:
             self.steps.append(Repeat(variable, count, tuple(body)))
+
+
+def instruction(
+    mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value
+) -> Instruction:
+    """An instruction with all of its keywords, as the text's parser makes it."""
+    return Instruction(mnemonic, operands, complete(INSTRUCTIONS[mnemonic], keywords), origin)
 
 
 def constant_key(key: str, first: int, count: int) -> str:

@@ -22,7 +22,15 @@ MAX_CONSTANT = 1 << 28
 MAX_VALUE = 1 << 36
 """Bytes any value may have."""
 _SMALL = 4096
-_WIDENED = {np.dtype(ml_dtypes.int4): np.dtype(np.int8), np.dtype(ml_dtypes.uint4): np.dtype(np.uint8)}
+_WIDENED: dict[np.dtype[np.generic], np.dtype[np.generic]] = {
+    np.dtype(ml_dtypes.int4): np.dtype(np.int8),
+    np.dtype(ml_dtypes.uint4): np.dtype(np.uint8),
+    # Every float8 number is a float16 number.
+    np.dtype(ml_dtypes.float8_e4m3fn): np.dtype(np.float16),
+    np.dtype(ml_dtypes.float8_e4m3fnuz): np.dtype(np.float16),
+    np.dtype(ml_dtypes.float8_e5m2): np.dtype(np.float16),
+    np.dtype(ml_dtypes.float8_e5m2fnuz): np.dtype(np.float16),
+}
 NARROW = frozenset(d.name for d in _WIDENED)
 _ELEMENTS = {e.dtype(exact=True): e for e in Element if not e.quantized}
 
@@ -37,7 +45,8 @@ class Impossible(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value of the graph under construction. ``narrow`` names the 4-bit type of a constant that is held in 8 bits."""
+    """A value of the graph under construction. ``narrow`` names the 4-bit or float8 type of a constant that is held in a
+    wider one."""
 
     name: str
     type: Type
@@ -70,8 +79,9 @@ class Value:
 
 
 def element_of(dtype: np.dtype[np.generic]) -> Element:
-    """The element type of a NumPy type. Raises Unsupported if there is none."""
-    found = _ELEMENTS.get(_WIDENED.get(dtype, dtype))
+    """The element type of a NumPy type. Raises Unsupported if there is none (4-bit and float8 types are for constants
+    only, which hold them in wider ones)."""
+    found = _ELEMENTS.get(dtype)
     if found is None:
         raise Unsupported(f"element type {dtype} is not supported")
     return found
@@ -82,6 +92,8 @@ class Builder:
 
     def __init__(self) -> None:
         self.origin = Origin("", "")
+        self.deferred = False
+        """Whether nodes on constants stay nodes: what is derived from weights is computed by ``fold``, when needed."""
         self._nodes: list[Node] = []
         self._types: dict[str, Type] = {}
         self._arrays: dict[str, Array] = {}
@@ -117,6 +129,19 @@ class Builder:
             self._known[key] = (value,)
         return value
 
+    @property
+    def count(self) -> int:
+        """Number of nodes so far."""
+        return len(self._nodes)
+
+    def nodes_from(self, index: int) -> Sequence[Node]:
+        """The nodes since there were ``index``."""
+        return self._nodes[index:]
+
+    def element(self, name: str) -> Element:
+        """The element type of a value by the name that nodes have for it here."""
+        return self._types[name].element
+
     def scalar(self, number: float | bool, element: Element) -> Value:
         """A constant without axes."""
         return self.constant(np.array(number).astype(element.dtype(exact=True)))
@@ -140,7 +165,7 @@ class Builder:
         for kind in kinds:
             if kind.bytes > MAX_VALUE:
                 raise Unsupported(f"its result {kind} is {kind.bytes} bytes, more than the limit of {MAX_VALUE}")
-        constant = op != "host" and all(v is None or v.name in self._arrays for v in inputs)
+        constant = op != "host" and not self.deferred and all(v is None or v.name in self._arrays for v in inputs)
         values = self._fold(node, inputs, kinds) if constant else self._append(node, kinds)
         self._known[key] = values
         return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,37 +12,48 @@ from cimc.frontend.attention import Scores, append, attend, merge_heads, rotary_
 from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
 from cimc.frontend.call import Call, spelling
 from cimc.frontend.contrib import MS
+from cimc.frontend.contrib_cache import lowest_of, placed, put
 from cimc.isa.operands import Element
-
-
-def _lowest(element: Element) -> float:
-    """onnxruntime masks the future with the lowest finite number: rows that see nothing become uniform, not NaN."""
-    return {Element.F16: -65504.0, Element.F64: -np.finfo(np.float64).max}.get(
-        element, float(-np.finfo(np.float32).max)
-    )
 
 
 def _future(b: Builder, s: int, t: int, element: Element) -> Value:
     seen = np.tri(s, t, t - s, dtype=np.bool_)
-    return b.constant(np.where(seen, 0.0, _lowest(element)).astype(element.dtype(exact=True)))
+    return b.constant(np.where(seen, 0.0, lowest_of(element)).astype(element.dtype(exact=True)))
 
 
 def _mask_bias(c: Call, mask: Value | None, shape: tuple[int, int, int], element: Element) -> Value | None:
-    """onnxruntime's mask forms as a term of the scores, batch × 1 × (1 or s) × t: lengths per sample (b), keys to see
-    (b × t), pairs to see (b × s × t)."""
+    """onnxruntime's mask forms as a term of the scores, batch × 1 × (1 or s) × t."""
     if mask is None:
         return None
     b, (n, s, t) = c.b, shape
-    if mask.shape == (n,):
-        count = f.reshape(b, f.cast(b, mask, Element.I64), (n, 1))
-        mask = f.binary(b, "lt", b.constant(np.arange(t, dtype=np.int64)), count)
-    elif mask.element != Element.B8 and mask.shape in ((n, t), (n, s, t)):
-        mask = f.binary(b, "gt", mask, b.scalar(0, mask.element))
-    if mask.shape not in ((n, t), (n, s, t)):
-        raise Unsupported(f"a mask of shape {list(mask.shape)}")
+    seen = _from_ends(b, mask, n, t) if mask.rank == 1 else _from_marks(b, mask, shape)
     filtered = c.float("mask_filter_value", -10000.0)
-    bias = f.select(b, mask, b.scalar(0, element), b.scalar(filtered, element))
-    return f.reshape(b, bias, (n, 1, 1, t) if mask.rank == 2 else (n, 1, s, t))
+    bias = f.select(b, seen, b.scalar(0, element), b.scalar(filtered, element))
+    return f.reshape(b, bias, (bias.shape[0], 1, 1, t) if bias.rank == 2 else (bias.shape[0], 1, s, t))
+
+
+def _from_ends(b: Builder, mask: Value, n: int, t: int) -> Value:
+    """Keys seen (b × t) by the number of keys per sample (b), with the first key of each after them (2b), or with
+    cumulated lengths after them, which say nothing more (3b + 2)."""
+    if mask.shape[0] not in (n, 2 * n, 3 * n + 2):
+        raise Unsupported(f"a mask of shape {list(mask.shape)} for {n} samples")
+    keys = b.constant(np.arange(t, dtype=np.int64))
+    ends = f.reshape(b, f.cast(b, f.part(b, mask, 0, 0, n), Element.I64), (n, 1))
+    seen = f.binary(b, "lt", keys, ends)
+    if mask.shape[0] != 2 * n:
+        return seen
+    starts = f.reshape(b, f.cast(b, f.part(b, mask, 0, n, n), Element.I64), (n, 1))
+    return f.binary(b, "and", seen, f.binary(b, "ge", keys, starts))
+
+
+def _from_marks(b: Builder, mask: Value, shape: tuple[int, int, int]) -> Value:
+    """Marks, positive where seen: keys (b × t), pairs (b × s × t), or pairs of a longest sequence (b × 1 × m × m)."""
+    n, s, t = shape
+    if mask.rank == 4 and mask.shape[1] == 1 and mask.shape[2] >= t and mask.shape[3] >= t:
+        mask = f.part(b, f.part(b, f.squeeze(b, mask, (1,)), 1, t - s, s), 2, 0, t)
+    if mask.shape not in ((n, t), (1, t), (n, s, t), (1, s, t)):
+        raise Unsupported(f"a mask of shape {list(mask.shape)}")
+    return mask if mask.element is Element.B8 else f.binary(b, "gt", mask, b.scalar(0, mask.element))
 
 
 def _biases(c: Call, q: Value, t: int, mask: Value | None, term: Value | None) -> Value | None:
@@ -63,7 +75,6 @@ def attention(c: Call) -> tuple[Value | None, ...]:
     b, x, weights, bias, past = c.b, c.x(0), c.x(1), c.opt(2), c.opt(4)
     if c.int("do_rotary", 0) or c.int("past_present_share_buffer", 0):
         raise Unsupported("do_rotary and shared cache buffers")
-    heads = c.int("num_heads")
     sizes = c.ints("qkv_hidden_sizes") or (weights.shape[-1] // 3,) * 3
     if weights.rank != 2 or x.rank != 3 or len(sizes) != 3 or sum(sizes) != weights.shape[1]:
         raise Impossible(f"attention of {x.type} with weights {weights.type}")
@@ -72,11 +83,19 @@ def attention(c: Call) -> tuple[Value | None, ...]:
     parts = [f.matmul(b, x, f.part(b, weights, 1, a, n)) for a, n in zip(starts, sizes, strict=True)]
     if bias is not None:
         parts = [f.add(b, p, f.part(b, bias, 0, a, n)) for p, a, n in zip(parts, starts, sizes, strict=True)]
+    return attended(c, parts, c.opt(3), past, c.opt(5))
+
+
+def attended(
+    c: Call, parts: Sequence[Value], mask: Value | None, past: Value | None, term: Value | None
+) -> tuple[Value | None, ...]:
+    """Output and cache (2 × b × h × t × d) of projected queries, keys and values (b × s × h·d)."""
+    b, heads = c.b, c.int("num_heads")
     q, k, v = (split_heads(b, p, heads) for p in parts)
     if past is not None:
         old = [f.squeeze(b, f.part(b, past, 0, i, 1), (0,)) for i in (0, 1)]
         k, v = append(b, old[0], k), append(b, old[1], v)
-    term = _biases(c, q, k.shape[2], c.opt(3), c.opt(5))
+    term = _biases(c, q, k.shape[2], mask, term)
     y = merge_heads(b, attend(c, q, k, v, term, Scores(_scale(c, q), guard=False)).y)
     if not c.wants(1):
         return (y,)
@@ -89,7 +108,7 @@ def multi_head_attention(c: Call) -> tuple[Value | None, ...]:
     b, heads = c.b, c.int("num_heads")
     if c.opt(8) is not None or c.opt(9) is not None:
         raise Unsupported("shared cache buffers and cache indirection")
-    q, k, v = _projected(c, heads)
+    q, k, v = _projected(c, [c.x(0), c.opt(1), c.opt(2)], c.opt(3), heads)
     past_k, past_v = c.opt(6), c.opt(7)
     k, v = append(b, past_k, k), append(b, past_v, v)
     term = _biases(c, q, k.shape[2], c.opt(4), c.opt(5))
@@ -97,10 +116,12 @@ def multi_head_attention(c: Call) -> tuple[Value | None, ...]:
     return (merge_heads(b, found.y), k, v, found.biased) if c.wants(3) else (merge_heads(b, found.y), k, v)
 
 
-def _projected(c: Call, heads: int) -> tuple[Value, Value, Value]:
+def _projected(c: Call, operands: Sequence[Value | None], bias: Value | None, heads: int) -> tuple[Value, Value, Value]:
     """Query, key and value as (b × h × s × d), out of the node's packed and unpacked forms, bias added."""
-    b, q, k, v, bias = c.b, c.x(0), c.opt(1), c.opt(2), c.opt(3)
-    parts: list[Value]
+    b, parts = c.b, list[Value]()
+    q, k, v = operands
+    if q is None:
+        raise Impossible("the query is missing")
     if q.rank == 5:
         parts = [f.squeeze(b, f.part(b, q, 3, i, 1), (3,)) for i in range(3)]
     elif k is not None and k.rank == 5:
@@ -134,56 +155,41 @@ def _heads_first(b: Builder, x: Value, heads: int, *, old: bool) -> Value:
     return f.transpose(b, x, (0, 2, 1, 3))
 
 
-@spelling("GroupQueryAttention", domain=MS, note="every sample of a batch uses its whole cache (said in a note)")
-def group_query_attention(c: Call) -> tuple[Value | None, ...]:
-    """Causal attention of grouped heads with cache and rotary embedding."""
-    b, heads, groups = c.b, c.int("num_heads"), c.int("kv_num_heads")
-    past_k, past_v = c.opt(3), c.opt(4)
-    _refuse_variants(c)
-    q, k, v = _grouped(c, heads, groups)
-    s = q.shape[2]
-    past = past_k.shape[2] if past_k is not None else 0
-    if c.int("do_rotary", 0):
-        q, k = (_rotated(c, x, past, s) for x in (q, k))
-    k, v = append(b, past_k, k), append(b, past_v, v)
-    t = k.shape[2]
-    bias = _window(b, s, t, c.int("local_window_size", -1), q.element)
-    bias = f.add(b, bias, c.opt(10))
-    c.note("GroupQueryAttention: every sample is taken to fill its cache, seqlens_k = past + new tokens - 1")
-    y = attend(c, q, k, v, bias, Scores(_scale(c, q), c.float("softcap", 0.0), guard=False)).y
-    return (merge_heads(b, y), k, v)
+@spelling("DecoderMaskedMultiHeadAttention", domain=MS, note="without beams (cache indirection) and score outputs")
+def decoder_masked_multi_head_attention(c: Call) -> tuple[Value | None, ...]:
+    """One new token per sample, after those in the cache: a buffer of its final length with the number of tokens so
+    far, or a cache that grows."""
+    b, heads, bias = c.b, c.int("num_heads"), c.opt(10)
+    if c.opt(9) is not None or c.wants(3):
+        raise Unsupported("beams and score outputs")
+    parts = [c.x(0), c.opt(1), c.opt(2)]
+    q, k, v = (p for p in _projected(c, parts, bias, heads))
+    past_k, past_v, so_far = c.opt(5), c.opt(6), c.opt(7)
+    if past_k is None or past_v is None or not c.int("past_present_share_buffer", 0):
+        k, v = append(b, past_k, k), append(b, past_v, v)
+        return _decoded(c, q, (k, v), (k, v), None)
+    if so_far is None or so_far.type.size != 1:
+        raise Impossible("a shared buffer without the number of tokens so far")
+    known = b.array(so_far)
+    if known is None:
+        start = f.reshape(b, f.cast(b, so_far, Element.I64), (1, 1, 1, 1))
+        new = [placed(b, past, x, start) for past, x in ((past_k, k), (past_v, v))]
+        seen = f.binary(b, "le", b.constant(np.arange(past_k.shape[2], dtype=np.int64)), start)
+        lowest = f.select(b, seen, b.scalar(0, q.element), b.scalar(lowest_of(q.element), q.element))
+        return _decoded(c, q, (new[0], new[1]), (new[0], new[1]), lowest)
+    at = int(known.reshape(-1)[0])
+    new = [put(b, past, x, at, past.shape[2]) for past, x in ((past_k, k), (past_v, v))]
+    used = [f.part(b, x, 2, 0, at + q.shape[2]) for x in new]
+    return _decoded(c, q, (used[0], used[1]), (new[0], new[1]), None)
 
 
-def _refuse_variants(c: Call) -> None:
-    if any(c.opt(i) is not None for i in range(11, 17)) or c.int("smooth_softmax", 0) == 1 or c.wants(3):
-        raise Unsupported("attention sinks, quantised caches, normed heads, score outputs")
-    if not c.int("causal", 1):
-        raise Unsupported("attention that is not causal")
-
-
-def _grouped(c: Call, heads: int, groups: int) -> tuple[Value, Value, Value]:
-    b, q, k, v = c.b, c.x(0), c.opt(1), c.opt(2)
-    if k is None or v is None:
-        if q.rank != 3 or q.shape[2] % (heads + 2 * groups):
-            raise Impossible(f"packed operands {q.type} for {heads} + 2 × {groups} heads")
-        d = q.shape[2] // (heads + 2 * groups)
-        at = (0, heads * d, (heads + groups) * d)
-        q, k, v = (f.part(b, q, 2, a, n * d) for a, n in zip(at, (heads, groups, groups), strict=True))
-    return split_heads(b, q, heads), split_heads(b, k, groups), split_heads(b, v, groups)
-
-
-def _rotated(c: Call, x: Value, past: int, s: int) -> Value:
-    cos, sin, positions = c.x(7), c.x(8), c.opt(9)
-    at = positions if positions is not None else c.b.constant(np.arange(past, past + s, dtype=np.int64).reshape(1, s))
-    tables = [rotary_rows(c, v, at) for v in (cos, sin)]
-    return rotate(c, x, tables[0], tables[1], 2 * cos.shape[-1], interleaved=bool(c.int("rotary_interleaved", 0)))
-
-
-def _window(b: Builder, s: int, t: int, window: int, element: Element) -> Value:
-    seen = np.tri(s, t, t - s, dtype=np.bool_)
-    if window > 0:
-        seen &= ~np.tri(s, t, t - s - window, dtype=np.bool_)
-    return b.constant(np.where(seen, 0.0, _lowest(element)).astype(element.dtype(exact=True)))
+def _decoded(
+    c: Call, q: Value, used: tuple[Value, Value], cache: tuple[Value, Value], hidden: Value | None
+) -> tuple[Value | None, ...]:
+    bias = _biases(c, q, used[0].shape[2], c.opt(3), c.opt(4))
+    bias = hidden if bias is None else f.add(c.b, bias, hidden)
+    y = attend(c, q, *used, bias, Scores(_scale(c, q), guard=False)).y
+    return (merge_heads(c.b, y), *cache)
 
 
 @spelling("RotaryEmbedding", domain=MS)

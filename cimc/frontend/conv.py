@@ -8,7 +8,6 @@ from collections.abc import Callable
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Impossible, Value
 from cimc.frontend.call import Call, spelling
-from cimc.frontend.quant import integer_product, requantized
 from cimc.frontend.spatial import Frame, channels_second, frame, windows
 
 MAX_GROUP_PRODUCTS = 32
@@ -137,40 +136,3 @@ def _transposed_pads(
             low[i], high[i] = (small, total - small) if auto != "SAME_LOWER" else (total - small, small)
     before = [r - 1 - p for r, p in zip(reach, low, strict=True)]
     return before, [r - 1 - p + e for r, p, e in zip(reach, high, extra, strict=True)]
-
-
-@spelling("ConvInteger", note="one zero point per operand; exact")
-def conv_integer(c: Call) -> Value:
-    """Convolution of codes less their zero points, in int32; the border holds the zero point."""
-    return channels_second(c, _integer_conv(c, c.x(0), c.opt(2), c.x(1), c.opt(3)))
-
-
-def _integer_conv(c: Call, x: Value, zx: Value | None, w: Value, zw: Value | None) -> Value:
-    groups = c.int("group", 1)
-    fr = _checked(c, x, w, groups, w.shape[1] if w.rank > 1 else 0)
-    border = 0.0
-    if zx is not None:
-        if zx.type.size != 1:
-            raise Impossible(f"a zero point {zx.type} of the input")
-        known = c.known(2, "the zero point that fills the border") if fr.padded else None
-        border = float(known.reshape(-1)[0]) if known is not None else 0.0
-        zx = f.reshape(c.b, zx, ())
-    if zw is not None and zw.type.size != 1:
-        if groups != 1:
-            raise Impossible("zero points per output channel with groups")
-        zw = f.reshape(c.b, zw, (1, zw.type.size))
-    elif zw is not None:
-        zw = f.reshape(c.b, zw, ())
-    left, right = zx, zw
-    return convolved(c, x, w, fr, groups, lambda a, k: integer_product(c, a, left, k, right), border)
-
-
-@spelling("QLinearConv")
-def q_linear_conv(c: Call) -> Value:
-    """Convolution of codes, rescaled to codes; the bias is int32 in units of both scales."""
-    b, zero, bias = c.b, c.x(7), c.opt(8)
-    sums = f.add(b, _integer_conv(c, c.x(0), c.x(2), c.x(3), c.x(5)), bias)
-    scale, per_channel = f.reshape(b, c.x(1), ()), c.x(4)
-    weight = f.reshape(b, per_channel, () if per_channel.type.size == 1 else (per_channel.type.size,))
-    factor = f.binary(b, "div", f.mul(b, scale, weight), f.reshape(b, c.x(6), ()))
-    return channels_second(c, requantized(c, sums, factor, f.reshape(b, zero, ()), zero.element))

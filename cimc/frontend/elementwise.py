@@ -9,6 +9,7 @@ from cimc.frontend.builder import NARROW, Impossible, Unsupported, Value
 from cimc.frontend.call import Call, NeedsHost, Translate, element_of, spelling
 from cimc.frontend.record import Unreadable
 from cimc.frontend.tensors import dtype_name, dtype_of
+from cimc.ir.levels import FLOATS
 from cimc.isa.operands import Element
 
 _UNARY = {
@@ -125,7 +126,13 @@ def target_element(c: Call, code: int) -> Element:
 @spelling("Cast", note="between the float, integer and bool types of 8 bits and more (no float8, 4-bit, text)")
 def cast(c: Call) -> Value:
     """Elements in another type."""
-    return f.cast(c.b, c.x(), target_element(c, c.int("to")))
+    x, element = c.x(), target_element(c, c.int("to"))
+    before, c.b.deferred = c.b.deferred, x.rank >= 2 and x.element in (Element.I8, Element.U8) and element in FLOATS
+    try:
+        # Weights stored as bytes: their integers stay visible until the passes have looked at them.
+        return f.cast(c.b, x, element)
+    finally:
+        c.b.deferred = before
 
 
 @spelling("CastLike")

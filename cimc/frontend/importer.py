@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors
-from cimc.frontend import functions, host, onnx_reader
+from cimc.frontend import functions, halves, host, onnx_reader
 from cimc.frontend.builder import MAX_VALUE, NARROW, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand
 from cimc.frontend.dims import SEQUENCE, Binding, Dims
@@ -266,10 +266,9 @@ class _Import:
             return self.subgraph(graph, arguments, replace(scope, prefix=f"{node.name}{suffix}/"))
 
         try:
-            result = found.translate(Call(node, inputs, version, self.b, run, self.note, self.ask))
+            return halves.translate(found, Call(node, inputs, version, self.b, run, self.note, self.ask))
         except NeedsHost as e:
             return self.on_host(node, inputs, scope, str(e))
-        return (result,) if isinstance(result, Value) else tuple(result)
 
     def unspelled(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope) -> tuple[Operand, ...]:
         if node.domain != STANDARD:

@@ -1,271 +1,228 @@
-"""Spellings of quantised operators, in their literal meaning: what the standard's formulas say, step by step.
-
-Integer products are exact. With constant weights they are ``mvm`` on the model's own codes, corrected for zero points::
-
-    Σ (a - za)(w - zw) = Σ a·w - zw·Σ a - za·Σ w + k·za·zw
-"""
+"""Spellings of quantisation with scales and zero points that the model brings: its integers stay its integers, in every
+numerics."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
-from cimc.frontend.call import Call, NeedsHost, spelling
+from cimc.frontend.call import Call, spelling
 from cimc.frontend.elementwise import target_element
+from cimc.frontend.tensors import dtype_name
 from cimc.isa.operands import Element
 
-_BYTES = (Element.I8, Element.U8)
-_RANGES = {
-    Element.I8: (-128, 127),
-    Element.U8: (0, 255),
-    Element.I16: (-32768, 32767),
-    Element.U16: (0, 65535),
-    Element.I32: (-(2**31), 2**31 - 1),
-}
-_NARROW = {"int4": (-8, 7), "uint4": (0, 15)}
+MS = "com.microsoft"
+_INTEGERS = {Element.U8: "uint8", Element.I8: "int8", Element.U16: "uint16", Element.I16: "int16"}
+_NIBBLES = {21: ("uint4", Element.U8), 22: ("int4", Element.I8)}
 
 
-def spread(b: Builder, v: Value | None, shape: tuple[int, ...], axis: int, block: int) -> Value | None:
-    """A scale or zero point, shaped to broadcast over ``shape``: one, one per index of ``axis``, or one per block."""
-    if v is None or (v.type.size == 1 and v.rank <= 1):
-        return None if v is None else f.reshape(b, v, ())
-    if not -len(shape) <= axis < len(shape):
-        raise Impossible(f"axis {axis} of a tensor with {len(shape)} dimensions")
-    at = axis % len(shape)
-    if v.rank == 1 and not block:
-        if v.shape[0] != shape[at]:
-            raise Impossible(f"{v.shape[0]} scales for axis {axis} of {list(shape)}")
-        return f.reshape(b, v, [v.shape[0] if a == at else 1 for a in range(len(shape))])
-    if v.rank != len(shape) or not block or -(-shape[at] // block) != v.shape[at]:
-        raise Impossible(f"scales {list(v.shape)} in blocks of {block} for {list(shape)}")
-    wide = f.expand(b, f.unsqueeze(b, v, at + 1), (*v.shape[: at + 1], block, *v.shape[at + 1 :]))
-    flat = f.reshape(b, wide, (*v.shape[:at], v.shape[at] * block, *v.shape[at + 1 :]))
-    return f.part(b, flat, at, 0, shape[at])
+@dataclass(frozen=True)
+class Grid:
+    """The numbers a quantised value can take: ``scale · (code - zero)`` for the codes of ``element`` (of the 4-bit type
+    ``narrow`` if that is set). Scale and zero point: scalars, vectors along ``axis``, or one per ``block`` elements
+    along it; ``shaped`` if they broadcast as they are."""
+
+    scale: Value
+    zero: Value | None
+    element: Element
+    narrow: str = ""
+    axis: int = 1
+    block: int = 0
+    shaped: bool = False
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest code."""
+        if self.narrow:
+            return (-8, 7) if self.narrow == "int4" else (0, 15)
+        top = 1 << (8 * self.element.bytes)
+        return (-(top // 2), top // 2 - 1) if self.element in (Element.I8, Element.I16) else (0, top - 1)
 
 
-def dequantized(b: Builder, x: Value, scale: Value, zero: Value | None) -> Value:
-    """``(x - zero) · scale``, operands shaped to broadcast; in the scale's element type."""
-    work = f.cast(b, x, Element.F32)
-    if zero is not None and not _is_zero(b, zero):
-        work = f.binary(b, "sub", work, f.cast(b, zero, Element.F32))
-    return f.cast(b, f.mul(b, work, f.cast(b, scale, Element.F32)), scale.element)
+def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None) -> Value:
+    """``(x - zero) · scale``, computed in float32 as onnxruntime does, in the scale's element type or ``element``. Of
+    weights: when they are needed, so that their integers stay visible and can go into cells as they are."""
+    if _even(x, grid):
+        return f.reshape(b, dequantize(b, *_split(b, x, grid), element), x.shape)
+    scale, zero = spread(b, grid.scale, x, grid), spread(b, grid.zero, x, grid)
+    assert scale is not None
+    scale = f.cast(b, scale, Element.F32)
+    zero = None if zero is None or is_zero(b, zero) else f.cast(b, zero, Element.F32)
+    with deferred(b, when=b.array(x) is not None and x.rank >= 2):
+        wide = f.cast(b, x, Element.F32)
+        centred = wide if zero is None else f.binary(b, "sub", wide, zero)
+        return f.cast(b, f.mul(b, centred, scale), element or grid.scale.element)
 
 
-def _is_zero(b: Builder, v: Value) -> bool:
-    known = b.array(v)
-    return known is not None and not known.any()
+def quantize(b: Builder, x: Value, grid: Grid) -> Value:
+    """``clip(round(x / scale) + zero)``: ties to even, codes clipped to their range, all in float32."""
+    if _even(x, grid):
+        y = quantize(b, *_split(b, x, grid))
+        return replace(f.reshape(b, y, x.shape), narrow=grid.narrow)
+    scale, zero = spread(b, grid.scale, x, grid), spread(b, grid.zero, x, grid)
+    assert scale is not None
+    ratio = f.binary(b, "div", f.cast(b, x, Element.F32), f.cast(b, scale, Element.F32))
+    return codes(b, ratio, zero, grid)
 
 
-def quantized(b: Builder, x: Value, scale: Value, zero: Value | None, element: Element, narrow: str = "") -> Value:
-    """``clip(round(x / scale) + zero)`` as codes, operands shaped to broadcast."""
-    codes = f.unary(b, "round", f.binary(b, "div", f.cast(b, x, Element.F32), f.cast(b, scale, Element.F32)))
-    return saturated(b, codes, zero, element, narrow)
+def codes(b: Builder, ratio: Value, zero: Value | None, grid: Grid) -> Value:
+    """Numbers already divided by the scale (float32), as codes of the grid."""
+    y = f.unary(b, "round", ratio)
+    if zero is not None and not is_zero(b, zero):
+        y = f.add(b, y, f.cast(b, zero, Element.F32))
+    low, high = grid.range
+    y = f.binary(b, "max", y, b.scalar(low, Element.F32))
+    y = f.binary(b, "min", y, b.scalar(high, Element.F32))
+    return replace(f.cast(b, y, grid.element), narrow=grid.narrow)
 
 
-def saturated(b: Builder, codes: Value, zero: Value | None, element: Element, narrow: str = "") -> Value:
-    """Rounded numbers plus the zero point, clipped to the codes' range."""
-    if element not in _RANGES:
-        raise Unsupported(f"codes of type {element.value}")
-    low, high = _NARROW.get(narrow, _RANGES[element])
-    if zero is not None and not _is_zero(b, zero):
-        codes = f.add(b, codes, f.cast(b, zero, Element.F32))
-    codes = f.binary(b, "max", codes, b.scalar(low, Element.F32))
-    codes = f.binary(b, "min", codes, b.scalar(high, Element.F32))
-    y = f.cast(b, codes, element)
-    return Value(y.name, y.type, narrow) if narrow else y
+def is_zero(b: Builder, value: Value) -> bool:
+    """Whether a value is known to be all zeros."""
+    array = b.array(value)
+    return array is not None and not np.any(array)
 
 
-@spelling("QuantizeLinear", note="to 4-, 8-, 16- and 32-bit integers; per tensor, axis or block")
+def spread(b: Builder, value: Value | None, x: Value, grid: Grid) -> Value | None:
+    """A scale or zero point of the grid, shaped to broadcast against x. Raises Impossible if it does not fit."""
+    if value is not None and grid.shaped:
+        return value
+    if value is None or value.type.size == 1:
+        return None if value is None else f.reshape(b, value, ())
+    axis = grid.axis
+    if not -x.rank <= axis < x.rank:
+        raise Impossible(f"axis {axis} of {x.type}")
+    axis %= x.rank
+    if grid.block:
+        return _blocks(b, value, x, axis, grid.block)
+    if value.rank != 1 or value.shape[0] != x.shape[axis]:
+        raise Impossible(f"scales or zero points {value.type} along axis {axis} of {x.type}")
+    return f.reshape(b, value, (value.shape[0], *(1,) * (x.rank - axis - 1)))
+
+
+def _even(x: Value, grid: Grid) -> bool:
+    """Whether the grid is by blocks that are all full."""
+    inside = grid.block > 0 and -x.rank <= grid.axis < x.rank
+    return inside and grid.scale.rank == x.rank and x.shape[grid.axis] == grid.block * grid.scale.shape[grid.axis]
+
+
+def _split(b: Builder, x: Value, grid: Grid) -> tuple[Value, Grid]:
+    """x with its blocks as an axis of their own, and the grid that fits it: nothing is repeated in memory."""
+    axis = grid.axis % x.rank
+    _fitting(grid.scale, x, axis, grid.block)
+    zero = None
+    if grid.zero is not None:
+        _fitting(grid.zero, x, axis, grid.block)
+        zero = f.unsqueeze(b, grid.zero, axis + 1)
+    blocks = (*x.shape[:axis], grid.scale.shape[axis], grid.block, *x.shape[axis + 1 :])
+    scale = f.unsqueeze(b, grid.scale, axis + 1)
+    return f.reshape(b, x, blocks), replace(grid, scale=scale, zero=zero, block=0, shaped=True)
+
+
+def _fitting(value: Value, x: Value, axis: int, block: int) -> None:
+    fits = value.rank == x.rank and all(
+        n == (-(-m // block) if a == axis else m) for a, (n, m) in enumerate(zip(value.shape, x.shape, strict=True))
+    )
+    if not fits:
+        raise Impossible(f"scales or zero points {value.type} for blocks of {block} along axis {axis} of {x.type}")
+
+
+def _blocks(b: Builder, value: Value, x: Value, axis: int, block: int) -> Value:
+    _fitting(value, x, axis, block)
+    return repeated(b, value, axis, block, x.shape[axis])
+
+
+def repeated(b: Builder, value: Value, axis: int, times: int, size: int) -> Value:
+    """Every element ``times`` times along an axis, the first ``size`` of them."""
+    wide = f.unsqueeze(b, value, axis + 1)
+    wide = f.expand(b, wide, (*value.shape[: axis + 1], times, *value.shape[axis + 1 :]))
+    whole = f.reshape(b, wide, (*value.shape[:axis], value.shape[axis] * times, *value.shape[axis + 1 :]))
+    return f.part(b, whole, axis, 0, size)
+
+
+@contextmanager
+def deferred(b: Builder, *, when: bool = True) -> Generator[None]:
+    """Nodes on constants stay nodes while this is open: the weights' integers stay visible, and nothing is computed
+    from them before it is needed."""
+    before, b.deferred = b.deferred, when or b.deferred
+    try:
+        yield
+    finally:
+        b.deferred = before
+
+
+def _axis_of(c: Call, x: Value) -> int:
+    # Before opset 13 there is no axis; per-tensor scales do not look at it.
+    return c.int("axis", 1) if x.rank != 1 else 0
+
+
+@spelling("QuantizeLinear", note="to 4, 8 and 16 bit integers; per tensor, per axis, by blocks")
 def quantize_linear(c: Call) -> Value:
-    """Codes in the zero point's type, ``output_dtype``'s, or uint8."""
-    b, x, scale, zero = c.b, c.x(0), c.x(1), c.opt(2)
-    element, narrow = (zero.element, zero.narrow) if zero is not None else (Element.U8, "")
-    if zero is None and c.int("output_dtype", 0):
-        element = target_element(c, c.int("output_dtype"))
-    axis, block = c.int("axis", 1), c.int("block_size", 0)
-    scale = spread(b, scale, x.shape, axis, block) or scale
-    return quantized(b, x, scale, spread(b, zero, x.shape, axis, block), element, narrow)
+    """``clip(round(x / scale) + zero)``."""
+    x, scale, zero = c.x(0), c.x(1), c.opt(2)
+    narrow, element = _target(c, zero)
+    return quantize(c.b, x, Grid(scale, zero, element, narrow, _axis_of(c, x), c.int("block_size", 0)))
 
 
-@spelling("DequantizeLinear", note="from 4-, 8-, 16- and 32-bit integers; per tensor, axis or block")
+def _target(c: Call, zero: Value | None) -> tuple[str, Element]:
+    if zero is not None:
+        if zero.element not in _INTEGERS:
+            raise Unsupported(f"quantisation to {zero.narrow or zero.element.value}")
+        return zero.narrow, zero.element
+    code = c.int("output_dtype", 0) or 2
+    if code in _NIBBLES:
+        return _NIBBLES[code]
+    element = target_element(c, code)
+    if element not in _INTEGERS:
+        raise Unsupported(f"quantisation to {dtype_name(code)}")
+    return "", element
+
+
+@spelling("DequantizeLinear", note="from integers of 4 to 32 bits, float8 weights; per tensor, per axis, by blocks")
 def dequantize_linear(c: Call) -> Value:
-    """``(x - zero) · scale``."""
-    b, x, scale, zero = c.b, c.x(0), c.x(1), c.opt(2)
-    axis, block = c.int("axis", 1), c.int("block_size", 0)
-    scale = spread(b, scale, x.shape, axis, block) or scale
-    y = dequantized(b, x, scale, spread(b, zero, x.shape, axis, block))
-    return f.cast(b, y, target_element(c, c.int("output_dtype"))) if c.int("output_dtype", 0) else y
+    """``(x - zero) · scale``. Of weights: computed when needed, so that the integers can go into cells as they are."""
+    x, scale, zero = c.x(0), c.x(1), c.opt(2)
+    grid = Grid(scale, zero, x.element, x.narrow, _axis_of(c, x), c.int("block_size", 0))
+    element = target_element(c, c.int("output_dtype")) if c.int("output_dtype", 0) else None
+    return dequantize(c.b, x, grid, element)
+
+
+spelling("QuantizeLinear", domain=MS)(quantize_linear)
+spelling("DequantizeLinear", domain=MS)(dequantize_linear)
+
+
+def extremum(b: Builder, op: str, x: Value) -> Value:
+    """The largest or smallest element of a tensor, as a scalar: along rows first, then over the rows' results."""
+    if x.rank == 0:
+        return x
+    rows = b.emit(op, (x,))[0]
+    if rows.type.size > 1:
+        rows = b.emit(op, (f.reshape(b, rows, (1, rows.type.size)),))[0]
+    return f.reshape(b, rows, ())
+
+
+def dynamic(b: Builder, x: Value) -> tuple[Value, Value, Value]:
+    """uint8 codes of x with the scale and zero point of its range, which includes 0 (ONNX DynamicQuantizeLinear)."""
+    if not math.prod(x.shape):
+        raise Impossible(f"the range of {x.type}, which has no elements")
+    zero = b.scalar(0, Element.F32)
+    low = f.binary(b, "min", extremum(b, "reduce_min", x), zero)
+    high = f.binary(b, "max", extremum(b, "reduce_max", x), zero)
+    flat = f.binary(b, "eq", high, low)
+    scale = f.binary(b, "div", f.binary(b, "sub", high, low), b.scalar(255, Element.F32))
+    scale = f.select(b, flat, b.scalar(1, Element.F32), scale)
+    start = f.unary(b, "neg", f.binary(b, "div", low, scale))
+    grid = Grid(scale, None, Element.U8)
+    point = codes(b, start, None, grid)
+    return quantize(b, x, replace(grid, zero=point)), scale, point
 
 
 @spelling("DynamicQuantizeLinear")
 def dynamic_quantize_linear(c: Call) -> tuple[Value, ...]:
-    """uint8 codes with scale and zero point found at run time; the range always holds zero."""
-    return _dynamic(c.b, c.x())
-
-
-def _dynamic(b: Builder, x: Value) -> tuple[Value, Value, Value]:
-    axes = tuple(range(x.rank))
-    nothing = b.scalar(0, Element.F32)
-    low, high = x, x
-    if x.rank:
-        low, high = (f.reduce(b, op, x, axes, keep=False) for op in ("reduce_min", "reduce_max"))
-    low, high = f.binary(b, "min", low, nothing), f.binary(b, "max", high, nothing)
-    scale = f.binary(b, "div", f.binary(b, "sub", high, low), b.scalar(255, Element.F32))
-    flat = f.binary(b, "eq", scale, nothing)
-    scale = f.select(b, flat, b.scalar(1, Element.F32), scale)
-    start = f.unary(b, "neg", f.binary(b, "div", low, scale))
-    zero = f.binary(b, "min", f.binary(b, "max", f.unary(b, "round", start), nothing), b.scalar(255, Element.F32))
-    zero = f.cast(b, zero, Element.U8)
-    return quantized(b, x, scale, zero, Element.U8), scale, zero
-
-
-def _signed(b: Builder, v: Value, zero: Value | None) -> tuple[Value, Value | None]:
-    """Constant codes as int8: unsigned ones and their zero point move by 128."""
-    if v.element == Element.I8:
-        return v, zero
-    codes, at = b.array(v), b.array(zero) if zero is not None else np.zeros((), np.uint8)
-    assert codes is not None
-    assert at is not None
-    moved = b.constant((codes.astype(np.int16) - 128).astype(np.int8))
-    return moved, b.constant(at.astype(np.int32) - 128)
-
-
-def integer_product(c: Call, x: Value, zx: Value | None, y: Value, zy: Value | None) -> Value:
-    """``Σ (x - zx)(y - zy)`` in int32: x (… × m × k), zero points shaped to broadcast over their operand."""
-    b = c.b
-    if x.element not in _BYTES or y.element not in _BYTES:
-        raise Unsupported(f"an integer product of {x.element.value} and {y.element.value}")
-    fixed = zy is None or b.array(zy) is not None
-    if (
-        b.array(y) is not None
-        and y.rank == 2
-        and x.rank
-        and fixed
-        and (zx is None or zx.rank == 0 or zx.shape[-1] == 1)
-    ):
-        return _on_cores(b, x, zx, y, zy)
-    return f.matmul(b, _centred(b, x, zx), _centred(b, y, zy))
-
-
-def _centred(b: Builder, x: Value, zero: Value | None) -> Value:
-    """Codes less their zero point, in 16 bits (they have at most 9)."""
-    wide = f.cast(b, x, Element.I16)
-    if zero is None or _is_zero(b, zero):
-        return x if x.element == Element.I8 else wide
-    return f.binary(b, "sub", wide, f.cast(b, zero, Element.I16))
-
-
-def _on_cores(b: Builder, x: Value, zx: Value | None, y: Value, zy: Value | None) -> Value:
-    weight, centre = _signed(b, y, zy)
-    z = b.emit("mvm", (x, weight))[0]
-    if centre is not None and not _is_zero(b, centre):
-        rows = b.emit("reduce_sum", (f.cast(b, x, Element.I32),))[0]
-        if zx is not None and not _is_zero(b, zx):
-            rows = f.binary(b, "sub", rows, f.mul(b, f.cast(b, zx, Element.I32), b.scalar(x.shape[-1], Element.I32)))
-        columns = f.cast(b, centre, Element.I32)
-        columns = columns if columns.type.size == 1 else f.reshape(b, columns, (columns.type.size,))
-        term = f.mul(b, rows, f.reshape(b, columns, ()) if columns.type.size == 1 else columns)
-        z = f.binary(b, "sub", z, f.reshape(b, term, z.shape) if term.type.size == z.type.size else term)
-    if zx is not None and not _is_zero(b, zx):
-        codes = b.array(weight)
-        assert codes is not None
-        sums = b.constant(codes.sum(axis=0, dtype=np.int32))
-        z = f.binary(b, "sub", z, f.mul(b, f.cast(b, zx, Element.I32), sums))
-    return z
-
-
-def _matrix_zeros(c: Call, x: Value, zero: Value | None, axis: int) -> Value | None:
-    """The zero points of a matmul operand: one, or one per row (axis -2) or column (axis -1)."""
-    if zero is None:
-        return None
-    if zero.type.size == 1:
-        return f.reshape(c.b, zero, ())
-    if zero.rank == 1:
-        if x.rank < 2 or zero.shape[0] != x.shape[axis]:
-            raise Impossible(f"zero points {zero.type} for {x.type}")
-        return f.reshape(c.b, zero, (zero.shape[0], 1) if axis == -2 else (1, zero.shape[0]))
-    return zero
-
-
-@spelling("MatMulInteger", note="constant weights on cores, zero points corrected; exact")
-def mat_mul_integer(c: Call) -> Value:
-    """An exact product of 8-bit codes less their zero points, in int32."""
-    x, y = c.x(0), c.x(1)
-    return integer_product(c, x, _matrix_zeros(c, x, c.opt(2), -2), y, _matrix_zeros(c, y, c.opt(3), -1))
-
-
-def requantized(c: Call, sums: Value, factor: Value, zero: Value | None, element: Element) -> Value:
-    """Integer sums times a scale, rounded and clipped to codes."""
-    scaled = f.mul(c.b, f.cast(c.b, sums, Element.F32), factor)
-    return saturated(c.b, f.unary(c.b, "round", scaled), zero, element)
-
-
-def _scale(c: Call, v: Value, axis: int) -> Value:
-    if v.type.size == 1:
-        return f.cast(c.b, f.reshape(c.b, v, ()), Element.F32)
-    v = f.cast(c.b, v, Element.F32)
-    return v if v.rank != 1 or axis == -1 else f.unsqueeze(c.b, v, -1)
-
-
-@spelling("QLinearMatMul")
-def q_linear_mat_mul(c: Call) -> Value:
-    """An exact product of codes, rescaled to codes."""
-    b, x, y, zero = c.b, c.x(0), c.x(3), c.x(7)
-    sums = integer_product(c, x, _matrix_zeros(c, x, c.x(2), -2), y, _matrix_zeros(c, y, c.x(5), -1))
-    factor = f.mul(b, _scale(c, c.x(1), -2), _scale(c, c.x(4), -1))
-    factor = f.binary(b, "div", factor, _scale(c, c.x(6), -2))
-    return requantized(c, sums, factor, f.reshape(b, zero, ()) if zero.type.size == 1 else zero, zero.element)
-
-
-@spelling("MatMulIntegerToFloat", domain="com.microsoft")
-def mat_mul_integer_to_float(c: Call) -> Value:
-    """An exact product of codes, as numbers."""
-    x, y = c.x(0), c.x(1)
-    sums = integer_product(c, x, _matrix_zeros(c, x, c.opt(4), -2), y, _matrix_zeros(c, y, c.opt(5), -1))
-    factor = f.mul(c.b, _scale(c, c.x(2), -2), _scale(c, c.x(3), -1))
-    return f.add(c.b, f.mul(c.b, f.cast(c.b, sums, Element.F32), factor), c.opt(6))
-
-
-@spelling("DynamicQuantizeMatMul", domain="com.microsoft")
-def dynamic_quantize_mat_mul(c: Call) -> Value:
-    """The left operand quantised at run time, an exact product, as numbers."""
-    b, y = c.b, c.x(1)
-    codes, scale, zero = _dynamic(b, c.x(0))
-    sums = integer_product(c, codes, zero, y, _matrix_zeros(c, y, c.opt(3), -1))
-    numbers = f.mul(b, f.cast(b, sums, Element.F32), f.mul(b, scale, _scale(c, c.x(2), -1)))
-    return f.add(b, numbers, c.opt(4))
-
-
-@spelling("QGemm", domain="com.microsoft")
-def q_gemm(c: Call) -> Value:
-    """``alpha · A' · B' + C`` of codes; C is int32 in units of both scales; codes out if an output scale is given."""
-    b, x, y, term = c.b, c.x(0), c.x(3), c.opt(6)
-    x = f.swap(b, x, 0, 1) if c.int("transA", 0) else x
-    y = f.swap(b, y, 0, 1) if c.int("transB", 0) else y
-    sums = integer_product(c, x, _matrix_zeros(c, x, c.x(2), -2), y, _matrix_zeros(c, y, c.x(5), -1))
-    sums = f.add(b, sums, term)
-    factor = f.mul(b, _scale(c, c.x(1), -2), _scale(c, c.x(4), -1))
-    factor = f.scaled(b, factor, c.float("alpha", 1.0))
-    out, zero = c.opt(7), c.opt(8)
-    if out is None:
-        return f.mul(b, f.cast(b, sums, Element.F32), factor)
-    factor = f.binary(b, "div", factor, f.reshape(b, out, ()))
-    element = zero.element if zero is not None else Element.U8
-    return requantized(c, sums, factor, None if zero is None else f.reshape(b, zero, ()), element)
-
-
-def operand(c: Call, index: int) -> Value:
-    """The quantised operand that starts at input ``index`` (codes, scale, zero point) as numbers; one scale."""
-    scale, zero = c.x(index + 1), c.opt(index + 2)
-    if scale.type.size != 1 or (zero is not None and zero.type.size != 1):
-        raise NeedsHost("scales per axis")
-    flat = None if zero is None else f.reshape(c.b, zero, ())
-    return dequantized(c.b, c.x(index), f.reshape(c.b, scale, ()), flat)
-
-
-def codes(c: Call, y: Value, index: int, like: Element) -> Value:
-    """Numbers as codes with the scale and zero point at inputs ``index`` and ``index + 1``."""
-    zero = c.opt(index + 1)
-    flat = None if zero is None else f.reshape(c.b, zero, ())
-    return quantized(c.b, y, f.reshape(c.b, c.x(index), ()), flat, zero.element if zero is not None else like)
+    """Codes, scale and zero point of the range that the input turns out to have."""
+    return dynamic(c.b, c.x())

@@ -4,6 +4,8 @@ from cimc.frontend import (
     attention,
     contrib,
     contrib_attention,
+    contrib_blocks,
+    contrib_groups,
     control,
     conv,
     einsum,
@@ -14,7 +16,10 @@ from cimc.frontend import (
     norm,
     pool,
     quant,
-    quant_contrib,
+    quant_attention,
+    quant_conv,
+    quant_elementwise,
+    quant_matmul,
     reduce,
     scatter,
 )
@@ -33,10 +38,15 @@ FILES = (
     index,
     scatter,
     quant,
+    quant_matmul,
+    quant_conv,
+    quant_elementwise,
     control,
     contrib,
     contrib_attention,
-    quant_contrib,
+    contrib_groups,
+    quant_attention,
+    contrib_blocks,
 )
 """In the order of docs/ops.md."""
 

@@ -32,7 +32,14 @@ _PACKED: dict[int, str] = {
     TensorProto.UINT8: "int32_data",
     TensorProto.BOOL: "int32_data",
 }
-_BITS = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_BITS: dict[int, type[np.uint8] | type[np.uint16]] = {
+    TensorProto.FLOAT16: np.uint16,
+    TensorProto.BFLOAT16: np.uint16,
+    TensorProto.FLOAT8E4M3FN: np.uint8,
+    TensorProto.FLOAT8E4M3FNUZ: np.uint8,
+    TensorProto.FLOAT8E5M2: np.uint8,
+    TensorProto.FLOAT8E5M2FNUZ: np.uint8,
+}
 _NIBBLES = {TensorProto.INT4, TensorProto.UINT4}
 _KNOWN = {*_PACKED, *_BITS, *_NIBBLES}
 
@@ -46,7 +53,7 @@ class Tensors:
 
     def array(self, tensor: onnx.TensorProto, where: str) -> Array | Unreadable:
         """The tensor's values. Raises CimcError if its data contradicts its type and shape; element types that
-        nothing here can hold (strings, complex, float8) come back as Unreadable."""
+        nothing here can hold (strings, complex, float4) come back as Unreadable."""
         shape = self._shape(tensor, where)
         if tensor.data_type not in _KNOWN:
             return Unreadable(f"tensors of element type {dtype_name(tensor.data_type)} are not supported")
@@ -79,7 +86,7 @@ class Tensors:
         if tensor.data_type in _BITS:
             bits = np.array(tensor.int32_data, dtype=np.int64)
             self._size(bits.size, math.prod(shape), shape, dtype, where)
-            return bits.astype(np.uint16).view(dtype).reshape(shape)
+            return bits.astype(_BITS[tensor.data_type]).view(dtype).reshape(shape)
         name = _PACKED[tensor.data_type]
         values = getattr(tensor, name)
         self._size(len(values), math.prod(shape), shape, dtype, where)

@@ -27,6 +27,10 @@ class Derived(Mapping[str, Array]):
         self._kept: dict[str, Array] = {}
         self._held: weakref.WeakValueDictionary[str, Array] = weakref.WeakValueDictionary()
 
+    def add(self, name: str, make: Make) -> None:
+        """One more derived constant: for whoever builds the mapping, before others see it."""
+        self._made[name] = make
+
     def with_made(self, made: Mapping[str, Make]) -> Derived:
         """This mapping with more derived constants. What is computed already stays computed."""
         derived = Derived(self._base, {**self._made, **made})
@@ -60,8 +64,6 @@ class Derived(Mapping[str, Array]):
         return len(self._made) + sum(name not in self._made for name in self._base)
 
 
-def derive(constants: Constants, made: Mapping[str, Make]) -> Constants:
-    """``constants`` with more derived ones, without stacking mapping on mapping."""
-    if not made:
-        return constants
-    return constants.with_made(made) if isinstance(constants, Derived) else Derived(constants, made)
+def derived(constants: Constants) -> Derived:
+    """A mapping of its own to add derived constants to, without stacking mapping on mapping."""
+    return constants.with_made({}) if isinstance(constants, Derived) else Derived(constants, {})

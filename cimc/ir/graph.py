@@ -1,6 +1,7 @@
 """The graph: typed values, nodes in execution order, an immutable record that passes turn into another one.
 
-Constants stand beside the graph by name (:data:`Constants`), memory-mapped where the model is, never inside equality or dumps.
+Constants stand beside the graph by name (:data:`Constants`), memory-mapped where the model
+is, never inside equality or dumps.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Node:
 @dataclass(frozen=True)
 class Graph:
     """Nodes in an executable order. ``types`` covers every value: inputs, constants and node outputs. ``constants`` are
-    the names in :data:`Constants` that the graph uses."""
+    the names in :data:`Constants` that the graph uses; those of host calls are no values and have no type."""
 
     name: str
     level: str
@@ -111,5 +112,6 @@ class Graph:
             used.update(n.outputs)
         used.discard("")
         produced = {o for n in nodes for o in n.outputs}
-        constants = frozenset(v for v in used if v not in produced and v not in self.inputs)
+        calls = {str(n.attr("call")) for n in nodes if n.op == "host"}
+        constants = frozenset(v for v in used if v not in produced and v not in self.inputs) | calls
         return replace(self, nodes=nodes, types={v: t for v, t in merged.items() if v in used}, constants=constants)

@@ -85,7 +85,8 @@ def _values(graph: Graph, constants: Constants) -> Iterator[str]:
         if node.op == "host" and call not in constants:
             yield _at(node, f"has no constant {call} with its call")
     yield from (f"output {v} is produced by nothing" for v in graph.outputs if v not in known)
-    yield from (f"value {v} has no type" for v in sorted(known) if v not in graph.types)
+    calls = {n.get("call", "") for n in graph.nodes if n.op == "host"}
+    yield from (f"value {v} has no type" for v in sorted(known) if v not in graph.types and v not in calls)
 
 
 def _nodes(graph: Graph) -> Iterator[str]:
@@ -139,7 +140,7 @@ def _types(graph: Graph, node: Node) -> str:
         return ""  # told once, as a value without type
     try:
         inferred = op.infer(node, operands)
-    except ValueError as fault:
+    except (ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as fault:
         return f"does not fit its operands: {fault}"
     if len(inferred) != len(node.outputs):
         return f"has {len(node.outputs)} outputs, not {len(inferred)}"

@@ -23,6 +23,7 @@ from cimc.isa.instruction import (
 from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, dense_view, extent
 from cimc.isa.program import Block, Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram, Weights
 from cimc.isa.text import parse_program, print_program
+from cimc.isa.verify import assemble, verify
 
 __all__ = [
     "INSTRUCTIONS",
@@ -53,6 +54,7 @@ __all__ = [
     "Unit",
     "View",
     "Weights",
+    "assemble",
     "complete",
     "control",
     "declare",
@@ -64,4 +66,5 @@ __all__ = [
     "print_program",
     "transfer",
     "vector",
+    "verify",
 ]

@@ -247,7 +247,7 @@ class Assembler:
         if statement.variable in self._params or any(r.variable == statement.variable for r, _ in tile.open):
             self._duplicate("variable", statement.variable)
         if isinstance(statement.count, Affine):
-            self._variables(statement.count)
+            self._variables(statement.count, params_only=True)
         tile.open.append((statement, self._line))
         tile.bodies.append([])
 
@@ -312,14 +312,21 @@ class Assembler:
             self._wrong(f"{len(raw.shape)} extents but {len(strides)} strides", "give one stride for each extent")
         return View(raw.name, raw.offset, raw.shape, strides)
 
-    def _variables(self, value: Affine) -> None:
+    def _variables(self, value: Affine, *, params_only: bool = False) -> None:
         if not value.terms:
             return
-        known = {*self._params, *(r.variable for r, _ in self._tile.open)} if self._tile else set(self._params)
+        repeats = [] if params_only or self._tile is None else self._tile.open
+        known = {*self._params, *(r.variable for r, _ in repeats)}
         for name, _ in value.terms:
             if name not in known and name not in self._doubtful:
-                hint = errors.did_you_mean(name, known) + "variables are those of enclosing repeats, and params"
-                raise errors.UNKNOWN_NAME(where="", kind="variable", name=name, hint=hint, source=self._source(name))
+                told = (
+                    "counts are affine in params"
+                    if params_only
+                    else "variables are those of enclosing repeats, and params"
+                )
+                hint = errors.did_you_mean(name, known) + told
+                kind = "param" if params_only else "variable"
+                raise errors.UNKNOWN_NAME(where="", kind=kind, name=name, hint=hint, source=self._source(name))
 
     def _origin(self, index: int | None) -> Origin | None:
         if index is None:
@@ -369,8 +376,9 @@ class Assembler:
 
     def _keyword_fault(self, statement: InstructionLine, spec: Spec, reason: str) -> errors.CimcError:
         known = [k.name for k in spec.keywords]
-        word = next((n for n, _ in statement.keywords if n not in known), "")
-        hint = errors.did_you_mean(word, known) if word else ""
+        quoted = re.search(r"'(\w+)'", reason)
+        word = quoted[1] if quoted else ""
+        hint = errors.did_you_mean(word, known) if word and word not in known else ""
         return errors.WRONG_OPERANDS(where="", what=reason, usage=hint + usage(spec), source=self._source(word))
 
     def _duplicate(self, kind: str, name: str) -> NoReturn:

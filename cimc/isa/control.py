@@ -1,9 +1,10 @@
-"""Control instructions: tokens between tiles, host calls, recalibration, the end of a stream."""
+"""Control instructions: tokens between tiles, host calls, the end of a stream."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from cimc.isa import rules
 from cimc.isa.instruction import Array, Blocked, Keyword, Kind, Machine, Operand, Spec, Unit, declare
 
 _TAG = Keyword("tag", int, 0, "channel number between the two tiles")
@@ -20,9 +21,10 @@ declare(
         Unit.PORT,
         _signal,
         lambda units, *, to, tag: {},
-        """Send a token to one tile or several, after every earlier instruction of this stream has finished (its stores to
-        global memory among them).""",
+        """Send a token to one tile or several, after every earlier instruction of this stream has finished (its
+        stores to global memory among them).""",
         (Keyword("to", tuple, None, "destination tiles"), _TAG),
+        rule=rules.channels(("to",)),
     )
 )
 
@@ -41,6 +43,7 @@ declare(
         lambda units, *, source, tag: {},
         "Wait for a token from a tile; no later instruction of this stream starts before it has come.",
         (Keyword("source", int, None, "tile that signals"), _TAG),
+        rule=rules.channels(("source",)),
     )
 )
 
@@ -61,13 +64,14 @@ declare(
             "host.launch": 1,
             "host.byte": sum(v.bytes for v in values),
         },
-        """Run one ONNX node on the host controller: the first `outputs` operands are views of global memory it writes, the
-        rest it reads. `call` is the key of the node in the weights.""",
+        """Run one ONNX node on the host controller: the first `outputs` operands are views of global memory it
+        writes, the rest it reads. `call` is the key of the node in the weights.""",
         (
             Keyword("call", str, None, "key of the serialized node in the weights"),
             Keyword("outputs", int, 1, "how many operands, from the first on, are written"),
         ),
         variadic=True,
+        rule=rules.host,
     )
 )
 

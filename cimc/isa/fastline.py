@@ -8,12 +8,15 @@ two together.
 from __future__ import annotations
 
 import json
+import math
 import re
 
 from cimc.isa.instruction import Value
 from cimc.isa.operands import Affine, Extent, plain
 from cimc.isa.program import Block
 from cimc.isa.statement import (
+    MAX_DIGITS,
+    MAX_NAME,
     SCALAR,
     ArrayLine,
     CloseLine,
@@ -27,8 +30,8 @@ from cimc.isa.statement import (
     TileLine,
 )
 
-_NAME = r"[A-Za-z_][A-Za-z0-9_.]*"
-_UINT = r"[0-9]{1,18}"
+_NAME = rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MAX_NAME - 1}}}"
+_UINT = rf"[0-9]{{1,{MAX_DIGITS}}}"
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
 _TERM = rf"(?:{_UINT}|{_NAME}(?:\*{_UINT})?)"
 _AFFINE = rf"-?{_TERM}(?:[+-]{_TERM})*"
@@ -45,7 +48,7 @@ _FLOAT = re.compile(rf"-?(?:inf|nan|{_UINT}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
 _LIST = re.compile(rf"\[((?:-?{_UINT}(?:,-?{_UINT})*)?)\]")
 _QUOTED = re.compile(_STRING)
 
-_INSTRUCTION = re.compile(rf"({_NAME})(?: (.*?))?(?:  @({_UINT}))?")
+_INSTRUCTION = re.compile(rf"({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
 _REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT}) {{")
 _TILE = re.compile(rf"\.tile ({_UINT})")
 _ARRAY = re.compile(rf"\.(?:global|buffer) ({_NAME}) ({_NAME}) ({_SHAPE})(?: @({_UINT}))?(?: = ({_STRING}))?( state)?")
@@ -158,10 +161,7 @@ def _value(text: str) -> Value | None:
 
 def number(text: str) -> float:
     """A float keyword's value; NaN is one object, so that equal texts give equal records."""
-    return NAN if text.endswith("nan") else float(text)
-
-
-NAN = float("nan")
+    return math.nan if text.endswith("nan") else float(text)
 
 
 def _string(text: str) -> str | None:

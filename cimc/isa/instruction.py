@@ -1,24 +1,23 @@
 """What an instruction is: a frozen record in a program, and the row that declares its mnemonic.
 
-A row (:class:`Spec`) says everything there is to know about a mnemonic in one place: operands, keywords, the unit of the
-tile it occupies, what it means (on NumPy arrays), which actions it is billed, and its manual text. Parser, printer,
-interpreter, timing engine and ``isa/INSTRUCTIONS.md`` all read the row.
-"""
+A row (:class:`Spec`) says everything there is to know about a mnemonic in one place: operands, keywords, the unit of
+the tile it occupies, what it means (on NumPy arrays), which actions it is billed, and its manual text. Parser,
+printer, interpreter, timing engine and ``isa/INSTRUCTIONS.md`` all read the row."""
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.operands import Affine, Element, Extent, View, plain
 from cimc.origin import Origin
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Value = int | float | str | tuple[int, ...] | Affine
 Actions = Mapping[str, int]
 
@@ -155,6 +154,15 @@ Cycles = Callable[..., int]
 """``cycles(units, *operands, **keywords)``, as :data:`Bill`: how long the unit is busy."""
 
 
+Rule = Callable[..., str]
+"""``rule(*operands, **keywords)``, operands as for :data:`Bill`: what is wrong with them together, empty if nothing."""
+
+
+def any_operands(*operands: object, **keywords: Value) -> str:
+    """The rule of instructions that take whatever their operand kinds allow."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Spec:
     """One mnemonic's row."""
@@ -168,12 +176,24 @@ class Spec:
     keywords: tuple[Keyword, ...] = ()
     cycles: Cycles | None = None  # None: the unit's lanes work off the billed actions (TileUnits.lane_cycles)
     variadic: bool = False  # the last operand may be repeated
+    rule: Rule = any_operands
 
     def operand(self, index: int) -> Operand:
         """The declaration of the operand at a position (the last one repeats if variadic)."""
         if self.variadic:
             index = min(index, len(self.operands) - 1)
         return self.operands[index]
+
+    def access(self, index: int, keywords: Mapping[str, Value]) -> Kind:
+        """The kind of the operand at a position in one instruction: UPDATE with accumulate=0 only writes, and the
+        first ``outputs`` operands of a host call are written."""
+        kind = self.operand(index).kind
+        if kind is Kind.UPDATE and keywords.get("accumulate", 1) == 0:
+            return Kind.WRITE
+        outputs = keywords.get("outputs", 0)
+        if kind is Kind.GLOBAL_READ and isinstance(outputs, int) and index < outputs:
+            return Kind.GLOBAL_WRITE
+        return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +210,8 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """``repeat variable count { body }``: the body with variable = 0 … count-1. ``count`` may be affine in parameters."""
+    """``repeat variable count { body }``: the body with variable = 0 … count-1. ``count`` may be affine in
+    parameters."""
 
     variable: str
     count: Extent
@@ -220,7 +241,7 @@ def coerce(keyword: Keyword, value: Value) -> Value:
 
     Raises TypeError with the reason if it is of another type."""
     if keyword.type is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return math.nan if value != value else float(value)  # one NaN: tuples of it compare equal
     if keyword.type is tuple and isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if type(value) is not keyword.type:

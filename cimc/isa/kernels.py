@@ -1,19 +1,20 @@
 """The arithmetic of the vector, special-function and matmul units on NumPy arrays.
 
-One definition serves the meaning of an instruction and the reference of the op that lowers to it, so that an evaluated graph
-and an executed program agree bit for bit. Every kernel gives the same result for a row whatever rows stand beside it: inputs
-are made contiguous first, because NumPy picks other loops (with other rounding) for strided data.
-"""
+One definition serves the meaning of an instruction and the reference of the op that lowers to it, so that an
+evaluated graph and an executed program agree bit for bit. Every kernel gives the same result for a row whatever rows
+stand beside it: inputs are made contiguous first, because NumPy picks other loops (with other rounding) for strided
+data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def is_float(dtype: np.dtype[np.generic]) -> bool:
@@ -34,9 +35,9 @@ def exact_product(a: Array, b: Array) -> Array:
 
 
 def symmetric_codes(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
-    """Round ``x`` (float) to integers of ``bits`` with one scale per vector along ``axis``: (codes, scales), both float32;
-    codes hold integers of at most ``2^(bits-1) - 1`` in size; scales keep ``axis`` with extent 1; an all-zero vector gets
-    scale 1."""
+    """Round ``x`` (float) to integers of ``bits`` with one scale per vector along ``axis``: (codes, scales), both
+    float32; codes hold integers of at most ``2^(bits-1) - 1`` in size; scales keep ``axis`` with extent 1; an
+    all-zero vector gets scale 1."""
     x = np.ascontiguousarray(x, dtype=np.float32)
     top = np.float32(2 ** (bits - 1) - 1)
     peak = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
@@ -58,7 +59,8 @@ def quantized_product(a: Array, b: Array, bits: int) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """Softmax along the last axis: exponentials of the difference to the row's maximum, over their sum (summed in float64)."""
+    """Softmax along the last axis: exponentials of the difference to the row's maximum, over their sum (summed in
+    float64)."""
     work = np.ascontiguousarray(x, dtype=np.float64 if x.dtype == np.float64 else np.float32)
     peak = np.max(work, axis=-1, keepdims=True)
     # A row that is all -inf has no finite difference: 0/0 is NaN there, as in onnxruntime.
@@ -88,10 +90,15 @@ def rms_norm(x: Array, epsilon: float) -> Array:
     return work / np.sqrt(np.mean(work * work, axis=-1, keepdims=True) + epsilon)
 
 
+def _wide(x: Array) -> Array:
+    """Half precisions as float32: SciPy knows neither."""
+    return x.astype(np.float32) if x.itemsize < 4 else x
+
+
 def _erf(x: Array) -> Array:
     from scipy.special import erf
 
-    return erf(x)
+    return erf(_wide(x))
 
 
 def _gelu(x: Array) -> Array:
@@ -107,7 +114,7 @@ def _gelu_tanh(x: Array) -> Array:
 def _sigmoid(x: Array) -> Array:
     from scipy.special import expit
 
-    return expit(x)
+    return expit(_wide(x))
 
 
 def _silu(x: Array) -> Array:
@@ -123,7 +130,8 @@ def _reciprocal(x: Array) -> Array:
 
 
 def _rsqrt(x: Array) -> Array:
-    return x.dtype.type(1) / np.sqrt(x)
+    wide = _wide(x)
+    return wide.dtype.type(1) / np.sqrt(wide)
 
 
 def _relu(x: Array) -> Array:
@@ -224,7 +232,7 @@ def _sum(x: Array) -> Array:
 
 
 def _mean(x: Array) -> Array:
-    return np.mean(np.ascontiguousarray(x), axis=-1, keepdims=True, dtype=np.float64)
+    return np.asarray(np.mean(np.ascontiguousarray(x), axis=-1, keepdims=True, dtype=np.float64))
 
 
 def _product(x: Array) -> Array:
@@ -260,7 +268,8 @@ REDUCE: dict[str, tuple[str, Callable[[Array], Array], str]] = {
 
 
 def cast(x: Array, dtype: np.dtype[np.generic]) -> Array:
-    """Convert elements: to bool by comparing with zero, from float to integer truncating; out of range wraps as in C."""
+    """Convert elements: to bool by comparing with zero, from float to integer truncating; out of range wraps as in
+    C."""
     if dtype == np.bool_:
         return x != 0
     with np.errstate(invalid="ignore", over="ignore"):

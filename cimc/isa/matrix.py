@@ -1,4 +1,4 @@
-"""Matrix instructions: MVM on cores, dynamic matmul, writing cells, recalibration."""
+"""Matrix instructions: MVM on cores, dynamic matmul, writing cells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cimc.isa import rules
 from cimc.isa.instruction import (
     Actions,
     Array,
@@ -50,15 +51,18 @@ declare(
         Unit.CORE,
         _mvm,
         _mvm_bill,
-        """Matrix-vector multiply of every row of x (rows × inputs) with the weights in the cells: acc (rows × outputs) is
-        overwritten, or added to with accumulate=1. All cores of the matrix work in parallel; partial sums of blocks over
-        the same columns are added on the way out. Rows are pipelined: fill + (rows - 1) · interval cycles.""",
+        """Matrix-vector multiply of every row of x (rows × inputs) with the weights in the cells: acc (rows ×
+        outputs) is overwritten, or added to with accumulate=1. All cores of the matrix work in parallel; partial sums
+        of blocks over the same columns are added on the way out. Rows are pipelined: fill + (rows - 1) · interval
+        cycles.""",
         (Keyword("accumulate", int, 0, "1: add to acc instead of overwriting it"),),
         _mvm_cycles,
+        rule=rules.mvm,
     )
 )
 
 
+@np.errstate(all="ignore")
 def _matmul(machine: Machine, y: Array, a: Array, b: Array, *, scale: float) -> None:
     whole = np.issubdtype(a.dtype, np.integer)
     product = exact_product(a, b) if whole or machine.exact else quantized_product(a, b, machine.operand_bits)
@@ -88,13 +92,14 @@ declare(
         Unit.MATMUL,
         _matmul,
         _matmul_bill,
-        """Dynamic matrix multiply y = scale · a · b on the tile's digital unit: a (… × m × k), b (… × k × n), y (… × m × n);
-        leading extents are a batch and equal (a stride of 0 shares an operand). Transposes are views. The unit's operands
-        have operand_bits: floating-point operands are quantised as they enter, symmetric, one scale per row of a and per
-        column of b, and the integer product is exact; `float` numerics leave them unrounded. Integer operands are
-        multiplied exactly.""",
+        """Dynamic matrix multiply y = scale · a · b on the tile's digital unit: a (… × m × k), b (… × k × n), y (… ×
+        m × n); leading extents are a batch and equal (a stride of 0 shares an operand). Transposes are views. The
+        unit's operands have operand_bits: floating-point operands are quantised as they enter, symmetric, one scale
+        per row of a and per column of b, and the integer product is exact; `float` numerics leave them unrounded.
+        Integer operands are multiplied exactly.""",
         (Keyword("scale", float, 1.0, "factor on the product"),),
         _matmul_cycles,
+        rule=rules.matmul,
     )
 )
 
@@ -118,9 +123,11 @@ declare(
         Unit.CORE,
         _program,
         _program_bill,
-        """Write the cells of a matrix from codes (inputs × outputs): row after row, the cores in parallel; each row takes
-        the cell's write time times its verify iterations. Cell writes are counted for endurance.""",
+        """Write the cells of a matrix from codes (inputs × outputs): row after row, the cores in parallel; each row
+        takes the cell's write time times its verify iterations. Cell writes are counted for endurance. codes are q8,
+        q16, i8 or i16.""",
         (),
         _program_cycles,
+        rule=rules.program,
     )
 )

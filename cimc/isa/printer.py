@@ -37,7 +37,9 @@ def affine_text(value: Affine) -> str:
 
 def extent_text(value: Extent) -> str:
     """``16`` or ``(pos+1)``."""
-    return str(value) if isinstance(value, int) else f"({affine_text(value)})"
+    if isinstance(value, int):
+        return str(value) if value >= 0 else f"({value})"
+    return f"({affine_text(value)})"
 
 
 def shape_text(shape: Iterable[Extent]) -> str:

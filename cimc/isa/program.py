@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,8 +16,8 @@ Weights = Mapping[str, NDArray[np.generic]]
 """``weights.safetensors`` as arrays by key, memory-mapped where possible.
 
 A matrix ``"k"`` has its cell codes under ``k`` (int8, inputs × outputs). Where cimc quantised the codes itself, the
-unrounded weights stand under ``k.float`` (float32): ``float`` numerics use these. Constant buffers stand under their key.
-A host call ``"h"`` is a serialized single-node ONNX model under ``h`` (uint8)."""
+unrounded weights stand under ``k.float`` (float32): ``float`` numerics use these. Constant buffers stand under their
+key. A host call ``"h"`` is a serialized single-node ONNX model under ``h`` (uint8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class GlobalBuffer:
-    """An array in global memory. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as zeros)."""
+    """An array in global memory. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as
+    zeros)."""
 
     name: str
     element: Element
@@ -43,7 +45,7 @@ class GlobalBuffer:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
@@ -66,7 +68,7 @@ class Buffer:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:

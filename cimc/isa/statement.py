@@ -13,6 +13,9 @@ from cimc.isa.program import Block
 MAX_DIGITS = 18
 """Longest integer a text may hold: below 10^18, so that no product of two overflows 128 bits anywhere downstream."""
 
+MAX_NAME = 255
+"""Longest name of an array, matrix, variable or param."""
+
 SCALAR = "scalar"
 DIRECTIVES = (
     ".cim",

@@ -1,9 +1,8 @@
 """Program text: the grammar's reader, and ``parse_program`` / ``print_program``.
 
 A text is read line by line: quickly with regular expressions (:mod:`cimc.isa.fastline`), and by the grammar
-``isa/cim.lark`` where that gives up; :mod:`cimc.isa.assembler` makes the program of the statements. All faults of a text
-are reported at once.
-"""
+``isa/cim.lark`` where that gives up; :mod:`cimc.isa.assembler` makes the program of the statements. All faults of a
+text are reported at once."""
 
 from __future__ import annotations
 
@@ -26,6 +25,7 @@ from cimc.isa.program import Block, Program
 from cimc.isa.statement import (
     DIRECTIVES,
     MAX_DIGITS,
+    MAX_NAME,
     ArrayLine,
     CloseLine,
     HardwareLine,
@@ -47,6 +47,7 @@ MAX_BYTES = 512 * 2**20
 MAX_LINE = 2**20
 MAX_FAULTS = 50
 
+_LONG_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_.]{{{MAX_NAME},}}")
 _LONG_INTEGER = re.compile(rf"(?<![\w.])[0-9]{{{MAX_DIGITS + 1},}}")
 
 
@@ -190,6 +191,9 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     def scaled(self, name: str, factor: str | None) -> Affine:
         return Affine.of(0, {str(name): 1 if factor is None else int(factor)})
 
+    def times(self, factor: str, name: str) -> Affine:
+        return Affine.of(0, {str(name): int(factor)})
+
     def signed(self, minus: str | None, value: str) -> int:
         return -int(value) if minus else int(value)
 
@@ -237,10 +241,15 @@ def _guard_line(text: str, source: errors.Source) -> None:
     if word.startswith(".") and word not in DIRECTIVES:
         hint = errors.did_you_mean(word, DIRECTIVES) + f"known: {', '.join(DIRECTIVES)}"
         raise errors.PROGRAM_SYNTAX(what=f"unknown directive '{word[:40]}'", hint=hint, source=source)
-    long = _LONG_INTEGER.search(_STRING.sub(lambda m: " " * len(m[0]), text))
-    if long:
-        place = replace(source, column=source.column + long.start())
-        raise errors.PROGRAM_LIMIT(what="digits of an integer", value=len(long[0]), limit=MAX_DIGITS, source=place)
+    bare = _STRING.sub(lambda m: " " * len(m[0]), text)
+    for pattern, what, limit in (
+        (_LONG_INTEGER, "digits of an integer", MAX_DIGITS),
+        (_LONG_NAME, "a name's length", MAX_NAME),
+    ):
+        long = pattern.search(bare)
+        if long:
+            place = replace(source, column=source.column + long.start())
+            raise errors.PROGRAM_LIMIT(what=what, value=len(long[0]), limit=limit, source=place)
 
 
 def _syntax_error(text: str, fault: lark.UnexpectedInput, source: errors.Source) -> errors.CimcError:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cimc.isa import rules
 from cimc.isa.instruction import (
     Actions,
     Array,
@@ -37,6 +38,7 @@ declare(
         _copy,
         lambda units, y, x: {"memory.read": x.bytes},
         "y = x: a view of global memory into the local buffer. Element types are equal; strides gather or broadcast.",
+        rule=rules.move,
     )
 )
 declare(
@@ -47,6 +49,7 @@ declare(
         _copy,
         lambda units, y, x: {"memory.write": y.bytes},
         "y = x: a view of the local buffer into global memory. Element types are equal; strides scatter.",
+        rule=rules.move,
     )
 )
 declare(
@@ -57,6 +60,7 @@ declare(
         _copy,
         lambda units, y, x: {"vector.alu": y.size},
         "y = x within the local buffer. Strided views transpose, slice, broadcast and pack.",
+        rule=rules.move,
     )
 )
 
@@ -84,6 +88,7 @@ declare(
         _gather_bill,
         """Rows of a table in global memory by index: y[i] = table[index[i]]. A negative index counts from the end; one
         outside the table stops the program.""",
+        rule=rules.gather,
     )
 )
 
@@ -102,8 +107,10 @@ declare(
         _send,
         lambda units, x, *, to, tag: {},
         """Send x to one tile or several (multicast: links on a shared way carry it once). Messages of a channel
-        (source, destination, tag) arrive in order; the channel's buffer at the destination is finite and pushes back.""",
+        (source, destination, tag) arrive in order; the channel's buffer at the destination is finite and pushes
+        back.""",
         (Keyword("to", tuple, None, "destination tiles"), _TAG),
+        rule=rules.channels(("to",)),
     )
 )
 
@@ -126,5 +133,6 @@ declare(
         lambda units, y, *, source, tag: {},
         "Take the next message of the channel from a source tile; waits for it. Its size and element type must be y's.",
         (Keyword("source", int, None, "tile that sends"), _TAG),
+        rule=rules.channels(("source",)),
     )
 )

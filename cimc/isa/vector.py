@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cimc.isa import rules
 from cimc.isa.instruction import Actions, Array, Keyword, Kind, Machine, Operand, Shape, Spec, Unit, declare
 from cimc.isa.kernels import (
     BINARY,
@@ -25,41 +26,72 @@ if TYPE_CHECKING:  # the rows are read long before a chip is
 
 _Y = Operand("y", Kind.WRITE)
 _X = Operand("x", Kind.READ)
+_IEEE = np.errstate(all="ignore")  # overflow, division by zero: infinities and NaN, never a warning
 
 
 def _unit(actions: tuple[str, ...]) -> Unit:
     return Unit.SPECIAL if any(a.startswith("special.") for a in actions) else Unit.VECTOR
 
 
+_LOGICAL = {"not", "and", "or", "xor", "eq", "lt", "le", "gt", "ge"}
+_ORDERED = {"min", "max", "reduce_max", "reduce_min", "reduce_argmax", "reduce_argmin"}
+
+
+def _elements(mnemonic: str, action: str) -> rules.Elements:
+    """What an elementwise instruction or a reduction reads."""
+    if mnemonic in _LOGICAL or mnemonic in _ORDERED:
+        return rules.ANY
+    if mnemonic.startswith("bit"):
+        return rules.BITS
+    if mnemonic in ("shl", "shr"):
+        return rules.INTEGER
+    if mnemonic == "pow" or mnemonic in ("div", "mod", "fmod"):
+        return rules.FLOATING | rules.INTEGER
+    return rules.FLOATING if action.startswith("special.") else rules.NUMBER
+
+
 def _put(y: Array, value: Array) -> None:
-    np.copyto(y, value, casting="unsafe")
+    # NumPy makes contiguous copies of scalars one-dimensional: give them y's rank back.
+    np.copyto(y, value if value.ndim <= y.ndim else value.reshape(y.shape), casting="unsafe")
 
 
 def _declare_unary(mnemonic: str, action: str, function: Callable[[Array], Array], doc: str) -> None:
+    @_IEEE
     def meaning(machine: Machine, y: Array, x: Array) -> None:
-        with np.errstate(all="ignore"):
-            _put(y, function(np.ascontiguousarray(x)))
+        _put(y, function(np.ascontiguousarray(x)))
 
     def bill(units: TileUnits, y: Shape, x: Shape) -> Actions:
         return {action: y.size}
 
-    declare(Spec(mnemonic, (_Y, _X), _unit((action,)), meaning, bill, f"y = {doc}, element by element."))
+    declare(
+        Spec(
+            mnemonic,
+            (_Y, _X),
+            _unit((action,)),
+            meaning,
+            bill,
+            f"y = {doc}, element by element.",
+            rule=rules.unary(_elements(mnemonic, action)),
+        )
+    )
 
 
 def _declare_binary(mnemonic: str, action: str, function: Callable[[Array, Array], Array], doc: str) -> None:
+    @_IEEE
     def meaning(machine: Machine, y: Array, a: Array, b: Array) -> None:
-        with np.errstate(all="ignore"):
-            _put(y, function(np.ascontiguousarray(a), np.ascontiguousarray(b)))
+        _put(y, function(np.ascontiguousarray(a), np.ascontiguousarray(b)))
 
     def bill(units: TileUnits, y: Shape, a: Shape, b: Shape) -> Actions:
         return {action: y.size}
 
     operands = (_Y, Operand("a", Kind.READ), Operand("b", Kind.READ))
     text = f"y = {doc}, element by element; extents of 1 broadcast."
-    declare(Spec(mnemonic, operands, _unit((action,)), meaning, bill, text))
+    rule = rules.binary(_elements(mnemonic, action), alike=mnemonic != "pow")
+    declare(Spec(mnemonic, operands, _unit((action,)), meaning, bill, text, rule=rule))
 
 
 def _declare_reduce(mnemonic: str, action: str, function: Callable[[Array], Array], doc: str) -> None:
+    @_IEEE
     def meaning(machine: Machine, y: Array, x: Array) -> None:
         _put(y, function(x))
 
@@ -69,7 +101,8 @@ def _declare_reduce(mnemonic: str, action: str, function: Callable[[Array], Arra
     text = (
         f"y (rows × 1) = {doc} of each row of x (rows × columns). Floating-point sums are carried in double precision."
     )
-    declare(Spec(mnemonic, (_Y, _X), _unit((action,)), meaning, bill, text))
+    rule = rules.reduction(_elements(mnemonic, action))
+    declare(Spec(mnemonic, (_Y, _X), _unit((action,)), meaning, bill, text, rule=rule))
 
 
 for _name, (_action, _function, _doc) in UNARY.items():
@@ -80,6 +113,7 @@ for _name, (_action, _function, _doc) in REDUCE.items():
     _declare_reduce(_name, _action, _function, _doc)
 
 
+@_IEEE
 def _select(machine: Machine, y: Array, condition: Array, a: Array, b: Array) -> None:
     _put(y, np.where(condition, a, b))
 
@@ -92,10 +126,12 @@ declare(
         _select,
         lambda units, y, condition, a, b: {"vector.alu": y.size},
         "y = a where condition, else b, element by element; extents of 1 broadcast.",
+        rule=rules.select,
     )
 )
 
 
+@_IEEE
 def _cast(machine: Machine, y: Array, x: Array) -> None:
     _put(y, cast(x, y.dtype))
 
@@ -108,10 +144,12 @@ declare(
         _cast,
         lambda units, y, x: {"vector.alu": y.size},
         "y = x converted to y's element type. To integers it truncates towards zero; to b8 it compares with zero.",
+        rule=rules.unary(rules.ANY),
     )
 )
 
 
+@_IEEE
 def _fill(machine: Machine, y: Array, *, value: float) -> None:
     y[...] = value
 
@@ -125,10 +163,12 @@ declare(
         lambda units, y, *, value: {"vector.alu": y.size},
         "y = value.",
         (Keyword("value", float, None, "what every element becomes"),),
+        rule=rules.fill,
     )
 )
 
 
+@_IEEE
 def _softmax(machine: Machine, y: Array, x: Array) -> None:
     _put(y, softmax(x))
 
@@ -139,10 +179,19 @@ def _softmax_bill(units: TileUnits, y: Shape, x: Shape) -> Actions:
 
 
 declare(
-    Spec("softmax", (_Y, _X), Unit.SPECIAL, _softmax, _softmax_bill, "y = softmax of each row of x (rows × columns).")
+    Spec(
+        "softmax",
+        (_Y, _X),
+        Unit.SPECIAL,
+        _softmax,
+        _softmax_bill,
+        "y = softmax of each row of x (rows × columns).",
+        rule=rules.rowwise,
+    )
 )
 
 
+@_IEEE
 def _log_softmax(machine: Machine, y: Array, x: Array) -> None:
     _put(y, log_softmax(x))
 
@@ -159,12 +208,14 @@ declare(
         _log_softmax,
         _log_softmax_bill,
         "y = logarithm of the softmax of each row of x (rows × columns).",
+        rule=rules.rowwise,
     )
 )
 
 _EPSILON = (Keyword("epsilon", float, None, "added under the root"),)
 
 
+@_IEEE
 def _layer_norm(machine: Machine, y: Array, x: Array, *, epsilon: float) -> None:
     _put(y, layer_norm(x, epsilon))
 
@@ -183,10 +234,12 @@ declare(
         _layer_norm_bill,
         "y = (x - mean) / sqrt(variance + epsilon) of each row; gain and bias are a `mul` and an `add`.",
         _EPSILON,
+        rule=rules.rowwise,
     )
 )
 
 
+@_IEEE
 def _rms_norm(machine: Machine, y: Array, x: Array, *, epsilon: float) -> None:
     _put(y, rms_norm(x, epsilon))
 
@@ -204,10 +257,12 @@ declare(
         _rms_norm_bill,
         "y = x / sqrt(mean(x²) + epsilon) of each row; the gain is a `mul`.",
         _EPSILON,
+        rule=rules.rowwise,
     )
 )
 
 
+@_IEEE
 def _quantize(machine: Machine, y: Array, scale: Array, x: Array) -> None:
     if machine.exact:
         scale[...] = 1
@@ -230,12 +285,15 @@ declare(
         Unit.VECTOR,
         _quantize,
         _quantize_bill,
-        """Symmetric quantisation with one scale per row, found at run time: scale (rows × 1) = max|x| / (2^(bits-1) - 1),
-        y = x / scale rounded to the nearest integer, ties to even. `float` numerics: y = x, scale = 1.""",
+        """Symmetric quantisation with one scale per row, found at run time: scale (rows × 1) = max|x| / (2^(bits-1) -
+        1), y = x / scale rounded to the nearest integer, ties to even. `float` numerics: y = x, scale = 1. y is q8 or
+        q16, scale f32, x floating-point.""",
+        rule=rules.quantize,
     )
 )
 
 
+@_IEEE
 def _quantize_static(machine: Machine, y: Array, x: Array, scale: Array) -> None:
     if machine.exact:
         _put(y, x)
@@ -253,10 +311,12 @@ declare(
         lambda units, y, x, scale: {"vector.alu": 2 * x.size, "vector.mul": x.size},
         """Symmetric quantisation with a given scale (broadcast): y = x / scale rounded, ties to even, and clipped.
         `float` numerics: y = x.""",
+        rule=rules.quantize_static,
     )
 )
 
 
+@_IEEE
 def _dequantize(machine: Machine, y: Array, x: Array, scale: Array, weight_scale: Array) -> None:
     if machine.exact:
         _put(y, x)
@@ -271,7 +331,9 @@ declare(
         Unit.VECTOR,
         _dequantize,
         lambda units, y, x, scale, weight_scale: {"vector.alu": x.size, "vector.mul": 2 * x.size},
-        """y = x · (scale · weight_scale), in single precision and in this order: x (rows × columns) the q32 sums of an MVM,
-        scale (rows × 1) the activations' scales, weight_scale (1 × columns) the weights'. `float` numerics: y = x.""",
+        """y = x · (scale · weight_scale), in single precision and in this order: x (rows × columns) the q32 sums of
+        an MVM, scale (rows × 1) the activations' scales, weight_scale (1 × columns) the weights'. `float` numerics: y
+        = x.""",
+        rule=rules.dequantize,
     )
 )

@@ -2,78 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Kind, Step
+from cimc.isa.lives import life
 from cimc.isa.operands import View
+from cimc.isa.program import Buffer, TileProgram
+from cimc.isa.ranges import Span
+from cimc.isa.visit import walk_tile
 
 ALIGN = 64  # bytes; keeps every element type aligned and rows on whole buffer words
 
 
-@dataclass(slots=True)
-class Life:
-    """First and last position at which a buffer must keep its contents."""
-
-    first: int
-    last: int
-
-
-@dataclass
-class _Scan:
-    """Walks a stream once and notes every access."""
-
-    position: int = 0
-    lives: dict[str, Life] = field(default_factory=dict[str, Life])
-
-    def walk(self, steps: Sequence[Step]) -> dict[str, bool]:
-        """Scan steps; returns the buffers touched → whether the first access writes."""
-        touched: dict[str, bool] = {}
-        for step in steps:
-            if isinstance(step, Repeat):
-                self._repeat(step, touched)
-            else:
-                self._instruction(step, touched)
-        return touched
-
-    def _repeat(self, step: Repeat, touched: dict[str, bool]) -> None:
-        start = self.position
-        before = dict(self.lives)
-        body = self.walk(step.body)
-        end = self.position
-        for name, writes_first in body.items():
-            # What an iteration reads before it writes comes from outside or from the iteration before.
-            if not writes_first or name in before:
-                life = self.lives[name]
-                life.first, life.last = min(life.first, start), end
-            touched.setdefault(name, writes_first)
-
-    def _instruction(self, step: Instruction, touched: dict[str, bool]) -> None:
-        spec = INSTRUCTIONS[step.mnemonic]
-        reads = [o for i, o in enumerate(step.operands) if spec.operand(i).kind in (Kind.READ, Kind.UPDATE)]
-        accumulates = ("accumulate", 1) in step.keywords
-        for i, operand in enumerate(step.operands):
-            kind = spec.operand(i).kind
-            if kind not in LOCAL or not isinstance(operand, View):
-                continue
-            name = operand.buffer
-            plain = kind is Kind.WRITE or (kind is Kind.UPDATE and not accumulates)
-            written = plain and not any(
-                isinstance(r, View) and r is not operand and r.buffer == name for r in reads
-            )
-            touched.setdefault(name, written)
-            life = self.lives.setdefault(name, Life(self.position, self.position))
-            life.last = self.position
-        self.position += 1
-
-
-def lives(steps: Sequence[Step]) -> dict[str, Life]:
-    """How long each buffer of a stream must keep its contents, in positions of the flattened stream. A buffer that an
-    iteration reads before it writes, or that is also used before the repeat, lives through the whole repeat; one used after a
-    repeat lives from its first access on."""
-    scan = _Scan()
-    scan.walk(steps)
-    return scan.lives
+def lives(steps: Sequence[Step], buffers: Sequence[Buffer]) -> dict[str, Span]:
+    """How long each buffer that the steps use must keep its contents: the rule of isa/SPEC.md that the verifier checks."""
+    walk = walk_tile(TileProgram(0, tuple(buffers), (), tuple(steps)), {})
+    accesses: dict[str, list[tuple[int, Kind]]] = {}
+    for visit in walk.visits:
+        spec, keywords = INSTRUCTIONS[visit.step.mnemonic], dict(visit.step.keywords)
+        for i, operand in enumerate(visit.step.operands):
+            if isinstance(operand, View) and spec.operand(i).kind in LOCAL:
+                accesses.setdefault(operand.buffer, []).append((visit.index, spec.access(i, keywords)))
+    last = len(walk.visits) - 1
+    found = {b.name: life(b, accesses.get(b.name, ()), walk.repeats, last) for b in buffers}
+    return {name: span for name, span in found.items() if span is not None}
 
 
 def aligned(size: int) -> int:
@@ -81,7 +33,7 @@ def aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
-def allocate(sizes: dict[str, int], spans: dict[str, Life], base: int) -> tuple[dict[str, int], int]:
+def allocate(sizes: Mapping[str, int], spans: Mapping[str, Span], base: int) -> tuple[dict[str, int], int]:
     """First-fit addresses from ``base`` on, in order of birth (ties: larger first, then name), and the peak. Buffers nobody
     accesses get no bytes."""
     order = sorted((n for n in sizes if n in spans), key=lambda n: (spans[n].first, -sizes[n], n))
@@ -89,14 +41,14 @@ def allocate(sizes: dict[str, int], spans: dict[str, Life], base: int) -> tuple[
     addresses: dict[str, int] = {}
     peak = base
     for name in order:
-        life, size = spans[name], aligned(sizes[name])
-        placed = [p for p in placed if p[2] >= life.first]
+        span, size = spans[name], aligned(sizes[name])
+        placed = [p for p in placed if p[2] >= span.first]
         address = base
         for low, high, _ in sorted(placed):
             if address + size <= low:
                 break
             address = max(address, high)
         addresses[name] = address
-        placed.append((address, address + size, life.last))
+        placed.append((address, address + size, span.last))
         peak = max(peak, address + size)
     return addresses, peak

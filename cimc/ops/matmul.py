@@ -233,11 +233,11 @@ class Attention(Op):
         assert q is not None
         assert k is not None
         assert v is not None
-        scores = _product(q, k, numerics) * np.float32(float(node.attr("scale")))  # pyright: ignore[reportArgumentType]
-        scores = scores.astype(q.dtype, copy=False)
+        # Scores are kept in single precision whatever the operands are, as in the unit that computes them.
+        scores = (_product(q, k, numerics) * np.float32(float(node.attr("scale")))).astype(np.float32, copy=False)  # pyright: ignore[reportArgumentType]
         if mask is not None:
-            scores = (scores + mask).astype(q.dtype, copy=False)
-        weights = softmax(scores).astype(q.dtype, copy=False)
+            scores = (scores + mask).astype(np.float32, copy=False)
+        weights = softmax(scores)
         return (_product(weights, v, numerics).astype(q.dtype, copy=False),)
 
     def access(self, node: Node, index: int) -> Access:

@@ -16,14 +16,14 @@ class Dce:
 
     Before::
 
-        %a = neg %x
-        %b = exp %x
-        return %a
+        %a : f32[2] = neg %x
+        %b : f32[2] = exp %x
+        output %a
 
     After::
 
-        %a = neg %x
-        return %a
+        %a : f32[2] = neg %x
+        output %a
     """
 
     name: ClassVar[str] = "dce"

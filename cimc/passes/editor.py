@@ -6,10 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cimc.ir.constants import Make, derive
-from cimc.ir.graph import Attr, Constants, Graph, Node, Type
-from cimc.ops import OPS
+import numpy as np
+
+from cimc.ir.constants import Make, derived
+from cimc.ir.graph import Array, Attr, Constants, Graph, Node, Type
+from cimc.ir.levels import folds
+from cimc.isa.operands import Element
+from cimc.ops import OPS, Numerics
 from cimc.origin import Origin
+
+EAGER_BYTES = 1 << 20
+"""Folded constants up to this size are computed at once, larger ones when they are first read."""
 
 
 def merge_origins(nodes: Iterable[Node]) -> tuple[Origin, ...]:
@@ -22,12 +29,13 @@ class Editor:
 
     def __init__(self, graph: Graph, constants: Constants) -> None:
         self.graph = graph
-        self.constants = constants
+        self.constants = derived(constants)
         self.nodes: list[Node] = []
         self.types: dict[str, Type] = dict(graph.types)
         self.producer: dict[str, Node] = {}
         self._static = set(graph.constants)
-        self._made: dict[str, Make] = {}
+        self._made: set[str] = set()
+        self._numbers: dict[tuple[float, Element], str] = {}
         self._alias: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._outputs = frozenset(graph.outputs)
@@ -47,6 +55,10 @@ class Editor:
         self.nodes.append(node)
         self.producer.update((v, node) for v in node.outputs if v)
 
+    def look_at(self, node: Node) -> None:
+        """Let ``producer`` know a node that is about to be written or replaced."""
+        self.producer.update((v, node) for v in node.outputs if v)
+
     def emit(
         self,
         op: str,
@@ -57,7 +69,7 @@ class Editor:
         attrs: tuple[tuple[str, Attr], ...] = (),
     ) -> str:
         """Write a new node with one output. ``output`` is an old value that it redefines (same type), or a fresh name
-        (:meth:`fresh`). Returns the output."""
+        (:meth:`fresh`). Returns the output. On constants only, what is written is a constant."""
         return self.emit_all(op, inputs, origins=origins, outputs=(output,), attrs=attrs)[0]
 
     def emit_all(
@@ -75,13 +87,23 @@ class Editor:
         for v, t in zip(outputs, types, strict=True):
             if self.types.setdefault(v, t) != t:
                 raise AssertionError(f"{op} would turn {v} from {self.types[v]} into {t}")
-        self.keep(node)
+        if self.static(node):
+            self.fold(node)
+        else:
+            self.keep(node)
         return outputs
+
+    def static(self, node: Node) -> bool:
+        """Whether a node of one output has only constant inputs, and its result is no larger than folding allows."""
+        present = [v for v in node.inputs if v]
+        if node.op == "host" or len(node.outputs) != 1 or not present or not all(map(self.is_constant, present)):
+            return False
+        return folds(node, [self.types[v] for v in present], [self.types[v] for v in node.outputs])
 
     def fresh(self, hint: str) -> str:
         """A value name nobody has: the hint, or the hint with a number."""
         name = hint
-        while name in self.types or name in self._made or name in self.constants:
+        while name in self.types or name in self.constants:
             self._counts[hint] = self._counts.get(hint, 0) + 1
             name = f"{hint}.{self._counts[hint]}"
         return name
@@ -90,24 +112,45 @@ class Editor:
         """Whether a value (by its present name) is a constant."""
         return value in self._static
 
+    def value(self, name: str) -> Array:
+        """A constant's array, computed if it has to be."""
+        return self.constants[name]
+
     def constant(self, name: str, type: Type, make: Make) -> str:
         """Declare a derived constant of that name, or return the one of that name declared here before."""
         if name in self._made:
             return name
         self.types[name] = type
-        self._made[name] = make
+        self._make(name, make)
         self._static.add(name)
         return name
 
     def companion(self, name: str, make: Make) -> None:
         """Declare an array that stands beside a constant without being a value of the graph."""
-        self._made.setdefault(name, make)
+        if name not in self._made:
+            self._make(name, make)
 
-    def fold(self, node: Node, make: Make) -> None:
-        """Turn the (one) output of a node into a constant."""
+    def _make(self, name: str, make: Make) -> None:
+        self._made.add(name)
+        self.constants.add(name, make)
+
+    def fold(self, node: Node) -> None:
+        """Turn the (one) output of a node on constants into a constant."""
         (value,) = node.outputs
-        self._made[value] = make
+        self._make(value, _computed(node))
         self._static.add(value)
+        if self.types[value].bytes <= EAGER_BYTES:
+            # At once, so that a long chain of small constants is no long chain of calls later.
+            self.value(value)
+
+    def number(self, value: float, element: Element) -> str:
+        """A scalar constant, one for every number and element type."""
+        key = (value, element)
+        if key not in self._numbers:
+            array = np.asarray(value, element.dtype(exact=False))
+            name = self.fresh(f"{value:g}.{element.value}")
+            self._numbers[key] = self.constant(name, Type(element, ()), lambda _: array)
+        return self._numbers[key]
 
     def replace(self, value: str, by: str) -> bool:
         """Let later nodes read ``by`` instead of ``value``. False if it cannot be: outputs of the graph keep their
@@ -121,7 +164,17 @@ class Editor:
         """The new graph without dead nodes, and the constants."""
         nodes = live_nodes(self.nodes, self.graph.outputs)
         graph = self.graph.with_nodes(nodes, self.types)
-        return replace(graph, level=level or graph.level), derive(self.constants, self._made)
+        return replace(graph, level=level or graph.level), self.constants
+
+
+def _computed(node: Node) -> Make:
+    def make(constants: Constants) -> Array:
+        operands = [constants[v] if v else None for v in node.inputs]
+        with np.errstate(all="ignore"):
+            (value,) = OPS[node.op].evaluate(node, operands, Numerics(exact=True))
+        return np.asarray(value)
+
+    return make
 
 
 def live_nodes(nodes: Sequence[Node], outputs: Iterable[str]) -> tuple[Node, ...]:

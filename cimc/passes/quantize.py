@@ -17,6 +17,7 @@ from cimc.isa.kernels import symmetric_codes
 from cimc.isa.operands import Element
 from cimc.ops import Numerics
 from cimc.passes.editor import Editor
+from cimc.passes.integers import CODES, STEPS
 
 ACTIVATION_BITS = 8
 """Bits of the codes that ``quantize`` produces (element type q8)."""
@@ -27,7 +28,8 @@ class Quantize:
     """Every ``linear`` becomes ``quantize`` → ``mvm`` → ``dequantize``. Activations: symmetric int8, one scale per
     row found at run time (``dynamic``), or one per value measured on ``calibration`` inputs (``static``); a value
     read by several layers is quantised once. Weights: symmetric, ``weight_bits``, one scale per output channel; the
-    originals stand beside the codes under ``NAME.float``.
+    originals stand beside the codes under ``NAME.float``. Weights that the model itself has as 8-bit integers keep their
+    codes (see ``integers``).
 
     Before::
 
@@ -141,11 +143,24 @@ class _Quantizer:
         if w in self.weights:
             return self.weights[w]
         editor, shape = self.editor, self.editor.types[w].shape
+        if self.bits == ACTIVATION_BITS and w + CODES in editor.constants:
+            return self._own(w)
         codes = editor.fresh(f"{w}.q{self.bits}")
         made = _Codes(w, self.bits, node.origin.node)
         editor.constant(codes, Type(Element.Q8, shape), made.codes)
         editor.companion(codes + FLOAT_COMPANION, _as_float(w))
         scale = editor.constant(editor.fresh(f"{codes}.scale"), Type(Element.F32, (shape[1],)), made.scale)
+        self.weights[w] = (codes, scale)
+        return codes, scale
+
+    def _own(self, w: str) -> tuple[str, str]:
+        """Weights that the model has as integers: its own codes and scales."""
+        editor, shape = self.editor, self.editor.types[w].shape
+        codes = editor.fresh(f"{w}.q8")
+        editor.constant(codes, Type(Element.Q8, shape), lambda constants: constants[w + CODES])
+        editor.companion(codes + FLOAT_COMPANION, _as_float(w))
+        scale = editor.fresh(f"{codes}.scale")
+        editor.constant(scale, Type(Element.F32, (shape[1],)), lambda constants: constants[w + STEPS])
         self.weights[w] = (codes, scale)
         return codes, scale
 

@@ -55,3 +55,14 @@ def failed(tile: int, step: int, instruction: Instruction, why: str) -> errors.C
 def not_finite(tile: int, step: int, instruction: Instruction, what: str) -> errors.CimcError:
     """The error of activations that cannot be quantised."""
     return errors.NOT_FINITE(where=where(tile, step, instruction), what=what, text=text(instruction))
+
+
+def waits(instruction: Instruction) -> str:
+    """What a stuck instruction waits for, in words."""
+    keywords = dict(instruction.keywords)
+    tag = keywords.get("tag", 0)
+    if "source" in keywords:
+        return f"waits for a message from tile {keywords['source']} with tag {tag} that never comes"
+    if "to" in keywords:
+        return f"waits for room in the channel to {keywords['to']} with tag {tag}: nobody takes what is in it"
+    return "waits for an earlier instruction of this tile"

@@ -18,6 +18,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import INSTRUCTIONS, Blocked, Fault, Instruction, Kind, Repeat, Step
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import memory, params, place
+from cimc.sim.analog import AnalogCores
 from cimc.sim.channels import AHEAD_BYTES, Channels
 from cimc.sim.closures import STOP, Code, NotFinite, Scope, decode
 from cimc.sim.hostcall import HostCalls
@@ -86,7 +87,9 @@ class Engine:
         self.steps_done = 0
         self._ready: deque[int] = deque()
         self._paused: dict[int, int] = {}  # tile → how far the run was when it last let others run first
-        self._factory = MatrixFactory(weights, chip, numerics == "float")
+        self.cores = AnalogCores(chip.technology, seed)
+        build = self.cores.build if numerics == "analog" else None
+        self._factory = MatrixFactory(weights, chip, numerics == "float", build)
 
     def maybe_pause(self, tile: int) -> None:
         """Let other tiles run before this one, unless nothing has happened since it last did so."""
@@ -176,10 +179,7 @@ class Engine:
     def _stuck(self, tile: _Tile) -> place.Stuck:
         instruction = tile.code.instructions[tile.at]
         assert instruction is not None
-        keywords = dict(instruction.keywords)
-        reason = (
-            f"waits for a message from tile {keywords.get('source')} with tag {keywords.get('tag', 0)} that never comes"
-        )
+        reason = place.waits(instruction)
         return place.Stuck(tile.number, tile.code.step(tile.at), instruction, reason)
 
 
@@ -219,4 +219,4 @@ def run_values(
     bound = params.bind(program, param_values)
     engine = Engine(program, weights, chip, numerics, seed)
     outputs = engine.run(inputs, bound, {} if state is None else state, order, progress)
-    return outputs, {}
+    return outputs, engine.cores.counts()

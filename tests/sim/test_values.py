@@ -250,3 +250,25 @@ def test_host_calls_run_one_onnx_node():
     with pytest.raises(CimcError) as caught:
         run_values(p, {"h": h[:20], "k": np.array([2])}, {"a": a}, chip())
     assert caught.value.exit == 2
+
+
+@pytest.mark.parametrize("adc_bits", [0, None])
+def test_perfect_analog_cores_equal_integer_arithmetic(adc_bits: int | None):
+    x = np.random.default_rng(3).normal(size=(4, 20)).astype(np.float32)
+    machine = chip(adc_bits=adc_bits)
+    want, _ = run_values(linear(), weights(), {"x": x}, machine, numerics="integer")
+    got, counts = run_values(linear(), weights(), {"x": x}, machine, numerics="analog", seed=5)
+    np.testing.assert_array_equal(got["y"], want["y"])
+    assert counts.get("saturated", 0) == 0
+
+
+def test_a_coarse_converter_errs_and_noise_follows_the_seed():
+    x = np.random.default_rng(3).normal(size=(4, 20)).astype(np.float32)
+    exact, _ = run_values(linear(), weights(), {"x": x}, chip(), numerics="integer")
+    coarse, counts = run_values(linear(), weights(), {"x": x}, chip(adc_bits=2), numerics="analog")
+    assert np.abs(coarse["y"] - exact["y"]).max() > 0
+    assert counts["conversions"] > 0
+    noisy = chip(technology="reram")
+    runs = [run_values(linear(), weights(), {"x": x}, noisy, numerics="analog", seed=s)[0]["y"] for s in (1, 1, 2)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert np.abs(runs[0] - runs[2]).max() > 0

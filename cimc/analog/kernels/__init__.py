@@ -1,0 +1,1 @@
+"""Vector kernels, generated as LLVM IR and compiled in memory. Everything works without them, more slowly."""

@@ -1,0 +1,132 @@
+"""What a memory technology is: named cell models and facts, one file each in tech/.
+
+A cell model turns target conductances into what is there after programming, after a time, and at a read. All
+conductances are in microsiemens, all times in seconds since programming.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import errors
+from cimc.analog import tech
+from cimc.analog.config import NoiseModel, refuse
+from cimc.analog.rng import Generator
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a model is told besides the conductances: range of the cell in µS, seconds since programming, its
+    numbers."""
+
+    gmin_us: float
+    gmax_us: float
+    seconds: float
+    numbers: NoiseModel
+
+
+# (target) -> programmed; (programmed, target) -> drifted; (drifted, programmed) -> as read. The generator draws.
+Program = Callable[[Array, Cell, Generator], Array]
+Drift = Callable[[Array, Array, Cell, Generator], Array]
+Read = Callable[[Array, Array, Cell, Generator], Array]
+
+
+@dataclass(frozen=True)
+class CellModel:
+    """A published (or ``estimated``) device model: the parts that its source gives, None for the others.
+
+    ``read_per_cycle``: read noise is drawn anew in every cycle; otherwise it is the noise accumulated up to the time of
+    inference (1/f), drawn once. ``parameters`` are the names of the numbers that a user may give.
+    """
+
+    name: str
+    source: str
+    aliases: tuple[str, ...] = ()
+    gmin_us: float = 0.0
+    gmax_us: float = 1.0
+    gmax_limit_us: float = float("inf")
+    program: Program | None = None
+    drift: Drift | None = None
+    read: Read | None = None
+    read_per_cycle: bool = True
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of a technology with where it was read; ``low`` and ``high`` are equal for a single figure."""
+
+    name: str
+    low: float
+    high: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Technology:
+    """A memory technology, or one published variant of it: its cell model and what else is known."""
+
+    name: str
+    summary: str
+    model: CellModel
+    facts: tuple[Fact, ...] = ()
+    cell_bits: int = 1
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def gmin_us(self) -> float:
+        """Lowest conductance of the model's range."""
+        return self.model.gmin_us
+
+    @property
+    def gmax_us(self) -> float:
+        """Highest conductance of the model's range."""
+        return self.model.gmax_us
+
+    def default_model(self, key: str) -> NoiseModel | None:
+        """The part of the cell model that ``key`` switches on by default, None if the source gives none."""
+        part = {"programming_error": self.model.program, "drift": self.model.drift, "read_noise": self.model.read}[key]
+        return None if part is None else NoiseModel(self.model.name)
+
+    def fact(self, name: str) -> Fact:
+        """The fact called ``name``; refused if this technology does not give it."""
+        for fact in self.facts:
+            if fact.name == name:
+                return fact
+        raise refuse("technology", f"'{self.name}' gives no {name}", "choose a variant that does")
+
+
+def spelled(name: str) -> str:
+    """A name without case, separators and the suffix "device": what names are compared by."""
+    return name.lower().replace("_", "").replace("-", "").replace(" ", "").removesuffix("device")
+
+
+@cache
+def technologies() -> dict[str, Technology]:
+    """Every technology and variant, by its name in the order of the files in tech/."""
+    found: dict[str, Technology] = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(tech.__path__)):
+        for item in importlib.import_module(f"cimc.analog.tech.{module}").TECHNOLOGIES:
+            found[item.name] = item
+    return found
+
+
+def technology(name: str) -> Technology:
+    """A technology by its name, an alias, or its cell model's name."""
+    wanted = spelled(name)
+    for item in technologies().values():
+        names = (item.name, *item.aliases, item.model.name, *item.model.aliases)
+        if wanted in map(spelled, names):
+            return item
+    known = list(technologies())
+    raise refuse("technology", f"'{name}' is unknown", f"{errors.did_you_mean(name, known)}known: {', '.join(known)}")

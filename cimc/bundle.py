@@ -1,0 +1,194 @@
+"""What ``compile`` writes and ``run`` reads: program, weights, mapping and manifest in one folder, all at once or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import errors
+from cimc.arch import load as hardware_files
+from cimc.arch.load import Hardware
+from cimc.isa.operands import Element
+from cimc.isa.program import Program, Weights
+from cimc.isa.text import parse_program
+
+Array = NDArray[np.generic]
+
+PROGRAM = "program.cim"
+WEIGHTS = "weights.safetensors"
+MAPPING = "mapping.json"
+MANIFEST = "manifest.json"
+HARDWARE = "hardware.yaml"
+RUN = "run.json"
+
+MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors format
+
+_NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_DTYPES: dict[str, np.dtype[np.generic]] = {v: np.dtype(k) for k, v in _NAMES.items() if k != "bfloat16"}
+_DTYPES["BF16"] = Element.BF16.dtype(exact=False)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A compiled folder. ``manifest`` and ``mapping`` are None for a bare program file."""
+
+    program: Program
+    weights: Weights
+    hardware: Hardware
+    manifest: Mapping[str, object] | None
+    folder: Path | None
+
+
+def write_weights(weights: Mapping[str, Array], path: Path) -> None:
+    """Write arrays in the safetensors format, one after another, so that only one is in memory at a time."""
+    header: dict[str, object] = {}
+    at = 0
+    for name in sorted(weights):
+        array = weights[name]
+        header[name] = {
+            "dtype": _NAMES[str(array.dtype)],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
+        at += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little"))
+        stream.write(text)
+        for name in sorted(weights):
+            _write_array(stream, weights[name])
+
+
+def _write_array(stream: BinaryIO, array: Array) -> None:
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    stream.write(flat.data)
+
+
+def read_weights(path: Path) -> dict[str, Array]:
+    """Memory-mapped, read-only arrays of a safetensors file. The library checks the file's header; the arrays are mapped here
+    because it would copy them."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise errors.FILE_NOT_FOUND(what="weights file", path=path)
+    try:
+        with safe_open(str(path), "numpy") as checked:
+            names = set(checked.keys())
+    except (SafetensorError, OSError, ValueError) as e:
+        raise errors.FILE_UNREADABLE(what="weights file", path=path, why=str(e)) from None
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(min(length, MAX_HEADER_BYTES)))
+    found: dict[str, Array] = {}
+    for name in sorted(names):
+        entry = header[name]
+        if entry["dtype"] not in _DTYPES:
+            raise errors.FILE_UNREADABLE(what="weights file", path=path, why=f"{name!r} has type {entry['dtype']}")
+        first, last = entry["data_offsets"]
+        shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
+        if first == last:
+            found[name] = np.zeros(shape, dtype)
+        else:
+            found[name] = np.memmap(path, dtype, "r", 8 + length + first, shape)
+    return found
+
+
+def write(folder: Path, texts: Mapping[str, str], weights: Mapping[str, Array], manifest: Mapping[str, object]) -> None:
+    """Write a compiled folder: into a temporary one beside it first, then put in its place. A folder that is there already is
+    replaced only if it is empty or holds an earlier compile."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
+        raise errors.OUTPUT_OCCUPIED(path=folder)
+    parent = folder.resolve().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
+    except OSError as e:
+        raise errors.FILE_UNREADABLE(what="output folder", path=folder, why=e.strerror) from None
+    try:
+        for name, text in texts.items():
+            (made / name).write_text(text, encoding="utf-8")
+        write_weights(weights, made / WEIGHTS)
+        hashes = {name: _sha256(made / name) for name in sorted([*texts, WEIGHTS])}
+        (made / MANIFEST).write_text(json.dumps({**manifest, "files": hashes}, indent=2) + "\n", encoding="utf-8")
+        made.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(made, folder)
+    except OSError as e:
+        raise errors.FILE_UNREADABLE(what="output folder", path=folder, why=e.strerror) from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read(path: Path, hardware: str | None = None, overrides: tuple[str, ...] = ()) -> Bundle:
+    """A compiled folder, or a bare ``.cim`` file with its weights (``NAME.safetensors``) beside it. ``hardware`` replaces what
+    it was compiled for. Raises the diagnostics of missing and damaged files."""
+    folder = path if path.is_dir() else None
+    program_path = path / PROGRAM if folder else path
+    if folder and not (path / MANIFEST).is_file():
+        raise errors.NOT_COMPILED(path=path)
+    program = parse_program(_text(program_path, "program"), str(program_path))
+    weights_path = path / WEIGHTS if folder else path.with_suffix(".safetensors")
+    weights = read_weights(weights_path) if folder or weights_path.is_file() else {}
+    chosen = _hardware(program, folder, hardware, overrides)
+    manifest = _manifest(path / MANIFEST) if folder else None
+    return Bundle(program, weights, chosen, manifest, folder)
+
+
+def _hardware(program: Program, folder: Path | None, hardware: str | None, overrides: tuple[str, ...]) -> Hardware:
+    if hardware is None and folder is not None:
+        path = folder / HARDWARE
+        return hardware_files.parse(_text(path, "hardware file"), str(path), overrides, name=program.hardware)
+    return hardware_files.load(hardware or program.hardware, overrides)
+
+
+def _text(path: Path, what: str) -> str:
+    if not path.is_file():
+        raise errors.FILE_NOT_FOUND(what=what, path=path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.FILE_UNREADABLE(what=what, path=path, why=str(e)) from None
+
+
+def _manifest(path: Path) -> dict[str, object]:
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise errors.FILE_UNREADABLE(what="manifest", path=path, why="it is too large")
+    try:
+        found = json.loads(_text(path, "manifest"))
+    except (json.JSONDecodeError, RecursionError) as e:
+        raise errors.FILE_UNREADABLE(what="manifest", path=path, why=str(e)) from None
+    if not isinstance(found, dict):
+        raise errors.FILE_UNREADABLE(what="manifest", path=path, why="it is no JSON object")
+    return found

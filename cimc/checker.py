@@ -1,0 +1,111 @@
+"""``check``: compile, run, the same inputs through onnxruntime, compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import inputs as input_files
+from cimc import reference
+from cimc.compiler import Compiled, Options, compile_model
+from cimc.report import figures
+from cimc.report.check import CheckReport, CheckSeconds
+from cimc.report.compare import Tolerance, compare
+from cimc.report.figures import HostNode
+from cimc.report.progress import stage
+from cimc.session import Numerics
+from cimc.sim.interpreter import run
+from cimc.sim.result import RunResult
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How to run and compare. ``inputs`` None: drawn from ``seed``."""
+
+    numerics: Numerics = "float"
+    seed: int = 0
+    inputs: Mapping[str, Array] | None = None
+    tolerance: Tolerance | None = None
+    timing: bool = True
+    trace: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The report, and what it was made from."""
+
+    report: CheckReport
+    compiled: Compiled
+    result: RunResult
+    outputs: Mapping[str, Array] = field(default_factory=dict[str, Array])
+
+
+def check_model(model: str, options: Options | None = None, how: CheckOptions | None = None) -> Checked:
+    """Compile, run and compare with onnxruntime. Raises CimcError; differing outputs are no error but a failed report."""
+    how = how or CheckOptions()
+    start = time.perf_counter()
+    calibration = (how.inputs,) if how.inputs and options and options.activations == "static" else ()
+    compiled = compile_model(model, options, inputs=how.inputs, calibration=calibration)
+    assert compiled is not None
+    compiled_at = time.perf_counter()
+    feeds = how.inputs if how.inputs is not None else input_files.draw(compiled.program, how.seed)
+    feeds = input_files.check(input_files.types(compiled.program), feeds)
+    with stage(f"run ({how.numerics} numerics)"):
+        result = run(
+            compiled.program,
+            compiled.weights,
+            compiled.hardware.spec,
+            inputs=feeds,
+            numerics=how.numerics,
+            seed=how.seed,
+            timing=how.timing,
+            trace=how.trace,
+        )
+    ran_at = time.perf_counter()
+    graph = compiled.imported
+    names = graph.output_names or graph.outputs
+    with stage("reference (onnxruntime)"):
+        wanted = reference.run(compiled.model, feeds, names, optimize=not is_quantized(compiled))
+    referenced_at = time.perf_counter()
+    assert result.outputs is not None
+    tolerance = how.tolerance or Tolerance(how.numerics)
+    agreements = [compare(n, result.outputs[n], wanted[n], tolerance) for n in names]
+    report = CheckReport(
+        model=str(model),
+        hardware=compiled.hardware.name,
+        numerics=how.numerics,
+        seed=how.seed,
+        outputs=agreements,
+        layers=None,
+        fallbacks=host_nodes(compiled),
+        seconds=CheckSeconds(compiled_at - start, ran_at - compiled_at, referenced_at - ran_at),
+        run=figures.from_result(result, host_nodes(compiled)),
+        command=how.command,
+    )
+    return Checked(report, compiled, result, wanted)
+
+
+def is_quantized(compiled: Compiled) -> bool:
+    """Whether the model brings quantisation of its own: such graphs are run literally by the reference, because onnxruntime's
+    optimised integer kernels saturate on many CPUs."""
+    return any(
+        "Quantize" in o.op_type or "Integer" in o.op_type or o.op_type.startswith("QLinear")
+        for n in compiled.imported.nodes
+        for o in n.origins
+    )
+
+
+def host_nodes(compiled: Compiled) -> tuple[HostNode, ...]:
+    """Nodes that run on the host controller, and why."""
+    return tuple(
+        HostNode(op_type=str(n.attr("op_type")), node=str(n.origin), reason=str(n.attr("reason")))
+        for n in compiled.graph.nodes
+        if n.op == "host"
+    )

@@ -1,0 +1,95 @@
+"""``cimc compile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from cimc.cli import options as opt
+
+
+@click.command("compile")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@opt.compile_options
+@click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz whose shapes bind dimensions.")
+@click.option(
+    "--print-after", multiple=True, metavar="PASS", help="Print the graph after a pass ('*': after every one)."
+)
+@click.option("--stop-after", default="", metavar="PASS", help="Stop after a pass and print the graph.")
+@click.option("--dump-phases", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass.")
+@click.option("--time-passes", is_flag=True, help="Print how long each pass took.")
+@click.option("--print-pipeline", is_flag=True, help="Print the passes that ran, as text for -p.")
+@opt.json_option
+@opt.verbosity
+def command(
+    model: Path,
+    output: Path | None,
+    hardware: str | None,
+    overrides: tuple[str, ...],
+    dims: tuple[str, ...],
+    precision: str,
+    activations: Literal["dynamic", "static"],
+    passes: str,
+    inputs_path: Path | None,
+    print_after: tuple[str, ...],
+    stop_after: str,
+    dump_phases: Path | None,
+    time_passes: bool,
+    print_pipeline: bool,
+    json_target: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Lower an ONNX MODEL (a file, or a folder with model.onnx) to tile programs in the CIM ISA.
+
+    \b
+    Example:
+      cimc compile model.onnx -o out/model --hw isaac --dim sequence=128
+    """
+    from cimc import inputs as input_files
+    from cimc.arch.load import DEFAULT
+    from cimc.compiler import Options, compile_model
+    from cimc.pipeline import Watch
+
+    if output is None and not (stop_after or print_after or dump_phases):
+        raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
+    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
+    watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=click.echo)
+    with opt.progress(quiet, verbose):
+        given = input_files.read(inputs_path) if inputs_path else None
+        calibration = (given,) if given and activations == "static" else ()
+        made = compile_model(model, chosen, inputs=given, calibration=calibration, watch=watch)
+        if made is None:
+            return
+        for note in (*(str(n) for n in made.notes), *_defaults(made.bindings)):
+            opt.note(note, quiet)
+        if output is not None:
+            made.write(output)
+    if time_passes:
+        for name, seconds in made.seconds:
+            opt.note(f"{seconds * 1e3:10.1f} ms  {name}", quiet)
+    if print_pipeline:
+        click.echo(made.pipeline)
+    if json_target:
+        opt.put_json(made.mapping, json_target)  # pyright: ignore[reportArgumentType]  # a JSON object by construction
+    if output is not None and json_target != "-" and not quiet:
+        _summary(output)
+
+
+def _defaults(bindings: tuple[object, ...]) -> list[str]:
+    from cimc.compiler import Binding
+
+    found = [b for b in bindings if isinstance(b, Binding)]
+    return [f"{b.name} = {b.value} ({b.source})" for b in found if b.source.startswith("default")]
+
+
+def _summary(output: Path) -> None:
+    from cimc.report import inspect, layers
+
+    inspection = layers.load(output)
+    opt.show([inspect.report(inspection)[0]])
+    click.echo(f"wrote {output}: look at it with `cimc inspect {output}`, run it with `cimc run {output}`")

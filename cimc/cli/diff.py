@@ -1,0 +1,29 @@
+"""``cimc diff``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cimc.cli import options as opt
+
+
+@click.command("diff")
+@click.argument("a", type=click.Path(path_type=Path), metavar="DIR_A")
+@click.argument("b", type=click.Path(path_type=Path), metavar="DIR_B")
+@opt.json_option
+def command(a: Path, b: Path, json_target: str | None) -> None:
+    """Put two compiles or runs side by side, with ratios.
+
+    \b
+    Example:
+      cimc diff out/isaac out/sram
+    """
+    from cimc.report import diff
+
+    found = diff.diff(a, b)
+    if json_target:
+        opt.put_json(diff.to_json(found), json_target)
+    if json_target != "-":
+        opt.show(diff.report(found))

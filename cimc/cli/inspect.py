@@ -1,0 +1,59 @@
+"""``cimc inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cimc.cli import options as opt
+
+
+@click.command("inspect")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one self-contained page.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the table of layers.")
+@click.option("--layer", metavar="NAME", help="One layer: its blocks, where they lie, what they cost.")
+@click.option("--tile", type=int, metavar="ID", help="One tile: what lies on it.")
+@opt.json_option
+def command(
+    directory: Path,
+    html: Path | None,
+    csv_path: Path | None,
+    layer: str | None,
+    tile: int | None,
+    json_target: str | None,
+) -> None:
+    """Show what a compile put where: chip map, table of layers; with times and energy once `cimc run DIR` has run.
+
+    \b
+    Example:
+      cimc inspect out/model --html out/model.html
+    """
+    from cimc import bundle
+    from cimc.report import html as page
+    from cimc.report import inspect, jsontext, layers
+
+    found = bundle.read(directory)
+    inspection = layers.load(directory, found.hardware.spec)
+    one = inspect.find_layer(inspection, layer) if layer else None
+    place = inspect.find_tile(inspection, tile) if tile is not None else None
+    if html:
+        settings = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (found.manifest or {}).items()}
+        jsontext.write_text(page.page(inspection, settings), html)
+    if csv_path:
+        jsontext.write_text(inspect.csv_text(inspection), csv_path)
+    if json_target:
+        opt.put_json(inspect.to_json(inspection, one, place), json_target)
+    if json_target == "-":
+        return
+    if one is None and place is None:
+        opt.show(inspect.report(inspection))
+    if one is not None:
+        opt.show(inspect.layer_report(inspection, one))
+    if place is not None:
+        opt.show(inspect.tile_report(inspection, place))
+    for path in (html, csv_path):
+        if path:
+            click.echo(f"wrote {path}")

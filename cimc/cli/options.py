@@ -1,0 +1,143 @@
+"""Options that several commands share, and what they turn into."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar
+
+import click
+
+from cimc.report.jsontext import Json
+from cimc.report.render import Block
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, shown in the order given."""
+
+    def apply(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+verbosity = stack(
+    click.option("-v", "--verbose", is_flag=True, help="Say more: stages and their times, notes."),
+    click.option("-q", "--quiet", is_flag=True, help="Say less: results and errors only."),
+)
+json_option = click.option(
+    "--json", "json_target", metavar="FILE|-", help="Write the data as JSON to a file, or to stdout and nothing else."
+)
+hardware_options = stack(
+    click.option("--hw", "hardware", metavar="HARDWARE", help="A preset's name (cimc hw list) or a hardware file."),
+    click.option(
+        "-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field: crossbar.rows=256."
+    ),
+)
+compile_options = stack(
+    hardware_options,
+    click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help="Bind a symbolic dimension of the model."),
+    click.option("--precision", default="w8a8", show_default=True, help="Weight and activation bits."),
+    click.option(
+        "--activations",
+        type=click.Choice(["dynamic", "static"]),
+        default="dynamic",
+        show_default=True,
+        help="Activation scales: per row at run time, or constants measured on the inputs.",
+    ),
+    click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
+)
+run_options = stack(
+    click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz with the model's inputs."),
+    click.option(
+        "--numerics",
+        type=click.Choice(["float", "integer", "analog"]),
+        default="float",
+        show_default=True,
+        help="How values are computed.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For inputs and device noise."
+    ),
+)
+trace_option = click.option("--trace", type=click.Path(path_type=Path), help="Write a timeline that opens in Perfetto.")
+
+
+def parse_dims(pairs: tuple[str, ...]) -> dict[str, int]:
+    """``NAME=INT`` texts as a dict. Raises click's usage error for anything else."""
+    dims: dict[str, int] = {}
+    for pair in pairs:
+        name, equals, value = pair.rpartition("=")
+        if not equals or not name or not value.strip().isdigit():
+            raise click.BadParameter(f"'{pair}' is not NAME=INT", param_hint="--dim")
+        if name in dims and dims[name] != int(value):
+            raise click.BadParameter(f"'{name}' is given both {dims[name]} and {value}", param_hint="--dim")
+        dims[name] = int(value)
+    return dims
+
+
+@contextmanager
+def progress(quiet: bool, verbose: bool) -> Generator[None, None, None]:
+    """Progress on stderr for what is done within."""
+    from cimc.report.progress import shown
+
+    with shown(quiet=quiet, verbose=verbose):
+        yield
+
+
+def note(text: str, quiet: bool) -> None:
+    """A remark on stderr."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def put_json(data: Json, target: str) -> None:
+    """Write JSON where ``--json`` says: a path, or ``-`` for stdout."""
+    from cimc.report.jsontext import dumps, write
+
+    if target == "-":
+        sys.stdout.write(dumps(data) + "\n")
+    else:
+        write(data, target)
+
+
+@contextmanager
+def opened(path: Path) -> Generator[IO[str], None, None]:
+    """A text file to write; raises REPORT_UNWRITABLE if it cannot be."""
+    from cimc import errors
+
+    try:
+        with path.open("w", encoding="utf-8") as stream:
+            yield stream
+    except OSError as e:
+        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write outputs as an .npz under their names; raises REPORT_UNWRITABLE if the file cannot be written."""
+    import numpy as np
+
+    from cimc import errors
+
+    try:
+        with path.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]  # arrays by name
+    except OSError as e:
+        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
+
+
+def show(blocks: list[Block]) -> None:
+    """A report on stdout."""
+    from cimc.report.render import write
+
+    write(blocks, sys.stdout)

@@ -1,0 +1,119 @@
+"""Inputs of a run: read from an .npz, or drawn from a seed with values that make sense for what the model does with them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import errors
+from cimc.analog.rng import Streams
+from cimc.errors import did_you_mean
+from cimc.ir.graph import Type
+from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.operands import Element, View
+from cimc.isa.program import Program
+
+Array = NDArray[np.generic]
+
+MAX_NPZ_BYTES = 8 * 2**30
+_FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
+
+
+def read(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz by name. Pickled objects are refused; sizes are checked before anything is read."""
+    if not path.is_file():
+        raise errors.FILE_NOT_FOUND(what="inputs file", path=path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+        if total > MAX_NPZ_BYTES:
+            raise errors.FILE_UNREADABLE(what="inputs file", path=path, why=f"it unpacks to {total} bytes")
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as e:
+        raise errors.FILE_UNREADABLE(what="inputs file", path=path, why=str(e)) from None
+
+
+def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[str, Array]:
+    """The given inputs, checked against the model's: all there, none unknown, element type and shape right."""
+    collector = errors.Collector()
+    for name in given:
+        if name not in wanted_types:
+            known = ", ".join(wanted_types)
+            collector.add(errors.INPUT_UNKNOWN(name=name, near=did_you_mean(name, wanted_types), known=known))
+    for name, wanted in wanted_types.items():
+        if name not in given:
+            collector.add(errors.INPUT_MISSING(name=name, known=", ".join(wanted_types)))
+            continue
+        array = given[name]
+        dtype = wanted.element.dtype(exact=False)
+        if array.dtype != dtype or array.shape != wanted.shape:
+            got = f"{array.dtype}{list(array.shape)}"
+            collector.add(errors.INPUT_MISMATCH(name=name, got=got, want=f"{dtype}{list(wanted.shape)}"))
+    collector.raise_if_any()
+    return dict(given)
+
+
+def types(program: Program) -> dict[str, Type]:
+    """Types of a program's inputs by name."""
+    buffers = {b.name: b for b in program.globals}
+    return {p.name: Type(buffers[p.buffer].element, buffers[p.buffer].shape) for p in program.inputs}
+
+
+def draw(program: Program, seed: int) -> dict[str, Array]:
+    """Inputs drawn from a seed: token ids below the size of the table they index, masks of ones, position ids in order,
+    everything else standard normal. Same program and seed, same inputs."""
+    rows = _table_rows(program)
+    found: dict[str, Array] = {}
+    for number, (port, wanted) in enumerate(zip(program.inputs, types(program).values(), strict=True)):
+        rng = Streams(seed).generator("inputs", number)
+        found[port.name] = _draw(port.name, wanted, rows.get(port.buffer), rng)
+    return found
+
+
+def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator) -> Array:
+    dtype = wanted.element.dtype(exact=False)
+    low = name.lower()
+    if wanted.element is Element.B8:
+        return np.ones(wanted.shape, np.bool_)
+    if "mask" in low:
+        return np.ones(wanted.shape, dtype)
+    if wanted.element in _FLOATS:
+        return rng.standard_normal(wanted.shape, np.float32).astype(dtype)
+    if "position" in low and wanted.shape:
+        return np.broadcast_to(np.arange(wanted.shape[-1]), wanted.shape).astype(dtype)
+    if "type" in low:
+        return np.zeros(wanted.shape, dtype)
+    top = rows or (128 if wanted.element in (Element.I8, Element.U8) else 100)
+    return rng.integers(0, max(1, top), wanted.shape).astype(dtype)
+
+
+def _table_rows(program: Program) -> dict[str, int]:
+    """Input buffer → rows of the smallest table it indexes, followed through loads, casts and copies on a tile."""
+    shapes = {b.name: b.shape for b in program.globals}
+    ports = {p.buffer for p in program.inputs}
+    smallest: dict[str, int] = {}
+    for tile in program.tiles:
+        holds: dict[str, str] = {}
+        for step in _instructions(tile.steps):
+            names = [o.buffer if isinstance(o, View) else o for o in step.operands]
+            if step.mnemonic == "load" and names[1] in ports:
+                holds[names[0]] = names[1]
+            elif step.mnemonic in ("cast", "copy") and names[1] in holds:
+                holds[names[0]] = holds[names[1]]
+            elif step.mnemonic == "gather" and names[2] in holds:
+                source, rows = holds[names[2]], shapes[names[1]][0]
+                smallest[source] = min(rows, smallest.get(source, rows))
+    return smallest
+
+
+def _instructions(steps: Sequence[Step]) -> Iterator[Instruction]:
+    for step in steps:
+        if isinstance(step, Repeat):
+            yield from _instructions(step.body)
+        else:
+            yield step

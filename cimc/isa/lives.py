@@ -1,0 +1,55 @@
+"""Which local buffers are in use when: buffers may share addresses only if they never are at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+
+import numpy as np
+
+from cimc.isa.instruction import Kind, Repeat
+from cimc.isa.program import Buffer, TileProgram
+from cimc.isa.ranges import Box, Span
+from cimc.isa.verify_steps import Uses
+
+Repeats = Sequence[tuple[Repeat, Span, Box]]
+
+
+def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats, last: int) -> Span | None:
+    """The steps over which a buffer holds something; None if it is never touched.
+
+    From its first access to its last. A repeat runs again and again: a buffer that is also used outside its body, or
+    whose first access in the body is not a write, lives through all of it. ``repeats`` innermost first. Constants and
+    state live always."""
+    if buffer.key or buffer.state:
+        return Span(0, last)
+    if not accesses:
+        return None
+    span = Span(accesses[0][0], accesses[-1][0])
+    first = accesses[0][0]
+    # An instruction that reads what it writes (add s, s, x) is no fresh start.
+    fresh = all(kind is Kind.WRITE for _, kind in takewhile(lambda a: a[0] == first, accesses))
+    for _, body, _ in repeats:
+        if body.meets(span) and not (body.holds(span) and fresh):
+            span = body.join(span)
+    return span
+
+
+def lives(tile: TileProgram, uses: Uses, repeats: Repeats, last: int) -> dict[str, Span]:
+    """The life of every buffer of a tile that has one."""
+    found = {b.name: life(b, uses.of.get(b.name, ()), repeats, last) for b in tile.buffers}
+    return {name: span for name, span in found.items() if span is not None}
+
+
+def clashes(tile: TileProgram, spans: dict[str, Span]) -> Iterator[tuple[Buffer, Buffer]]:
+    """Pairs of buffers that share bytes while both live."""
+    buffers = [b for b in tile.buffers if b.name in spans and b.bytes]
+    start = np.array([b.address for b in buffers], np.int64)
+    end = np.array([b.address + b.bytes for b in buffers], np.int64)
+    first = np.array([spans[b.name].first for b in buffers], np.int64)
+    last = np.array([spans[b.name].last for b in buffers], np.int64)
+    for i, b in enumerate(buffers[:-1]):
+        rest = slice(i + 1, None)
+        shared = (start[rest] < end[i]) & (start[i] < end[rest])
+        for j in np.flatnonzero(shared & (first[rest] <= last[i]) & (first[i] <= last[rest])):
+            yield b, buffers[i + 1 + int(j)]

@@ -1,0 +1,138 @@
+"""The mapping as ``mapping.json``: what went where, in the contract's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cimc.arch.spec import ChipSpec
+from cimc.ir.graph import Graph
+from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.operands import View
+from cimc.isa.program import Program
+from cimc.mapping.mapping import Mapping, PlacedMatrix
+
+Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+
+
+def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> dict[str, Json]:
+    """The object of ``mapping.json``. Crossbars are numbered per tile: core · crossbars per core + slice."""
+    origins = {n.outputs[0]: n.origin for n in graph.nodes}
+    used: dict[int, set[int]] = {}
+    cells = 0
+    static: list[Json] = []
+    for copies in mapping.placement.matrices.values():
+        cells += sum(p.rows * p.cols for p in copies)
+        static.append(_static(copies, str(origins[copies[0].value]), chip, used))
+    capacity = sum(_crossbars(chip, t) for t in range(chip.tile_count))
+    taken = sum(len(c) for c in used.values())
+    per_core = [chip.tile(t).core for t in used]
+    held = sum(
+        len(used[t]) // core.crossbars * core.rows * core.cols
+        for t, core in zip(used, per_core, strict=True)
+        if core is not None
+    )
+    tiles_used = {t.tile for t in program.tiles}
+    return {
+        "hardware": chip.name,
+        "chips": 1,
+        "tiles": [_tile(chip, t, used) for t in range(chip.tile_count)],
+        "static": static,
+        "dynamic": list(_dynamic(graph, program)),
+        "host": [
+            {"node": str(n.origin), "op_type": str(n.attr("op_type")), "reason": str(n.attr("reason"))}
+            for n in graph.nodes
+            if n.op == "host"
+        ],
+        "totals": {
+            "crossbars_used": taken,
+            "crossbars": capacity,
+            "cell_utilization": cells / held if held else 0.0,
+            "tiles_used": len(tiles_used),
+        },
+    }
+
+
+def _crossbars(chip: ChipSpec, tile: int) -> int:
+    spec = chip.tile(tile)
+    return spec.cores * spec.core.crossbars if spec.core else 0
+
+
+def _tile(chip: ChipSpec, tile: int, used: dict[int, set[int]]) -> dict[str, Json]:
+    x, y = chip.position(tile)
+    return {
+        "id": tile,
+        "chip": 0,
+        "x": x,
+        "y": y,
+        "kind": chip.kind(tile),
+        "crossbars_used": len(used.get(tile, ())),
+        "crossbars": _crossbars(chip, tile),
+    }
+
+
+def _static(copies: Sequence[PlacedMatrix], origin: str, chip: ChipSpec, used: dict[int, set[int]]) -> dict[str, Json]:
+    blocks: list[Json] = []
+    placed = copies[0]
+    for replica, part in ((p.replica, part) for p in copies for part in p.parts):
+        core = chip.tile(part.tile).core
+        assert core is not None
+        for block in part.blocks:
+            crossbars = range(block.core * core.crossbars, (block.core + 1) * core.crossbars)
+            used.setdefault(part.tile, set()).update(crossbars)
+            blocks.append(
+                {
+                    "rows": list(block.rows),
+                    "cols": list(block.cols),
+                    "slices": core.slices,
+                    "replica": replica,
+                    "tile": part.tile,
+                    "crossbars": list(crossbars),
+                }
+            )
+    return {
+        "node": placed.value,
+        "origin": origin,
+        "weight": placed.weight,
+        "rows": placed.rows,
+        "cols": placed.cols,
+        "precision": placed.precision,
+        "blocks": blocks,
+    }
+
+
+def _dynamic(graph: Graph, program: Program) -> Iterator[dict[str, Json]]:
+    """Dynamic matmuls, one entry per tile that does a share of one; attention's two products apart."""
+    attention = {str(n.origin) for n in graph.nodes if n.op == "attention"}
+    for tile in program.tiles:
+        found: dict[tuple[str, str], int] = {}
+        seen: dict[str, int] = {}
+        for step, times in _flat(tile.steps, 1):
+            if step.mnemonic != "matmul" or step.origin is None:
+                continue
+            name = str(step.origin)
+            turn = seen.get(name, 0)
+            seen[name] = turn + 1
+            kind = ("qk" if turn % 2 == 0 else "pv") if name in attention else "matmul"
+            found[(name, kind)] = found.get((name, kind), 0) + times * _macs(step)
+        for (name, kind), macs in found.items():
+            yield {"node": name, "origin": name, "kind": kind, "tile": tile.tile, "unit": "matmul", "macs": macs}
+
+
+def _flat(steps: Sequence[Step], times: int) -> Iterator[tuple[Instruction, int]]:
+    for step in steps:
+        if isinstance(step, Repeat):
+            assert isinstance(step.count, int)  # the compiler emits no runtime counts
+            yield from _flat(step.body, times * step.count)
+        else:
+            yield step, times
+
+
+def _macs(step: Instruction) -> int:
+    y, a = step.operands[0], step.operands[1]
+    assert isinstance(y, View)
+    assert isinstance(a, View)
+    macs = 1
+    for extent in (*y.shape, a.shape[-1]):
+        assert isinstance(extent, int)
+        macs *= extent
+    return macs

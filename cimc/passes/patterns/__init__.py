@@ -1,0 +1,1 @@
+"""The patterns that ``fuse`` recognises: one file a family, one function a pattern."""

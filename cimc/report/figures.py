@@ -1,0 +1,222 @@
+"""The figures of a run: the object of ``run --json``, made from a :class:`~cimc.sim.result.RunResult` or read back.
+
+Every report of a run works on :class:`RunFigures`, so what a command prints, what it writes as JSON and what
+``inspect`` and ``diff`` read from a directory later are one and the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from cimc import errors
+from cimc.report.jsontext import JsonObject
+from cimc.sim.result import Cost, RunResult, Timing
+
+MAX_FILE_BYTES = 512 * 2**20  # larger than any report; keeps a stray file from filling the memory
+
+Cycles = Annotated[int, Field(ge=0, le=2**62)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=4096)]
+
+
+def _has_total(energy: dict[str, float]) -> dict[str, float]:
+    if "total" not in energy:
+        raise ValueError("'total' is missing")
+    return energy
+
+
+Energy = Annotated[dict[Name, Amount], AfterValidator(_has_total)]  # component → pJ, with "total"
+
+
+class Record(BaseModel):
+    """Base: immutable; keys of newer versions are let through."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class BoundFigures(Record):
+    """A lower bound on cycles, the resource that sets it, bound / cycles, and every resource's own bound."""
+
+    cycles: Cycles
+    by: Name
+    attainment: Amount
+    resources: dict[Name, Cycles] = {}
+
+
+class LayerFigures(Record):
+    """What one ONNX node took. Cycles are busy cycles per unit class, between its first and its last cycle."""
+
+    busy_cycles: dict[Name, Cycles] = {}
+    energy_pj: Energy
+    first_cycle: Cycles
+    last_cycle: Cycles
+
+    @property
+    def span(self) -> int:
+        """Cycles from the start of its first instruction to the end of its last."""
+        return max(0, self.last_cycle - self.first_cycle)
+
+    @property
+    def unit(self) -> str:
+        """The unit class that was busy longest on it."""
+        return max(sorted(self.busy_cycles), key=lambda u: self.busy_cycles[u], default="")
+
+
+class HostNode(Record):
+    """An ONNX node that no tile unit could do, and why: ``fallbacks`` of ``check --json``, ``host`` of a run."""
+
+    op_type: Name
+    node: Name
+    reason: str
+
+
+class RunSeconds(Record):
+    """Wall-clock seconds the two engines took on this computer."""
+
+    values: Amount
+    timing: Amount
+
+
+class RunFigures(Record):
+    """``run --json``. What the timing engine computes is None after a run without it."""
+
+    cycles: Cycles | None
+    latency_ns: Amount | None
+    instructions: Cycles | None
+    energy_pj: Energy | None
+    bound: BoundFigures | None
+    utilization: dict[Name, Amount] | None
+    traffic_bytes: dict[Name, Cycles] | None
+    macs: dict[Name, Cycles] | None
+    seconds: RunSeconds
+    host_cycles: Cycles | None = None
+    stalls: dict[Name, Cycles] = {}
+    actions: dict[Name, Cycles] = {}
+    counts: dict[Name, Cycles] = {}  # analog numerics: conversions, saturated ...
+    layers: dict[Name, LayerFigures] = {}
+    host: tuple[HostNode, ...] = ()
+
+    @property
+    def total_pj(self) -> float | None:
+        """Energy of the run."""
+        return None if self.energy_pj is None else self.energy_pj["total"]
+
+    @property
+    def components(self) -> dict[str, float]:
+        """Energy per component, largest first, without the total."""
+        parts = {k: v for k, v in (self.energy_pj or {}).items() if k != "total"}
+        return dict(sorted(parts.items(), key=lambda kv: (-kv[1], kv[0])))
+
+    def to_json(self) -> JsonObject:
+        """The object as the contract describes it."""
+        return self.model_dump(mode="json")
+
+
+def from_result(result: RunResult, host: Sequence[HostNode] = ()) -> RunFigures:
+    """The figures of a run that has just ended; ``host``: the nodes the host controller ran."""
+    wall = RunSeconds(values=float(result.values_seconds), timing=float(result.timing_seconds))
+    counts = {k: int(v) for k, v in result.counts.items()}
+    timing = result.timing
+    if timing is None:
+        return RunFigures(
+            cycles=None,
+            latency_ns=None,
+            instructions=None,
+            energy_pj=None,
+            bound=None,
+            utilization=None,
+            traffic_bytes=None,
+            macs=None,
+            seconds=wall,
+            counts=counts,
+            host=tuple(host),
+        )
+    return RunFigures(
+        cycles=int(timing.cycles),
+        latency_ns=float(timing.latency_ns),
+        instructions=int(timing.instructions),
+        energy_pj=_with_total(timing.energy_pj),
+        bound=_bound(timing),
+        utilization={k: float(v) for k, v in timing.utilization.items()},
+        traffic_bytes=_ints(timing.traffic_bytes),
+        macs=_ints(timing.macs),
+        seconds=wall,
+        host_cycles=int(timing.host_cycles),
+        stalls=_ints(timing.stalls),
+        actions=_ints(timing.actions),
+        counts=counts,
+        layers={name: _layer(cost) for name, cost in timing.layers.items()},
+        host=tuple(host),
+    )
+
+
+def _ints(counts: Mapping[str, int]) -> dict[str, int]:
+    """NumPy integers have no place in JSON."""
+    return {k: int(v) for k, v in counts.items()}
+
+
+def _with_total(energy: Mapping[str, float]) -> dict[str, float]:
+    parts = {k: float(v) for k, v in energy.items() if k != "total"}
+    return {"total": sum(parts.values()), **parts}
+
+
+def _bound(timing: Timing) -> BoundFigures:
+    cycles, bound = int(timing.cycles), int(timing.bound.cycles)
+    attainment = bound / cycles if cycles else 1.0
+    return BoundFigures(
+        cycles=bound, by=timing.bound.by, attainment=attainment, resources=_ints(timing.bound.resources)
+    )
+
+
+def _layer(cost: Cost) -> LayerFigures:
+    return LayerFigures(
+        busy_cycles=_ints(cost.busy_cycles),
+        energy_pj=_with_total(cost.energy_pj),
+        first_cycle=int(cost.first_cycle),
+        last_cycle=int(cost.last_cycle),
+    )
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a report file. Raises FILE_NOT_FOUND or FILE_UNREADABLE."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise errors.FILE_UNREADABLE(what=what, path=path, why=f"larger than {MAX_FILE_BYTES // 2**20} MiB")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise errors.FILE_NOT_FOUND(what=what, path=path) from None
+    except UnicodeDecodeError:
+        raise errors.FILE_UNREADABLE(what=what, path=path, why="it is not UTF-8 text") from None
+    except OSError as fault:
+        raise errors.FILE_UNREADABLE(what=what, path=path, why=fault.strerror or str(fault)) from None
+
+
+def first_fault(fault: ValidationError) -> str:
+    """The first thing pydantic found, as ``key.path: why``, and how many more there are."""
+    found = fault.errors(include_url=False, include_context=False, include_input=False)
+    where = ".".join(str(part) for part in found[0]["loc"])
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    message = found[0]["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}{more}" if where else message + more
+
+
+def read_run(path: Path) -> RunFigures:
+    """Read a file that ``run --json`` wrote, or the ``run`` of one that ``check --json`` wrote.
+
+    Raises FILE_NOT_FOUND, FILE_UNREADABLE, REPORT_FILE (not JSON, keys missing, values that cannot be).
+    """
+    text = read_text(path, "run report")
+    try:
+        content = json.loads(text)
+        if isinstance(content, dict) and "outputs" in content and "run" in content:
+            text = json.dumps(content["run"])
+        return RunFigures.model_validate_json(text)
+    except ValidationError as fault:
+        raise errors.REPORT_FILE(what="run report", path=path, why=first_fault(fault), command="run --json") from None
+    except (ValueError, RecursionError) as fault:
+        raise errors.REPORT_FILE(what="run report", path=path, why=f"not JSON: {fault}", command="run --json") from None

@@ -1,0 +1,212 @@
+"""What a chip is made of, for people (`cimc hw list`, `cimc hw show`) and for scripts (``--json``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from rich.console import Console
+
+from cimc.arch.load import DEFAULT, Hardware, load, presets
+from cimc.arch.spec import ChipSpec, TileSpec
+from cimc.arch.units import area_by_part, leakage_by_part, mvm_interval_ns, part_counts, peak_power_mw, peak_tops
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+_MAX_WIDTH = 48  # of a column; a longer cell pushes the rest of its line to the right
+_INPUT_BITS = 8  # at which intervals and peaks are told
+
+
+def summary(hardware: Hardware) -> dict[str, Json]:
+    """The chip in figures, JSON-able. Keys: ``name``, ``description``, ``technology``, ``clock_ghz``, ``layout``,
+    ``overrides``, ``tiles`` (kind → count, sizes, units, core), ``totals`` (unit in each key), ``no_figure`` (costs
+    that the file leaves out and that count as nothing). The rate of MVMs and the peaks are those of 8-bit inputs."""
+    chip = hardware.spec
+    return {
+        "name": hardware.name,
+        "description": chip.description,
+        "technology": chip.technology,
+        "clock_ghz": chip.clock_ghz,
+        "layout": list(chip.layout),
+        "overrides": list(hardware.overrides),
+        "tiles": {kind: _tile(chip, kind) for kind in chip.tiles},
+        "totals": _totals(chip),
+        "no_figure": [*_missing(chip, "area_um2"), *_missing(chip, "leakage_mw")],
+    }
+
+
+def catalogue() -> list[dict[str, Json]]:
+    """The presets, sorted by name: ``name``, ``description``, sizes, and whether it is the ``default``."""
+    rows: list[dict[str, Json]] = []
+    for name in presets():
+        chip = load(name).spec
+        totals = _totals(chip)
+        rows.append(
+            {
+                "name": name,
+                "default": name == DEFAULT,
+                "technology": chip.technology,
+                "tiles": chip.tile_count,
+                "cores": totals["cores"],
+                "weights": totals["weights"],
+                "description": chip.description,
+            }
+        )
+    return rows
+
+
+def _placed(chip: ChipSpec, tile: TileSpec) -> int:
+    return sum(row.count(tile.letter) for row in chip.layout)
+
+
+def _tile(chip: ChipSpec, kind: str) -> dict[str, Json]:
+    tile = chip.tiles[kind]
+    about: dict[str, Json] = {
+        "letter": tile.letter,
+        "count": _placed(chip, tile),
+        "local_bytes": tile.local_bytes,
+        "cores": tile.cores,
+        "vector_lanes": tile.vector.lanes if tile.vector else 0,
+        "special_lanes": tile.special.lanes if tile.special else 0,
+        "matmul": f"{tile.matmul.rows}x{tile.matmul.cols}" if tile.matmul else None,
+        "memory_port": tile.memory_port,
+        "area_mm2": sum(area_by_part(chip, kind).values()) / 1e6,
+    }
+    if tile.core:
+        core = tile.core
+        about["core"] = {
+            "weights": f"{core.rows}x{core.cols}",
+            "weight_bits": core.weight_bits,
+            "encoding": core.encoding,
+            "crossbars": core.crossbars,
+            "cell_bits": core.crossbar.cell_bits,
+            "active_rows": core.crossbar.active_rows,
+            "dac_bits": core.dac_bits,
+            "adc_bits": core.adc_bits or None,
+            "adcs": core.adcs,
+            "interval_ns": mvm_interval_ns(core, _INPUT_BITS),
+        }
+    return about
+
+
+def _totals(chip: ChipSpec) -> dict[str, Json]:
+    cores = [(_placed(chip, t) * t.cores, t.core) for t in chip.tiles.values() if t.core]
+    return {
+        "tiles": chip.tile_count,
+        "cores": sum(n for n, _ in cores),
+        "crossbars": sum(n * core.crossbars for n, core in cores),
+        "weights": sum(n * core.rows * core.cols for n, core in cores),
+        "peak_tops": peak_tops(chip, _INPUT_BITS),
+        "peak_power_mw": sum(peak_power_mw(chip, _INPUT_BITS).values()),
+        "area_mm2": sum(area_by_part(chip).values()) / 1e6,
+        "leakage_mw": sum(leakage_by_part(chip).values()),
+    }
+
+
+def _missing(chip: ChipSpec, table: str) -> list[str]:
+    """Parts the chip has and the file gives no figure for."""
+    given = {"area_um2": chip.costs.area_um2, "leakage_mw": chip.costs.leakage_mw}[table]
+    names = {key.split("@", 1)[0] for key in given}
+    return [f"{table}.{part}" for part in part_counts(chip) if part not in names]
+
+
+# --- for people --------------------------------------------------------------------------------
+
+
+def show_catalogue(console: Console) -> None:
+    """Print the presets, one a line."""
+    rows: list[Sequence[str]] = [("name", "technology", "tiles", "cores", "weights", "description")]
+    for row in catalogue():
+        name = f"{row['name']} (default)" if row["default"] else str(row["name"])
+        sizes = [f"{_number(row[key]):,.0f}" for key in ("tiles", "cores", "weights")]
+        rows.append((name, str(row["technology"]), *sizes, str(row["description"])))
+    _print(console, rows)
+
+
+def show(hardware: Hardware, console: Console) -> None:
+    """Print a chip: what it is, its layout, its tiles and cores, totals, and every key with its value and source."""
+    chip, about = hardware.spec, summary(hardware)
+    _line(console, f"{hardware.name}: {chip.description}", "bold")
+    _line(console, f"technology {chip.technology}, clock {chip.clock_ghz:g} GHz, {chip.tile_count} tiles")
+    for override in hardware.overrides:
+        _line(console, f"overridden: {override}")
+    _line(console, "\nLayout", "bold")
+    for row in chip.layout:
+        _line(console, f"  {row}")
+    _show_tiles(cast("Mapping[str, Mapping[str, Json]]", about["tiles"]), console)
+    _show_totals(cast("Mapping[str, Json]", about["totals"]), console)
+    missing = cast("list[str]", about["no_figure"])
+    if missing:
+        _line(console, f"no figure given, counted as 0: {', '.join(missing)}")
+    _line(console, "\nEvery key (change one with -c KEY=VALUE)", "bold")
+    given = [(key, json.dumps(v), hardware.sources.get(key, "")) for key, v in keys(hardware).items()]
+    _print(console, [("key", "value", "source"), *given])
+
+
+def _show_tiles(tiles: Mapping[str, Mapping[str, Json]], console: Console) -> None:
+    rows: list[Sequence[str]] = [
+        ("kind", "", "count", "cores", "local KiB", "vector", "special", "matmul", "memory port", "area mm2")
+    ]
+    cores: list[Sequence[str]] = [
+        ("kind", "weights", "bits", "encoding", "crossbars", "cell bits", "active rows", "DAC", "ADCs", "ns a row")
+    ]
+    for kind, t in tiles.items():
+        lanes = [str(t[key] or "-") for key in ("vector_lanes", "special_lanes", "matmul")]
+        port, area = "yes" if t["memory_port"] else "-", f"{_number(t['area_mm2']):.2f}"
+        kib = f"{_number(t['local_bytes']) / 1024:g}"
+        rows.append((kind, str(t["letter"]), str(t["count"]), str(t["cores"] or "-"), kib, *lanes, port, area))
+        core = cast("Mapping[str, Json] | None", t.get("core"))
+        if core:
+            adc = f"{core['adcs']} x {core['adc_bits']} b" if core["adc_bits"] else "digital"
+            sizes = [str(core[k]) for k in ("crossbars", "cell_bits", "active_rows")]
+            head = (kind, str(core["weights"]), str(core["weight_bits"]), str(core["encoding"]))
+            cores.append((*head, *sizes, f"{core['dac_bits']} b", adc, f"{_number(core['interval_ns']):g}"))
+    _line(console, "\nTiles", "bold")
+    _print(console, rows)
+    if len(cores) > 1:
+        _line(console, "\nCores (time of a row for 8-bit inputs)", "bold")
+        _print(console, cores)
+
+
+def _show_totals(totals: Mapping[str, Json], console: Console) -> None:
+    forms = {
+        "cores": ("cores", "{:,.0f}"),
+        "crossbars": ("crossbars", "{:,.0f}"),
+        "weights": ("weights", "{:,.0f}"),
+        "peak, 8-bit inputs": ("peak_tops", "{:.4g} TOPS"),
+        "peak power": ("peak_power_mw", "{:,.0f} mW (cores, MACs and lanes; without buffers, NoC, memory and host)"),
+        "leakage": ("leakage_mw", "{:,.1f} mW"),
+        "area": ("area_mm2", "{:.2f} mm2"),
+    }
+    _line(console, "\nTotals", "bold")
+    _print(console, [("", ""), *((label, form.format(_number(totals[k]))) for label, (k, form) in forms.items())])
+
+
+def keys(hardware: Hardware) -> dict[str, Json]:
+    """Every key of the resolved hardware by its dotted path, in the file's order."""
+    return dict(_flat(cast("Mapping[str, Json]", hardware.spec.model_dump(mode="json", exclude_none=True)), ""))
+
+
+def _flat(data: Mapping[str, Json], prefix: str) -> list[tuple[str, Json]]:
+    rows: list[tuple[str, Json]] = []
+    for key, value in data.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return rows
+
+
+def _number(value: Json) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """Rows in aligned columns under their header, never cut: rich's own tables shorten cells to fit the terminal."""
+    widths = [min(max(len(row[i]) for row in rows), _MAX_WIDTH) for i in range(len(rows[0]))]
+    for index, row in enumerate(rows):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        if text:
+            _line(console, f"  {text}", "dim" if index == 0 else "")

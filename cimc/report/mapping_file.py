@@ -1,0 +1,174 @@
+"""``mapping.json`` read back: which weight block lies in which crossbars, which unit does what.
+
+The file may have been edited by hand, so it is checked before it is believed: types, ranges, that every tile and block
+it speaks of exists, that nothing overflows. The reports work on these records and never on the mapper's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, model_validator
+
+from cimc import errors
+from cimc.report.figures import HostNode, Name, Record, first_fault, read_text
+
+Index = Annotated[int, Field(ge=0, le=2**40)]
+Extent = Annotated[int, Field(ge=1, le=2**40)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class TilePlace(Record):
+    """A tile: where it sits in the mesh of its chip, its kind, physical crossbars in use and present."""
+
+    id: Index
+    chip: Index
+    x: Annotated[int, Field(ge=0, lt=65536)]
+    y: Annotated[int, Field(ge=0, lt=65536)]
+    kind: Name
+    crossbars_used: Index
+    crossbars: Index
+
+    @property
+    def fill(self) -> float:
+        """Share of the crossbars that is in use; 0 for a tile without any."""
+        return self.crossbars_used / self.crossbars if self.crossbars else 0.0
+
+
+class Block(Record):
+    """A piece of a weight matrix: half-open row and column ranges, the tile and the crossbars that hold its slices."""
+
+    rows: Annotated[list[Index], Field(min_length=2, max_length=2)]
+    cols: Annotated[list[Index], Field(min_length=2, max_length=2)]
+    slices: Extent
+    replica: Index
+    tile: Index
+    crossbars: list[Index]
+
+    @property
+    def height(self) -> int:
+        """Rows, the matrix's inputs."""
+        return self.rows[1] - self.rows[0]
+
+    @property
+    def width(self) -> int:
+        """Columns, the matrix's outputs."""
+        return self.cols[1] - self.cols[0]
+
+
+class StaticMatrix(Record):
+    """A weight matrix that lies in cells. ``origin`` is the ONNX node it belongs to."""
+
+    node: Name
+    weight: Name
+    rows: Extent
+    cols: Extent
+    precision: Name
+    blocks: list[Block]
+    origin: Name = ""
+
+    @property
+    def layer(self) -> str:
+        """The name the reports use: the ONNX node's."""
+        return self.origin or self.node
+
+
+class DynamicOp(Record):
+    """A product of two activations: which unit of which tile does it, how many multiply-accumulates."""
+
+    node: Name
+    kind: Name
+    tile: Index
+    unit: Name
+    macs: Index
+    origin: Name = ""
+
+    @property
+    def layer(self) -> str:
+        """The name the reports use: the ONNX node's."""
+        return self.origin or self.node
+
+
+class Totals(Record):
+    """Sums over the chip."""
+
+    crossbars_used: Index
+    crossbars: Index
+    cell_utilization: Share
+    tiles_used: Index
+
+
+class MappingFile(Record):
+    """The whole file."""
+
+    hardware: Name
+    chips: Extent
+    tiles: list[TilePlace]
+    static: list[StaticMatrix]
+    dynamic: list[DynamicOp]
+    host: list[HostNode]
+    totals: Totals
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MappingFile:
+        tiles = _checked_tiles(self)
+        for matrix in self.static:
+            for number, block in enumerate(matrix.blocks):
+                _check_block(matrix, f"static {matrix.node!r}, block {number}", block, tiles)
+        for op in self.dynamic:
+            if op.tile not in tiles:
+                raise ValueError(f"dynamic {op.node!r}: there is no tile {op.tile}")
+        return self
+
+    def tile(self, number: int) -> TilePlace | None:
+        """The tile of that id."""
+        return next((t for t in self.tiles if t.id == number), None)
+
+
+def _checked_tiles(mapping: MappingFile) -> dict[int, TilePlace]:
+    tiles: dict[int, TilePlace] = {}
+    places: dict[tuple[int, int, int], int] = {}
+    for tile in mapping.tiles:
+        if tile.id in tiles:
+            raise ValueError(f"tiles: id {tile.id} stands there twice")
+        if tile.chip >= mapping.chips:
+            raise ValueError(f"tile {tile.id}: on chip {tile.chip}, but there are {mapping.chips}")
+        if tile.crossbars_used > tile.crossbars:
+            raise ValueError(f"tile {tile.id}: {tile.crossbars_used} crossbars used of {tile.crossbars}")
+        other = places.setdefault((tile.chip, tile.x, tile.y), tile.id)
+        if other != tile.id:
+            raise ValueError(f"tile {tile.id}: at ({tile.x}, {tile.y}) of chip {tile.chip}, where tile {other} is")
+        tiles[tile.id] = tile
+    used, present = sum(t.crossbars_used for t in tiles.values()), sum(t.crossbars for t in tiles.values())
+    totals = mapping.totals
+    if (totals.crossbars_used, totals.crossbars) != (used, present):
+        stated = f"{totals.crossbars_used} of {totals.crossbars}"
+        raise ValueError(f"totals: {stated} crossbars used, but the tiles add up to {used} of {present}")
+    return tiles
+
+
+def _check_block(matrix: StaticMatrix, what: str, block: Block, tiles: dict[int, TilePlace]) -> None:
+    for axis, (a, b), extent in (("rows", block.rows, matrix.rows), ("cols", block.cols, matrix.cols)):
+        if not a < b <= extent:
+            raise ValueError(f"{what}: {axis} [{a}, {b}] of a matrix that has {extent}")
+    if block.tile not in tiles:
+        raise ValueError(f"{what}: there is no tile {block.tile}")
+    present = tiles[block.tile].crossbars
+    outside = next((c for c in block.crossbars if c >= present), None)
+    if outside is not None:
+        raise ValueError(f"{what}: crossbar {outside} of tile {block.tile}, which has {present}")
+
+
+def parse_mapping(text: str, path: str | Path = "mapping.json") -> MappingFile:
+    """The records of a mapping dump's text. Raises REPORT_FILE, naming the key or the entry that is wrong."""
+    try:
+        return MappingFile.model_validate_json(text)
+    except ValidationError as fault:
+        why = first_fault(fault)
+        raise errors.REPORT_FILE(what="mapping", path=path, why=why, command="compile") from None
+
+
+def read_mapping(path: Path) -> MappingFile:
+    """Read ``mapping.json``. Raises FILE_NOT_FOUND, FILE_UNREADABLE, REPORT_FILE."""
+    return parse_mapping(read_text(path, "mapping"), path)

@@ -1,0 +1,94 @@
+"""Running a compiled model from Python: shaped like onnxruntime's InferenceSession."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc import bundle, errors, inputs
+from cimc.arch.spec import ChipSpec
+from cimc.compiler import Compiled
+from cimc.errors import did_you_mean
+from cimc.isa.program import Program, Weights
+from cimc.report import figures
+from cimc.report.figures import RunFigures
+from cimc.sim.interpreter import run
+from cimc.sim.result import RunResult
+
+Array = NDArray[np.generic]
+Numerics = Literal["float", "integer", "analog"]
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output: its name, NumPy type's name and shape."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+class InferenceSession:
+    """Runs a program in one of the numerics. ``program``: a :class:`~cimc.compiler.Compiled`, or the path of a folder that
+    ``cimc compile`` wrote or of a ``.cim`` file. ``timing`` off leaves the report without cycles and energy."""
+
+    def __init__(
+        self,
+        program: Compiled | Path | str,
+        numerics: Numerics = "float",
+        seed: int = 0,
+        *,
+        timing: bool = True,
+    ) -> None:
+        if isinstance(program, Compiled):
+            self._program: Program = program.program
+            self._weights: Weights = program.weights
+            self._chip: ChipSpec = program.hardware.spec
+        else:
+            found = bundle.read(Path(program))
+            self._program, self._weights, self._chip = found.program, found.weights, found.hardware.spec
+        self._numerics: Numerics = numerics
+        self._seed = seed
+        self._timing = timing
+        self._result: RunResult | None = None
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The program's inputs."""
+        return [NodeArg(n, str(t.element.dtype(exact=False)), t.shape) for n, t in inputs.types(self._program).items()]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The program's outputs."""
+        buffers = {b.name: b for b in self._program.globals}
+        return [
+            NodeArg(p.name, str(buffers[p.buffer].element.dtype(exact=False)), buffers[p.buffer].shape)
+            for p in self._program.outputs
+        ]
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        """Outputs by the names asked for (None: all, in order). Raises CimcError for inputs or names that do not fit."""
+        known = [p.name for p in self._program.outputs]
+        for name in output_names or ():
+            if name not in known:
+                raise errors.OUTPUT_UNKNOWN(name=name, near=did_you_mean(name, known), known=", ".join(known))
+        checked = inputs.check(inputs.types(self._program), feeds)
+        self._result = run(
+            self._program,
+            self._weights,
+            self._chip,
+            inputs=checked,
+            numerics=self._numerics,
+            seed=self._seed,
+            timing=self._timing,
+        )
+        assert self._result.outputs is not None
+        return [self._result.outputs[name] for name in output_names or known]
+
+    @property
+    def report(self) -> RunFigures | None:
+        """Cycles, energy, traffic ... of the last run; None before the first."""
+        return figures.from_result(self._result) if self._result else None

@@ -1,0 +1,86 @@
+"""A lower bound on a program's cycles on its hardware, per resource class: work over capacity.
+
+Every bound holds for any schedule of the program's work on the whole chip, so none is above the simulated cycles:
+
+- ``cores``: core-cycles of all MVMs (cycles · cores of the matrix) over all the cores of the chip
+- ``matmul``, ``vector``, ``special``: cycles of their instructions over all such units of the chip
+- ``port``, ``receive``: cycles that packets take to leave or to be taken in, over all tiles
+- ``noc``: link occupation (cycles · hops) over all directed links of the mesh
+- ``memory``: cycles of the shared queue, and the latency of one access
+- ``host``: cycles of all host calls
+- ``chain``: the longest chain of instructions of which each reads what the one before wrote, in the same tile or by
+  a message, or waits for its token, every one as fast as if it were alone. Chains through writes more than the window
+  (64 instructions) back are not followed, which can only make the bound smaller
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from cimc.arch.spec import ChipSpec
+from cimc.isa.instruction import Instruction
+from cimc.sim import noc
+from cimc.sim.flat import Layout
+from cimc.sim.job import Action, Job, action, destinations, unit
+from cimc.sim.result import Bound
+from cimc.sim.state import CHAIN, State
+
+
+def capacity(chip: ChipSpec) -> dict[str, int]:
+    """How many units of each class the chip has."""
+    tiles = [chip.tile(t) for t in range(chip.tile_count)]
+    rows, columns = chip.tile_count // chip.columns, chip.columns
+    return {
+        "cores": sum(t.cores for t in tiles),
+        "matmul": sum(t.matmul is not None for t in tiles),
+        "vector": sum(t.vector is not None for t in tiles),
+        "special": sum(t.special is not None for t in tiles),
+        "port": len(tiles),
+        "receive": len(tiles),
+        "noc": 2 * ((columns - 1) * rows + (rows - 1) * columns),
+        "memory": 1,
+        "host": 1,
+    }
+
+
+def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
+    """The bound of a simulated program: its executions are counted in ``state``, the chain was followed on the way."""
+    work = dict.fromkeys(capacity(chip), 0)
+    for job, row, times in zip(layout.jobs, layout.job_row, state.executions.tolist(), strict=True):
+        instruction = layout.instructions[row]
+        if times and instruction is not None:
+            _add(work, layout, chip, row, instruction, job, times)
+    if work["memory"]:
+        work["memory"] += chip.memory.latency_cycles
+    units = capacity(chip)
+    resources = {name: ceil(n / units[name]) for name, n in work.items() if n}
+    resources["chain"] = int(state.scalar[CHAIN])
+    by = max(resources, key=lambda name: resources[name])
+    return Bound(resources[by], by, resources)
+
+
+def _add(
+    work: dict[str, int], layout: Layout, chip: ChipSpec, row: int, instruction: Instruction, job: Job, times: int
+) -> None:
+    """Count one instruction's executions towards the classes it uses."""
+    tile = layout.row_tile[row]
+    kind = action(instruction)
+    if kind is Action.COMPUTE:
+        name = unit(instruction)
+        if name.startswith("core:"):
+            work["cores"] += times * job.cycles * job.cores
+        else:
+            work[name] += times * job.cycles
+    elif kind is Action.SEND:
+        work["port"] += times * job.cycles
+        links = noc.tree(chip, layout.tiles[tile], destinations(instruction)).links
+        work["noc"] += times * job.cycles * len(links)
+    elif kind is Action.RECEIVE:
+        work["receive"] += times * job.cycles
+    elif kind is Action.MEMORY:
+        work["memory"] += times * job.cycles
+        hops = int(layout.flat.ways[tile + 1, 0] - layout.flat.ways[tile, 0])
+        packets = noc.packet_cycles(chip, job.request) + noc.packet_cycles(chip, job.response)
+        work["noc"] += times * hops * packets
+    elif kind is Action.HOST:
+        work["host"] += times * job.cycles

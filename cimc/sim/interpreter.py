@@ -1,0 +1,71 @@
+"""Running a program: values, time, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.arch.spec import ChipSpec
+from cimc.isa.program import Program, Weights
+from cimc.isa.verify import verify
+from cimc.sim.memory import State
+from cimc.sim.result import RunResult, Timing
+from cimc.sim.values import Numerics, run_values
+
+Array = NDArray[np.generic]
+Progress = Callable[[str, int, int], None]
+
+
+def run(
+    program: Program,
+    weights: Weights,
+    chip: ChipSpec,
+    *,
+    inputs: Mapping[str, Array] | None = None,
+    numerics: Numerics = "float",
+    seed: int = 0,
+    values: bool = True,
+    timing: bool = True,
+    trace: bool = False,
+    params: Mapping[str, int] | None = None,
+    state: State | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run a program on a chip.
+
+    ``inputs`` by the model's names, in the program's types and shapes; needed for values only. ``params`` are the
+    runtime parameters, ``state`` what earlier runs left (changed in place), ``seed`` keys the random streams of analog
+    numerics. ``trace`` keeps every executed instruction in ``timing.events``. ``progress(engine, done, total)`` is
+    called now and then; a total of 0 is unknown.
+
+    Raises CimcError: what the verifier finds, bad inputs (exit 2), a program that fails as it runs (exit 4).
+    """
+    verify(program, chip, weights if values else None)
+    outputs: dict[str, Array] | None = None
+    counts: dict[str, int] = {}
+    begun = perf_counter()
+    if values:
+        given = {} if inputs is None else inputs
+        outputs, counts = run_values(
+            program,
+            weights,
+            given,
+            chip,
+            numerics=numerics,
+            seed=seed,
+            param_values=params,
+            state=state,
+            progress=progress,
+        )
+    between = perf_counter()
+    result: Timing | None = None
+    if timing:
+        # numba takes a second to import: only when time is asked for.
+        from cimc.sim.timing import run_timing
+
+        result = run_timing(program, chip, param_values=params, trace=trace, progress=progress)
+    ended = perf_counter()
+    return RunResult(outputs, result, between - begun, ended - between, counts)

@@ -1,0 +1,226 @@
+"""What one execution of an instruction asks of the machine: unit, cycles, bytes, byte ranges, actions.
+
+Both timing engines and the bound read it here, and it reads the instruction's row: cost is said once."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits, host_cycles, memory_cycles
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, LOCAL, Instruction, Kind, Shape, Spec, Unit, Value
+from cimc.isa.operands import Affine, View, extent
+from cimc.isa.program import MatrixDecl, Program, TileProgram
+from cimc.sim import noc
+
+
+class Action(enum.IntEnum):
+    """How the engines carry out an instruction."""
+
+    COMPUTE = 0
+    SEND = 1
+    RECEIVE = 2
+    MEMORY = 3
+    HOST = 4
+    WAIT = 5
+    HALT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes [low, high) of the local buffer that a view spans. ``accumulates``: by additions, in any order."""
+
+    low: int
+    high: int
+    reads: bool
+    writes: bool
+    accumulates: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One execution. ``cycles``: how long the unit works (transfers: how long a link or the memory is occupied).
+    ``request`` and ``response`` are the bytes of the two packets of a memory access; ``bytes`` of a message."""
+
+    cycles: int
+    ranges: tuple[Range, ...]
+    actions: Mapping[str, int]
+    bytes: int = 0
+    request: int = 0
+    response: int = 0
+    static_macs: int = 0
+    cores: int = 0  # that work in it
+
+
+ACTIONS: dict[Unit, Action] = {
+    Unit.PORT: Action.SEND,
+    Unit.RECEIVE: Action.RECEIVE,
+    Unit.MEMORY: Action.MEMORY,
+    Unit.HOST: Action.HOST,
+}
+
+
+def action(instruction: Instruction) -> Action:
+    """How an instruction is carried out. On the control unit, one that names a source waits for it, and one that names
+    nothing is the end."""
+    spec = INSTRUCTIONS[instruction.mnemonic]
+    if spec.unit is Unit.CONTROL:
+        return Action.WAIT if any(k.name == "source" for k in spec.keywords) else Action.HALT
+    return ACTIONS.get(spec.unit, Action.COMPUTE)
+
+
+def unit(instruction: Instruction) -> str:
+    """The unit of the tile that it occupies: ``vector``, ``core:W0`` … A host call takes the tile's memory path: within
+    a tile, loads, stores and host calls keep their order."""
+    spec = INSTRUCTIONS[instruction.mnemonic]
+    if spec.unit is Unit.CORE:
+        return f"core:{next(o for o in instruction.operands if isinstance(o, str))}"
+    return Unit.MEMORY.value if spec.unit is Unit.HOST else spec.unit.value
+
+
+def is_token(instruction: Instruction) -> bool:
+    """Whether its messages are tokens: instructions without operands carry no data."""
+    return not INSTRUCTIONS[instruction.mnemonic].operands
+
+
+def keywords(instruction: Instruction) -> dict[str, Value]:
+    """All keywords, with the row's defaults."""
+    spec = INSTRUCTIONS[instruction.mnemonic]
+    found: dict[str, Value] = {k.name: k.default for k in spec.keywords if k.default is not None}
+    found.update(instruction.keywords)
+    return found
+
+
+def destinations(instruction: Instruction) -> tuple[int, ...]:
+    """The tiles a send goes to."""
+    to = keywords(instruction)["to"]
+    return to if isinstance(to, tuple) else ()
+
+
+def number(instruction: Instruction, name: str) -> int:
+    """An integer keyword."""
+    value = keywords(instruction).get(name, 0)
+    return value if isinstance(value, int) else 0
+
+
+class Foreman:
+    """Makes out the jobs of one tile's instructions."""
+
+    def __init__(self, program: Program, tile: TileProgram, chip: ChipSpec) -> None:
+        self._chip = chip
+        self._tile = tile.tile
+        self._units = TileUnits(chip, tile.tile)
+        self._local = {b.name: b for b in tile.buffers}
+        self._global = {g.name: g for g in program.globals}
+        self._matrices = {m.name: m for m in tile.matrices}
+
+    @cached_property
+    def port(self) -> int:
+        """The tile through which this one reaches global memory."""
+        return noc.nearest(self._chip, self._tile, noc.memory_ports(self._chip))
+
+    def job(self, instruction: Instruction, env: Mapping[str, int]) -> Job:
+        """The job for the variables in ``env``."""
+        spec = INSTRUCTIONS[instruction.mnemonic]
+        words = keywords(instruction)
+        operands = [self._operand(spec, i, o, env) for i, o in enumerate(instruction.operands)]
+        bill = Counter(spec.bill(self._units, *operands, **words))
+        shapes = [o for o in operands if isinstance(o, Shape)]
+        ranges = self._ranges(spec, instruction, words, env)
+        self._bill_buffers(spec, operands, words, bill)
+        kind = action(instruction)
+        size = shapes[0].bytes if shapes and kind in (Action.SEND, Action.RECEIVE) else 0
+        if kind is Action.SEND:
+            bill["noc.byte_hop"] += size * len(noc.tree(self._chip, self._tile, destinations(instruction)).links)
+        if kind in (Action.SEND, Action.RECEIVE):
+            return Job(noc.packet_cycles(self._chip, size), ranges, bill, bytes=size)
+        if kind is Action.MEMORY:
+            return self._memory(bill, ranges)
+        if kind is Action.HOST:
+            return Job(max(1, host_cycles(self._chip, bill["host.byte"])), ranges, bill)
+        if kind is not Action.COMPUTE:
+            return Job(0, ranges, bill)
+        cycles = self._cycles(spec, operands, words, bill)
+        cores = len({b.core for o in operands if isinstance(o, MatrixDecl) for b in o.blocks})
+        return Job(max(1, cycles), ranges, bill, static_macs=_static_macs(operands), cores=cores)
+
+    def offsets(self, instruction: Instruction) -> list[tuple[int, Affine]]:
+        """Element size and offset of each view behind a job's ranges, in their order."""
+        spec = INSTRUCTIONS[instruction.mnemonic]
+        return [
+            (self._local[o.buffer].element.bytes, o.offset)
+            for i, o in enumerate(instruction.operands)
+            if isinstance(o, View) and spec.operand(i).kind in LOCAL
+        ]
+
+    def _cycles(
+        self, spec: Spec, operands: list[Shape | MatrixDecl], words: dict[str, Value], bill: Counter[str]
+    ) -> int:
+        if spec.cycles is not None:
+            return spec.cycles(self._units, *operands, **words)
+        return self._units.lane_cycles(spec.unit.value, bill)
+
+    def _memory(self, bill: Counter[str], ranges: tuple[Range, ...]) -> Job:
+        request, response = bill["memory.write"], bill["memory.read"]
+        hops = len(noc.route(self._chip, self._tile, self.port))
+        bill["noc.byte_hop"] += (request + response) * hops
+        cycles = max(1, memory_cycles(self._chip, request + response))
+        return Job(cycles, ranges, bill, request=request, response=response)
+
+    def _operand(self, spec: Spec, index: int, operand: View | str, env: Mapping[str, int]) -> Shape | MatrixDecl:
+        if isinstance(operand, str):
+            return self._matrices[operand]
+        buffers = self._global if spec.operand(index).kind in GLOBAL else self._local
+        return Shape(tuple(max(0, extent(e, env)) for e in operand.shape), buffers[operand.buffer].element)
+
+    def _bill_buffers(
+        self, spec: Spec, operands: list[Shape | MatrixDecl], words: dict[str, Value], bill: Counter[str]
+    ) -> None:
+        for i, shape in enumerate(operands):
+            kind = spec.operand(i).kind
+            if kind not in LOCAL or not isinstance(shape, Shape):
+                continue
+            if kind is Kind.READ or (kind is Kind.UPDATE and words.get("accumulate", 1)):
+                bill["buffer.read_byte"] += shape.bytes
+            if kind is not Kind.READ:
+                bill["buffer.write_byte"] += shape.bytes
+
+    def _ranges(
+        self, spec: Spec, instruction: Instruction, words: dict[str, Value], env: Mapping[str, int]
+    ) -> tuple[Range, ...]:
+        found: list[Range] = []
+        for i, operand in enumerate(instruction.operands):
+            kind = spec.operand(i).kind
+            if not isinstance(operand, View) or kind not in LOCAL:
+                continue
+            buffer = self._local[operand.buffer]
+            low, high = span(operand, env)
+            item = buffer.element.bytes
+            adds = kind is Kind.UPDATE and bool(words.get("accumulate", 0))
+            base = buffer.address
+            reads = kind is Kind.READ or (kind is Kind.UPDATE and bool(words.get("accumulate", 1)))
+            found.append(Range(base + low * item, base + high * item, reads, kind is not Kind.READ, adds))
+        return tuple(found)
+
+
+def span(view: View, env: Mapping[str, int]) -> tuple[int, int]:
+    """The elements [low, high) between which a view lies in its buffer: its bounding range, not the elements it
+    touches. Empty (low = high) if it has none."""
+    low = high = view.offset.evaluate(env)
+    for size, stride in zip((extent(e, env) for e in view.shape), view.strides, strict=True):
+        if size <= 0:
+            return low, low
+        reach = (size - 1) * stride
+        low, high = low + min(0, reach), high + max(0, reach)
+    return low, high + 1
+
+
+def _static_macs(operands: list[Shape | MatrixDecl]) -> int:
+    """rows · inputs · outputs where rows of x go through a matrix: it stands between the accumulator and x."""
+    if len(operands) != 3 or not isinstance(operands[1], MatrixDecl) or not isinstance(operands[2], Shape):
+        return 0
+    return operands[2].rows * operands[1].rows * operands[1].cols

@@ -1,0 +1,326 @@
+"""The timing model, defined: a plain, slow, event-driven simulation. :mod:`cimc.sim.timing` does the same, fast.
+
+A tile issues its instructions in order, one a cycle, repeats unrolled at no cost. At most :data:`WINDOW` instructions
+are in flight: instruction k issues when instruction k - WINDOW and all before that have ended. It then waits until
+
+- its unit is free: units work off their instructions in the order of issue, one at a time; every matrix is a unit, a
+  host call occupies the tile's memory path;
+- no earlier instruction in flight has a hazard with it: a range of local bytes that one of the two writes. Ranges are
+  the bounding ranges of views. Two accumulating MVMs on the same range have none;
+- for ``signal``: every earlier instruction has ended.
+
+That is its start. When it ends:
+
+- compute: start + its cycles.
+- ``send``, ``signal``: from the start it waits for room in the channels to all destinations at once. A channel has
+  room if it is empty or its bytes and the message's are at most ``channel_bytes``; a message leaves it when the
+  ``recv`` that takes it ends. Then the header leaves. Link j of its way is entered at ``max(header, free_j)``, stays
+  occupied for ``ceil(bytes / link_bytes_per_cycle)`` cycles (at least 1), and the header is at the next router
+  ``router_cycles`` after it entered. A multicast takes the tree of the ways, shared links once. The message has
+  arrived when its last byte has: occupation after the header. The instruction ends when the last byte has left for
+  the first link (the latest of them); what is blocked further on is held by the routers.
+- ``recv``: takes the next message of its channel; the copy runs at link width, along with the arrival: ``max(start +
+  occupation, arrival)``.
+- ``wait``: ``max(start, arrival)`` of its token; nothing after it issues before that.
+- memory: a packet (a load's request has no bytes, a store's has the data) goes to the nearest memory port, is served
+  in order of arrival there, one at a time for ``ceil(bytes / bytes_per_cycle)`` cycles; ``latency_cycles`` later a
+  packet (a load's data; a store's acknowledgement has no bytes) goes back. It ends when that has arrived.
+- host: one call at a time on the whole chip, in order of start.
+- ``halt``: at its issue.
+
+What happens in the same cycle happens in the order of tile number, then instruction. Links are taken when the header
+leaves the source, all of the way at once: a later packet does not slip in before an earlier one's header has come by.
+That, the unlimited depth of routers, and the free order of the local buffer's ports are the approximations.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec
+from cimc.isa.instruction import Instruction, Step
+from cimc.isa.operands import extent
+from cimc.isa.program import Program
+from cimc.sim import noc, params, place
+from cimc.sim.job import Action, Foreman, Job, action, destinations, is_token, number, unit
+
+WINDOW = 64  # instructions in flight per tile; estimated: deep enough that a loop body and its successor overlap
+
+Key = tuple[int, int, int, bool]  # source, destination, tag, whether it carries tokens
+
+
+@dataclass(eq=False)
+class Flight:
+    """An instruction in flight."""
+
+    tile: int
+    order: int
+    instruction: Instruction
+    job: Job
+    unit: str
+    issue: int
+    before: list[Flight]  # whose ends it waits for
+    start: int | None = None  # when everything it waits for has ended
+    end: int | None = None
+    queued: bool = False
+
+
+@dataclass
+class Message:
+    """A message in a channel."""
+
+    bytes: int
+    arrival: int
+    release: int | None = None  # when the recv that takes it ends
+
+
+@dataclass
+class Channel:
+    """A channel: messages that are not released or not taken, the recv that waits, the send that waits."""
+
+    messages: list[Message] = field(default_factory=list[Message])
+    receiver: Flight | None = None
+    sender: Flight | None = None
+
+    def untaken(self) -> Message | None:
+        """The oldest message that no recv has taken."""
+        return next((m for m in self.messages if m.release is None), None)
+
+    def room_at(self, now: int, size: int, capacity: int) -> int | None:
+        """The earliest time from ``now`` on at which a message of ``size`` bytes may enter; None if not known yet."""
+        left = [m for m in self.messages if m.release is None or m.release > now]
+        at: int = now
+        while left and sum(m.bytes for m in left) + size > capacity:
+            first = left.pop(0)
+            if first.release is None:
+                return None
+            at = first.release
+        return at
+
+
+@dataclass
+class TileState:
+    """A tile: what is still to be issued, what is in flight."""
+
+    number: int
+    foreman: Foreman
+    stream: Iterator[tuple[Instruction, dict[str, int]]]
+    flights: list[Flight] = field(default_factory=list[Flight])  # the last WINDOW, ended or not
+    issued: int = 0
+    next_issue: int = 0
+    retired: int = 0  # when all up to the one that leaves the window had ended
+    barrier: Flight | None = None
+    finished: bool = False
+
+
+def unroll(steps: Sequence[Step], env: Mapping[str, int]) -> Iterator[tuple[Instruction, dict[str, int]]]:
+    """Instructions in the order of execution, with the values of the variables."""
+    for step in steps:
+        if isinstance(step, Instruction):
+            yield step, dict(env)
+            continue
+        for i in range(extent(step.count, env)):
+            yield from unroll(step.body, {**env, step.variable: i})
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One executed instruction: cycles of issue, start and end."""
+
+    tile: int
+    instruction: Instruction
+    issue: int
+    start: int
+    end: int
+
+
+class Reference:
+    """One simulation."""
+
+    def __init__(self, program: Program, chip: ChipSpec, param_values: Mapping[str, int] | None = None) -> None:
+        env = params.bind(program, param_values)
+        self.chip = chip
+        self.tiles = {t.tile: TileState(t.tile, Foreman(program, t, chip), unroll(t.steps, env)) for t in program.tiles}
+        self.links: dict[int, int] = {}
+        self.channels: dict[Key, Channel] = {}
+        self.memory_free = 0
+        self.host_free = 0
+        self.events: list[tuple[int, int, int, int]] = []  # time, tile, order, phase
+        self.executed: list[Executed] = []
+
+    def run(self) -> int:
+        """Simulate to the end; the cycle in which the last instruction ends. Raises DEADLOCK, INSTRUCTION_FAILED."""
+        for number_ in sorted(self.tiles):
+            self._issue(self.tiles[number_])
+        while self.events:
+            time, tile, order, phase = heapq.heappop(self.events)
+            flight = next(f for f in self.tiles[tile].flights if f.order == order)
+            self._happen(flight, time, phase)
+        stuck = [self._stuck(t) for t in self.tiles.values() if not t.finished or any(f.end is None for f in t.flights)]
+        if stuck:
+            raise place.deadlock(stuck, len(self.tiles))
+        return max((e.end for e in self.executed), default=0)
+
+    # --- issue ----------------------------------------------------------------------------------
+
+    def _issue(self, tile: TileState) -> None:
+        """Issue what can be issued; times may lie ahead of the simulation's."""
+        while not tile.finished:
+            if tile.barrier is not None and tile.barrier.end is None:
+                return
+            if len(tile.flights) == WINDOW:
+                oldest = tile.flights[0]
+                if oldest.end is None:
+                    return
+                tile.retired = max(tile.retired, oldest.end)
+                tile.flights.pop(0)
+            item = next(tile.stream, None)
+            if item is None:
+                tile.finished = True
+                return
+            self._admit(tile, *item)
+
+    def _admit(self, tile: TileState, instruction: Instruction, env: dict[str, int]) -> None:
+        job = tile.foreman.job(instruction, env)
+        after = tile.barrier.end if tile.barrier is not None and tile.barrier.end is not None else 0
+        issue = max(tile.next_issue, tile.retired, after)
+        kind = action(instruction)
+        which = unit(instruction)
+        everything = kind is Action.SEND and is_token(instruction)
+        before = [f for f in tile.flights if everything or f.unit == which or hazard(f.job, job)]
+        flight = Flight(tile.number, tile.issued, instruction, job, which, issue, before)
+        tile.flights.append(flight)
+        tile.issued += 1
+        tile.next_issue = issue + 1
+        if kind is Action.WAIT:
+            tile.barrier = flight
+        if kind is Action.HALT:
+            flight.start = issue
+            self._end(flight, issue)
+            return
+        self._ready(flight)
+
+    def _ready(self, flight: Flight) -> None:
+        """Put a flight's start among the events once everything it waits for has ended."""
+        ends = [f.end for f in flight.before]
+        if flight.queued or None in ends:
+            return
+        flight.start = max([flight.issue, *(e for e in ends if e is not None)])
+        flight.queued = True
+        self._at(flight.start, flight, 0)
+
+    def _at(self, time: int, flight: Flight, phase: int) -> None:
+        heapq.heappush(self.events, (time, flight.tile, flight.order, phase))
+
+    def _end(self, flight: Flight, time: int) -> None:
+        flight.end = time
+        start = flight.issue if flight.start is None else flight.start
+        self.executed.append(Executed(flight.tile, flight.instruction, flight.issue, start, time))
+        tile = self.tiles[flight.tile]
+        for other in tile.flights:
+            if flight in other.before:
+                self._ready(other)
+        self._issue(tile)
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def _happen(self, flight: Flight, now: int, phase: int) -> None:
+        kind = action(flight.instruction)
+        if kind is Action.COMPUTE:
+            self._end(flight, now + flight.job.cycles)
+        elif kind is Action.SEND:
+            self._send(flight, now)
+        elif kind is Action.RECEIVE or kind is Action.WAIT:
+            self._receive(flight)
+        elif kind is Action.MEMORY:
+            self._memory(flight, now, phase)
+        elif kind is Action.HOST:
+            self.host_free = max(now, self.host_free) + flight.job.cycles
+            self._end(flight, self.host_free)
+
+    def _channel(self, source: int, destination: int, instruction: Instruction) -> Channel:
+        key = (source, destination, number(instruction, "tag"), is_token(instruction))
+        return self.channels.setdefault(key, Channel())
+
+    def _packet(self, source: int, to: Sequence[int], size: int, now: int) -> tuple[list[int], int]:
+        """Send a packet on its way: (arrival at each destination, when its last byte has left the source)."""
+        tree = noc.tree(self.chip, source, to)
+        occupied = noc.packet_cycles(self.chip, size)
+        header: list[int] = []
+        left = now + occupied
+        for link, parent in zip(tree.links, tree.parents, strict=True):
+            entered = max(now if parent < 0 else header[parent], self.links.get(link, 0))
+            self.links[link] = entered + occupied
+            header.append(entered + self.chip.noc.router_cycles)
+            if parent < 0:
+                left = max(left, entered + occupied)
+        return [(now if leaf < 0 else header[leaf]) + occupied for leaf in tree.leaves], left
+
+    def _send(self, flight: Flight, now: int) -> None:
+        to = destinations(flight.instruction)
+        channels = [self._channel(flight.tile, d, flight.instruction) for d in to]
+        size = flight.job.bytes
+        rooms = [c.room_at(now, size, self.chip.noc.channel_bytes) for c in channels]
+        if None in rooms:
+            channels[rooms.index(None)].sender = flight
+            return
+        enter = max(r for r in rooms if r is not None)
+        if enter > now:
+            self._at(enter, flight, 0)
+            return
+        arrivals, left = self._packet(flight.tile, to, size, now)
+        for channel, arrival in zip(channels, arrivals, strict=True):
+            channel.messages.append(Message(size, arrival))
+            if channel.receiver is not None:
+                receiver, channel.receiver = channel.receiver, None
+                self._receive(receiver)
+        self._end(flight, left)
+
+    def _receive(self, flight: Flight) -> None:
+        channel = self._channel(number(flight.instruction, "source"), flight.tile, flight.instruction)
+        message = channel.untaken()
+        if message is None:
+            channel.receiver = flight
+            return
+        if message.bytes != flight.job.bytes:
+            raise self._mismatch(flight, message.bytes)
+        assert flight.start is not None
+        message.release = max(flight.start + flight.job.cycles, message.arrival)
+        if channel.sender is not None:
+            self._at(message.release, channel.sender, 0)
+            channel.sender = None
+        self._end(flight, message.release)
+
+    def _memory(self, flight: Flight, now: int, phase: int) -> None:
+        port = self.tiles[flight.tile].foreman.port
+        job = flight.job
+        if phase == 0:
+            self._at(self._packet(flight.tile, (port,), job.request, now)[0][0], flight, 1)
+        elif phase == 1:
+            self.memory_free = max(now, self.memory_free) + job.cycles
+            self._at(self.memory_free + self.chip.memory.latency_cycles, flight, 2)
+        else:
+            self._end(flight, self._packet(port, (flight.tile,), job.response, now)[0][0])
+
+    # --- reports --------------------------------------------------------------------------------
+
+    def _mismatch(self, flight: Flight, size: int) -> errors.CimcError:
+        source = number(flight.instruction, "source")
+        why = f"the message from tile {source} has {size} bytes, the view {flight.job.bytes}"
+        return place.failed(flight.tile, flight.order + 1, flight.instruction, why)
+
+    def _stuck(self, tile: TileState) -> place.Stuck:
+        flight = next(f for f in tile.flights if f.end is None)
+        return place.Stuck(tile.number, flight.order + 1, flight.instruction, place.waits(flight.instruction))
+
+
+def hazard(earlier: Job, later: Job) -> bool:
+    """Whether two jobs touch the same bytes in a way that keeps their order."""
+    return any(
+        max(a.low, b.low) < min(a.high, b.high) and (a.writes or b.writes) and not (a.accumulates and b.accumulates)
+        for a in earlier.ranges
+        for b in later.ranges
+    )

@@ -1,0 +1,162 @@
+"""Two cores, one truth: the fast core equals reference.py bit for bit, whatever the configuration and the seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cimc.analog import AnalogConfig, AnalogMatrix, technologies
+from cimc.analog.kernels.jit import target
+from cimc.analog.reference import reference_mvm
+
+NO_DEADLINE = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> dict[str, object]:
+    kind = draw(st.sampled_from(["offset", "differential"]))
+    bits = draw(st.sampled_from([3, 4, 6, 8]))
+    need = bits if kind == "offset" else bits - 1
+    widths: list[int] = []
+    while sum(widths) < need:
+        widths.append(draw(st.integers(1, 5)))
+    widths[-1] -= max(sum(widths) - bits, 0)
+    config: dict[str, object] = {"weight_bits": bits, "weight_encoding": kind, "slice_bits": widths}
+    if kind == "offset":
+        config["offset_subtraction"] = draw(st.sampled_from(["digital", "unit_column"]))
+    return config
+
+
+@st.composite
+def converters(draw: st.DrawFn) -> dict[str, object]:
+    bits, signed = draw(st.integers(3, 9)), draw(st.booleans())
+    if draw(st.booleans()):
+        return {"bits": bits, "signed": signed, "adc_rule": draw(st.sampled_from(["MAX", "GRANULAR"]))}
+    lsb = draw(st.sampled_from([1, 1, 2, 3, 4, 6, 7, 10, 2.5]))
+    extra = draw(st.sampled_from([{}, {}, {"noise_lsb": 0.4}, {"gain": 1.02, "offset_lsb": 0.3, "inl_lsb": 0.5}]))
+    return {"bits": bits, "signed": signed, "lsb_units": lsb, **extra}
+
+
+@st.composite
+def devices(draw: st.DrawFn) -> dict[str, object]:
+    config: dict[str, object] = {"read_mode": draw(st.sampled_from(["cell", "conversion"]))}
+    match draw(st.integers(0, 4)):
+        case 0:
+            config["technology"] = draw(st.sampled_from(sorted(technologies())))
+            config["seconds"] = draw(st.sampled_from([0.0, 100.0, 86400.0]))
+        case 1:
+            config["programming_error"] = {"model": "NormalIndependent", "sigma": 0.02}
+        case 2:
+            config["read_noise"] = {"model": "NormalProportional", "sigma": 0.05}
+        case _:
+            pass
+    if draw(st.booleans()):
+        config |= {"stuck_off_rate": 0.1, "stuck_on_rate": 0.1}
+    return config
+
+
+@st.composite
+def cores(draw: st.DrawFn) -> tuple[AnalogMatrix, np.ndarray]:
+    kind = draw(st.sampled_from(["unsigned", "twos_complement", "sign_magnitude", "split"]))
+    bits = draw(st.integers(2, 8))
+    config = draw(weights()) | draw(devices())
+    config |= {"input_bits": bits, "input_encoding": kind, "rows": draw(st.sampled_from([5, 8, 17, 30]))}
+    config["dac_bits"] = draw(st.sampled_from([1, 1, 1, 2, bits]))
+    if draw(st.integers(0, 9)):
+        config["adc"] = draw(converters())
+    resolved = AnalogConfig.from_mapping(config, grid=draw(st.sampled_from(["fast", "fine"])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    inputs, outputs, vectors = draw(st.integers(1, 40)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    high = (1 << (resolved.weights.bits - 1)) - 1
+    codes = rng.integers(-high, high + 1, (inputs, outputs))
+    x = rng.integers(resolved.inputs.low, resolved.inputs.high + 1, (vectors, inputs))
+    return AnalogMatrix(codes, resolved, seed=draw(st.integers(0, 99)), key=(3, 1)), x
+
+
+@NO_DEADLINE
+@given(cores())
+def test_fast_core_equals_reference(case: tuple[AnalogMatrix, np.ndarray]) -> None:
+    core, x = case
+    clipped = 0
+    for call in range(2):  # a second call must see fresh read noise, the same as the reference's
+        expected, more = reference_mvm(x, core.cells, core.config, core.streams, call * len(x))
+        assert np.array_equal(core.values(x), expected)
+        clipped += more
+    assert core.counts.saturated == clipped
+
+
+TABLES = [
+    {"weight_encoding": "offset", "input_encoding": "unsigned", "adc": {"bits": 3, "lsb_units": 1}},
+    {"weight_encoding": "offset", "input_encoding": "unsigned", "adc": {"bits": 5, "lsb_units": 6}},
+    {"weight_encoding": "offset", "input_encoding": "twos_complement", "adc": {"bits": 5, "lsb_units": 3}},
+    {"weight_encoding": "offset", "input_encoding": "unsigned", "adc": {"bits": 4, "adc_rule": "MAX"}},
+    {"weight_encoding": "differential", "input_encoding": "twos_complement", "adc": {"bits": 3, "signed": True}},
+    {"weight_encoding": "differential", "input_encoding": "sign_magnitude",
+     "adc": {"bits": 5, "signed": True, "lsb_units": 2}},
+    {"weight_encoding": "offset", "programming_error": {"model": "NormalIndependent", "sigma": 0.03},
+     "adc": {"bits": 6, "lsb_units": 1}},
+    {"weight_encoding": "differential", "input_encoding": "sign_magnitude", "read_mode": "conversion",
+     "read_noise": {"model": "NormalIndependent", "sigma": 0.03}, "adc": {"bits": 5, "signed": True, "lsb_units": 2}},
+]  # fmt: skip
+
+
+@pytest.mark.skipif(target() is None, reason="no byte shuffle on this machine")
+@pytest.mark.parametrize("cell_bits", [1, 2, 4])
+@pytest.mark.parametrize("config", TABLES)
+def test_table_kernels_serve_and_agree(config: dict[str, object], cell_bits: int) -> None:
+    """The kernels run (they are not silently bypassed), for few and for many vectors, over several tiles and blocks."""
+    rng = np.random.default_rng(4)
+    core = AnalogMatrix(
+        rng.integers(-127, 128, (75, 7)), {"cell_bits": cell_bits, "input_bits": 7, "rows": 25, **config}, seed=2
+    )
+    assert core.path in ("tables", "tables and product")
+    encoding = core.config.inputs
+    x = rng.integers(encoding.low, encoding.high + 1, (70, 75))
+    expected = general(core, x)
+    first = core.values(x)
+    assert np.array_equal(first, expected)
+    if core.cells.read_sigma is None:
+        assert np.array_equal(core.values(x[:1]), first[:1])
+        assert np.array_equal(core.values(x[5:8]), first[5:8])
+        assert np.array_equal(core.values(x[:20]), first[:20])
+
+
+def general(core: AnalogMatrix, x: np.ndarray) -> np.ndarray:
+    """The same cells through the general path, GEMM and converter in numpy."""
+    return core._finish(core._by_planes(x, 0), x)
+
+
+def test_results_do_not_depend_on_how_vectors_are_batched() -> None:
+    rng = np.random.default_rng(0)
+    codes, x = rng.integers(-127, 128, (40, 6)), rng.integers(0, 256, (9, 40))
+    config = {"rows": 16, "technology": "pcm", "adc": {"bits": 7}, "read_mode": "conversion",
+              "read_noise": {"model": "NormalIndependent", "sigma": 0.05}}  # fmt: skip
+    whole = AnalogMatrix(codes, config, seed=3).mvm(x)
+    core = AnalogMatrix(codes, config, seed=3)
+    parts = np.concatenate([core.mvm(x[:4]), core.mvm(x[4:5]), core.mvm(x[5:])])
+    assert np.array_equal(whole, parts)
+    assert not np.array_equal(whole, core.mvm(x)), "a second read must draw new noise"
+
+
+def test_cells_depend_on_seed_tile_and_core() -> None:
+    codes = np.full((8, 2), 77)
+    config = {"technology": "pcm", "cell_bits": 2}
+    plus = [
+        AnalogMatrix(codes, config, seed=seed, key=key).cells.plus
+        for seed, key in ((1, (0, 0)), (1, (0, 0)), (2, (0, 0)), (1, (1, 0)), (1, (0, 1)))
+    ]
+    assert np.array_equal(plus[0], plus[1])
+    assert not any(np.array_equal(plus[0], other) for other in plus[2:])
+
+
+def test_counts() -> None:
+    core = AnalogMatrix(np.full((20, 3), 127), {"rows": 8, "cell_bits": 2, "adc": {"bits": 2}})
+    core.mvm(np.full((4, 20), 255))
+    # 4 vectors, 8 planes, 4 slices, 3 row blocks, 3 columns; every one of them sums more than 3 levels.
+    assert core.counts.conversions == 4 * 8 * 4 * 3 * 3
+    assert core.counts.saturated == core.counts.conversions
+    assert core.counts.crossbar_reads == 4 * 8 * 4 * 3
+    assert core.counts.cell_reads == 4 * 8 * 4 * 20 * 3
+    assert core.counts.cells == 4 * 20 * 3
