@@ -92,6 +92,6 @@ def _run(
         session: Any = ort.session(source, optimize=model.optimize, entries={_FOLDER: str(model.folder)})
         known = {i.name for i in session.get_inputs()}
         found: Sequence[object] = session.run(list(names), {k: v for k, v in inputs.items() if k in known})
-    except (RuntimeError, ValueError, *ort.REFUSALS) as e:
+    except (RuntimeError, ValueError, *ort.refusals()) as e:
         raise errors.REFERENCE(model=model.path, why=ort.first_line(e)) from None
     return dict(zip(names, [np.asarray(v) for v in found], strict=True))
