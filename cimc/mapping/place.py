@@ -241,7 +241,9 @@ class _Placer:
         return placed
 
     def _mvms(self) -> list[tuple[Segment, Node]]:
-        return [(s, n) for s in self.segments for n in s.nodes if n.op in MATRIX_OPS]
+        # A matrix product of no rows stands in no STREAM segment: nothing is computed, no cells are needed.
+        streams = [s for s in self.segments if s.style is Style.STREAM]
+        return [(s, n) for s in streams for n in s.nodes if n.op in MATRIX_OPS]
 
     def _grid(self, node: Node) -> _Grid:
         rows, cols = self.graph.type(node.inputs[1]).shape
