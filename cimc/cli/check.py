@@ -75,6 +75,8 @@ def command(
 
     if no_timing and trace:
         raise click.UsageError("--trace needs timing; leave out --no-timing")
+    if output is not None:
+        bundle.check_target(output)
     chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
