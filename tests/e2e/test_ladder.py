@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cimc import reference
 from cimc.compiler import Options, compile_model
 from cimc.frontend import importer
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
 from cimc.ops import Numerics
 from cimc.pipeline import run_pipeline
+from cimc.reference import Reference
 from cimc.session import InferenceSession
 from models import small
 from models.graph import save
@@ -71,7 +71,7 @@ def test_every_level_is_there(levels: dict[str, tuple[Graph, Constants]]) -> Non
 def test_imported_is_onnxruntime(path: Path, levels: dict[str, tuple[Graph, Constants]], given: Feeds) -> None:
     graph, _ = levels["imported"]
     names = graph.output_names or graph.outputs
-    wanted = reference.run(path, given, names, optimize=False)
+    wanted = Reference.of(path, given).outputs(names)
     for name, got in zip(names, answers(levels["imported"], given, exact=True), strict=True):
         np.testing.assert_allclose(got, wanted[name], rtol=0, atol=FLOAT_TOLERANCE)
 
