@@ -329,6 +329,18 @@ REFERENCE = Diagnostic(
     "onnxruntime cannot run {model}: {why}",
     "check the model with onnxruntime alone; `cimc run` needs no reference",
 )
+REDUCE_PASSES = Diagnostic(
+    "reduce-passes",
+    Exit.USAGE,
+    "{model} does not fail `cimc check` with these options: there is nothing to reduce",
+    "give the inputs, numerics, seed and tolerances with which it fails",
+)
+REDUCE_VANISHES = Diagnostic(
+    "reduce-vanishes",
+    Exit.USAGE,
+    "{model} fails ({why}), but not with its symbolic dims bound to the inputs' shapes",
+    "bind the dims (--dim) or give --inputs with which it fails",
+)
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
 INPUT_UNKNOWN = Diagnostic(
     "input-unknown", Exit.USAGE, "the program has no input '{name}'", "{near}its inputs: {known}"
