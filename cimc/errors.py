@@ -228,6 +228,12 @@ BUFFERS_OVERLAP = Diagnostic(
     "{where}buffers '{a}' and '{b}' share bytes {low} to {high} of the local memory while both are in use",
     "'{a}' lives over steps {a_life}, '{b}' over steps {b_life}: move one, or use them one after the other",
 )
+RESIDENT_OVERLAP = Diagnostic(
+    "resident-overlap",
+    Exit.USAGE,
+    "{where}'{a}' and '{b}' share bytes {low} to {high} of the local memory of tile {tile}",
+    "a global buffer with a tile is in use for the whole run: give it bytes of its own",
+)
 PROGRAM_TOO_BIG = Diagnostic(
     "program-too-big", Exit.DOES_NOT_FIT, "{where}{what}: {need} needed, {have} there", "{hint}"
 )
