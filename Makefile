@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 SENTENCE ?= The capital of France is Paris, a city on the Seine.
 
+# The system's certificates, as pip uses them: package mirrors behind a proxy work too.
+export UV_SYSTEM_CERTS ?= 1
+
 .PHONY: demo test slow lint generated bench lock clean setup
 
 demo: setup out/minilm.onnx
@@ -26,7 +29,7 @@ lint: setup
 
 # What is generated must be what the code says.
 generated: setup
-	$(BIN)/python -m cimc.isa.manual --check
+	$(BIN)/python -m cimc.isa.manual --check isa/INSTRUCTIONS.md
 	$(BIN)/python -m cimc.frontend.docs --check
 	$(BIN)/python -m docs.errors --check
 

@@ -1,6 +1,7 @@
 """The physics of one logical MVM core: encodings, cells, converters, noise. Knows no instruction set and no
 compiler."""
 
+from cimc.analog.calibrate import calibrate_range, drift_factor
 from cimc.analog.config import AnalogConfig
 from cimc.analog.core import AnalogMatrix, Counts, mvm
 from cimc.analog.noise import conductances
@@ -12,7 +13,9 @@ __all__ = [
     "Counts",
     "Fact",
     "Technology",
+    "calibrate_range",
     "conductances",
+    "drift_factor",
     "mvm",
     "technologies",
     "technology",

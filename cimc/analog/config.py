@@ -187,10 +187,11 @@ class NoiseModel:
 class DeviceConfig:
     """The cell's physics: each part is off (None) until named.
 
-    ``programming``, ``drift`` and ``read`` are models by name; ``seconds`` is the time since programming;
-    ``read_mode`` draws read noise per cell and cycle (``cell``) or one Gaussian per conversion with the summed variance
+    ``programming``, ``drift`` and ``read`` are models by name; ``seconds`` is the time since programming; ``read_mode``
+    draws read noise per cell and cycle (``cell``) or one Gaussian per conversion with the summed variance
     (``conversion``). ``gmin_norm`` is Gmin/Gmax (0: infinite on/off ratio); ``gmax_us`` scales physical models.
-    ``write_verify`` repeats programming, keeping each cell's closest attempt.
+    ``write_verify`` repeats programming, keeping each cell's closest attempt. ``row_ohm`` and ``col_ohm`` are one
+    segment of a crossbar's wires, whose mean IR drop scales the cells (irdrop.py).
     """
 
     programming: NoiseModel | None = None
@@ -203,7 +204,8 @@ class DeviceConfig:
     write_verify: int = 1
     stuck_off_rate: float = 0.0
     stuck_on_rate: float = 0.0
-    ir_drop: float = 0.0
+    row_ohm: float = 0.0
+    col_ohm: float = 0.0
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.seconds) and self.seconds >= 0):
@@ -223,10 +225,11 @@ class DeviceConfig:
                 raise refuse(key, f"{rate} is no probability", "give a fraction of the cells, 0 to 1")
         if self.stuck_off_rate + self.stuck_on_rate > 1:
             raise refuse("stuck_on_rate", "the two rates exceed 1 together", "give fractions of the cells")
-        if not (np.isfinite(self.ir_drop) and self.ir_drop >= 0):
-            raise refuse(
-                "ir_drop", f"{self.ir_drop} is negative or not finite", "give the scale of the drop, 0 or more"
-            )
+        for key, ohm in (("Rp_row_ohm", self.row_ohm), ("Rp_col_ohm", self.col_ohm)):
+            if not (np.isfinite(ohm) and ohm >= 0):
+                raise refuse(key, f"{ohm} is negative or not finite", "give ohms of one wire segment, 0 or more")
+            if ohm and self.gmax_us is None:
+                raise refuse(key, "wires without a cell conductance", "give gmax_us, Rmin or a technology as well")
 
     @property
     def ideal(self) -> bool:
@@ -236,7 +239,8 @@ class DeviceConfig:
             and self.drift is None
             and self.read is None
             and self.gmin_norm == 0.0
-            and self.ir_drop == 0.0
+            and self.row_ohm == 0.0
+            and self.col_ohm == 0.0
         )
 
 

@@ -28,6 +28,8 @@ ALIASES = {
     "slice_size": "dac_bits",
     "input_slice_size": "dac_bits",
     "input_slice_bits": "dac_bits",
+    "dac_slice_bits": "dac_bits",
+    "bits_per_cycle": "dac_bits",
     "gmin_norm": "Gmin_norm",
     "programming": "programming_error",
     "programming_noise": "programming_error",
@@ -41,7 +43,7 @@ KNOWN = {
     "input_bitslicing", "weight_encoding", "offset", "offset_subtraction", "rows", "active_rows", "row_blocks", "adc",
     "adc_rule", "adc_min", "adc_max", "adc_levels", "adc_ranges", "Gmin_norm", "on_off_ratio", "Rmin", "Rmax",
     "gmin_us", "gmax_us", "stuck", "stuck_off_rate", "stuck_on_rate", "programming_error", "drift", "read_noise",
-    "read_mode", "seconds", "write_verify", "technology", "device", "ir_drop", "grid",
+    "read_mode", "seconds", "write_verify", "technology", "device", "Rp_row_ohm", "Rp_col_ohm", "grid",
 }  # fmt: skip
 ADC_KEYS = {
     "bits", "signed", "lsb_units", "code_min", "code_max", "adc_rule", "min", "max", "levels", "ranges", "gain",
@@ -205,6 +207,7 @@ def _ranges(merged: Section) -> tuple[tuple[float, float], ...]:
 
 
 def _device(keys: Section) -> DeviceConfig:
+    from cimc.analog.noise import find_model
     from cimc.analog.technology import technology
 
     named = keys.get("technology", keys.get("device"))
@@ -218,6 +221,11 @@ def _device(keys: Section) -> DeviceConfig:
         return _model(key, keys[key]) if key in keys else None if tech is None else tech.default_model(key)
 
     programming, drift, read = model("programming_error"), model("drift"), model("read_noise")
+    if tech is None and programming is not None:
+        # A published device brings its own conductances; a generic model has none.
+        cell = find_model("programming_error", programming.name)
+        if cell.gmax_us != 1.0 and gmax_us is None:
+            gmax_us, gmin_norm = cell.gmax_us, cell.gmin_us / cell.gmax_us if gmin_norm is None else gmin_norm
     return DeviceConfig(
         programming=programming,
         drift=drift,
@@ -229,7 +237,8 @@ def _device(keys: Section) -> DeviceConfig:
         write_verify=_integer(keys, "write_verify", 1),
         stuck_off_rate=_number(keys, "stuck_off_rate", 0.0),
         stuck_on_rate=_number(keys, "stuck_on_rate", 0.0),
-        ir_drop=_number(keys, "ir_drop", 0.0),
+        row_ohm=_number(keys, "Rp_row_ohm", 0.0),
+        col_ohm=_number(keys, "Rp_col_ohm", 0.0),
     )
 
 

@@ -78,6 +78,8 @@ class AnalogMatrix:
         self.blocks = self.config.blocks(self.inputs)
         self.table = transfers(self.config, self.inputs)
         self.counts = Counts(cells=self.cells.cells)
+        # Digital factor on each column's sum (calibrate.py); None is 1.
+        self.gain: NDArray[np.float64] | None = None
         self._choose_paths()
 
     def mvm(self, inputs: NDArray[Any]) -> NDArray[np.int32]:
@@ -92,10 +94,10 @@ class AnalogMatrix:
         check_inputs(x, self.config.inputs)
         first = self.counts.vectors
         self._count(len(x))
-        if self._product is not None and self._tables is None:
+        if self._product is not None and self._tables is None and self.gain is None:
             return self._product(x)
         total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
-        return self._finish(total, x)
+        return self._finish(total if self.gain is None else total * self.gain, x)
 
     def _by_planes(self, x: NDArray[Any], first: int) -> NDArray[np.float64]:
         """The general path over all row blocks."""
@@ -127,7 +129,7 @@ class AnalogMatrix:
             return self.cells.whole
         whole = all(t.whole for row in self.table for t in row)
         leak = self.config.device.gmin_norm
-        return whole and leak == 0.0
+        return whole and leak == 0.0 and self.gain is None
 
     @property
     def path(self) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, NoiseModel, refuse
 from cimc.analog.encoding import planes, slice_levels, stored, unit_levels
+from cimc.analog.irdrop import attenuation
 from cimc.analog.noise import check_range, find_model
 from cimc.analog.rng import Streams, fixed_quantile
 from cimc.analog.technology import Cell, CellModel
@@ -225,7 +226,19 @@ def _program_side(
         part = result[:, :, : faults.shape[2]]
         stuck = np.where(faults == 1, device.gmin_norm * tops, tops)
         part[faults > 0] = stuck[faults > 0]
+    for a, b in config.blocks(levels.shape[1]):
+        for s, top in enumerate(config.weights.max_levels):
+            result[s, a:b] *= _wires(result[s, a:b] / top, config)
     return result
+
+
+def _wires(cells: NDArray[np.float64], config: AnalogConfig) -> NDArray[np.float64] | float:
+    """What is left of each cell's current after the IR drop of one crossbar's wires."""
+    device = config.device
+    if device.gmax_us is None or (device.row_ohm == 0 and device.col_ohm == 0):
+        return 1.0
+    siemens = device.gmax_us * 1e-6
+    return attenuation(cells, device.row_ohm * siemens, device.col_ohm * siemens)
 
 
 def _one_crossbar(target: Float, config: AnalogConfig, streams: Streams, crossbar: int) -> NDArray[np.float64]:

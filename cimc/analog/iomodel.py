@@ -80,7 +80,7 @@ WORDS = {
 
 def _value(key: str, value: object) -> float | str:
     if key in WORDS:
-        word = "NONE" if value is None else str(value).upper()
+        word = "NONE" if value is None else str(value).upper().rpartition(".")[2]
         if word not in WORDS[key]:
             raise refuse(key, f"{value!r} is unknown", f"give one of {', '.join(WORDS[key])}")
         return word

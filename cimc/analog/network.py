@@ -169,6 +169,7 @@ def network_mvm(weights: NDArray[np.floating], inputs: NDArray[np.floating], con
 
     ``G = Gmin + (1 - Gmin) |w|`` on the weight's side, Gmin on the other; results are ``(I+ - I-) / (1 - Gmin)``.
     """
+    config = {"interleaved" if key == "interleaved_posneg" else key: value for key, value in config.items()}
     wires, gmin = read_wires(config)
     w, x = np.asarray(weights, dtype=np.float64), np.asarray(inputs, dtype=np.float64)
     for key, array in (("weights", w), ("inputs", x)):

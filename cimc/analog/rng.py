@@ -21,7 +21,7 @@ PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration"
 
 # Sum of eight uniform bytes: mean 8 * 255 / 2, variance 8 * (256**2 - 1) / 12.
 BYTES_MEAN = 1020.0
-BYTES_STD = 209.0239221
+BYTES_STD = (8 * (256**2 - 1) / 12) ** 0.5
 MIX = (0x21F0AAAD, 0x735A2D97)
 STEP = 0x9E3779B9
 
@@ -59,8 +59,9 @@ def conversion_noise(key: tuple[int, int], first: int, count: int) -> NDArray[np
     bit.
     """
     counter = np.arange(first, first + count, dtype=np.uint64).astype(np.uint32)
-    one = mix(counter * np.uint32(STEP) + np.uint32(key[0]))
-    two = mix(one + np.uint32(key[1]))
+    # Keyed twice: with one key, two streams would be the same sequence shifted.
+    one = mix(mix(counter * np.uint32(STEP) + np.uint32(key[0])) ^ np.uint32(key[1]))
+    two = mix(one + np.uint32(STEP))
     total = _bytes(one) + _bytes(two)
     return (total.astype(np.float32) - np.float32(BYTES_MEAN)) * np.float32(1.0 / BYTES_STD)
 

@@ -71,7 +71,11 @@ def lower(
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
     if segment.style is Style.STREAM:
-        return Stream(context, segment, context.tails(segment), rows).emit()
+        stored: dict[int, frozenset[str]] = {}
+        for replica in range(context.placement.replicas[segment.index]):
+            for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
+                stored[tile] = stored.get(tile, frozenset()) | values
+        return stored
     if segment.style is Style.SPREAD:
         return Spread(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.HOST:
@@ -122,10 +126,10 @@ class _RowChooser:
             )
         return 1
 
-    @staticmethod
-    def _wanted(segment: Segment) -> int:
+    def _wanted(self, segment: Segment) -> int:
         if segment.style is Style.STREAM:
-            wanted, most = product(segment.domain) // STREAM_BLOCKS, MAX_STREAM_ROWS
+            share = product(segment.domain) // self.placed.placement.replicas[segment.index]
+            wanted, most = share // STREAM_BLOCKS, MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:
             wanted, most = product(segment.domain), MAX_SPREAD_ROWS
         else:

@@ -24,14 +24,6 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """Rows of one axis that a tile does: from ``low``, ``count`` of them."""
-
-    low: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class Index:
     """Position in the domain: an affine index per axis; on the last axis the first row of the block."""
 

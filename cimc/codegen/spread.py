@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.space import Index, Range, Space, shared_row, width
+from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View
 from cimc.mapping.mapping import Segment
-from cimc.mapping.segment import Tail
+from cimc.mapping.segment import Range, Tail, shares
 from cimc.ops import OPS, Access
 
 MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on
 
 
 def split(domain: tuple[int, ...], tiles: int, work: int) -> list[tuple[Range, ...]]:
-    """The domain cut along one axis into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: the
-    outermost axis that gives at least half of the parallelism any axis would give."""
+    """The domain cut along one axis into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: see
+    :func:`~cimc.codegen.space.shares`."""
     useful = max(1, min(tiles, work // MIN_ELEMENTS))
-    best = max(min(n, useful) for n in domain)
-    axis = next(i for i, n in enumerate(domain) if 2 * min(n, useful) >= best)
-    parts = min(domain[axis], useful)
-    shares: list[tuple[Range, ...]] = []
-    for k in range(parts):
-        low, high = domain[axis] * k // parts, domain[axis] * (k + 1) // parts
-        shares.append(tuple(Range(low, high - low) if i == axis else Range(0, n) for i, n in enumerate(domain)))
-    return shares
+    return shares(domain, useful)
 
 
 class Spread:
@@ -44,9 +37,9 @@ class Spread:
         work = sum(graph.type(v).size for n in segment.nodes for v in (*n.inputs, *n.outputs) if v in tails)
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
-        shares = split(self.space.domain, len(tiles), work * (16 if heavy else 1))
-        turn = segment.index * len(shares)
-        self.shares = {tiles[(turn + i) % len(tiles)]: share for i, share in enumerate(shares)}
+        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1))
+        turn = segment.index * len(parts)
+        self.shares = {tiles[(turn + i) % len(tiles)]: share for i, share in enumerate(parts)}
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""

@@ -19,7 +19,7 @@ from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View
 from cimc.isa.program import Block, MatrixDecl
 from cimc.mapping.mapping import Part, Segment
-from cimc.mapping.segment import MATRIX_OPS, Tail
+from cimc.mapping.segment import MATRIX_OPS, Tail, shares
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
@@ -47,9 +47,9 @@ class _State:
 
 
 class Stream:
-    """Emits one STREAM segment with blocks of ``rows`` rows."""
+    """Emits one replica of a STREAM segment, its share of the rows in blocks of ``rows``."""
 
-    def __init__(self, context: Context, segment: Segment, tails: dict[str, Tail], rows: int) -> None:
+    def __init__(self, context: Context, segment: Segment, tails: dict[str, Tail], rows: int, replica: int) -> None:
         self.context = context
         self.graph = context.graph
         self.segment = segment
@@ -59,14 +59,20 @@ class Stream:
         self.stored = context.stored(segment)
         self.space = Space(self.graph, context.homes, segment, tails, self.stored, local)
         self.placement = context.placement
-        self.homes = self.placement.tiles[segment.index]
+        tiles = self.placement.tiles[segment.index]
+        count = self.placement.replicas[segment.index]
+        stages = len(tiles) // count
+        self.homes = tiles[replica * stages : (replica + 1) * stages]
+        self.matrices = {
+            n.outputs[0]: self.placement.matrices[n.outputs[0]][replica] for n in segment.nodes if n.op in MATRIX_OPS
+        }
+        self.share = shares(self.space.domain, count)[replica]
         self.storing: dict[int, set[str]] = {}
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
-        domain = self.space.domain
-        blocks, rest = divmod(domain[-1], self.rows)
-        self._nest(domain[:-1], blocks, rest)
+        blocks, rest = divmod(self.share[-1].count, self.rows)
+        self._nest(blocks, rest)
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
     def _tiles(self) -> list[int]:
@@ -74,26 +80,27 @@ class Stream:
         used = set(self.homes)
         for node in self.segment.nodes:
             if node.op in MATRIX_OPS:
-                used.update(p.tile for p in self.placement.matrices[node.outputs[0]].parts)
+                used.update(p.tile for p in self.matrices[node.outputs[0]].parts)
         return sorted(used)
 
-    def _nest(self, outer: tuple[int, ...], blocks: int, rest: int) -> None:
+    def _nest(self, blocks: int, rest: int) -> None:
         codes = [self.context.code(t) for t in self._tiles()]
+        *outer, inmost = self.share
         last = f"i{len(outer)}"
         with ExitStack() as stack:
             axes: list[Affine] = []
-            for axis, count in enumerate(outer):
+            for axis, span in enumerate(outer):
                 for code in codes:
-                    stack.enter_context(code.repeat(f"i{axis}", count))
-                axes.append(Affine.of(0, {f"i{axis}": 1} if count > 1 else {}))
+                    stack.enter_context(code.repeat(f"i{axis}", span.count))
+                axes.append(Affine.of(span.low, {f"i{axis}": 1} if span.count > 1 else {}))
             if blocks:
                 with ExitStack() as inner:
                     for code in codes:
                         inner.enter_context(code.repeat(last, blocks))
-                    at = Affine.of(0, {last: self.rows} if blocks > 1 else {})
+                    at = Affine.of(inmost.low, {last: self.rows} if blocks > 1 else {})
                     self._block(Index((*axes, at), self.rows))
             if rest:
-                self._block(Index((*axes, Affine(blocks * self.rows)), rest))
+                self._block(Index((*axes, Affine(inmost.low + blocks * self.rows)), rest))
 
     def _block(self, index: Index) -> None:
         state = _State(index)
@@ -158,7 +165,7 @@ class Stream:
         state.shards[out] = shards
 
     def _matrix(self, state: _State, node: Node) -> None:
-        placed = self.placement.matrices[node.outputs[0]]
+        placed = self.matrices[node.outputs[0]]
         tail = self.tails.get(node.inputs[0])
         groups: dict[tuple[int, int], list[Shard]] = {}
         for k, part in enumerate(placed.parts):
@@ -194,11 +201,11 @@ class Stream:
         tiles: dict[int, None] = {}
         for node in self.segment.nodes:
             if node.op in MATRIX_OPS and node.inputs[0] in self.tails and self.tails[node.inputs[0]].root == root:
-                tiles.update(dict.fromkeys(p.tile for p in self.placement.matrices[node.outputs[0]].parts))
+                tiles.update(dict.fromkeys(p.tile for p in self.matrices[node.outputs[0]].parts))
         return list(tiles)
 
     def _declare(self, code: TileCode, node: Node, part: Part, k: int) -> str:
-        placed = self.placement.matrices[node.outputs[0]]
+        placed = self.matrices[node.outputs[0]]
         name = f"W{self.segment.index}_{self.segment.nodes.index(node)}_{k}"
         if name not in code.matrices:
             (r0, r1), (c0, c1) = part.rows, part.cols

@@ -68,7 +68,7 @@ def additive(b: Builder, mask: Value, element: Element) -> Value:
 
 def attend(c: Call, q: Value, k: Value, v: Value, bias: Value | None, how: Scores, *, detail: bool = False) -> Attended:
     """Scaled dot-product attention: q (b × h × s × d), k (b × g × t × d), v (b × g × t × e), bias broadcast to
-    (b × h × s × t) added to the scores; groups of h/g heads share a key head. With a soft cap, or ``detail`` of the scores,
+    (b × h × s × t) added to the scores; groups of h/g heads share a key head. With a soft cap, or ``detail`` of scores,
     as single ops."""
     b = c.b
     if not q.rank == k.rank == v.rank == 4 or q.shape[3] != k.shape[3] or k.shape[2] != v.shape[2]:

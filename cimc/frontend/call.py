@@ -195,6 +195,7 @@ class Spelling:
     translate: Callable[[Call], Result]
     runs: str
     note: str
+    module: str
 
 
 SPELLINGS: dict[tuple[str, str], Spelling] = {}
@@ -209,7 +210,7 @@ def spelling(*op_types: str, domain: str = "", runs: str = "tiles", note: str = 
         for op_type in op_types:
             if (domain, op_type) in SPELLINGS:
                 raise ValueError(f"{domain}::{op_type} is spelled twice")
-            SPELLINGS[domain, op_type] = Spelling(domain, op_type, translate, runs, note)
+            SPELLINGS[domain, op_type] = Spelling(domain, op_type, translate, runs, note, translate.__module__)
         return translate
 
     return enter

@@ -83,6 +83,8 @@ def batch_normalization(c: Call) -> Value:
     x, scale, bias, mean, variance = (c.x(i) for i in range(5))
     if c.int("training_mode", 0) or c.outputs > 1:
         raise Unsupported("training mode updates the moments")
+    if x.rank < 2 or any(v.shape != (x.shape[1],) for v in (scale, bias, mean, variance)):
+        raise Impossible(f"batch normalization of {x.type} with gain {scale.type} and mean {mean.type}")
     wide = variance.element
     factor = f.mul(
         c.b, f.cast(c.b, scale, wide), f.unary(c.b, "rsqrt", f.shifted(c.b, variance, c.float("epsilon", 1e-5)))

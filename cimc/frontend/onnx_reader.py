@@ -29,6 +29,7 @@ from cimc.frontend.record import (
     Unreadable,
 )
 from cimc.frontend.tensors import MAX_DIM, MAX_RANK, Tensors, dtype_of
+from cimc.frontend.utf8 import bad_text
 
 MAX_FILE = (1 << 31) - 1
 """Protobuf's own limit on a message."""
@@ -94,6 +95,8 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
         raise errors.MODEL_NOT_ONNX(path=path, why="its bytes are no protobuf message, or are cut short") from e
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise errors.MODEL_NOT_ONNX(path=path, why="it holds no graph")
+    if place := bad_text(proto):
+        raise errors.MODEL_NOT_ONNX(path=path, why=f"the text of a field {place} is no UTF-8")
     return proto
 
 

@@ -10,11 +10,13 @@ from cimc.mapping.place import in_stages, place
 from cimc.mapping.segment import segments
 
 
-def build(graph: Graph, chip: ChipSpec, precision: str) -> tuple[Graph, Mapping]:
-    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit
-    diagnostics."""
+def build(
+    graph: Graph, chip: ChipSpec, precision: str, replicas: int | None = None
+) -> tuple[Graph, Mapping]:
+    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. ``replicas`` as
+    in :func:`cimc.mapping.place.place`. Raises the does-not-fit diagnostics."""
     graph, views = materialize(graph)
     found = segments(graph)
-    placement = place(graph, found, chip, precision)
+    placement = place(graph, found, chip, precision, replicas)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
     return graph, Mapping(homes(graph, views), ordered, placement)

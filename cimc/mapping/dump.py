@@ -20,9 +20,9 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
     used: dict[int, set[int]] = {}
     cells = 0
     static: list[Json] = []
-    for placed in mapping.placement.matrices.values():
-        cells += placed.rows * placed.cols
-        static.append(_static(placed, str(origins[placed.value]), chip, used))
+    for copies in mapping.placement.matrices.values():
+        cells += sum(p.rows * p.cols for p in copies)
+        static.append(_static(copies, str(origins[copies[0].value]), chip, used))
     capacity = sum(_crossbars(chip, t) for t in range(chip.tile_count))
     taken = sum(len(c) for c in used.values())
     per_core = [chip.tile(t).core for t in used]
@@ -70,9 +70,10 @@ def _tile(chip: ChipSpec, tile: int, used: dict[int, set[int]]) -> dict[str, Jso
     }
 
 
-def _static(placed: PlacedMatrix, origin: str, chip: ChipSpec, used: dict[int, set[int]]) -> dict[str, Json]:
+def _static(copies: Sequence[PlacedMatrix], origin: str, chip: ChipSpec, used: dict[int, set[int]]) -> dict[str, Json]:
     blocks: list[Json] = []
-    for part in placed.parts:
+    placed = copies[0]
+    for replica, part in ((p.replica, part) for p in copies for part in p.parts):
         core = chip.tile(part.tile).core
         assert core is not None
         for block in part.blocks:
@@ -83,7 +84,7 @@ def _static(placed: PlacedMatrix, origin: str, chip: ChipSpec, used: dict[int, s
                     "rows": list(block.rows),
                     "cols": list(block.cols),
                     "slices": core.slices,
-                    "replica": 0,
+                    "replica": replica,
                     "tile": part.tile,
                     "crossbars": list(crossbars),
                 }

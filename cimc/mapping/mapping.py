@@ -72,9 +72,10 @@ class Part:
 
 @dataclass(frozen=True)
 class PlacedMatrix:
-    """A static matmul on cores. ``value`` is the node's output, ``weight`` the key of the codes."""
+    """A static matmul on cores, or one of its copies. ``value`` is the node's output, ``weight`` the key of the codes."""
 
     value: str
+    replica: int
     weight: str
     rows: int
     cols: int
@@ -84,10 +85,12 @@ class PlacedMatrix:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which tiles do what: matrices by output value; per segment the tiles of its vector stages (STREAM), of its rows
-    (SPREAD), or the one tile that drives it (ASSEMBLE, HOST)."""
+    """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
+    its vector stages, replica after replica (STREAM), of its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST).
+    ``replicas``: per segment, how many copies of its tiles share the rows (STREAM)."""
 
-    matrices: MappingABC[str, PlacedMatrix]
+    matrices: MappingABC[str, tuple[PlacedMatrix, ...]]
+    replicas: MappingABC[int, int]
     stages: MappingABC[str, int]  # output value → vector stage of its segment (STREAM)
     shards: MappingABC[str, str]  # output value that stays on the matrix's tiles, by columns → the mvm's output value
     reads: MappingABC[str, tuple[str, ...]]  # output value → values inside its segment that its node reads (STREAM)

@@ -8,7 +8,7 @@ in order and would make one stage wait for the other.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cimc import errors
@@ -16,8 +16,13 @@ from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape
+from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
+
+MIN_REPLICA_ROWS = 8
+"""Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
+
+MAX_REPLICAS = 64
 
 
 def snake(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
@@ -217,37 +222,59 @@ class _Placer:
             if spec.cores
         )
 
-    def matrices(self, tight: bool) -> dict[str, PlacedMatrix] | None:
-        """All matrices on cores, or None if the tiles run out."""
+    def replicas(self, wanted: int) -> dict[int, int]:
+        """Copies of each STREAM segment: as many as wanted, but none with fewer rows than are worth a copy."""
+        return {
+            s.index: len(shares(s.domain, max(1, min(wanted, s.rows // MIN_REPLICA_ROWS))))
+            for s in self.segments
+            if s.style is Style.STREAM
+        }
+
+    def matrices(self, replicas: dict[int, int], tight: bool) -> dict[str, tuple[PlacedMatrix, ...]] | None:
+        """All matrices on cores, copy by copy, or None if the tiles run out."""
         cim = [t for t in range(self.chip.tile_count) if self.chip.tile(t).cores]
-        cores = _Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores if cim else 0)
-        placed: dict[str, PlacedMatrix] = {}
-        need = sum(self._grid(n).down * self._grid(n).across for _, n in self._mvms())
-        last = (-1, -1)
-        for segment, node in self._mvms():
-            if not cim:
-                return None
-            grid = self._grid(node)
-            now = (segment.index, self.stages[node.outputs[0]])
+        if not cim:
+            return None
+        cores = _Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores)
+        placed: dict[str, list[PlacedMatrix]] = {}
+        need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
+        last = (-1, -1, -1)
+        for segment, replica, node in self._copies(replicas):
+            out, grid = node.outputs[0], self.grid(node)
+            now = (segment.index, replica, self.stages[out])
             fresh = now != last and cores.used and not tight and cores.left >= need
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
             last = now
-            need -= grid.down * grid.across
+            need -= self._blocks(node)
             if not _fill(cores, grid, tight):
                 return None
-            out = node.outputs[0]
-            placed[out] = PlacedMatrix(out, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
-        return placed
+            matrix = PlacedMatrix(
+                out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts)
+            )
+            placed.setdefault(out, []).append(matrix)
+        return {value: tuple(copies) for value, copies in placed.items()}
 
-    def _mvms(self) -> list[tuple[Segment, Node]]:
+    def _copies(self, replicas: dict[int, int]) -> Iterator[tuple[Segment, int, Node]]:
+        for segment in self.segments:
+            nodes = [n for n in segment.nodes if n.op in MATRIX_OPS]
+            for replica in range(replicas.get(segment.index, 0)):
+                yield from ((segment, replica, n) for n in nodes)
+
+    def mvms(self) -> list[tuple[Segment, Node]]:
+        """The static matmuls with their segments."""
         return [(s, n) for s in self.segments for n in s.nodes if n.op in MATRIX_OPS]
 
-    def _grid(self, node: Node) -> _Grid:
+    def grid(self, node: Node) -> _Grid:
+        """A static matmul's weights, cut into blocks."""
         rows, cols = self.graph.type(node.inputs[1]).shape
         return _Grid(rows, cols, int(node.attr("rows")), int(node.attr("cols")))  # pyright: ignore[reportArgumentType]
 
-    def tiles(self) -> dict[int, tuple[int, ...]]:
+    def _blocks(self, node: Node) -> int:
+        grid = self.grid(node)
+        return grid.down * grid.across
+
+    def tiles(self, replicas: dict[int, int]) -> dict[int, tuple[int, ...]]:
         """Tiles of every segment's vector work."""
         found: dict[int, tuple[int, ...]] = {}
         turn = 0
@@ -263,10 +290,14 @@ class _Placer:
                 continue
             count = 1
             if segment.style is Style.STREAM:
-                count = 1 + max(self.stages[o] + (o in self.shards) for n in segment.nodes for o in n.outputs if o)
+                count = replicas[segment.index] * self.stage_count(segment)
             found[segment.index] = tuple(able[(turn + i) % len(able)] for i in range(count))
             turn += count
         return found
+
+    def stage_count(self, segment: Segment) -> int:
+        """Vector stages of a STREAM segment."""
+        return 1 + max(self.stages[o] + (o in self.shards) for n in segment.nodes for o in n.outputs if o)
 
 
 ELEMENTWISE = frozenset(
@@ -305,18 +336,24 @@ def in_stages(segment: Segment, placement: Placement) -> Segment:
     return replace(segment, nodes=tuple(order))
 
 
-def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str) -> Placement:
-    """Tiles and cores for everything. Raises the does-not-fit diagnostic with what is short."""
+def place(
+    graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, replicas: int | None = None
+) -> Placement:
+    """Tiles and cores for everything. ``replicas``: copies of the weights that share the rows of a segment; None: as many as
+    the chip has room for. Raises the does-not-fit diagnostic with what is short."""
     placer = _Placer(graph, segments, chip, precision)
-    matrices = placer.matrices(tight=False) or placer.matrices(tight=True)
-    if matrices is None and any(s.style is Style.STREAM for s in segments):
-        _refuse(placer, chip)
-    return Placement(matrices or {}, placer.stages, placer.shards, placer.reads, placer.tiles())
-
-
-def _refuse(placer: _Placer, chip: ChipSpec) -> None:
-    grids = [placer._grid(n) for _, n in placer._mvms()]  # pyright: ignore[reportPrivateUsage]  # same module
+    grids = [placer.grid(n) for _, n in placer.mvms()]
     need = sum(g.down * g.across for g in grids)
     have = sum(chip.tile(t).cores for t in range(chip.tile_count))
-    block = f"{grids[0].block_rows}×{grids[0].block_cols}" if grids else ""
+    most = min(MAX_REPLICAS, have // max(need, 1)) if replicas is None else replicas
+    attempts = [(n, False) for n in range(max(1, most), 0 if replicas is None else replicas - 1, -1)]
+    for wanted, tight in [*attempts, (attempts[-1][0], True)]:
+        copies = placer.replicas(wanted)
+        matrices = placer.matrices(copies, tight) if grids else {}
+        if matrices is not None:
+            return Placement(
+                matrices, copies, placer.stages, placer.shards, placer.reads, placer.tiles(copies)
+            )
+    block = f"{grids[0].block_rows}×{grids[0].block_cols}"
+    need *= replicas or 1
     raise errors.DOES_NOT_FIT(chip=chip.name, need=need, have=have, short=max(need - have, 1), block=block)

@@ -28,6 +28,27 @@ class Tail:
     width: int
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Rows of one axis that a tile does: from ``low``, ``count`` of them."""
+
+    low: int
+    count: int
+
+
+def shares(domain: tuple[int, ...], wanted: int) -> list[tuple[Range, ...]]:
+    """The domain cut along one axis into at most ``wanted`` shares: the outermost axis that gives at least half of the
+    parallelism any axis would give. A domain with axes merged gives no fewer shares of a number that it gave before."""
+    best = max(min(n, wanted) for n in domain)
+    axis = next(i for i, n in enumerate(domain) if 2 * min(n, wanted) >= best)
+    parts = min(domain[axis], wanted)
+    found: list[tuple[Range, ...]] = []
+    for k in range(parts):
+        low, high = domain[axis] * k // parts, domain[axis] * (k + 1) // parts
+        found.append(tuple(Range(low, high - low) if i == axis else Range(0, n) for i, n in enumerate(domain)))
+    return found
+
+
 def rows_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape with at least a last axis."""
     return shape if shape else (1,)

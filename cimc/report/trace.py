@@ -4,7 +4,7 @@ unit. Written as it goes, so that its length does not matter."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import IO
 
@@ -60,7 +60,7 @@ class TraceWriter:
     def _name(self, what: str, tile: int, thread: int, name: str) -> None:
         self._record({"name": what, "ph": "M", "pid": tile, "tid": thread, "args": {"name": name}})
 
-    def _record(self, record: dict[str, object]) -> None:
+    def _record(self, record: Mapping[str, object]) -> None:
         self._stream.write("" if self._first else ",\n")
         self._first = False
         json.dump(record, self._stream, separators=(",", ":"))

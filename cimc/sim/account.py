@@ -19,7 +19,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
     cycles = int(state.scalar[LAST])
     nanoseconds = cycles / chip.clock_ghz
     actions = _actions(layout, state)
-    energy: Counter[str] = Counter()
+    energy: defaultdict[str, float] = defaultdict(float)
     for name, count in sorted(actions.items()):
         energy[component(name)] += count * energy_pj(chip, name)
     energy["leakage"] += leakage_mw(chip) * nanoseconds  # 1 mW for 1 ns is 1 pJ
@@ -52,14 +52,14 @@ def unit_class(name: str) -> str:
 
 def _actions(layout: Layout, state: State) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for job, times in zip(layout.jobs, state.count.tolist(), strict=True):
+    for job, times in zip(layout.jobs, state.executions.tolist(), strict=True):
         if times:
             total.update({name: n * times for name, n in job.actions.items()})
     return {name: n for name, n in total.items() if n}
 
 
 def _static_macs(layout: Layout, state: State) -> int:
-    return sum(j.static_macs * n for j, n in zip(layout.jobs, state.count.tolist(), strict=True))
+    return sum(j.static_macs * n for j, n in zip(layout.jobs, state.executions.tolist(), strict=True))
 
 
 def _host_cycles(layout: Layout, state: State) -> int:
@@ -87,11 +87,11 @@ def _utilization(layout: Layout, state: State, cycles: int) -> dict[str, float]:
 def _layers(layout: Layout, chip: ChipSpec, state: State) -> dict[str, Cost]:
     """Cost by layer, in the order in which the layers start."""
     jobs: defaultdict[int, list[tuple[Job, int]]] = defaultdict(list)
-    for job, row, times in zip(layout.jobs, layout.job_row, state.count.tolist(), strict=True):
+    for job, row, times in zip(layout.jobs, layout.job_row, state.executions.tolist(), strict=True):
         if times:
             jobs[row].append((job, times))
     busy: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    energy: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    energy: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for row, executed in jobs.items():

@@ -46,7 +46,7 @@ def capacity(chip: ChipSpec) -> dict[str, int]:
 def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
     """The bound of a simulated program: its executions are counted in ``state``, the chain was followed on the way."""
     work = dict.fromkeys(capacity(chip), 0)
-    for job, row, times in zip(layout.jobs, layout.job_row, state.count.tolist(), strict=True):
+    for job, row, times in zip(layout.jobs, layout.job_row, state.executions.tolist(), strict=True):
         instruction = layout.instructions[row]
         if times and instruction is not None:
             _add(work, layout, chip, row, instruction, job, times)

@@ -64,10 +64,13 @@ from cimc.sim.state import (
     W,
 )
 
+NEAR = 16  # how many instructions back results that are read are looked for behind other hazards on the same unit
+
+
 # --- the heap -----------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@njit
 def push(s: State, time: int, tile: int, order: int, phase: int) -> None:
     """Add an event."""
     key = (tile << 46) | (order << 2) | phase
@@ -84,7 +87,7 @@ def push(s: State, time: int, tile: int, order: int, phase: int) -> None:
     s.heap[i, 1] = key
 
 
-@njit(cache=True)
+@njit
 def drop_first(s: State) -> None:
     """Remove the earliest event."""
     n = s.scalar[HEAP] - 1
@@ -113,7 +116,7 @@ def drop_first(s: State) -> None:
 # --- issue --------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@njit
 def affine(c: Flat, s: State, t: int, index: int) -> int:
     """An affine value for a tile's repeat variables."""
     value = c.affine[index, 0]
@@ -122,7 +125,7 @@ def affine(c: Flat, s: State, t: int, index: int) -> int:
     return value
 
 
-@njit(cache=True)
+@njit
 def step(c: Flat, s: State, t: int) -> int:
     """The tile's next row that is an instruction, or -1 at the end; repeats are counted on the way."""
     row = s.tile[t, T_ROW]
@@ -146,7 +149,7 @@ def step(c: Flat, s: State, t: int) -> int:
     return row
 
 
-@njit(cache=True)
+@njit
 def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
     """Put a row into a slot: its variant and byte ranges now."""
     variant = c.rows[row, R_VARIANT]
@@ -162,7 +165,7 @@ def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
     s.mask[t, slot, F_RAW] = 0
     s.flight[t, slot, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
     s.flight[t, slot, F_CHAIN_END] = 0
-    s.count[variant] += 1
+    s.executions[variant] += 1
     bounds = c.variants[variant, V_BOUNDS]
     first = c.rows[row, R_RANGE]
     for i in range(c.rows[row + 1, R_RANGE] - first):
@@ -172,38 +175,25 @@ def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
         s.span[t, slot, i, S_FLAGS] = c.ranges[first + i, 1]
 
 
-@njit(cache=True)
-def conflict(c: Flat, s: State, t: int, a: int, b: int) -> bool:
-    """Whether the instructions in two slots have a hazard."""
+@njit
+def relate(c: Flat, s: State, t: int, a: int, b: int) -> int:
+    """How the instruction in slot b depends on the earlier one in a: 1 for a hazard, 3 if it reads what a writes."""
     row_a, row_b = s.flight[t, a, F_ROW], s.flight[t, b, F_ROW]
+    found = 0
     for i in range(c.rows[row_a + 1, R_RANGE] - c.rows[row_a, R_RANGE]):
+        low, high, flags = s.span[t, a, i, S_LOW], s.span[t, a, i, S_HIGH], s.span[t, a, i, S_FLAGS]
         for j in range(c.rows[row_b + 1, R_RANGE] - c.rows[row_b, R_RANGE]):
-            low = max(s.span[t, a, i, S_LOW], s.span[t, b, j, S_LOW])
-            high = min(s.span[t, a, i, S_HIGH], s.span[t, b, j, S_HIGH])
-            if low < high:
-                flags = s.span[t, a, i, S_FLAGS]
-                others = s.span[t, b, j, S_FLAGS]
-                if ((flags | others) & 1) and not (flags & others & 2):
-                    return True
-    return False
+            others = s.span[t, b, j, S_FLAGS]
+            if ((flags | others) & 1) == 0 or flags & others & 2:
+                continue
+            if max(low, s.span[t, b, j, S_LOW]) < min(high, s.span[t, b, j, S_HIGH]):
+                if flags & 1 and others & 4:
+                    return 3
+                found = 1
+    return found
 
 
-@njit(cache=True)
-def feeds(c: Flat, s: State, t: int, a: int, b: int) -> bool:
-    """Whether the instruction in slot b reads what the one in slot a writes, and is ordered after it."""
-    row_a, row_b = s.flight[t, a, F_ROW], s.flight[t, b, F_ROW]
-    for i in range(c.rows[row_a + 1, R_RANGE] - c.rows[row_a, R_RANGE]):
-        for j in range(c.rows[row_b + 1, R_RANGE] - c.rows[row_b, R_RANGE]):
-            flags, others = s.span[t, a, i, S_FLAGS], s.span[t, b, j, S_FLAGS]
-            meets = max(s.span[t, a, i, S_LOW], s.span[t, b, j, S_LOW]) < min(
-                s.span[t, a, i, S_HIGH], s.span[t, b, j, S_HIGH]
-            )
-            if meets and (flags & 1) and (others & 4) and not (flags & others & 2):
-                return True
-    return False
-
-
-@njit(cache=True)
+@njit
 def issue(c: Flat, s: State, t: int) -> None:
     """Issue what can be issued."""
     while s.tile[t, T_BARRIER] < 0 and s.tile[t, T_TAIL] - s.tile[t, T_HEAD] < W:
@@ -231,46 +221,61 @@ def issue(c: Flat, s: State, t: int) -> None:
         ready(s, t, slot, order)
 
 
-@njit(cache=True)
+@njit
 def depend(c: Flat, s: State, t: int, slot: int, order: int) -> None:
-    """Find what an instruction waits for among those in flight."""
+    """Find what an instruction waits for among those in flight, from the latest back. A unit's instructions end in
+    their order, so the latest one with a hazard is all that counts of a unit (of the first 63: they have a bit)."""
     row = s.flight[t, slot, F_ROW]
-    when = s.flight[t, slot, F_ISSUE]
-    operands = when
-    unit_free = when
-    everything = c.rows[row, R_EVERYTHING]
-    previous = s.last_on[t, c.rows[row, R_UNIT]]
-    s.last_on[t, c.rows[row, R_UNIT]] = order
-    for j in range(max(0, order - W + 1), order):
+    everything = c.rows[row, R_EVERYTHING] == 1
+    unit = c.rows[row, R_UNIT]
+    previous = s.last_on[t, unit]
+    s.last_on[t, unit] = order
+    s.flight[t, slot, F_OPERANDS] = s.flight[t, slot, F_ISSUE]
+    s.flight[t, slot, F_UNIT] = s.flight[t, slot, F_ISSUE]
+    settled = np.uint64(0)  # units of which a hazard is known
+    fed = np.uint64(0)  # units of which a result that is read is known
+    for j in range(order - 1, max(-1, order - W), -1):
         other = j % W
-        ended = s.flight[t, other, F_END]
-        longer = ended != UNKNOWN and s.flight[t, other, F_CHAIN_END] > s.flight[t, slot, F_CHAIN]
-        if longer and (everything == 1 or feeds(c, s, t, other, slot)):
-            s.flight[t, slot, F_CHAIN] = s.flight[t, other, F_CHAIN_END]
-        if ended != UNKNOWN and ended <= operands and ended <= unit_free:
+        on = c.rows[s.flight[t, other, F_ROW], R_UNIT]
+        bit = np.uint64(1) << np.uint64(on) if on < 63 else np.uint64(0)
+        relation = 0
+        if not settled & bit or (order - j <= NEAR and not fed & bit):
+            relation = 3 if everything else relate(c, s, t, other, slot)
+        if relation == 0 and j != previous:
             continue
-        hazard = everything == 1 or conflict(c, s, t, other, slot)
-        if not hazard and j != previous:
-            continue
-        if ended != UNKNOWN:
-            if hazard:
-                operands = max(operands, ended)
-            if j == previous:
-                unit_free = max(unit_free, ended)
-            continue
-        bit = np.uint64(1) << np.uint64(other)
-        s.mask[t, slot, F_MASK] |= bit
+        hazard = relation > 0 and not settled & bit
+        feeds = relation == 3 and not fed & bit
+        if relation > 0:
+            settled |= bit
+        if feeds:
+            fed |= bit
+        depend_on(s, t, slot, other, hazard, j == previous, feeds)
+
+
+@njit
+def depend_on(s: State, t: int, slot: int, other: int, hazard: bool, same: bool, feeds: bool) -> None:
+    """Note one dependence: by time if the other's end is known, by mask if not."""
+    ended = s.flight[t, other, F_END]
+    if ended != UNKNOWN:
         if hazard:
-            s.mask[t, slot, F_HAZARD] |= bit
-            if everything == 1 or feeds(c, s, t, other, slot):
-                s.mask[t, slot, F_RAW] |= bit
-        if j == previous:
-            s.mask[t, slot, F_SAME] |= bit
-    s.flight[t, slot, F_OPERANDS] = operands
-    s.flight[t, slot, F_UNIT] = unit_free
+            s.flight[t, slot, F_OPERANDS] = max(s.flight[t, slot, F_OPERANDS], ended)
+        if same:
+            s.flight[t, slot, F_UNIT] = max(s.flight[t, slot, F_UNIT], ended)
+        if feeds:
+            s.flight[t, slot, F_CHAIN] = max(s.flight[t, slot, F_CHAIN], s.flight[t, other, F_CHAIN_END])
+        return
+    bit = np.uint64(1) << np.uint64(other)
+    if hazard or same or feeds:
+        s.mask[t, slot, F_MASK] |= bit
+    if hazard:
+        s.mask[t, slot, F_HAZARD] |= bit
+    if same:
+        s.mask[t, slot, F_SAME] |= bit
+    if feeds:
+        s.mask[t, slot, F_RAW] |= bit
 
 
-@njit(cache=True)
+@njit
 def ready(s: State, t: int, slot: int, order: int) -> None:
     """Put the start among the events if nothing is waited for."""
     if s.mask[t, slot, F_MASK] != 0:
@@ -283,7 +288,7 @@ def ready(s: State, t: int, slot: int, order: int) -> None:
     push(s, start, t, order, 0)
 
 
-@njit(cache=True)
+@njit
 def end(c: Flat, s: State, t: int, slot: int, time: int, chain_end: int) -> None:
     """An instruction's end is known: free what waits for it. Issuing more is the caller's, once this returns."""
     s.flight[t, slot, F_END] = time

@@ -5,6 +5,10 @@ binary heap ordered by (time, tile, order, phase)."""
 
 from __future__ import annotations
 
+import pathlib
+import zlib
+from collections.abc import Callable
+
 from numba import njit
 
 from cimc.sim.flat import R_CHANNEL, R_DEST, R_OP, R_TREE, V_CYCLES, V_REQUEST, V_RESPONSE, V_SIZE, Flat
@@ -32,6 +36,7 @@ from cimc.sim.state import (
     HEAP,
     HOST,
     HOST_FREE,
+    ISSUED,
     M_ARRIVAL,
     M_BYTES,
     M_CHAIN,
@@ -47,18 +52,20 @@ from cimc.sim.state import (
     TRACED,
     UNIT,
     UNKNOWN,
+    VERSION,
     WAIT,
     Ints,
     State,
     W,
 )  # fmt: skip
 
+SOURCES = ("flat.py", "issue.py", "machine.py", "reference.py", "state.py")
 DONE, MORE, FULL, MISMATCH = range(4)  # what advance() returns
 
 # --- messages and memory ------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@njit
 def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) -> int:
     """When a message may enter the channel, from now on; -1 if not known yet. Forgets what has been released."""
     base = c.ring_ptr[channel]
@@ -79,7 +86,7 @@ def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) ->
     return at
 
 
-@njit(cache=True)
+@njit
 def chain(s: State, links: Ints, begin: int, stop: int, now: int, occupied: int, hop: int) -> int:
     """A packet along a way: when its last byte arrives."""
     header = now
@@ -87,10 +94,10 @@ def chain(s: State, links: Ints, begin: int, stop: int, now: int, occupied: int,
         entered = max(header, s.link[links[i]])
         s.link[links[i]] = entered + occupied
         header = entered + hop
-    return header + occupied
+    return int(header + occupied)
 
 
-@njit(cache=True)
+@njit
 def take(c: Flat, s: State, t: int, slot: int) -> int:
     """A recv or wait takes its message if it is there: returns its end, -1 if it has to wait, -2 for a wrong size."""
     row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
@@ -122,14 +129,14 @@ def take(c: Flat, s: State, t: int, slot: int) -> int:
     return finish
 
 
-@njit(cache=True)
+@njit
 def order_of(s: State, t: int, slot: int) -> int:
     """The order of the instruction in a slot."""
     newest = s.tile[t, T_TAIL] - 1
     return newest - (newest - slot) % W
 
 
-@njit(cache=True)
+@njit
 def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int) -> int:
     """A send tries to enter its channels. Returns 0, or -2 if a waiting recv expects another size."""
     row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
@@ -190,7 +197,7 @@ def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int
     return 0
 
 
-@njit(cache=True)
+@njit
 def memory(c: Flat, s: State, t: int, slot: int, order: int, phase: int, now: int, hop: int, rates: Ints) -> None:
     """One of the three phases of a memory access: the request leaves, it is served, the response leaves."""
     row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
@@ -210,7 +217,7 @@ def memory(c: Flat, s: State, t: int, slot: int, order: int, phase: int, now: in
         end(c, s, t, slot, finish, s.flight[t, slot, F_CHAIN] + alone(c, t, variant, hop, rates))
 
 
-@njit(cache=True)
+@njit
 def alone(c: Flat, t: int, variant: int, hop: int, rates: Ints) -> int:
     """Cycles of a memory access that meets no other."""
     hops = c.ways[t + 1, 0] - c.ways[t, 0] + c.ways[t + 1, 1] - c.ways[t, 1]
@@ -220,20 +227,13 @@ def alone(c: Flat, t: int, variant: int, hop: int, rates: Ints) -> int:
     return hops * hop + packets + c.variants[variant, V_CYCLES] + rates[3]
 
 
-@njit(cache=True)
-def begin_all(c: Flat, s: State) -> None:
-    """Issue the first instructions of every tile."""
-    for t in range(s.tile.shape[0]):
-        issue(c, s, t)
-
-
-@njit(cache=True)
-def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
-    """Handle up to ``events`` events. ``rates``: router cycles, link bytes per cycle, channel bytes, memory latency.
-
-    Returns DONE (no event is left), MORE, FULL (the trace buffer is to be emptied) or MISMATCH (a message of the wrong
-    size: BAD_ROW, BAD_BYTES)."""
+@njit
+def loop(c: Flat, s: State, rates: Ints, events: int) -> int:
+    """Handle up to ``events`` events; see :data:`advance`."""
     hop, capacity = rates[0], rates[2]
+    if s.scalar[ISSUED] == 0:
+        for t in range(s.tile.shape[0]):
+            issue(c, s, t)
     for _ in range(events):
         if s.scalar[HEAP] == 0:
             return DONE
@@ -275,3 +275,27 @@ def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
             end(c, s, t, slot, s.scalar[HOST_FREE], s.flight[t, slot, F_CHAIN] + c.variants[variant, V_CYCLES])
         issue(c, s, t)
     return MORE
+
+
+def _fingerprint() -> int:
+    """A number that changes with the sources of everything compiled into the loop."""
+    here = pathlib.Path(__file__).parent
+    return zlib.crc32(b"".join((here / name).read_bytes() for name in SOURCES))
+
+
+def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
+    """The loop behind the one function whose machine code numba keeps on disk. Whether that code is still good numba
+    decides by the function's own file and the values it closes over; ``version`` stands for the other files."""
+
+    @njit(cache=True)
+    def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
+        s.scalar[VERSION] = version
+        return loop(c, s, rates, events)
+
+    return advance
+
+
+advance = _entry(_fingerprint())
+"""``advance(flat, state, rates, events)`` handles up to ``events`` events; ``rates``: router cycles, link bytes per
+cycle, channel bytes, memory latency. Returns DONE (no event is left), MORE, FULL (the trace buffer is to be emptied) or
+MISMATCH (a message of the wrong size: BAD_ROW, BAD_BYTES)."""

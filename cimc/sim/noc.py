@@ -55,7 +55,8 @@ def tree(chip: ChipSpec, source: int, destinations: Iterable[int]) -> Tree:
 
 def memory_ports(chip: ChipSpec) -> tuple[int, ...]:
     """The tiles at which global memory hangs."""
-    return tuple(t for t in range(chip.tile_count) if chip.tile(t).memory_port)
+    letters = {kind.letter for kind in chip.tiles.values() if kind.memory_port}
+    return tuple(t for t, letter in enumerate("".join(chip.layout)) if letter in letters)
 
 
 def nearest(chip: ChipSpec, tile: int, ports: Iterable[int]) -> int:

@@ -18,7 +18,7 @@ COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT = range(7)  # Action, as numba 
 OPERAND, UNIT, MESSAGE, CHANNEL, QUEUE = range(5)
 STALLS = ("operand", "unit", "message", "channel", "memory")
 # scalars
-HEAP, MEMORY_FREE, HOST_FREE, LAST, ISSUED, TRACED, BAD_ROW, BAD_BYTES, MEMORY_BUSY, CHAIN = range(10)
+HEAP, MEMORY_FREE, HOST_FREE, LAST, ISSUED, TRACED, BAD_ROW, BAD_BYTES, MEMORY_BUSY, CHAIN, VERSION = range(11)
 
 
 # columns of the tables
@@ -51,7 +51,7 @@ class State(NamedTuple):
     )
     message: Ints  # message, M: CHAIN is the longest chain up to its arrival
     way: Ints  # link of a tree, (header, hops)
-    count: Ints  # variant: executions
+    executions: Ints  # variant: executions
     spent: Ints  # row, (busy cycles, earliest start, latest end)
     stall: Ints  # cause: cycles
     trace: Ints  # n, (tile, row, start, end)
@@ -67,7 +67,7 @@ def fresh(layout: Layout, trace: int) -> State:
         return np.zeros(shape, np.int64)
 
     state = State(
-        scalar=zeros(10),
+        scalar=zeros(11),
         tile=zeros(tiles, 8),
         env=zeros(tiles, layout.depth),
         limit=zeros(tiles, layout.depth),
@@ -80,7 +80,7 @@ def fresh(layout: Layout, trace: int) -> State:
         channel=zeros(channels, 8),
         message=zeros(int(c.ring_ptr[-1]), 4),
         way=zeros(layout.widest, 2),
-        count=zeros(len(layout.jobs)),
+        executions=zeros(len(layout.jobs)),
         spent=zeros(len(c.rows), 3),
         stall=zeros(len(STALLS)),
         trace=zeros(trace, 4),

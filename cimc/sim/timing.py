@@ -54,7 +54,6 @@ def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progre
     rates = np.array(
         [noc.router_cycles, noc.link_bytes_per_cycle, noc.channel_bytes, chip.memory.latency_cycles], np.int64
     )
-    machine.begin_all(layout.flat, state)
     outcome = machine.MORE
     while outcome in (machine.MORE, machine.FULL):
         outcome = machine.advance(layout.flat, state, rates, SLICE)

@@ -73,7 +73,7 @@ def chip(
     tile = TileSpec(
         letter="t",
         local_bytes=1 << 16,
-        cores=4,
+        cores=8,
         core=core(adc_bits=adc_bits),
         vector=LanesSpec(lanes=4, startup_cycles=1),
         special=LanesSpec(lanes=2, startup_cycles=3),

@@ -169,8 +169,8 @@ def test_a_message_to_itself_uses_no_link():
 
 
 def test_two_packets_take_turns_on_a_link():
-    # Both reach tile 3 over the link from 2 to 3. Of two that leave in the same cycle, tile 0's takes its way first: its
-    # header enters that link at 4, the tail leaves it at 12; only then tile 2's may.
+    # Both reach tile 3 over the link from 2 to 3. Of two that leave in the same cycle, tile 0's takes its way first:
+    # its header enters that link at 4, the tail leaves it at 12; only then tile 2's may.
     def far(n: int):
         return tile(n, do("send", A, to=(3,)), buffers=LOCAL)
 

@@ -121,6 +121,33 @@ JOSHI = CellModel(
     25.0,
     program=_joshi,
 )
+
+
+def _custom_program(target: Array, cell: Cell, rng: Generator) -> Array:
+    return np.maximum(target + 0.2 * rng.standard_normal(target.shape), 0.0)
+
+
+def _custom_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
+    nu = np.abs(0.1 + 0.05 * rng.standard_normal(target.shape))
+    return programmed * (1.0 + cell.seconds / 20.0) ** -nu
+
+
+def _custom_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
+    scale = np.sqrt(np.log((cell.seconds + 20.0 + 250e-9) / 500e-9))
+    return np.maximum(g + np.abs(g / cell.gmax_us) * scale * rng.standard_normal(g.shape), 0.0)
+
+
+CUSTOM = CellModel(
+    "StateIndependent",
+    "aihwkit 1.2 inference/noise/custom.py: 0.2 µS, nu 0.1 +- 0.05, t0 20 s",
+    ("StateIndependentNoiseModel", "custom_drift_pcm"),
+    0.0,
+    25.0,
+    program=_custom_program,
+    drift=_custom_drift,
+    read=_custom_read,
+    read_per_cycle=False,
+)
 FACTS = (
     Fact("endurance", 1e5, 2e11, "writes", "NVMExplorer 2016-2020_EnduranceSummary.csv (PCRAM)"),
     Fact("write_latency", 40, 150, "ns", "NVMExplorer data/cell_cfgs/PCM.cell (RESET, SET)"),
@@ -145,10 +172,11 @@ TECHNOLOGIES = (
     Technology(
         "pcm_hermes_2dev",
         "IBM HERMES chip, two devices per conductance",
-        _model("hermes2", "Hermes2", HERMES_SOURCE, ("hermes_2dev", "hermes2dev", "hermes", "hermes_two_devices")),
+        _model("hermes2", "Hermes2", HERMES_SOURCE, ("hermes_2dev", "hermes2dev", "hermes", "HermesNoiseModel")),
         FACTS,
         2,
         ("pcm_hermes",),
     ),
+    Technology("pcm_custom", "phase-change memory with spreads that do not depend on the state", CUSTOM, FACTS, 2),
     Technology("pcm_joshi", "phase-change memory, programming error alone", JOSHI, FACTS, 2),
 )

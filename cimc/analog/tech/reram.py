@@ -75,12 +75,12 @@ def _cmo_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
 
 
 WAN = CellModel(
-    "ReRamWan2022", WAN_SOURCE, ("wan2022", "ReRamWan2022NoiseModel", "neurram", "reram_wan_aihwkit"), 0.0, 40.0,
+    "ReRamWan2022", WAN_SOURCE, ("wan2022", "ReRamWan2022NoiseModel", "neurram", "reram_wan"), 0.0, 40.0,
     program=_wan_program, drift=_wan_drift,
 )  # fmt: skip
 WAN_CROSSSIM = CellModel(
     "RRAMWan", "CrossSim 3.2 devices/custom/RRAM_Wan.py; Wan et al., Nature 608, 2022, Ext. Data Fig. 3 (1 s)",
-    ("rram_wan", "reram_wan_crosssim"), 0.0, 39.26, 39.26, program=_wan_crosssim,
+    ("rram_wan",), 0.0, 39.26, 39.26, program=_wan_crosssim,
 )  # fmt: skip
 MILO = CellModel(
     "RRAMMilo", "CrossSim 3.2 devices/custom/RRAM_Milo.py; Milo et al., IRPS 2021, Fig. 4 (IGVVA-100)",
@@ -105,7 +105,7 @@ FACTS = (
 )
 TECHNOLOGIES = (
     Technology("reram", "resistive memory, NeuRRAM's fit with relaxation up to two days", WAN, FACTS, 2, ("rram",)),
-    Technology("reram_wan", "NeuRRAM one second after programming (CrossSim's fit)", WAN_CROSSSIM, FACTS, 2),
+    Technology("reram_wan_crosssim", "NeuRRAM one second after programming (CrossSim's fit)", WAN_CROSSSIM, FACTS, 2),
     Technology("reram_milo", "multilevel resistive memory, 50 to 225 µS", MILO, FACTS, 2),
     Technology("reram_cmo", "analog filamentary CMO/HfOx, 9 to 88 µS", CMO, FACTS, 2),
     Technology("reram_isaac", "ISAAC's ideal two-bit cell, on/off ratio 1000", ISAAC, FACTS, 2),
