@@ -186,7 +186,8 @@ class Builder:
                 )
         arrays = [self._arrays[v.name] if v else None for v in inputs]
         try:
-            results = OPS[node.op].evaluate(node, arrays, Numerics())
+            with np.errstate(all="ignore"):
+                results = OPS[node.op].evaluate(node, arrays, Numerics())
         except (IndexError, ValueError, TypeError, ArithmeticError, MemoryError) as e:
             raise Impossible(f"{node.op} of constants: {e}") from e
         return tuple(self.constant(np.asarray(y)) for y in results)

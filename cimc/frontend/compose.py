@@ -82,8 +82,8 @@ def expand(b: Builder, x: Value, shape: Sequence[int]) -> Value:
 
 def concat(b: Builder, values: Sequence[Value], axis: int) -> Value:
     """Values one after another; operands without elements are left out where others have some."""
-    if not values:
-        raise Impossible("nothing to concatenate")
+    if not values or any(v.rank <= axis for v in values):
+        raise Impossible(f"concatenation of {', '.join(str(v.type) for v in values)} along axis {axis}")
     kept = [v for v in values if v.shape[axis]] or [values[0]]
     return kept[0] if len(kept) == 1 else b.emit("concat", kept, axis=axis % values[0].rank)[0]
 

@@ -23,6 +23,7 @@ def if_(c: Call) -> tuple[Operand, ...]:
     if known is not None:
         return c.run(c.graph("then_branch" if bool(known.reshape(-1)[0]) else "else_branch"), ())
     yes, no = c.run(c.graph("then_branch"), ()), c.run(c.graph("else_branch"), ())
+    c.note(f"If '{c.node.name}' is decided at run time: both branches are computed, one is selected")
     gate = f.reshape(c.b, condition, ())
     return tuple(_chosen(c, gate, a, b) for a, b in zip(yes, no, strict=True))
 

@@ -53,7 +53,7 @@ def call(
     data = _typed(model, kinds)
     try:
         ort.session(data)
-    except ort.REFUSALS as e:
+    except ort.refusals() as e:
         raise Unsupported(f"onnxruntime cannot run it on the host: {ort.first_line(e)}") from e
     types = tuple(str(k) for k in kinds.values())
     outputs = b.emit("host", tuple(passed.values()), op_type=node.title, call=b.call(data), types=types, reason=reason)
@@ -147,7 +147,7 @@ def _run_now(
         results = ort.run(
             model.SerializeToString(deterministic=True), {n: np.asarray(a, order="C") for n, a in known.items()}
         )
-    except ort.REFUSALS as e:
+    except ort.refusals() as e:
         raise Impossible(f"{reason}; onnxruntime says: {ort.first_line(e)}") from e
     names = [o for o in node.outputs if o]
     found: dict[str, Value] = {}

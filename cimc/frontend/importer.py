@@ -34,6 +34,8 @@ from cimc.origin import Origin
 
 MAX_INLINED = 1_000_000
 MAX_CALLS = 32
+MISFITS = (IndexError, ValueError, ArithmeticError, TypeError)
+"""What a translation may trip over when a node's operands or attributes are not what the standard asks for."""
 MAX_FIXED = 64
 """Elements of an input that may be compiled in."""
 SHORTEST = 8
@@ -217,10 +219,11 @@ class _Import:
         except Unsupported as e:
             scope.failed.update(node.outputs)
             self.faults.add(errors.MODEL_OP(node=here.name, op=node.title, why=e))
-        except Impossible as e:
+        except (Impossible, *MISFITS) as e:
             scope.failed.update(node.outputs)
             bound = ", ".join(f"{b.name} = {b.value}" for b in self.dims.bound.values()) or "none"
-            self.faults.add(errors.MODEL_NODE(node=here.name, op=node.title, why=e, dims=bound))
+            why = e if isinstance(e, Impossible) else f"its operands or attributes do not fit the operator ({e})"
+            self.faults.add(errors.MODEL_NODE(node=here.name, op=node.title, why=why, dims=bound))
         else:
             self.keep(node, results, scope)
         finally:

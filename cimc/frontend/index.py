@@ -153,18 +153,39 @@ def top_k(c: Call) -> tuple[Value, ...]:
     k = count[0] if count else -1
     if not 0 <= k <= x.shape[axis]:
         raise Impossible(f"the top {k} of {x.shape[axis]}")
-    if k == 0 or k > MAX_PIECES or not x.floating or not x.type.size:
+    if k == 0 or k > MAX_PIECES or not x.type.size:
         raise NeedsHost(f"the top {k} of {x.type}")
     work = f.move_axis(c.b, x, axis, -1)
-    numbers = c.b.constant(np.arange(work.shape[-1], dtype=np.int64))
-    struck = c.b.scalar(-math.inf if largest else math.inf, x.element)
     best: list[Value] = []
     places: list[Value] = []
+    alive: Value | None = None
     for _ in range(k):
-        best.append(c.b.emit("reduce_max" if largest else "reduce_min", (work,))[0])
-        places.append(c.b.emit("reduce_argmax" if largest else "reduce_argmin", (work,))[0])
-        work = f.select(c.b, f.binary(c.b, "eq", numbers, places[-1]), struck, work)
+        peak, place = _best(c, work, alive, largest=largest)
+        best.append(peak)
+        places.append(place)
+        numbers = c.b.constant(np.arange(work.shape[-1], dtype=np.int64))
+        kept = f.unary(c.b, "not", f.binary(c.b, "eq", numbers, place))
+        alive = kept if alive is None else f.binary(c.b, "and", alive, kept)
     return tuple(f.move_axis(c.b, f.concat(c.b, v, -1), -1, axis) for v in (best, places))
+
+
+def _best(c: Call, x: Value, alive: Value | None, *, largest: bool) -> tuple[Value, Value]:
+    """The extremum of each row among the elements still alive, and its first place. An element equal to what fills the
+    places of the dead is still found: the place is that of a living one."""
+    b = c.b
+    filled = x if alive is None else f.select(b, alive, x, b.constant(_worst(x, largest=largest)))
+    peak = b.emit("reduce_max" if largest else "reduce_min", (filled,))[0]
+    hit = f.binary(b, "eq", x, peak)
+    hit = hit if alive is None else f.binary(b, "and", hit, alive)
+    return peak, b.emit("reduce_argmax", (f.cast(b, hit, Element.I32),))[0]
+
+
+def _worst(x: Value, *, largest: bool) -> np.ndarray:
+    if x.floating:
+        return np.array(-math.inf if largest else math.inf).astype(x.dtype)
+    bits, signed = 8 * x.element.bytes, x.element.value.startswith("i")
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    return np.array(low if largest else high, x.dtype)
 
 
 @spelling("Resize", note="run by the host; align_corners only between whole sizes")

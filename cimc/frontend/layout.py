@@ -275,9 +275,10 @@ def take(c: Call, x: Value, axis: int, index: Sequence[int]) -> Value:
 def range_(c: Call) -> Value:
     """Numbers from start to limit by delta."""
     bounds = [c.known(i, what) for i, what in enumerate(("start", "limit", "delta"))]
-    start, limit, delta = (b.reshape(-1)[0] for b in bounds if b is not None)
-    if not delta:
-        raise Impossible("a range with delta 0")
+    numbers = [b.reshape(-1)[0] for b in bounds if b is not None and b.size == 1]
+    if len(numbers) != 3 or not all(math.isfinite(float(v)) for v in numbers) or not numbers[2]:
+        raise Impossible("a range without start, limit and delta, or with delta 0")
+    start, limit, delta = numbers
     count = max(math.ceil((float(limit) - float(start)) / float(delta)), 0)
     if count > 1 << 26:
         raise Unsupported(f"a range of {count} numbers")

@@ -1,4 +1,4 @@
-"""onnxruntime, which ships no types: sessions, and the exceptions by which it refuses."""
+"""onnxruntime, which ships no types: sessions, and the exceptions by which it refuses. Imported when first needed."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from typing import Any
 
 from cimc.frontend.record import Array
 
-_state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-_onnxruntime: Any = importlib.import_module("onnxruntime")
 
-REFUSALS: tuple[type[Exception], ...] = (
-    _state.Fail,
-    _state.InvalidArgument,
-    _state.InvalidGraph,
-    _state.InvalidProtobuf,
-    _state.NotImplemented,
-    _state.RuntimeException,
-    _state.EPFail,
-)
-"""onnxruntime's exceptions have no base of their own."""
+def refusals() -> tuple[type[Exception], ...]:
+    """onnxruntime's exceptions; they have no base of their own."""
+    state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NotImplemented,
+        state.RuntimeException,
+        state.EPFail,
+    )
 
 
 def session(data: bytes) -> Any:
-    """A session for a serialized model, optimisations off. Raises one of REFUSALS."""
-    options = _onnxruntime.SessionOptions()
+    """A session for a serialized model, optimisations off. Raises one of the refusals."""
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.graph_optimization_level = _onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return _onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def run(data: bytes, inputs: Mapping[str, Array]) -> Sequence[object]:
-    """A serialized model's outputs, in order. Raises one of REFUSALS."""
+    """A serialized model's outputs, in order. Raises one of the refusals."""
     found: Sequence[object] = session(data).run(None, dict(inputs))
     return found
 

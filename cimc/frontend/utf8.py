@@ -1,4 +1,4 @@
-"""Text fields of a protobuf that are not text: Python's protobuf hands such a field over as bytes instead of refusing it."""
+"""Text fields of a protobuf that are not text: Python's protobuf hands such a field over as bytes, unasked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 
 def bad_text(message: onnx.ModelProto) -> str:
-    """Where a text field holds bytes that are no UTF-8 (``NodeProto.op_type``), or nothing. Tensor data is not touched."""
+    """Where a text field holds bytes that are no UTF-8 (``NodeProto.op_type``), or nothing. Skips tensor data."""
     stack: list[Any] = [message]
     while stack:
         part = stack.pop()

@@ -153,7 +153,9 @@ def branches(then: onnx.GraphProto, other: onnx.GraphProto) -> onnx.NodeProto:
     return node("If", ["c"], ["y"], then_branch=then, else_branch=other)
 
 
-def graph(nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto], inputs: list[onnx.ValueInfoProto] | None = None) -> onnx.GraphProto:
+def graph(
+    nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto], inputs: list[onnx.ValueInfoProto] | None = None
+) -> onnx.GraphProto:
     return helper.make_graph(nodes, "sub", inputs or [], outputs)
 
 
@@ -225,7 +227,11 @@ def test_a_scan_is_unrolled(tmp_path: Path) -> None:
         [value("s", [2]), value("v", [2])],
     )
     nodes = [node("Scan", ["s0", "x"], ["s1", "all"], body=body, num_scan_inputs=1, scan_input_directions=[1])]
-    agree(tmp_path, model(nodes, [value("s0", [2]), value("x", [5, 2])], ["s1", "all"]), {"s0": weights(2), "x": weights(5, 2)})
+    agree(
+        tmp_path,
+        model(nodes, [value("s0", [2]), value("x", [5, 2])], ["s1", "all"]),
+        {"s0": weights(2), "x": weights(5, 2)},
+    )
 
 
 def test_what_tiles_cannot_do_becomes_a_host_call(tmp_path: Path) -> None:
@@ -277,3 +283,16 @@ def test_sequences_inside_the_model(tmp_path: Path) -> None:
     tensors = {"two": np.array(2, np.int64), "one": np.array(1, np.int64)}
     proto = model(nodes, [value("x", [5, 2])], [value("y", None), value("n", [], INT64)], tensors)
     agree(tmp_path, proto, {"x": weights(5, 2)})
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_top_k_finds_every_place_once(tmp_path: Path, largest: int, dtype: type) -> None:
+    """Also where the rows hold the very value that stands in for elements already found."""
+    x = np.array([[1, 5, 5, 2], [0, 0, 0, 0]], dtype)
+    worst = np.iinfo(dtype).min if dtype is np.int64 else -np.inf
+    x = np.vstack([x, np.full((1, 4), worst, dtype)])
+    nodes = [node("TopK", ["x", "k"], ["y", "i"], largest=largest)]
+    code = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    proto = model(nodes, [value("x", [3, 4], code)], ["y", "i"], {"k": np.array([3], np.int64)})
+    assert "host" not in ops(agree(tmp_path, proto, {"x": x}))

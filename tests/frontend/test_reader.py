@@ -111,7 +111,9 @@ def test_a_folder_without_one(tmp_path: Path) -> None:
     refused(tmp_path / "absent.onnx", "file-not-found")
 
 
-@pytest.mark.parametrize("data", [b"", b"hello, this is text\n" * 20, b"\x00" * 100, b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello, this is text\n" * 20, b"\x00" * 100, b"version https://git-lfs.github.com/spec/v1\n"]
+)
 def test_files_that_are_no_models(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(data)
@@ -187,7 +189,9 @@ def dims(values: list[int]) -> Callable[[onnx.GraphProto], object]:
         (lambda g: g.sparse_initializer.add(), "sparse"),
     ],
 )
-def test_models_that_contradict_themselves(tmp_path: Path, edit: Callable[[onnx.GraphProto], object], word: str) -> None:
+def test_models_that_contradict_themselves(
+    tmp_path: Path, edit: Callable[[onnx.GraphProto], object], word: str
+) -> None:
     refused(save(tmp_path, change(edit)), "model-malformed", word)
 
 
@@ -227,8 +231,10 @@ def test_functions_that_multiply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_deeply_nested_subgraphs(tmp_path: Path) -> None:
     inner = helper.make_graph([node("Neg", ["x"], ["y0"])], "g0", [], [onnx.ValueInfoProto(name="y0")])
     for i in range(1, 28):
-        choice = node("If", ["c"], [f"y{i}"], then_branch=inner, else_branch=inner) if i < 3 else node(
-            "If", ["c"], [f"y{i}"], then_branch=inner
+        choice = (
+            node("If", ["c"], [f"y{i}"], then_branch=inner, else_branch=inner)
+            if i < 3
+            else node("If", ["c"], [f"y{i}"], then_branch=inner)
         )
         inner = helper.make_graph([choice], f"g{i}", [], [onnx.ValueInfoProto(name=f"y{i}")])
     proto = model(list(inner.node), [value("x", [2]), value("c", [], TensorProto.BOOL)], ["y27"])
@@ -317,7 +323,17 @@ def test_nodes_that_cannot_be(tmp_path: Path, bad: onnx.NodeProto) -> None:
 
 def test_tensors_in_every_encoding(tmp_path: Path) -> None:
     """Typed fields and raw data give the same numbers."""
-    wide = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i8": np.int8, "u8": np.uint8, "u64": np.uint64, "b": np.bool_, "f16": np.float16, "i64": np.int64}
+    wide = {
+        "f32": np.float32,
+        "f64": np.float64,
+        "i32": np.int32,
+        "i8": np.int8,
+        "u8": np.uint8,
+        "u64": np.uint64,
+        "b": np.bool_,
+        "f16": np.float16,
+        "i64": np.int64,
+    }
     nodes, tensors = [], []
     for name, dtype in wide.items():
         array = np.array([0, 1, 1], dtype)
