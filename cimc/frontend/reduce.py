@@ -110,7 +110,7 @@ def _softmax(op: str) -> Translate:
             axis = c.axis(c.int("axis", -1), x.rank)
             return f.on_last(c.b, x, axis, lambda v: c.b.emit(op, (v,))[0])
         # Before opset 13 the axes from `axis` on are one: the rows of a matrix.
-        axis = c.axis(c.int("axis", 1), x.rank + 1)
+        axis = c.axis(c.int("axis", 1), x.rank)
         flat = f.reshape(c.b, x, (*x.shape[:axis], math.prod(x.shape[axis:])))
         return f.reshape(c.b, c.b.emit(op, (flat,))[0], x.shape)
 

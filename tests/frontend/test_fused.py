@@ -281,7 +281,7 @@ def test_block_dequantised_weights(tmp_path: Path) -> None:
     nodes = [node("DequantizeLinear", ["w", "s"], ["f"], axis=0, block_size=2), node("MatMul", ["x", "f"], ["y"])]
     proto = model(nodes, [value("x", [3, 4])], [value("y", [3, 6])], {"s": np.abs(draw(2, 6)) + 0.1}, opset=21)
     proto.graph.initializer.append(packed)
-    assert ops(agree(tmp_path, proto, {"x": draw(3, 4)}, atol=1e-5)) == ["matmul"]
+    assert ops(agree(tmp_path, proto, {"x": draw(3, 4)}, atol=1e-5)).count("matmul") == 1
 
 
 def test_dynamic_quantisation_of_a_product(tmp_path: Path) -> None:
