@@ -49,9 +49,10 @@ def check(
     seed: int = 0,
     tolerance: Tolerance | None = None,
     timing: bool = True,
+    layers: bool = False,
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``."""
-    how = CheckOptions(numerics, seed, inputs, tolerance, timing, command="cimc.check")
+    how = CheckOptions(numerics, seed, inputs, tolerance, timing, command="cimc.check", layers=layers)
     return check_model(str(model), _options(hardware, dims, precision, overrides), how).report.to_json()
 
 

@@ -119,17 +119,22 @@ def read_weights(path: Path) -> dict[str, Array]:
     return found
 
 
+def check_target(folder: Path) -> None:
+    """Raise OUTPUT_OCCUPIED if a folder may not be replaced: commands ask before they work for minutes."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
+        raise errors.OUTPUT_OCCUPIED(path=folder)
+
+
 def write(folder: Path, texts: Mapping[str, str], weights: Mapping[str, Array], manifest: Mapping[str, object]) -> None:
     """Write a compiled folder: into a temporary one beside it first, then put in its place. A folder that is there already is
     replaced only if it is empty or holds an earlier compile."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
-        raise errors.OUTPUT_OCCUPIED(path=folder)
+    check_target(folder)
     parent = folder.resolve().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
     except OSError as e:
-        raise errors.FILE_UNREADABLE(what="output folder", path=folder, why=e.strerror) from None
+        raise errors.REPORT_UNWRITABLE(path=folder, why=e.strerror) from None
     try:
         for name, text in texts.items():
             (made / name).write_text(text, encoding="utf-8")
@@ -141,7 +146,7 @@ def write(folder: Path, texts: Mapping[str, str], weights: Mapping[str, Array], 
             shutil.rmtree(folder)
         os.replace(made, folder)
     except OSError as e:
-        raise errors.FILE_UNREADABLE(what="output folder", path=folder, why=e.strerror) from None
+        raise errors.REPORT_UNWRITABLE(path=folder, why=e.strerror) from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

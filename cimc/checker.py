@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import inputs as input_files
-from cimc import reference
 from cimc.compiler import Compiled, Options, compile_model
+from cimc.layers import Layers, compare_layers
+from cimc.reference import Reference
 from cimc.report import figures
-from cimc.report.check import CheckReport, CheckSeconds
+from cimc.report.check import CheckReport, CheckSeconds, LayerNotes
 from cimc.report.compare import Tolerance, compare
 from cimc.report.figures import HostNode
 from cimc.report.progress import stage
@@ -26,7 +27,7 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How to run and compare. ``inputs`` None: drawn from ``seed``."""
+    """How to run and compare. ``inputs`` None: drawn from ``seed``. ``layers``: compare the values inside too."""
 
     numerics: Numerics = "float"
     seed: int = 0
@@ -35,6 +36,7 @@ class CheckOptions:
     timing: bool = True
     trace: bool = False
     command: str = ""
+    layers: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,16 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
     graph = compiled.imported
     names = graph.output_names or graph.outputs
     with stage("reference (onnxruntime)"):
-        wanted = reference.run(compiled.model, feeds, names, optimize=not is_quantized(compiled))
+        reference = Reference.of(compiled.model, feeds)
+        wanted = reference.outputs(names)
     referenced_at = time.perf_counter()
     assert result.outputs is not None
     tolerance = how.tolerance or Tolerance(how.numerics)
+    layers: Layers | None = None
+    if how.layers:
+        device = result.outputs if how.numerics == "analog" else None
+        with stage("layers"):
+            layers = compare_layers(compiled.graph, compiled.constants, reference, tolerance, device)
     agreements = [compare(n, result.outputs[n], wanted[n], tolerance) for n in names]
     report = CheckReport(
         model=str(model),
@@ -83,23 +91,21 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
         numerics=how.numerics,
         seed=how.seed,
         outputs=agreements,
-        layers=None,
+        layers=layers.agreements if layers else None,
         fallbacks=host_nodes(compiled),
         seconds=CheckSeconds(compiled_at - start, ran_at - compiled_at, referenced_at - ran_at),
         run=figures.from_result(result, host_nodes(compiled)),
         command=how.command,
+        reference=reference.name,
+        layer_notes=_notes(layers) if layers else None,
     )
     return Checked(report, compiled, result, wanted)
 
 
-def is_quantized(compiled: Compiled) -> bool:
-    """Whether the model brings quantisation of its own: such graphs are run literally by the reference, because onnxruntime's
-    optimised integer kernels saturate on many CPUs."""
-    return any(
-        "Quantize" in o.op_type or "Integer" in o.op_type or o.op_type.startswith("QLinear")
-        for n in compiled.imported.nodes
-        for o in n.origins
-    )
+def _notes(layers: Layers) -> LayerNotes:
+    jump = layers.jump
+    told = None if jump is None else (jump.name, jump.op, jump.before_db, jump.after_db)
+    return LayerNotes(layers.numerics, told, layers.causes)
 
 
 def host_nodes(compiled: Compiled) -> tuple[HostNode, ...]:

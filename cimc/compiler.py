@@ -107,6 +107,7 @@ def compile_model(
     inputs: Mapping[str, NDArray[np.generic]] | None = None,
     calibration: Sequence[Mapping[str, NDArray[np.generic]]] = (),
     watch: Watch | None = None,
+    specialize: bool = False,
 ) -> Compiled | None:
     """Compile a model file (or a folder with ``model.onnx``). ``inputs`` bind symbolic dims by their shapes. None if
     ``watch`` stops the pipeline early. Raises CimcError for everything a user can put right."""
@@ -114,11 +115,9 @@ def compile_model(
 
     options = options or Options()
     hardware = hardware_files.load(options.hardware, options.overrides)
+    text = options.passes or _pipeline(options, _core(hardware))
     with stage("import"):
-        imported = importer.load(model, dims=dict(options.dims), inputs=inputs)
-    bits = _weight_bits(options.precision)
-    core = _core(hardware)
-    text = options.passes or default_pipeline(core.rows, core.cols, weight_bits=bits, activations=options.activations)
+        imported = importer.load(model, dims=dict(options.dims), inputs=inputs, specialize=specialize)
     passes = with_calibration(parse_pipeline(text), calibration)
     with stage("passes"):
         outcome = run_pipeline(imported.graph, imported.constants, passes, watch)
@@ -128,8 +127,8 @@ def compile_model(
         raise errors.PIPELINE_SHORT(level=outcome.graph.level)
     with stage("mapping"):
         graph, mapping = build(outcome.graph, hardware.spec, options.precision)
-    header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
     with stage("code generation"):
+        header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)
         weights = weights_of(program, graph, outcome.constants)
     with stage("verify"):
@@ -150,6 +149,11 @@ def compile_model(
         text,
         outcome.seconds,
     )
+
+
+def _pipeline(options: Options, core: CoreSpec) -> str:
+    bits = _weight_bits(options.precision)
+    return default_pipeline(core.rows, core.cols, weight_bits=bits, activations=options.activations)
 
 
 def _weight_bits(precision: str) -> int:

@@ -228,6 +228,12 @@ BUFFERS_OVERLAP = Diagnostic(
     "{where}buffers '{a}' and '{b}' share bytes {low} to {high} of the local memory while both are in use",
     "'{a}' lives over steps {a_life}, '{b}' over steps {b_life}: move one, or use them one after the other",
 )
+RESIDENT_OVERLAP = Diagnostic(
+    "resident-overlap",
+    Exit.USAGE,
+    "{where}'{a}' and '{b}' share bytes {low} to {high} of the local memory of tile {tile}",
+    "a global buffer with a tile is in use for the whole run: give it bytes of its own",
+)
 PROGRAM_TOO_BIG = Diagnostic(
     "program-too-big", Exit.DOES_NOT_FIT, "{where}{what}: {need} needed, {have} there", "{hint}"
 )
@@ -328,6 +334,18 @@ REFERENCE = Diagnostic(
     Exit.USAGE,
     "onnxruntime cannot run {model}: {why}",
     "check the model with onnxruntime alone; `cimc run` needs no reference",
+)
+REDUCE_PASSES = Diagnostic(
+    "reduce-passes",
+    Exit.USAGE,
+    "{model} does not fail `cimc check` with these options: there is nothing to reduce",
+    "give the inputs, numerics, seed and tolerances with which it fails",
+)
+REDUCE_VANISHES = Diagnostic(
+    "reduce-vanishes",
+    Exit.USAGE,
+    "{model} fails ({why}), but not with its symbolic dims bound to the inputs' shapes",
+    "bind the dims (--dim) or give --inputs with which it fails",
 )
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
 INPUT_UNKNOWN = Diagnostic(

@@ -75,6 +75,12 @@ def draw(program: Program, seed: int) -> dict[str, Array]:
     return found
 
 
+def draw_types(wanted: Mapping[str, Type], seed: int, rows: int | None = None) -> dict[str, Array]:
+    """The same for inputs of which only the types are known; ``rows``: of the smallest table that ids may index."""
+    generators = (Streams(seed).generator("inputs", number) for number in range(len(wanted)))
+    return {n: _draw(n, t, rows, rng) for (n, t), rng in zip(wanted.items(), generators, strict=True)}
+
+
 def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator) -> Array:
     dtype = wanted.element.dtype(exact=False)
     low = name.lower()

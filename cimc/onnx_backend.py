@@ -1,6 +1,6 @@
 """cimc as an ONNX backend (``onnx.backend.base.Backend``), for the official test suite and for tools that take one.
 
-A model is imported for the shapes of the inputs it is run with, and computed.
+A model is compiled for the shapes of the inputs it is run with, and its tile programs are run.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import onnx
 from numpy.typing import NDArray
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
-from cimc.frontend.importer import load
-from cimc.ir.evaluate import evaluate
-from cimc.ops import Numerics
+from cimc.compiler import compile_model
+from cimc.sim.values import run_values
 
 Array = NDArray[np.generic]
 
 
 def compute(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The model's outputs by name for these inputs, in ``float`` numerics. Raises CimcError if the model is
-    not supported. The one place that says how a backend's model is run."""
-    imported = load(path, inputs=inputs, specialize=True)
-    found = evaluate(imported.graph, imported.constants, inputs, Numerics())
-    return {name: found[value] for name, value in zip(imported.graph.output_names, imported.graph.outputs, strict=True)}
+    """The model's outputs by name for these inputs: compiled to tile programs for the default hardware and run in ``float``
+    numerics. Raises CimcError if the model is not supported."""
+    compiled = compile_model(path, inputs=inputs, specialize=True)
+    assert compiled is not None
+    wanted = {p.name for p in compiled.program.inputs}
+    given = {name: value for name, value in inputs.items() if name in wanted}
+    outputs, _ = run_values(compiled.program, compiled.weights, given, compiled.hardware.spec)
+    return outputs
 
 
 class CimcRep(BackendRep):

@@ -1,48 +1,47 @@
-"""The reference of ``check``: the same model and inputs through onnxruntime."""
+"""The reference of ``check``: the same model and inputs through onnxruntime, run so that it is exact."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc import errors
+from cimc.frontend import reference_twin, reference_values
+from cimc.frontend.reference_twin import ReferenceModel
 
 Array = NDArray[np.generic]
 
 
-def session(model: Path | bytes, *, optimize: bool, threads: int = 0) -> Any:
-    """An onnxruntime session on the CPU. ``optimize`` off runs the graph literally, node by node."""
-    import onnxruntime
+@dataclass(frozen=True)
+class Reference:
+    """A model's exact reference on one set of inputs. ``name`` says what it is: onnxruntime, and how it is run."""
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    level = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    model: ReferenceModel
+    inputs: Mapping[str, Array]
 
+    @classmethod
+    def of(cls, path: Path, inputs: Mapping[str, Array]) -> Reference:
+        """The reference of a model file. Raises CimcError if it is no ONNX model."""
+        return cls(reference_twin.exact(path), inputs)
 
-def run(model: Path, inputs: Mapping[str, Array], outputs: Sequence[str], *, optimize: bool) -> dict[str, Array]:
-    """Outputs by name. Raises REFERENCE if onnxruntime refuses the model or the inputs."""
-    import onnxruntime
+    @property
+    def name(self) -> str:
+        """What the reference is, for reports."""
+        return self.model.name
 
-    onnxruntime.set_default_logger_severity(4)
-    try:
-        made = session(model, optimize=optimize)
-        known = {i.name for i in made.get_inputs()}
-        found = made.run(list(outputs), {k: v for k, v in inputs.items() if k in known})
-    # onnxruntime raises classes of its own that share no base but Exception's direct children.
-    except (RuntimeError, ValueError, *_failures()) as e:
-        raise errors.REFERENCE(model=model, why=str(e).strip().splitlines()[0]) from None
-    return dict(zip(outputs, [np.asarray(v) for v in found], strict=True))
+    def outputs(self, names: Sequence[str]) -> dict[str, Array]:
+        """Outputs by name. Raises REFERENCE if onnxruntime refuses the model or the inputs."""
+        return reference_values.outputs(self.model, self.inputs, names)
 
+    def inner_names(self) -> tuple[str, ...]:
+        """Names of the values that the graph's nodes produce, in the order of the nodes."""
+        return reference_values.inner_names(self.model)
 
-def _failures() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    def inner(self, sizes: Mapping[str, int]) -> Iterator[dict[str, Array]]:
+        """Values inside the graph, in chunks of at most ``reference_values.CHUNK_BYTES`` bytes (a single larger value
+        aside): one run each. ``sizes`` gives each name's bytes. Raises REFERENCE."""
+        for names in reference_values.chunks(sizes):
+            yield reference_values.inner(self.model, self.inputs, names)

@@ -65,7 +65,7 @@ def read_config(mapping: Section, grid: Literal["fast", "fine"]) -> AnalogConfig
         rows=_integer(keys, "rows", 128),
         active_rows=_integer(keys, "active_rows", 0) or None,
         row_blocks=_row_blocks(keys.get("row_blocks")),
-        device=_device(keys),
+        device=_device(keys, "cell" if grid_text == "fine" else "conversion"),
         stuck=_stuck(keys.get("stuck")),
         grid=cast("Literal['fast', 'fine']", grid_text),
     )
@@ -206,7 +206,7 @@ def _ranges(merged: Section) -> tuple[tuple[float, float], ...]:
     return ((_as_float("adc_min", 0.0 if low is None else low), _as_float("adc_max", high)),)
 
 
-def _device(keys: Section) -> DeviceConfig:
+def _device(keys: Section, mode: str) -> DeviceConfig:
     from cimc.analog.noise import find_model
     from cimc.analog.technology import technology
 
@@ -230,7 +230,7 @@ def _device(keys: Section) -> DeviceConfig:
         programming=programming,
         drift=drift,
         read=read,
-        read_mode=cast("Literal['cell', 'conversion']", _word(keys, "read_mode", "cell", ("cell", "conversion"))),
+        read_mode=cast("Literal['cell', 'conversion']", _word(keys, "read_mode", mode, ("cell", "conversion"))),
         seconds=_number(keys, "seconds", 0.0),
         gmin_norm=gmin_norm or 0.0,
         gmax_us=gmax_us,

@@ -21,6 +21,7 @@ from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, mer
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.decode import DecodeCore, serves
 from cimc.analog.kernels.lut import LutCore, lut_spec
+from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
 from cimc.analog.planewise import PlaneCore
 from cimc.analog.rng import Streams
@@ -92,12 +93,23 @@ class AnalogMatrix:
         """As ``mvm``, unrounded: whole numbers in some dtype, or float64."""
         x = _inputs(inputs, self.inputs)
         check_inputs(x, self.config.inputs)
+        if self.config.inputs.bits <= 8:
+            x = x.astype(np.int8 if self.config.inputs.signed else np.uint8, copy=False)
         first = self.counts.vectors
         self._count(len(x))
         if self._product is not None and self._tables is None and self.gain is None:
-            return self._product(x)
+            return self._few(x) if len(x) <= FEW_VECTORS else self._product(x)
         total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
         return self._finish(total if self.gain is None else total * self.gain, x)
+
+    def _few(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The product for few vectors, from 8-bit weights where they fit."""
+        assert self._product is not None
+        if not self._tried:
+            self._tried = True
+            parts = np.concatenate([part for _, _, part in self._product.parts])
+            self._vector = vector_product(parts, self._reach)
+        return self._product(x) if self._vector is None else self._vector(x)
 
     def _by_planes(self, x: NDArray[Any], first: int) -> NDArray[np.float64]:
         """The general path over all row blocks."""
@@ -141,7 +153,7 @@ class AnalogMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode)
+        parts = (self._tables, self._product, self._decode, self._vector)
         held = self.cells.plus.nbytes + (0 if self.cells.minus is None else self.cells.minus.nbytes)
         return held + sum(part.nbytes for part in parts if part is not None)
 
@@ -151,6 +163,8 @@ class AnalogMatrix:
         self._product: ExactProduct | None = None
         self._tables: LutCore | None = None
         self._decode: DecodeCore | None = None
+        self._vector: VectorProduct | None = None
+        self._tried = False
         self._general = PlaneCore(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
         lossless = np.zeros((len(self.blocks), cells.plus.shape[2]), dtype=bool)
         if cells.whole and (config.adc is None or config.adc.ideal):

@@ -6,12 +6,14 @@ sum is exact on the conductance grid. The kernels of kernels/ replace parts of i
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog.adc import Transfer, codes_of, common_step, index_of, saturated
 from cimc.analog.config import AnalogConfig
-from cimc.analog.crossbar import Cells, read_cells
+from cimc.analog.crossbar import Cells, per_cell_reads, read_cells
 from cimc.analog.encoding import drive, planes
 from cimc.analog.rng import Streams, conversion_noise
 
@@ -35,8 +37,12 @@ class PlaneCore:
         self.columns = cells.plus.shape[2]
         self._planes = planes(config.inputs)
         self._common = common_step(table) is not None
-        self._per_cell = config.device.read is not None and config.device.read_mode == "cell"
-        self._net = None if self._per_cell else np.ascontiguousarray(cells.net, dtype=dtype)
+        self._per_cell = per_cell_reads(config)
+
+    @cached_property
+    def _net(self) -> NDArray[np.floating] | None:
+        """What columns sum, made on first use: cores that the tables serve never need it."""
+        return None if self._per_cell else np.ascontiguousarray(self.cells.net, dtype=self.dtype)
 
     def block(
         self, inputs: NDArray[np.int64], b: int, bounds: tuple[int, int], first_read: int

@@ -24,6 +24,9 @@ from cimc.session import Numerics
 @click.option("--rtol", type=float, help="Largest error allowed, relative to the output's largest value.")
 @click.option("--min-cosine", type=float, default=0.98, show_default=True, help="For integer and analog numerics.")
 @click.option("--no-timing", is_flag=True, help="Values only.")
+@click.option(
+    "--layers", is_flag=True, help="Compare every value inside the model too; name the first that goes wrong."
+)
 @opt.trace_option
 @opt.json_option
 @opt.verbosity
@@ -46,6 +49,7 @@ def command(
     rtol: float | None,
     min_cosine: float,
     no_timing: bool,
+    layers: bool,
     trace: Path | None,
     json_target: str | None,
     verbose: bool,
@@ -71,6 +75,8 @@ def command(
 
     if no_timing and trace:
         raise click.UsageError("--trace needs timing; leave out --no-timing")
+    if output is not None:
+        bundle.check_target(output)
     chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
@@ -82,6 +88,7 @@ def command(
             not no_timing,
             trace is not None,
             "cimc " + shlex.join(sys.argv[1:]),
+            layers,
         )
         checked = check_model(str(model), chosen, how)
         if output is not None:

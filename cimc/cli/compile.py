@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,7 @@ def command(
     Example:
       cimc compile model.onnx -o out/model --hw isaac --dim sequence=128
     """
+    from cimc import bundle
     from cimc import inputs as input_files
     from cimc.arch.load import DEFAULT
     from cimc.compiler import Options, compile_model
@@ -56,9 +58,12 @@ def command(
 
     if output is None and not (stop_after or print_after or dump_phases):
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
+    if output is not None:
+        bundle.check_target(output)
     chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
-    watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=click.echo)
+    write = partial(click.echo, err=json_target == "-")
+    watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         calibration = (given,) if given and activations == "static" else ()
@@ -73,7 +78,7 @@ def command(
         for name, seconds in made.seconds:
             opt.note(f"{seconds * 1e3:10.1f} ms  {name}", quiet)
     if print_pipeline:
-        click.echo(made.pipeline)
+        write(made.pipeline)
     if json_target:
         opt.put_json(made.mapping, json_target)  # pyright: ignore[reportArgumentType]  # a JSON object by construction
     if output is not None and json_target != "-" and not quiet:

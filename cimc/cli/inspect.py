@@ -48,7 +48,7 @@ def command(
         opt.put_json(inspect.to_json(inspection, one, place), json_target)
     if json_target == "-":
         return
-    if one is None and place is None:
+    if one is None and place is None and not (html or csv_path):
         opt.show(inspect.report(inspection))
     if one is not None:
         opt.show(inspect.layer_report(inspection, one))

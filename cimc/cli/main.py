@@ -13,6 +13,7 @@ COMMANDS = {
     "compile": "Lower an ONNX model to tile programs.",
     "run": "Run a compiled model or a .cim program.",
     "check": "Compile, run, and compare with onnxruntime.",
+    "reduce": "Cut a model that fails check down to the part that does.",
     "inspect": "Show what went where: chip map and layers.",
     "hw": "List, show and validate hardware.",
     "diff": "Put two compiles or runs side by side.",
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     try:
-        code = cli.main(argv, standalone_mode=False)
+        code = cli.main(argv, prog_name="cimc", standalone_mode=False)
         return code if isinstance(code, int) else Exit.OK
     except CimcError as e:
         click.echo(e.render(), err=True)
@@ -83,9 +84,8 @@ def run(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (head, a closed pager): nothing is left to say.
-        sys.stderr.close()
+    except SystemExit:
+        # click's answer to a broken pipe: the reader of our output has gone (head, a closed pager); nothing is left to say.
         return Exit.OK
     except MemoryError:
         click.echo("error[memory]: not enough memory; bind smaller dims (--dim) or run with --no-values", err=True)

@@ -136,6 +136,16 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
 
 
+def save_bytes(path: Path, data: bytes) -> None:
+    """Write a file; raises REPORT_UNWRITABLE if it cannot be."""
+    from cimc import errors
+
+    try:
+        path.write_bytes(data)
+    except OSError as e:
+        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
+
+
 def show(blocks: list[Block]) -> None:
     """A report on stdout."""
     from cimc.report.render import write

@@ -13,15 +13,17 @@ from cimc.ops.op import Part
 
 def assemble(context: Context, segment: Segment, budget: int) -> dict[int, frozenset[str]]:
     """Copy operands and constants into regions of the result, in pieces of at most ``budget`` bytes; returns what the tile
-    stored."""
+    stored. A node of any op stands here if its results have no elements: there is nothing to do then."""
     (node,) = segment.nodes
     tile = context.placement.tiles[segment.index][0]
-    out = node.outputs[0]
+    outputs = frozenset(o for o in node.outputs if o)
+    if not any(context.graph.type(o).size for o in outputs):
+        return {tile: outputs}
     types = [context.graph.type(v) for v in node.inputs if v]
     for part in OPS[node.op].parts(node, types):
         if product(part.shape):
             _region(context, tile, node, part, budget)
-    return {tile: frozenset((out,))}
+    return {tile: outputs}
 
 
 def _region(context: Context, tile: int, node: Node, part: Part, budget: int) -> None:

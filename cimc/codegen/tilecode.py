@@ -74,9 +74,7 @@ class TileCode:
             self.steps.append(Repeat(variable, count, tuple(body)))
 
 
-def instruction(
-    mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value
-) -> Instruction:
+def instruction(mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value) -> Instruction:
     """An instruction with all of its keywords, as the text's parser makes it."""
     return Instruction(mnemonic, operands, complete(INSTRUCTIONS[mnemonic], keywords), origin)
 

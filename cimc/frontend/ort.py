@@ -23,12 +23,16 @@ def refusals() -> tuple[type[Exception], ...]:
     )
 
 
-def session(data: bytes) -> Any:
-    """A session for a serialized model, optimisations off. Raises one of the refusals."""
+def session(data: bytes | str, *, optimize: bool = False, entries: Mapping[str, str] | None = None) -> Any:
+    """A session for a serialized model, or the path of one. Raises one of the refusals."""
     onnxruntime: Any = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    for key, value in (entries or {}).items():
+        if isinstance(data, bytes):
+            options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 

@@ -5,6 +5,7 @@ from cimc.frontend import (
     contrib,
     contrib_attention,
     contrib_blocks,
+    contrib_experts,
     contrib_groups,
     control,
     conv,
@@ -47,6 +48,7 @@ FILES = (
     contrib_groups,
     quant_attention,
     contrib_blocks,
+    contrib_experts,
 )
 """In the order of docs/ops.md."""
 

@@ -184,13 +184,20 @@ class Assembler:
     def _array(self, statement: ArrayLine) -> None:
         shape = self._fixed(statement.shape)
         element = self._element(statement.element)
-        if statement.address is None:
+        if statement.address is None or statement.tile >= 0:
             if self._tile is not None:
                 self._disorder("this line belongs before the first '.tile'", "declare what tiles share at the top")
             if statement.name in self._globals:
                 self._duplicate("global buffer", statement.name)
             self._globals[statement.name] = GlobalBuffer(
-                statement.name, element, shape, statement.key, statement.state, self._line
+                statement.name,
+                element,
+                shape,
+                statement.key,
+                statement.state,
+                self._line,
+                statement.tile,
+                statement.address or 0,
             )
             return
         tile = self._declaring()

@@ -51,7 +51,9 @@ _QUOTED = re.compile(_STRING)
 _INSTRUCTION = re.compile(rf"({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
 _REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT}) {{")
 _TILE = re.compile(rf"\.tile ({_UINT})")
-_ARRAY = re.compile(rf"\.(?:global|buffer) ({_NAME}) ({_NAME}) ({_SHAPE})(?: @({_UINT}))?(?: = ({_STRING}))?( state)?")
+_ARRAY = re.compile(
+    rf"\.(?:global|buffer) ({_NAME}) ({_NAME}) ({_SHAPE})(?: tile=({_UINT}))?(?: @({_UINT}))?(?: = ({_STRING}))?( state)?"
+)
 _MATRIX = re.compile(
     rf"\.matrix ({_NAME}) ({_NAME}) ({_SHAPE})(?: = ({_STRING})(?:\[({_UINT}),({_UINT})\])?)? {{ (.*) }}"
 )
@@ -189,12 +191,16 @@ def _directive(text: str) -> Statement | None:
 
 def _array(text: str, local: bool) -> ArrayLine | None:
     match = _ARRAY.fullmatch(text)
-    if match is None or (match[4] is not None) != local:
+    if match is None:
         return None
-    key = _string(match[5]) if match[5] else ""
-    if key is None:
+    tile, address = (None if m is None else int(m) for m in (match[4], match[5]))
+    placed = address is not None and tile is None if local else (address is None) == (tile is None)
+    key = _string(match[6]) if match[6] else ""
+    if not placed or key is None:
         return None
-    return ArrayLine(match[1], match[2], _shape(match[3]), int(match[4]) if local else None, key, bool(match[6]))
+    return ArrayLine(
+        match[1], match[2], _shape(match[3]), address, key, bool(match[7]), -1 if tile is None else tile
+    )
 
 
 def _matrix(text: str) -> MatrixLine | None:

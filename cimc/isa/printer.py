@@ -97,7 +97,8 @@ def _tail(key: str, state: bool) -> str:
 
 
 def _global(g: GlobalBuffer) -> str:
-    return f".global {g.name} {g.element.value} {shape_text(g.shape)}{_tail(g.key, g.state)}"
+    home = f" tile={g.tile} @{g.address}" if g.resident else ""
+    return f".global {g.name} {g.element.value} {shape_text(g.shape)}{home}{_tail(g.key, g.state)}"
 
 
 def _buffer(b: Buffer) -> str:

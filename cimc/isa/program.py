@@ -32,8 +32,9 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class GlobalBuffer:
-    """An array in global memory. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as
-    zeros)."""
+    """An array that every tile reaches. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as
+    zeros). It lies in global memory, or is resident: ``tile`` ≥ 0 is the tile in whose local memory it lies, from byte
+    ``address`` on."""
 
     name: str
     element: Element
@@ -41,6 +42,13 @@ class GlobalBuffer:
     key: str = ""
     state: bool = False
     line: int = field(default=0, compare=False)
+    tile: int = -1
+    address: int = 0
+
+    @property
+    def resident(self) -> bool:
+        """Whether it lies in a tile's local memory."""
+        return self.tile >= 0
 
     @property
     def size(self) -> int:

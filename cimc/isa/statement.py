@@ -56,7 +56,7 @@ class ParamLine:
 
 @dataclass(frozen=True, slots=True)
 class ArrayLine:
-    """``.global`` (address None) or ``.buffer``."""
+    """``.buffer`` (an address alone) or ``.global`` (no address, or an address in the local memory of ``tile``)."""
 
     name: str
     element: str
@@ -64,6 +64,7 @@ class ArrayLine:
     address: int | None
     key: str
     state: bool
+    tile: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,9 +75,19 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
         return unquoted(text)
 
     def global_buffer(
-        self, name: str, element: str, shape: tuple[Extent, ...], key: str | None, state: str | None
+        self,
+        name: str,
+        element: str,
+        shape: tuple[Extent, ...],
+        home: tuple[int, int] | None,
+        key: str | None,
+        state: str | None,
     ) -> ArrayLine:
-        return ArrayLine(str(name), str(element), shape, None, key or "", state is not None)
+        tile, address = home or (-1, None)
+        return ArrayLine(str(name), str(element), shape, address, key or "", state is not None, tile)
+
+    def home(self, tile: str, address: str) -> tuple[int, int]:
+        return int(tile), int(address)
 
     def local_buffer(
         self, name: str, element: str, shape: tuple[Extent, ...], at: str, key: str | None, state: str | None

@@ -11,12 +11,15 @@ import numpy as np
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
+from cimc.isa.assembler import MAX_NESTING
+from cimc.isa.instruction import Repeat
 from cimc.isa.lives import clashes, lives
 from cimc.isa.operands import Element
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Program, TileProgram, Weights
 from cimc.isa.ranges import Box, bounds
 from cimc.isa.text import MAX_BYTES, parse_program
 from cimc.isa.verify_channels import check_channels
+from cimc.isa.verify_homes import check_homes
 from cimc.isa.verify_steps import StepChecker
 from cimc.isa.visit import Faults, Walk, walk_tile
 
@@ -37,9 +40,12 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
     params = _params(program, faults)
     _globals(program, chip, weights, faults)
     shared = {g.name: g for g in program.globals}
+    check_homes(program, chip, faults)
     _unique("tile", ((str(t.tile), t.line) for t in program.tiles), faults)
     walks: list[tuple[TileProgram, Walk]] = []
     for tile in program.tiles:
+        if _too_deep(tile, faults):
+            continue
         walk = walk_tile(tile, params)
         walks.append((tile, walk))
         _tile(tile, chip, weights, faults)
@@ -103,10 +109,11 @@ def _globals(program: Program, chip: ChipSpec | None, weights: Weights | None, f
             faults.report(
                 errors.UNKNOWN_NAME, port.line, place, port.buffer, kind="global buffer", name=port.buffer, hint=hint
             )
-    need = sum(g.bytes for g in program.globals)
+    stored = [g for g in program.globals if not g.resident]
+    need = sum(g.bytes for g in stored)
     if chip is not None and need > chip.memory.capacity_bytes:
         what = f"global memory of {chip.name}, bytes"
-        largest = max(program.globals, key=lambda g: g.bytes)
+        largest = max(stored, key=lambda g: g.bytes)
         hint = f"the largest global buffer is '{largest.name}' with {largest.bytes} bytes"
         faults.report(
             errors.PROGRAM_TOO_BIG, 0, "program", what=what, need=need, have=chip.memory.capacity_bytes, hint=hint
@@ -258,6 +265,22 @@ def _codes(matrix: MatrixDecl, weights: Weights | None) -> Iterable[tuple[str, s
         array = weights.get(key)
         if array is not None and (array.ndim != 2 or array.shape[0] < end[0] or array.shape[1] < end[1]):
             yield f"'{key}' is {list(array.shape)}, and '{matrix.name}' reaches {list(end)}", "check the weights file"
+
+
+def _too_deep(tile: TileProgram, faults: Faults) -> bool:
+    """Refuse repeats nested deeper than a text may nest them: what comes after goes down them recursively."""
+    stack = [iter(tile.steps)]
+    while stack:
+        step = next(stack[-1], None)
+        if step is None:
+            stack.pop()
+        elif isinstance(step, Repeat):
+            stack.append(iter(step.body))
+        if len(stack) > MAX_NESTING + 1:
+            what = f"depth of repeats in tile {tile.tile}"
+            faults.add(errors.PROGRAM_LIMIT(what=what, value=MAX_NESTING + 1, limit=MAX_NESTING))
+            return True
+    return False
 
 
 # --- over all steps ---------------------------------------------------------------------------------

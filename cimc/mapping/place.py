@@ -263,7 +263,9 @@ class _Placer:
 
     def mvms(self) -> list[tuple[Segment, Node]]:
         """The static matmuls with their segments."""
-        return [(s, n) for s in self.segments for n in s.nodes if n.op in MATRIX_OPS]
+        # A matrix product of no rows stands in no STREAM segment: nothing is computed, no cells are needed.
+        streams = [s for s in self.segments if s.style is Style.STREAM]
+        return [(s, n) for s in streams for n in s.nodes if n.op in MATRIX_OPS]
 
     def grid(self, node: Node) -> _Grid:
         """A static matmul's weights, cut into blocks."""

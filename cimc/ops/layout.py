@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -82,7 +83,7 @@ def reshape_layout(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
             else:
                 size_new *= shape[j]
                 j += 1
-        if any(a[1] != b[0] * b[1] for a, b in zip(group_old, group_old[1:], strict=False)):
+        if any(a[1] != b[0] * b[1] for a, b in itertools.pairwise(group_old)):
             return None
         step = group_old[-1][1]
         for axis in range(j - 1, first - 1, -1):

@@ -131,7 +131,7 @@ class QuantizeStatic(Op):
         assert scale is not None
         if numerics.exact:
             return (x.astype(np.float32, copy=False),)
-        return (np.clip(np.rint(np.ascontiguousarray(x) / scale), -127, 127).astype(np.int8),)
+        return (np.clip(np.rint(np.divide(np.ascontiguousarray(x), scale)), -127, 127).astype(np.int8),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("quantize_static", emit.output(), emit.input(0), emit.input(1))
@@ -156,7 +156,7 @@ class Dequantize(Op):
         assert weight_scale is not None
         if numerics.exact:
             return (x.astype(np.float32, copy=False),)
-        return ((x.astype(np.float32) * (scale * weight_scale)).astype(np.float32, copy=False),)
+        return (np.multiply(x.astype(np.float32), np.multiply(scale, weight_scale)).astype(np.float32, copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("dequantize", emit.output(), emit.input(0), emit.input(1), emit.input(2))
@@ -193,7 +193,7 @@ class Matmul(Op):
         scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
         y = _product(a, b, numerics)
         if scale != 1.0:
-            y = y * np.float32(scale)
+            y = np.multiply(y, np.float32(scale))
         return (y.astype(np.int32 if np.issubdtype(a.dtype, np.integer) else a.dtype, copy=False),)
 
     def access(self, node: Node, index: int) -> Access:
@@ -234,9 +234,10 @@ class Attention(Op):
         assert k is not None
         assert v is not None
         # Scores are kept in single precision whatever the operands are, as in the unit that computes them.
-        scores = (_product(q, k, numerics) * np.float32(float(node.attr("scale")))).astype(np.float32, copy=False)  # pyright: ignore[reportArgumentType]
+        scores = np.multiply(_product(q, k, numerics), np.float32(float(node.attr("scale"))))  # pyright: ignore[reportArgumentType]
+        scores = scores.astype(np.float32, copy=False)
         if mask is not None:
-            scores = (scores + mask).astype(np.float32, copy=False)
+            scores = np.add(scores, mask).astype(np.float32, copy=False)
         weights = softmax(scores)
         return (_product(weights, v, numerics).astype(q.dtype, copy=False),)
 

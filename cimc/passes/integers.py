@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from cimc.ir.graph import Attr, Constants, Graph, Node, Type
+from cimc.ir.graph import Array, Attr, Constants, Graph, Node, Type
 from cimc.ir.levels import FLOATS, flat
 from cimc.isa.operands import Element
 from cimc.passes.editor import Editor
 
-CODES, STEPS = ".model_codes", ".model_steps"
-"""Suffixes of what stands beside weights that the model has as integers: int8 codes (k × n), float32 scales (n)."""
+CODES, STEPS, BLOCK_STEPS = ".model_codes", ".model_steps", ".model_block_steps"
+"""Suffixes of what stands beside weights that the model has as integers: int8 codes (k × n), float32 scales (n), or
+scales per block of inputs (blocks × n)."""
 
 BYTES = (Element.I8, Element.U8)
 MOVES = frozenset(("reshape", "transpose", "slice", "window", "pad"))
@@ -92,6 +93,8 @@ class _Rewriter:
         x, w = (self._dequantized(v) for v in node.inputs)
         if w is not None and self.editor.is_constant(w.codes) and (x is None or x.axis >= 0):
             self._remember(w, node.inputs[1])
+        if w is None:
+            self._remember_blocks(node.inputs[1])
         if x is None or w is None or x.axis >= 0 or self.editor.is_constant(x.codes):
             return False
         if not self.editor.is_constant(w.codes):
@@ -122,6 +125,53 @@ class _Rewriter:
         editor.companion(
             value + STEPS, lambda constants: np.broadcast_to(constants[step].astype(np.float32), (columns,)).copy()
         )
+
+    def _remember_blocks(self, value: str) -> None:
+        """Weights written as (codes - zero) · scale over n × blocks × size, flattened and transposed: codes of up to 4
+        bits with integer zero points, or bytes around 128."""
+        editor = self.editor
+        found = self._chain(value, ("transpose", "reshape", "mul", "sub", "cast"))
+        if found is None or len(editor.types[value].shape) != 2:
+            return
+        _, _, mul, sub, cast = found
+        (codes,), zero, scale = cast.inputs, sub.inputs[1], mul.inputs[1]
+        whole = editor.types[codes].shape
+        if len(whole) != 3 or editor.types[scale].shape != (*whole[:2], 1) or not self._centred_bytes(codes, zero):
+            return
+        n, blocks, size = whole
+
+        def cells(constants: Constants) -> Array:
+            signed = constants[codes].astype(np.int16) - constants[zero].astype(np.int16)
+            return np.ascontiguousarray(signed.reshape(n, blocks * size).T.astype(np.int8))
+
+        if editor.types[value].shape != (blocks * size, n):
+            return
+        editor.companion(value + CODES, cells)
+        editor.companion(
+            value + BLOCK_STEPS, lambda constants: constants[scale].reshape(n, blocks).T.astype(np.float32)
+        )
+
+    def _centred_bytes(self, codes: str, zero: str) -> bool:
+        """Whether codes less their zero point surely are int8."""
+        if self.editor.types[codes].element is not Element.U8:
+            return False
+        narrow = self._chain(codes, ("reshape", "concat")) is not None
+        if self.editor.is_constant(zero):
+            point = self.editor.value(zero)
+            return bool(np.all(point == (8 if narrow else SHIFT)))
+        source = self._chain(zero, ("cast",))
+        return narrow and source is not None and self.editor.types[source[0].inputs[0]].element is Element.U8
+
+    def _chain(self, value: str, ops: tuple[str, ...]) -> list[Node] | None:
+        """The nodes behind a value, each the first operand's producer, if they are these ops."""
+        found: list[Node] = []
+        for op in ops:
+            node = self.editor.producer.get(value)
+            if node is None or node.op != op:
+                return None
+            found.append(node)
+            value = node.inputs[0]
+        return found
 
     def _dequantized(self, value: str) -> _Codes | None:
         """What stands behind a value, if it is moves of a dequantised tensor of 8-bit integers."""

@@ -17,7 +17,7 @@ from cimc.isa.kernels import symmetric_codes
 from cimc.isa.operands import Element
 from cimc.ops import Numerics
 from cimc.passes.editor import Editor
-from cimc.passes.integers import CODES, STEPS
+from cimc.passes.integers import BLOCK_STEPS, CODES, STEPS
 
 ACTIVATION_BITS = 8
 """Bits of the codes that ``quantize`` produces (element type q8)."""
@@ -29,7 +29,8 @@ class Quantize:
     row found at run time (``dynamic``), or one per value measured on ``calibration`` inputs (``static``); a value
     read by several layers is quantised once. Weights: symmetric, ``weight_bits``, one scale per output channel; the
     originals stand beside the codes under ``NAME.float``. Weights that the model itself has as 8-bit integers keep their
-    codes (see ``integers``).
+    codes, and those in blocks of inputs their blocks (see ``integers``) unless
+    ``keep_blocks`` is false: then they are quantised again, per output channel, and need fewer crossbars.
 
     Before::
 
@@ -54,6 +55,7 @@ class Quantize:
 
     activations: Literal["dynamic", "static"] = "dynamic"
     weight_bits: int = 8
+    keep_blocks: bool = True
     calibration: tuple[Mapping[str, Array], ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Quantize:
         """See the class. Raises CimcError: calibration if static scales cannot be measured; weight-not-finite, when
         the codes are first read, for weights that hold no finite number."""
         peaks = self._peaks(graph, constants) if self.activations == "static" else None
-        work = _Quantizer(Editor(graph, constants), self.weight_bits, peaks)
+        work = _Quantizer(Editor(graph, constants), self.weight_bits, peaks, keep_blocks=self.keep_blocks)
         for node in graph.nodes:
             work.visit(node)
         return work.editor.finish(self.leaves)
@@ -95,8 +97,9 @@ class Quantize:
 
 
 class _Quantizer:
-    def __init__(self, editor: Editor, bits: int, peaks: dict[str, float] | None) -> None:
+    def __init__(self, editor: Editor, bits: int, peaks: dict[str, float] | None, *, keep_blocks: bool) -> None:
         self.editor = editor
+        self.keep_blocks = keep_blocks
         self.bits = bits
         self.peaks = peaks
         self.activations: dict[str, tuple[str, str]] = {}
@@ -111,6 +114,9 @@ class _Quantizer:
         x, w = node.inputs
         (y,) = node.outputs
         codes, scale = self._activation(node, x)
+        if self.keep_blocks and self.bits == ACTIVATION_BITS and w + BLOCK_STEPS in editor.constants:
+            self._blocks(node, codes, scale)
+            return
         cells, weight_scale = self._weight(node, w)
         acc = editor.emit("mvm", (codes, cells), origins=node.origins, output=editor.fresh(f"{y}.acc"))
         element = editor.types[y].element
@@ -119,6 +125,43 @@ class _Quantizer:
         if result != y:
             attrs = (("to", element.value),)
             editor.emit("cast", (result,), origins=node.origins, output=y, attrs=attrs)
+
+    def _blocks(self, node: Node, codes: str, scale: str) -> None:
+        """Weights that the model has in blocks of inputs with a scale each: a product per block on the model's codes,
+        the scales applied where the partial sums meet."""
+        editor, (y,), w = self.editor, node.outputs, node.inputs[1]
+        total = ""
+        for block, (cells, steps, rows) in enumerate(self._block_weights(w)):
+            part = self._columns(node, codes, block * rows, rows)
+            acc = editor.emit("mvm", (part, cells), origins=node.origins, output=editor.fresh(f"{y}.acc"))
+            sums = editor.fresh(f"{y}.part")
+            editor.emit("dequantize", (acc, scale, steps), origins=node.origins, output=sums)
+            if total:
+                sums = editor.emit("add", (total, sums), origins=node.origins, output=editor.fresh(f"{y}.sum"))
+            total = sums
+        attrs = (("to", editor.types[y].element.value),)
+        editor.emit("cast", (total,), origins=node.origins, output=y, attrs=attrs)
+
+    def _columns(self, node: Node, codes: str, start: int, size: int) -> str:
+        shape = self.editor.types[codes].shape
+        lead = len(shape) - 1
+        attrs = (("size", (*shape[:-1], size)), ("start", (*(0,) * lead, start)), ("step", (1,) * (lead + 1)))
+        output = self.editor.fresh(f"{codes}.block")
+        return self.editor.emit("slice", (codes,), origins=node.origins, output=output, attrs=attrs)
+
+    def _block_weights(self, w: str) -> list[tuple[str, str, int]]:
+        """Codes, scales and number of inputs of each block."""
+        editor, (k, n) = self.editor, self.editor.types[w].shape
+        count = editor.value(w + BLOCK_STEPS).shape[0]
+        found: list[tuple[str, str, int]] = []
+        for block in range(count):
+            rows = slice(block * (k // count), (block + 1) * (k // count))
+            cells, steps = f"{w}.q8.block{block}", f"{w}.q8.block{block}.scale"
+            editor.constant(cells, Type(Element.Q8, (k // count, n)), _rows_of(w + CODES, rows))
+            editor.companion(cells + FLOAT_COMPANION, _rows_of(w, rows, np.float32))
+            editor.constant(steps, Type(Element.F32, (n,)), _row_of(w + BLOCK_STEPS, block))
+            found.append((cells, steps, k // count))
+        return found
 
     def _activation(self, node: Node, x: str) -> tuple[str, str]:
         if x not in self.activations:
@@ -143,7 +186,7 @@ class _Quantizer:
         if w in self.weights:
             return self.weights[w]
         editor, shape = self.editor, self.editor.types[w].shape
-        if self.bits == ACTIVATION_BITS and w + CODES in editor.constants:
+        if self.bits == ACTIVATION_BITS and w + STEPS in editor.constants:
             return self._own(w)
         codes = editor.fresh(f"{w}.q{self.bits}")
         made = _Codes(w, self.bits, node.origin.node)
@@ -191,3 +234,11 @@ class _Codes:
 
 def _as_float(weight: str) -> Make:
     return lambda constants: constants[weight].astype(np.float32, copy=False)
+
+
+def _rows_of(name: str, rows: slice, dtype: type[np.generic] | None = None) -> Make:
+    return lambda constants: np.ascontiguousarray(constants[name][rows], dtype)
+
+
+def _row_of(name: str, row: int) -> Make:
+    return lambda constants: np.ascontiguousarray(constants[name][row])

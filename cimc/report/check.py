@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cimc.report import units
+from cimc.report import attribution, units
+from cimc.report.attribution import Attribution
 from cimc.report.compare import Agreement
 from cimc.report.figures import HostNode, RunFigures
 from cimc.report.jsontext import Json, JsonObject, number
 from cimc.report.render import Block, Facts, Table
+
+SHOWN_LAYERS = 24
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,19 @@ class CheckSeconds:
 
 
 @dataclass(frozen=True)
+class LayerNotes:
+    """What the layers say together: the numerics of the values inside, the first whose error jumps (its name, the node,
+    SQNR before and after in dB; None if none does), and the causes of each error."""
+
+    numerics: str
+    jump: tuple[str, str, float, float] | None
+    causes: Sequence[Attribution]
+
+
+@dataclass(frozen=True)
 class CheckReport:
-    """Everything ``check`` found. ``layers`` is None unless they were compared; ``command`` repeats the check."""
+    """Everything ``check`` found. ``layers`` is None unless they were compared; ``command`` repeats the check;
+    ``reference`` says what the outputs were compared with."""
 
     model: str
     hardware: str
@@ -36,6 +50,8 @@ class CheckReport:
     seconds: CheckSeconds
     run: RunFigures
     command: str
+    reference: str = "onnxruntime"
+    layer_notes: LayerNotes | None = None
 
     @property
     def passed(self) -> bool:
@@ -60,10 +76,13 @@ class CheckReport:
             "numerics": self.numerics,
             "seed": self.seed,
             "passed": self.passed,
+            "reference": self.reference,
             "outputs": [agreement_json(a) for a in self.outputs],
         }
         if self.layers is not None:
             found["layers"] = [agreement_json(a) for a in self.layers]
+        if self.layer_notes is not None:
+            found.update(_notes_json(self.layer_notes))
         found["seconds"] = {
             "compile": self.seconds.compile,
             "run": self.seconds.run,
@@ -73,6 +92,15 @@ class CheckReport:
         found["run"] = self.run.to_json()
         found["command"] = self.command
         return found
+
+
+def _notes_json(notes: LayerNotes) -> JsonObject:
+    jump: Json = None
+    if notes.jump is not None:
+        name, node, before, after = notes.jump
+        jump = {"name": name, "node": node, "sqnr_db_before": before, "sqnr_db": after}
+    causes: Json = [attribution.attribution_json(a) for a in notes.causes]
+    return {"layers_numerics": notes.numerics, "first_jump": jump, "attribution": causes}
 
 
 def agreement_json(a: Agreement) -> JsonObject:
@@ -107,12 +135,13 @@ def report(check: CheckReport) -> list[Block]:
             ("hardware", check.hardware),
             ("numerics", check.numerics),
             ("seed", str(check.seed)),
+            ("reference", check.reference),
             ("seconds", _seconds(check.seconds)),
         ],
     )
     blocks: list[Block] = [setting, _table("Outputs against onnxruntime", check.outputs)]
     if check.layers is not None:
-        blocks.append(_table("Layers against onnxruntime, in execution order", check.layers))
+        blocks += _layers(check, check.layers)
     if check.fallbacks:
         rows = [(f.node, f.op_type, f.reason) for f in check.fallbacks]
         blocks.append(Table("Nodes the host ran", ("node", "op", "why"), rows))
@@ -122,6 +151,33 @@ def report(check: CheckReport) -> list[Block]:
     bad = check.first_bad_layer
     if bad is not None:
         blocks.append(Facts("First layer beyond tolerance", [_failure(bad)]))
+    return blocks
+
+
+def _layers(check: CheckReport, layers: Sequence[Agreement]) -> list[Block]:
+    """All layers if they are few, else the worst ones; the jump; the causes of the worst errors."""
+    title = f"Layers against onnxruntime, in execution order ({len(layers)} compared)"
+    shown = list(layers)
+    if len(layers) > SHOWN_LAYERS:
+        title = f"The {SHOWN_LAYERS} worst of {len(layers)} layers against onnxruntime, in execution order"
+        worst = sorted(range(len(layers)), key=lambda i: (layers[i].passed, -layers[i].verdict.strain, i))
+        shown = [layers[i] for i in sorted(worst[:SHOWN_LAYERS])]
+    blocks: list[Block] = [_table(title, shown)]
+    notes = check.layer_notes
+    if notes is None:
+        return blocks
+    if notes.jump is None:
+        told = [("none", "no value is much further from the reference than its operands", "")]
+    else:
+        name, node, before, after = notes.jump
+        told = [(name, f"{node}: SQNR {units.decibel(after)} after {units.decibel(before)}", "")]
+    blocks.append(Facts("First layer whose error jumps", told))
+    if check.numerics == "analog":
+        why = "values inside are compared in integer numerics; the device's share is known for outputs only"
+        blocks.append(Facts("Device", [("note", why, "")]))
+    if check.numerics != "float":
+        names = {a.name for a in shown}
+        blocks.append(attribution.table([c for c in notes.causes if c.name in names]))
     return blocks
 
 

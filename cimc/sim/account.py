@@ -9,7 +9,7 @@ from cimc.arch.units import component, energy_pj, leakage_mw
 from cimc.sim.flat import Layout
 from cimc.sim.job import Action, Job, action
 from cimc.sim.result import Bound, Cost, Event, Timing
-from cimc.sim.state import BUSY, FINAL, FIRST, ISSUED, LAST, MEMORY_BUSY, STALLS, State
+from cimc.sim.state import BUSY, FINAL, FIRST, ISSUED, LAST, Q_BUSY, STALLS, State
 
 OUTSIDE = ""  # the layer of instructions without an origin
 
@@ -19,6 +19,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
     cycles = int(state.scalar[LAST])
     nanoseconds = cycles / chip.clock_ghz
     actions = _actions(layout, state)
+    remote = _remote_bytes(layout, state)
     energy: defaultdict[str, float] = defaultdict(float)
     for name, count in sorted(actions.items()):
         energy[component(name)] += count * energy_pj(chip, name)
@@ -31,7 +32,8 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
         actions=actions,
         utilization=_utilization(layout, state, cycles),
         traffic_bytes={
-            "local_buffer": actions.get("buffer.read_byte", 0) + actions.get("buffer.write_byte", 0),
+            "local_buffer": actions.get("buffer.read_byte", 0) + actions.get("buffer.write_byte", 0) - remote,
+            "remote_buffer": remote,
             "noc": actions.get("noc.byte_hop", 0),
             "global_memory": actions.get("memory.read", 0) + actions.get("memory.write", 0),
             "host": actions.get("host.byte", 0),
@@ -58,6 +60,10 @@ def _actions(layout: Layout, state: State) -> dict[str, int]:
     return {name: n for name, n in total.items() if n}
 
 
+def _remote_bytes(layout: Layout, state: State) -> int:
+    return sum(j.remote_bytes * n for j, n in zip(layout.jobs, state.executions.tolist(), strict=True))
+
+
 def _static_macs(layout: Layout, state: State) -> int:
     return sum(j.static_macs * n for j, n in zip(layout.jobs, state.executions.tolist(), strict=True))
 
@@ -69,7 +75,7 @@ def _host_cycles(layout: Layout, state: State) -> int:
 
 def _utilization(layout: Layout, state: State, cycles: int) -> dict[str, float]:
     """Busy cycles of a class over cycles · its units in use. A core's unit is a matrix; ``global_memory`` is the shared
-    queue, ``memory`` the tiles' paths to it."""
+    queue, ``remote_buffer`` the queues of the tiles that hold resident buffers, ``memory`` the tiles' paths to both."""
     busy: Counter[str] = Counter()
     units: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
     for row, instruction in enumerate(layout.instructions):
@@ -79,13 +85,17 @@ def _utilization(layout: Layout, state: State, cycles: int) -> dict[str, float]:
         busy[name] += int(state.spent[row, BUSY])
         units[name].add((0, 0) if name == "host" else layout.unit(row))
     found = {name: n / (cycles * len(units[name])) for name, n in sorted(busy.items())}
-    if state.scalar[MEMORY_BUSY]:
-        found["global_memory"] = int(state.scalar[MEMORY_BUSY]) / cycles
+    shared, *homes = state.server[:, Q_BUSY].tolist()
+    if shared:
+        found["global_memory"] = shared / cycles
+    if any(homes):
+        found["remote_buffer"] = sum(homes) / (cycles * len(homes))
     return found
 
 
 def _layers(layout: Layout, chip: ChipSpec, state: State) -> dict[str, Cost]:
-    """Cost by layer, in the order in which the layers start."""
+    """Cost by layer, in the order in which the layers start. Waiting for a message or a token is no work: a ``recv``
+    counts from when its message is copied in, a ``wait`` not at all."""
     jobs: defaultdict[int, list[tuple[Job, int]]] = defaultdict(list)
     for job, row, times in zip(layout.jobs, layout.job_row, state.executions.tolist(), strict=True):
         if times:
@@ -96,7 +106,7 @@ def _layers(layout: Layout, chip: ChipSpec, state: State) -> dict[str, Cost]:
     last: dict[str, int] = {}
     for row, executed in jobs.items():
         instruction = layout.instructions[row]
-        if instruction is None or action(instruction) is Action.HALT:
+        if instruction is None or action(instruction) in (Action.HALT, Action.WAIT):
             continue
         layer = instruction.origin.node if instruction.origin else OUTSIDE
         unit = unit_class(layout.unit_name(row))

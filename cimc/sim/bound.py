@@ -1,12 +1,14 @@
 """A lower bound on a program's cycles on its hardware, per resource class: work over capacity.
 
-Every bound holds for any schedule of the program's work on the whole chip, so none is above the simulated cycles:
+The classes' names are those of the utilization (:mod:`cimc.sim.account`), which leaves out ``noc`` and ``chain``; the
+``memory`` of the utilization is a tile's path to both kinds of memory and has no bound of its own. Every bound holds for any schedule of the program's work on the whole chip, so none is above the simulated cycles:
 
-- ``cores``: core-cycles of all MVMs (cycles · cores of the matrix) over all the cores of the chip
+- ``core``: core-cycles of all MVMs (cycles · cores of the matrix) over all the cores of the chip
 - ``matmul``, ``vector``, ``special``: cycles of their instructions over all such units of the chip
 - ``port``, ``receive``: cycles that packets take to leave or to be taken in, over all tiles
 - ``noc``: link occupation (cycles · hops) over all directed links of the mesh
-- ``memory``: cycles of the shared queue, and the latency of one access
+- ``global_memory``: cycles of the shared queue, and the latency of one access
+- ``remote_buffer``: cycles of the tiles' queues for resident buffers, over all tiles
 - ``host``: cycles of all host calls
 - ``chain``: the longest chain of instructions of which each reads what the one before wrote, in the same tile or by
   a message, or waits for its token, every one as fast as if it were alone. Chains through writes more than the window
@@ -31,14 +33,15 @@ def capacity(chip: ChipSpec) -> dict[str, int]:
     tiles = [chip.tile(t) for t in range(chip.tile_count)]
     rows, columns = chip.tile_count // chip.columns, chip.columns
     return {
-        "cores": sum(t.cores for t in tiles),
+        "core": sum(t.cores for t in tiles),
         "matmul": sum(t.matmul is not None for t in tiles),
         "vector": sum(t.vector is not None for t in tiles),
         "special": sum(t.special is not None for t in tiles),
         "port": len(tiles),
         "receive": len(tiles),
         "noc": 2 * ((columns - 1) * rows + (rows - 1) * columns),
-        "memory": 1,
+        "global_memory": 1,
+        "remote_buffer": len(tiles),
         "host": 1,
     }
 
@@ -50,8 +53,8 @@ def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
         instruction = layout.instructions[row]
         if times and instruction is not None:
             _add(work, layout, chip, row, instruction, job, times)
-    if work["memory"]:
-        work["memory"] += chip.memory.latency_cycles
+    if work["global_memory"]:
+        work["global_memory"] += chip.memory.latency_cycles
     units = capacity(chip)
     resources = {name: ceil(n / units[name]) for name, n in work.items() if n}
     resources["chain"] = int(state.scalar[CHAIN])
@@ -68,7 +71,7 @@ def _add(
     if kind is Action.COMPUTE:
         name = unit(instruction)
         if name.startswith("core:"):
-            work["cores"] += times * job.cycles * job.cores
+            work["core"] += times * job.cycles * job.cores
         else:
             work[name] += times * job.cycles
     elif kind is Action.SEND:
@@ -78,9 +81,8 @@ def _add(
     elif kind is Action.RECEIVE:
         work["receive"] += times * job.cycles
     elif kind is Action.MEMORY:
-        work["memory"] += times * job.cycles
-        hops = int(layout.flat.ways[tile + 1, 0] - layout.flat.ways[tile, 0])
+        work["global_memory" if job.home < 0 else "remote_buffer"] += times * job.cycles
         packets = noc.packet_cycles(chip, job.request) + noc.packet_cycles(chip, job.response)
-        work["noc"] += times * hops * packets
+        work["noc"] += times * layout.hops(row) * packets
     elif kind is Action.HOST:
         work["host"] += times * job.cycles

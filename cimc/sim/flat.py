@@ -28,9 +28,8 @@ MAX_MESSAGES = 1 << 26
 EMPTY = -(1 << 60)  # the end of a range without bytes
 
 
-R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_TREE = (
-    range(12)
-)
+R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_WAY, R_SERVER = range(9)
+R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_TREE = range(9, 14)
 V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BOUNDS = range(5)
 
 
@@ -48,7 +47,7 @@ class Flat(NamedTuple):
     terms: Ints  # (slot, factor)
     dests: Ints  # (channel, leaf of the tree)
     trees: Ints  # (link, parent)
-    ways: Ints  # per tile: where its ways to and from its memory port begin
+    ways: Ints  # per way from a tile to its memory port or a home: where the links there and back begin
     there_link: Ints
     back_link: Ints
     ring_ptr: Ints  # per channel: where its ring of messages begins
@@ -69,6 +68,12 @@ class Layout:
     ranges: int  # most ranges a row has
     widest: int  # links of the largest tree
     links: int
+    homes: tuple[int, ...]  # tiles that serve accesses; server 0 is global memory, then these
+
+    def hops(self, row: int) -> int:
+        """Links of a memory access's way there; as many lead back."""
+        way = int(self.flat.rows[row, R_WAY])
+        return int(self.flat.ways[way + 1, 0] - self.flat.ways[way, 0]) if way >= 0 else 0
 
     def unit(self, row: int) -> tuple[int, int]:
         """A row's tile, by its place in ``tiles``, and the number of its unit there."""
@@ -89,6 +94,8 @@ TABLES: dict[str, tuple[str, ...]] = {
         "unit",
         "everything",
         "channel",
+        "way",
+        "server",
         "variant",
         "variant_aff",
         "range_ptr",
@@ -124,6 +131,8 @@ class _Builder:
         self.depth = 1
         self.channels: dict[Channel, int] = {}
         self.traffic: dict[int, list[int]] = {}  # channel → messages, smallest
+        self.servers: dict[int, int] = {-1: 0}  # home → number
+        self.ways: dict[tuple[int, int], int] = {}  # tile, where to → number
         self.slots: dict[str, int] = {}
         self.trips: list[int] = []
 
@@ -147,6 +156,7 @@ class _Builder:
             ranges=int(np.diff(flat.rows[:, R_RANGE]).max(initial=1)),
             widest=int(np.diff(flat.rows[:, R_TREE]).max(initial=1)),
             links=4 * self.chip.tile_count,
+            homes=tuple(home for home in self.servers if home >= 0),
         )
 
     def _table(self, columns: Sequence[str]) -> Ints:
@@ -168,10 +178,18 @@ class _Builder:
         self._steps(tile.steps, 1)
         self._row(END, None)
         self.depth = max(self.depth, len(self.trips))
-        there = noc.route(self.chip, tile.tile, self.foreman.port)
-        back = noc.route(self.chip, self.foreman.port, tile.tile)
-        self._extend("there_ptr", "there_link", there)
-        self._extend("back_ptr", "back_link", back)
+
+    def _way(self, home: int) -> int:
+        """The way of this tile's accesses to a home, or to its memory port for -1; -1 if it is the home itself."""
+        if home == self.number:
+            return -1
+        to = self.foreman.port if home < 0 else home
+        key = (self.number, to)
+        if key not in self.ways:
+            self.ways[key] = len(self.ways)
+            self._extend("there_ptr", "there_link", noc.route(self.chip, self.number, to))
+            self._extend("back_ptr", "back_link", noc.route(self.chip, to, self.number))
+        return self.ways[key]
 
     def _extend(self, pointer: str, name: str, values: Sequence[int]) -> None:
         self.columns[name].extend(values)
@@ -204,7 +222,7 @@ class _Builder:
         return max(0, base + sum(c * (self.trips[s] - 1) for s, c in terms if c > 0))
 
     def _row(self, op: int, instruction: Instruction | None, **values: int) -> int:
-        for name in ("slot", "target", "trips", "unit", "everything", "channel", "variant"):
+        for name in ("slot", "target", "trips", "unit", "everything", "channel", "way", "server", "variant"):
             self.columns[name].append(values.get(name, 0))
         self.columns["op"].append(op)
         self.columns["variant_aff"].append(values.get("variant_aff", -1))
@@ -218,17 +236,22 @@ class _Builder:
         kind = action(step)
         variant, variant_aff = self._variants(step)
         self._ranges(step, variant)
-        channel = 0
+        channel = way = server = 0
         if kind is Action.SEND:
             self._send(step, times, self.jobs[variant : len(self.jobs)])
         elif kind in (Action.RECEIVE, Action.WAIT):
             channel = self._channel(number(step, "source"), self.number, step)
+        elif kind is Action.MEMORY:
+            home = self.foreman.home(step)
+            way, server = self._way(home), self.servers.setdefault(home, len(self.servers))
         self._row(
             int(kind),
             step,
             unit=self._unit(unit(step)),
             everything=int(kind is Action.SEND and is_token(step)),
             channel=channel,
+            way=way,
+            server=server,
             variant=variant,
             variant_aff=variant_aff,
         )

@@ -45,6 +45,7 @@ from cimc.sim.state import (
     ISSUED,
     LAST,
     OPERAND,
+    RECEIVE,
     S_FLAGS,
     S_HIGH,
     S_LOW,
@@ -295,7 +296,8 @@ def end(c: Flat, s: State, t: int, slot: int, time: int, chain_end: int) -> None
     s.flight[t, slot, F_CHAIN_END] = chain_end
     s.scalar[CHAIN] = max(s.scalar[CHAIN], chain_end)
     row = s.flight[t, slot, F_ROW]
-    s.spent[row, FIRST] = min(s.spent[row, FIRST], s.flight[t, slot, F_START])
+    if c.rows[row, R_OP] != RECEIVE:  # of which the copying counts, not the waiting
+        s.spent[row, FIRST] = min(s.spent[row, FIRST], s.flight[t, slot, F_START])
     s.spent[row, FINAL] = max(s.spent[row, FINAL], time)
     s.scalar[LAST] = max(s.scalar[LAST], time)
     if s.trace.shape[0]:

@@ -44,7 +44,8 @@ class Range:
 @dataclass(frozen=True)
 class Job:
     """One execution. ``cycles``: how long the unit works (transfers: how long a link or the memory is occupied).
-    ``request`` and ``response`` are the bytes of the two packets of a memory access; ``bytes`` of a message."""
+    ``request`` and ``response`` are the bytes of the two packets of a memory access; ``bytes`` of a message. ``home``:
+    the tile whose local memory is accessed, -1 for global memory."""
 
     cycles: int
     ranges: tuple[Range, ...]
@@ -54,6 +55,12 @@ class Job:
     response: int = 0
     static_macs: int = 0
     cores: int = 0  # that work in it
+    home: int = -1
+
+    @property
+    def remote_bytes(self) -> int:
+        """Bytes read or written in a resident buffer, at its home."""
+        return self.request + self.response if self.home >= 0 else 0
 
 
 ACTIONS: dict[Unit, Action] = {
@@ -139,7 +146,7 @@ class Foreman:
         if kind in (Action.SEND, Action.RECEIVE):
             return Job(noc.packet_cycles(self._chip, size), ranges, bill, bytes=size)
         if kind is Action.MEMORY:
-            return self._memory(bill, ranges)
+            return self._memory(bill, ranges, self.home(instruction))
         if kind is Action.HOST:
             return Job(max(1, host_cycles(self._chip, bill["host.byte"])), ranges, bill)
         if kind is not Action.COMPUTE:
@@ -164,12 +171,26 @@ class Foreman:
             return spec.cycles(self._units, *operands, **words)
         return self._units.lane_cycles(spec.unit.value, bill)
 
-    def _memory(self, bill: Counter[str], ranges: tuple[Range, ...]) -> Job:
+    def home(self, instruction: Instruction) -> int:
+        """The tile whose local memory a load, store or gather reaches; -1 if it is global memory."""
+        spec = INSTRUCTIONS[instruction.mnemonic]
+        views = (o for i, o in enumerate(instruction.operands) if spec.operand(i).kind in GLOBAL)
+        return next((self._global[o.buffer].tile for o in views if isinstance(o, View)), -1)
+
+    def _memory(self, bill: Counter[str], ranges: tuple[Range, ...], home: int) -> Job:
+        """An access to global memory through the nearest port, or to a resident buffer in the tile ``home``: billed
+        there as reads and writes of a local buffer, and served at the width of a link."""
         request, response = bill["memory.write"], bill["memory.read"]
-        hops = len(noc.route(self._chip, self._tile, self.port))
-        bill["noc.byte_hop"] += (request + response) * hops
-        cycles = max(1, memory_cycles(self._chip, request + response))
-        return Job(cycles, ranges, bill, request=request, response=response)
+        size = request + response
+        hops = len(noc.route(self._chip, self._tile, self.port if home < 0 else home))
+        bill["noc.byte_hop"] += size * hops
+        if home < 0:
+            cycles = max(1, memory_cycles(self._chip, size))
+            return Job(cycles, ranges, bill, request=request, response=response)
+        bill["buffer.write_byte"] += bill.pop("memory.write", 0)
+        bill["buffer.read_byte"] += bill.pop("memory.read", 0)
+        cycles = noc.packet_cycles(self._chip, size)
+        return Job(cycles, ranges, bill, request=request, response=response, home=home)
 
     def _operand(self, spec: Spec, index: int, operand: View | str, env: Mapping[str, int]) -> Shape | MatrixDecl:
         if isinstance(operand, str):

@@ -11,7 +11,19 @@ from collections.abc import Callable
 
 from numba import njit
 
-from cimc.sim.flat import R_CHANNEL, R_DEST, R_OP, R_TREE, V_CYCLES, V_REQUEST, V_RESPONSE, V_SIZE, Flat
+from cimc.sim.flat import (
+    R_CHANNEL,
+    R_DEST,
+    R_OP,
+    R_SERVER,
+    R_TREE,
+    R_WAY,
+    V_CYCLES,
+    V_REQUEST,
+    V_RESPONSE,
+    V_SIZE,
+    Flat,
+)
 from cimc.sim.issue import drop_first, end, issue, push
 from cimc.sim.state import (
     BAD_BYTES,
@@ -33,6 +45,7 @@ from cimc.sim.state import (
     F_ROW,
     F_START,
     F_VARIANT,
+    FIRST,
     HEAP,
     HOST,
     HOST_FREE,
@@ -42,9 +55,9 @@ from cimc.sim.state import (
     M_CHAIN,
     M_RELEASE,
     MEMORY,
-    MEMORY_BUSY,
-    MEMORY_FREE,
     MESSAGE,
+    Q_BUSY,
+    Q_FREE,
     QUEUE,
     RECEIVE,
     SEND,
@@ -120,6 +133,7 @@ def take(c: Flat, s: State, t: int, slot: int) -> int:
     s.message[at, M_RELEASE] = finish
     s.channel[channel, C_TAKEN] = taken + 1
     s.spent[row, BUSY] += busy
+    s.spent[row, FIRST] = min(s.spent[row, FIRST], finish - busy)  # what came before was waiting
     s.stall[MESSAGE] += finish - copied
     sender = s.channel[channel, C_SENDER]
     if sender >= 0:
@@ -201,30 +215,36 @@ def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int
 def memory(c: Flat, s: State, t: int, slot: int, order: int, phase: int, now: int, hop: int, rates: Ints) -> None:
     """One of the three phases of a memory access: the request leaves, it is served, the response leaves."""
     row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
+    way, server = c.rows[row, R_WAY], c.rows[row, R_SERVER]
     if phase == 0:
         occupied = max(1, -(-c.variants[variant, V_REQUEST] // rates[1]))
-        push(s, chain(s, c.there_link, c.ways[t, 0], c.ways[t + 1, 0], now, occupied, hop), t, order, 1)
+        there = now if way < 0 else chain(s, c.there_link, c.ways[way, 0], c.ways[way + 1, 0], now, occupied, hop)
+        push(s, there, t, order, 1)
     elif phase == 1:
-        begin = max(now, s.scalar[MEMORY_FREE])
+        begin = max(now, s.server[server, Q_FREE])
         s.stall[QUEUE] += begin - now
-        s.scalar[MEMORY_BUSY] += c.variants[variant, V_CYCLES]
-        s.scalar[MEMORY_FREE] = begin + c.variants[variant, V_CYCLES]
-        push(s, s.scalar[MEMORY_FREE] + rates[3], t, order, 2)
+        s.server[server, Q_BUSY] += c.variants[variant, V_CYCLES]
+        s.server[server, Q_FREE] = begin + c.variants[variant, V_CYCLES]
+        push(s, s.server[server, Q_FREE] + (rates[3] if server == 0 else hop), t, order, 2)
     else:
         occupied = max(1, -(-c.variants[variant, V_RESPONSE] // rates[1]))
-        finish = chain(s, c.back_link, c.ways[t, 1], c.ways[t + 1, 1], now, occupied, hop)
-        s.spent[row, BUSY] += finish - s.flight[t, slot, F_START]
-        end(c, s, t, slot, finish, s.flight[t, slot, F_CHAIN] + alone(c, t, variant, hop, rates))
+        back = now if way < 0 else chain(s, c.back_link, c.ways[way, 1], c.ways[way + 1, 1], now, occupied, hop)
+        s.spent[row, BUSY] += back - s.flight[t, slot, F_START]
+        end(c, s, t, slot, back, s.flight[t, slot, F_CHAIN] + alone(c, row, variant, hop, rates))
 
 
 @njit
-def alone(c: Flat, t: int, variant: int, hop: int, rates: Ints) -> int:
+def alone(c: Flat, row: int, variant: int, hop: int, rates: Ints) -> int:
     """Cycles of a memory access that meets no other."""
-    hops = c.ways[t + 1, 0] - c.ways[t, 0] + c.ways[t + 1, 1] - c.ways[t, 1]
+    way = c.rows[row, R_WAY]
+    served = c.variants[variant, V_CYCLES] + (rates[3] if c.rows[row, R_SERVER] == 0 else hop)
+    if way < 0:
+        return served
+    hops = c.ways[way + 1, 0] - c.ways[way, 0] + c.ways[way + 1, 1] - c.ways[way, 1]
     packets = max(1, -(-c.variants[variant, V_REQUEST] // rates[1])) + max(
         1, -(-c.variants[variant, V_RESPONSE] // rates[1])
     )
-    return hops * hop + packets + c.variants[variant, V_CYCLES] + rates[3]
+    return hops * hop + packets + served
 
 
 @njit

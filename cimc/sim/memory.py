@@ -89,8 +89,8 @@ def _keep(state: State, name: str, dtype: np.dtype[np.generic], shape: tuple[int
 def global_memory(
     program: Program, chip: ChipSpec, weights: Weights, state: State, *, exact: bool
 ) -> dict[str, Storage]:
-    """Every global buffer's memory. Raises MEMORY_EXCEEDED if they are more than the chip has."""
-    need = sum(g.bytes for g in program.globals)
+    """Every global buffer's memory, wherever it lies. Raises MEMORY_EXCEEDED if they are more than the chip has."""
+    need = sum(g.bytes for g in program.globals if not g.resident)
     if need > chip.memory.capacity_bytes:
         raise errors.MEMORY_EXCEEDED(what="global memory", need=need, have=chip.memory.capacity_bytes)
     found: dict[str, Storage] = {}

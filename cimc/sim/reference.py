@@ -25,6 +25,9 @@ That is its start. When it ends:
 - memory: a packet (a load's request has no bytes, a store's has the data) goes to the nearest memory port, is served
   in order of arrival there, one at a time for ``ceil(bytes / bytes_per_cycle)`` cycles; ``latency_cycles`` later a
   packet (a load's data; a store's acknowledgement has no bytes) goes back. It ends when that has arrived.
+- memory, of a resident buffer: the packets go to its home tile and back, by the same rules; there a queue of that
+  tile's own serves it for ``ceil(bytes / link_bytes_per_cycle)`` cycles, and ``router_cycles`` later the answer
+  leaves. At home there are no packets.
 - host: one call at a time on the whole chip, in order of start.
 - ``halt``: at its issue.
 
@@ -146,7 +149,7 @@ class Reference:
         self.tiles = {t.tile: TileState(t.tile, Foreman(program, t, chip), unroll(t.steps, env)) for t in program.tiles}
         self.links: dict[int, int] = {}
         self.channels: dict[Key, Channel] = {}
-        self.memory_free = 0
+        self.memory_free: dict[int, int] = {}  # home tile, -1 for global memory
         self.host_free = 0
         self.events: list[tuple[int, int, int, int]] = []  # time, tile, order, phase
         self.executed: list[Executed] = []
@@ -295,15 +298,17 @@ class Reference:
         self._end(flight, message.release)
 
     def _memory(self, flight: Flight, now: int, phase: int) -> None:
-        port = self.tiles[flight.tile].foreman.port
         job = flight.job
+        there = self.tiles[flight.tile].foreman.port if job.home < 0 else job.home
+        at_home = job.home == flight.tile
         if phase == 0:
-            self._at(self._packet(flight.tile, (port,), job.request, now)[0][0], flight, 1)
+            self._at(now if at_home else self._packet(flight.tile, (there,), job.request, now)[0][0], flight, 1)
         elif phase == 1:
-            self.memory_free = max(now, self.memory_free) + job.cycles
-            self._at(self.memory_free + self.chip.memory.latency_cycles, flight, 2)
+            served = self.memory_free[job.home] = max(now, self.memory_free.get(job.home, 0)) + job.cycles
+            latency = self.chip.memory.latency_cycles if job.home < 0 else self.chip.noc.router_cycles
+            self._at(served + latency, flight, 2)
         else:
-            self._end(flight, self._packet(port, (flight.tile,), job.response, now)[0][0])
+            self._end(flight, now if at_home else self._packet(there, (flight.tile,), job.response, now)[0][0])
 
     # --- reports --------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT = range(7)  # Action, as numba 
 OPERAND, UNIT, MESSAGE, CHANNEL, QUEUE = range(5)
 STALLS = ("operand", "unit", "message", "channel", "memory")
 # scalars
-HEAP, MEMORY_FREE, HOST_FREE, LAST, ISSUED, TRACED, BAD_ROW, BAD_BYTES, MEMORY_BUSY, CHAIN, VERSION = range(11)
+HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD_ROW, BAD_BYTES, CHAIN, VERSION = range(9)
 
 
 # columns of the tables
@@ -29,6 +29,7 @@ S_LOW, S_HIGH, S_FLAGS = range(3)
 C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_RECEIVER_TILE, C_SENDER, C_SENDER_TILE = range(8)
 M_BYTES, M_ARRIVAL, M_RELEASE, M_CHAIN = range(4)
 BUSY, FIRST, FINAL = range(3)
+Q_FREE, Q_BUSY = range(2)
 
 
 class State(NamedTuple):
@@ -45,6 +46,7 @@ class State(NamedTuple):
     ]  # tile, W, F_MASK ...: slots it waits for, by hazard, by unit; those whose results it reads
     span: Ints  # tile, W, range, S: bytes it touches
     heap: Ints  # event, (time, key)
+    server: Ints  # server of memory accesses, Q: free from, cycles it was busy
     link: Ints  # link: free from
     channel: (
         Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; who waits (a slot or -1)
@@ -52,7 +54,7 @@ class State(NamedTuple):
     message: Ints  # message, M: CHAIN is the longest chain up to its arrival
     way: Ints  # link of a tree, (header, hops)
     executions: Ints  # variant: executions
-    spent: Ints  # row, (busy cycles, earliest start, latest end)
+    spent: Ints  # row, (busy cycles, when its work first began, latest end)
     stall: Ints  # cause: cycles
     trace: Ints  # n, (tile, row, start, end)
 
@@ -67,7 +69,7 @@ def fresh(layout: Layout, trace: int) -> State:
         return np.zeros(shape, np.int64)
 
     state = State(
-        scalar=zeros(11),
+        scalar=zeros(9),
         tile=zeros(tiles, 8),
         env=zeros(tiles, layout.depth),
         limit=zeros(tiles, layout.depth),
@@ -76,6 +78,7 @@ def fresh(layout: Layout, trace: int) -> State:
         mask=np.zeros((tiles, W, 4), np.uint64),
         span=zeros(tiles, W, layout.ranges, 3),
         heap=zeros(tiles * W + 1, 2),
+        server=zeros(1 + len(layout.homes), 2),
         link=zeros(layout.links),
         channel=zeros(channels, 8),
         message=zeros(int(c.ring_ptr[-1]), 4),

@@ -88,6 +88,28 @@ def test_lossless_equals_integer_product(seed: int, inputs: int) -> None:
             assert core.counts.saturated == 0
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 3), (300, 130), (4000, 2)])
+@pytest.mark.parametrize("kind", ["unsigned", "twos_complement", "sign_magnitude"])
+def test_lossless_for_few_vectors(inputs: int, outputs: int, kind: str) -> None:
+    """One to three vectors take another kernel; extremes of weights and inputs among them."""
+    rng = np.random.default_rng(inputs)
+    codes = rng.integers(-128, 128, (inputs, outputs))
+    codes[0, 0] = -128
+    core = AnalogMatrix(codes, {"cell_bits": 4, "input_encoding": kind})
+    x = rng.integers(core.config.inputs.low, core.config.inputs.high + 1, (3, inputs))
+    x[0] = core.config.inputs.low
+    x[1] = core.config.inputs.high
+    for count in (0, 1, 3):
+        assert np.array_equal(core.mvm(x[:count]), x[:count] @ codes)
+        assert core.mvm(x[:count]).shape == (count, outputs)
+
+
+@pytest.mark.parametrize("adc", [None, {"bits": 4}, {"bits": 4, "adc_rule": "GRANULAR"}, {"bits": 4, "noise_lsb": 0.1}])
+def test_no_vectors_give_no_results(adc: dict[str, object] | None) -> None:
+    core = AnalogMatrix(np.full((40, 3), 90), {"cell_bits": 2, "adc": adc})
+    assert core.mvm(np.zeros((0, 40), dtype=np.uint8)).shape == (0, 3)
+
+
 def test_a_column_that_could_clip_is_not_collapsed() -> None:
     """128 rows of level 3 sum to 384: an 8-bit converter clips them, so only the other column may be a product."""
     codes = np.zeros((128, 2), dtype=np.int64)

@@ -166,7 +166,8 @@ def tiles(draw: st.DrawFn, number: int, shared: dict[str, tuple[int, ...]], para
 def programs(draw: st.DrawFn) -> Program:
     shared = draw(
         st.lists(
-            st.builds(GlobalBuffer, NAMES, ELEMENTS, SHAPES, TEXTS, st.booleans()),
+            st.builds(GlobalBuffer, NAMES, ELEMENTS, SHAPES, TEXTS, st.booleans())
+            | st.builds(GlobalBuffer, NAMES, ELEMENTS, SHAPES, TEXTS, st.booleans(), tile=SIZES, address=SIZES),
             max_size=3,
             unique_by=lambda g: g.name,
         )

@@ -20,6 +20,7 @@ from cimc.passes.fold import Fold
 from cimc.passes.integers import Integers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
+from tests.frontend.one_node import node_model
 
 RNG = np.random.default_rng(3)
 
@@ -189,3 +190,44 @@ def test_weights_alone_keep_their_codes(tmp_path: Path, kind: type[np.generic], 
     np.testing.assert_array_equal(constants[back.inputs[2]], scale)
     y = next(iter(evaluate(graph, constants, {"x": x}, Numerics()).values()))
     np.testing.assert_allclose(y, x @ (signed * scale), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "zeros"), [(4, False), (4, True), (8, False), (8, True)])
+@pytest.mark.parametrize("keep", [True, False])
+def test_blocks_of_inputs_keep_their_codes(tmp_path: Path, bits: int, zeros: bool, keep: bool) -> None:
+    """A product per block on the model's codes; bytes with zero points of their own do not fit a cell's code."""
+    n, k, block = 6, 64, 16
+    blocks = k // block
+    x = RNG.normal(size=(3, k)).astype(np.float32)
+    packed = RNG.integers(0, 256, (n, blocks, block * bits // 8)).astype(np.uint8)
+    scales = (RNG.random((n, blocks)) * 0.1 + 0.01).astype(np.float32)
+    points = RNG.integers(0, 256, (n, blocks * bits // 8)).astype(np.uint8)
+    attrs = {"K": k, "N": n, "bits": bits, "block_size": block}
+    inputs = (x, packed, scales, points) if zeros else (x, packed, scales)
+    fixed = tuple(range(1, len(inputs)))
+    onnx.save(node_model("MatMulNBits", inputs, fixed=fixed, attrs=attrs), tmp_path / "m.onnx")
+    imported = load(tmp_path / "m.onnx")
+    graph, constants = imported.graph, imported.constants
+    for one in (Integers(), Fold(), Classify(), Dce(), Quantize(keep_blocks=keep), Partition(128, 128)):
+        graph, constants = one.run(graph, constants)
+        check(graph, constants)
+    products = [node for node in graph.nodes if node.op == "blocked_mvm"]
+    kept = keep and not (bits == 8 and zeros)
+    assert len(products) == (blocks if kept else 1)
+
+    def codes_of(data: np.ndarray) -> np.ndarray:
+        return data if bits == 8 else np.stack((data & 15, data >> 4), axis=-1).reshape(*data.shape[:-1], -1)
+
+    centre = codes_of(points)[:, :, None].astype(int) if zeros else 1 << (bits - 1)
+    signed = codes_of(packed).astype(int) - centre
+    if kept:
+        for i, node in enumerate(products):
+            np.testing.assert_array_equal(constants[node.inputs[1]], signed[:, i].T)
+    dense = (signed * scales[:, :, None]).reshape(n, k).T
+    y = next(iter(evaluate(graph, constants, {"x0": x}, Numerics()).values()))
+    np.testing.assert_allclose(y, x @ dense, rtol=1e-4, atol=1e-4)
+    whole = next(iter(evaluate(graph, constants, {"x0": x}, Numerics(exact=False)).values()))
+    step = np.abs(x).max(axis=1, keepdims=True) / 127
+    error = step * np.abs(dense).sum(axis=0) / 2
+    if kept:  # only the activations are rounded, each by half a step at most
+        assert np.all(np.abs(whole - x @ dense) <= error * 1.001)

@@ -14,6 +14,7 @@ from cimc.passes.pipeline_text import PASSES, options, parse_pipeline, print_pip
 from cimc.passes.quantize import Quantize
 
 VALUES: dict[str, st.SearchStrategy[object]] = {
+    "keep_blocks": st.booleans(),
     "activations": st.sampled_from(["dynamic", "static"]),
     "weight_bits": st.integers(2, 8),
     "rows": st.integers(1, 1 << 16),

@@ -20,7 +20,11 @@ LOCAL_BUFFERS = (
     Buffer("b", Element.Q8, (SIZE,), 4 * SIZE),
     Buffer("c", Element.Q32, (SIZE,), 4 * SIZE + 32),  # shares addresses with b
 )
-GLOBALS = (GlobalBuffer("g", Element.F32, (SIZE,)),)
+GLOBALS = (
+    GlobalBuffer("g", Element.F32, (SIZE,)),
+    GlobalBuffer("h", Element.F32, (SIZE,), tile=1, address=1024),
+    GlobalBuffer("k", Element.F32, (SIZE,), tile=3, address=1024),
+)
 MATRICES = (matrix("W", 8, 8, core=0), matrix("V", 8, 8, core=1))
 WORK = tuple(s for s in INSTRUCTIONS.values() if s.unit not in (Unit.PORT, Unit.RECEIVE, Unit.CONTROL))
 
@@ -46,7 +50,7 @@ def _work(draw: st.DrawFn, variable: str) -> Instruction:
         if kind is Kind.MATRIX:
             operands.append(draw(st.sampled_from([m.name for m in MATRICES])))
         elif kind in GLOBAL:
-            operands.append(draw(_views("g", variable)))
+            operands.append(draw(_views(draw(st.sampled_from("ghk")), variable)))
         else:
             operands.append(draw(_views(draw(st.sampled_from("abc")), variable)))
     words: dict[str, Value] = {}

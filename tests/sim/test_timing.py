@@ -259,6 +259,82 @@ def test_the_host_is_shared_and_keeps_the_order_of_a_tiles_accesses():
     assert got.host_cycles == 2 * one
 
 
+# --- resident buffers -----------------------------------------------------------------------------
+
+H = GlobalBuffer("h", F32, (64,), tile=1, address=1024)
+SERVED = 8 + 2  # 32 bytes at 4 a cycle, and a router's latency
+
+
+def reach(*tiles, layout=("tttt",), **changes) -> Timing:
+    return run_timing(program(*tiles, globals=[G, H]), chip(layout, **changes), trace=True)
+
+
+@pytest.mark.parametrize(("tile_number", "hops"), [(0, 1), (2, 1), (3, 2)])
+def test_an_access_to_a_resident_buffer_goes_to_its_home_and_back(tile_number: int, hops: int):
+    got = reach(tile(tile_number, do("load", A, view("h", 8)), buffers=LOCAL))
+    assert spans(got, tile_number) == [("load", 0, (2 * hops + 1) + SERVED + (2 * hops + 8))]
+    assert got.actions == {"noc.byte_hop": 32 * hops, "buffer.read_byte": 32, "buffer.write_byte": 32}
+    stored = reach(tile(tile_number, do("store", view("h", 8), A), buffers=LOCAL))
+    assert spans(stored, tile_number) == [("store", 0, (2 * hops + 8) + SERVED + (2 * hops + 1))]
+    assert stored.actions == got.actions
+
+
+def test_a_resident_buffer_at_home_needs_no_link():
+    got = reach(tile(1, do("load", A, view("h", 8)), do("store", view("h", 8), B), buffers=LOCAL))
+    assert spans(got, 1) == [("load", 0, SERVED), ("store", SERVED, 2 * SERVED)]
+    assert "noc.byte_hop" not in got.actions
+
+
+def test_a_gather_from_a_resident_buffer_moves_the_rows_it_takes():
+    index = buffers(("i", Element.I64, (2,)), ("y", F32, (2, 8)))
+    t = tile(0, do("gather", view("y", 2, 8), view("h", 8, 8), view("i", 2)), buffers=index)
+    got = reach(t)
+    assert spans(got) == [("gather", 0, 3 + (16 + 2) + (2 + 16))]
+    assert got.traffic_bytes["remote_buffer"] == 64
+
+
+def test_a_home_serves_one_access_at_a_time_and_leaves_global_memory_alone():
+    # From both neighbours of the home in the same cycle: the one with the lower number is served first.
+    a, c = (tile(n, do("load", A, view("h", 8)), buffers=LOCAL) for n in (0, 2))
+    b = tile(3, do("load", A, view("g", 8)), buffers=LOCAL)
+    got = reach(a, b, c)
+    assert spans(got, 0) == [("load", 0, 3 + SERVED + 10)]
+    assert spans(got, 2) == [("load", 0, 3 + 8 + SERVED + 10)]
+    assert spans(got, 3) == [("load", 0, 33)]  # as if it were alone
+    assert got.stalls["memory"] == 8
+    assert got.utilization["remote_buffer"] == 16 / got.cycles
+    assert got.utilization["global_memory"] == 4 / got.cycles
+
+
+def test_packets_of_resident_buffers_contend_for_links():
+    # The home's port is not used; its answer to tile 0 and a message from it to tile 0 share the link.
+    a = tile(0, do("load", A, view("h", 8)), do("recv", B, source=1), buffers=LOCAL)
+    fill = [do("fill", C, value=0.0)] * 4  # the message leaves at 12, the answer at 13
+    b = tile(1, *fill, do("send", C, to=(0,)), buffers=LOCAL)
+    got = reach(a, b)
+    assert spans(got, 1)[-1] == ("send", 12, 20)
+    assert spans(got)[0] == ("load", 0, 20 + 2 + 8)
+
+
+def test_accounts_tell_resident_buffers_from_global_memory():
+    t = tile(0, do("load", A, view("h", 8), origin="/x"), do("store", view("g", 4), view("a", 4)), buffers=LOCAL)
+    got = reach(t)
+    assert got.traffic_bytes == {
+        "local_buffer": 32 + 16, "remote_buffer": 32, "noc": 32, "global_memory": 16, "host": 0,
+    }  # fmt: skip
+    x = got.layers["/x"]
+    assert x.energy_pj == {"buffer": 32 * (ENERGY["buffer.read_byte"] + ENERGY["buffer.write_byte"]), "noc": 16.0}
+    assert got.bound.resources["remote_buffer"] == 8 // 4  # its queue's cycles over the chip's four tiles
+    assert got.bound.resources["global_memory"] == 2 + 20
+
+
+def test_a_host_call_on_a_resident_buffer_is_one_on_global_memory():
+    call = do("host", view("h", 8), view("g", 8), call="h")
+    got = reach(tile(0, call, buffers=LOCAL))
+    assert spans(got) == [("host", 0, 132)]
+    assert got.traffic_bytes["remote_buffer"] == 0
+
+
 # --- accounts -------------------------------------------------------------------------------------
 
 
@@ -282,6 +358,26 @@ def test_energy_is_counts_times_unit_energies_and_leakage():
     )
     assert got.utilization == {"vector": 3 / 10, "special": 7 / 10}
     assert got.traffic_bytes["local_buffer"] == 160
+
+
+def test_a_layer_starts_when_it_works_not_when_it_waits():
+    a = tile(0, do("exp", A, C, origin="/first"), do("send", A, to=(1,), origin="/first"), buffers=LOCAL)
+    steps = (
+        do("wait", source=0, origin="/waits"),
+        do("recv", B, source=0, origin="/second"),
+        do("wait", source=0, origin="/second"),
+    )
+    b = tile(1, *steps, do("fill", C, value=0.0, origin="/second"), buffers=LOCAL)
+    a = tile(0, do("signal", to=(1,)), *a.steps[:2], do("signal", to=(1,)), buffers=LOCAL)
+    got = exchange(a, b)
+    arrived = 1 + 7 + 2 + 8  # exp is issued second; a hop, and 32 bytes at 4 a cycle
+    assert spans(got, 1)[1] == ("recv", 3, arrived)
+    assert list(got.layers) == ["", "/first", "/second"]
+    second = got.layers["/second"]
+    assert (second.first_cycle, second.last_cycle) == (arrived - 8, spans(got, 1)[-1][2])
+    late = tile(1, do("wait", source=0), do("exp", C, C), do("recv", C, source=0, origin="/late"), *b.steps[2:-1],
+                buffers=LOCAL)  # fmt: skip
+    assert exchange(a, late).layers["/late"].first_cycle == max(3 + 7, arrived - 8)
 
 
 def test_macs_are_counted_static_and_dynamic():

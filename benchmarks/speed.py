@@ -1,0 +1,159 @@
+"""How fast the compiler and the engines are: ``python -m benchmarks.speed``.
+
+Wall-clock figures on whatever machine this runs; where they can be, they are ratios to onnxruntime, measured beside in the
+same process. The best of several runs counts, because the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.accuracy import compiled, sentence
+from benchmarks.figures import MINILM, Section, minilm, show, verdict
+from cimc.session import InferenceSession
+from cimc.sim.timing import run_timing
+
+COMMAND = "python -m benchmarks.speed"
+CALL = "from cimc.cli.main import main; main()"
+LENGTH = 128
+REPEATS = 5
+
+COMPILE_SECONDS = 10.0
+VALUES_RATIO = 15.0
+INSTRUCTIONS_PER_SECOND = 200_000
+PROGRAM_BYTES = 2_000_000
+PEAK_BYTES = 1_500_000_000
+IMPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Child:
+    """What a command took."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def child(*arguments: str) -> Child:
+    """Run Python with arguments and wait; raises RuntimeError with its last line if it fails."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen([sys.executable, *arguments], stdout=told, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            told.seek(0)
+            raise RuntimeError(f"{' '.join(arguments)}: {told.read().decode()[-2000:]}")
+    return Child(time.perf_counter() - begun, usage.ru_maxrss * 1024)
+
+
+def best(run: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Least wall seconds of a call."""
+    found = float("inf")
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        run()
+        found = min(found, time.perf_counter() - begun)
+    return found
+
+
+Row = tuple[str, str, str, str]
+
+
+def commands(folder: Path) -> list[Row]:
+    """Whole commands in processes of their own: seconds, memory, size."""
+    import numpy as np
+
+    inputs, out = folder / "inputs.npz", folder / "model"
+    np.savez(inputs, **sentence(LENGTH))
+    bare = min(child("-c", "pass").seconds for _ in range(REPEATS))
+    loaded = min(child("-c", "import cimc").seconds for _ in range(REPEATS)) - bare
+    made = min(
+        (child("-c", CALL, "compile", str(MINILM), "--inputs", str(inputs), "-o", str(out)) for _ in range(3)),
+        key=lambda c: c.seconds,
+    )
+    ran = child("-c", CALL, "run", str(out), "--inputs", str(inputs))
+    checked = child("-c", CALL, "check", str(MINILM), "--inputs", str(inputs))
+    size = (out / "program.cim").stat().st_size
+    rows = [
+        _row("`import cimc`, beyond Python's own start", loaded, IMPORT_SECONDS, " s"),
+        _row("`cimc compile`, whole command", made.seconds, COMPILE_SECONDS, " s"),
+        _row("size of `program.cim`", size / 1e6, PROGRAM_BYTES / 1e6, " MB"),
+    ]
+    for what, taken in (("cimc compile", made), ("cimc run", ran), ("cimc check", checked)):
+        rows.append(_row(f"peak memory of `{what}`", taken.peak_bytes / 1e9, PEAK_BYTES / 1e9, " GB"))
+    return rows
+
+
+def _row(what: str, measured: float, limit: float, unit: str) -> Row:
+    return what, f"{measured:.3g}{unit}", f"≤ {limit:g}{unit}", verdict(measured <= limit)
+
+
+def values() -> list[Row]:
+    """The values engine against onnxruntime, in this process."""
+    import onnxruntime
+
+    inputs = sentence(LENGTH)
+    made = compiled(minilm(), inputs)
+    reference = onnxruntime.InferenceSession(str(minilm()), providers=["CPUExecutionProvider"])
+    base = best(lambda: reference.run(None, inputs), 4 * REPEATS)
+    rows: list[Row] = []
+    for numerics in ("float", "integer"):
+        session = InferenceSession(made, numerics, timing=False)
+        ratio = best(lambda session=session: session.run(None, inputs)) / base
+        limit, held = (f"≤ {VALUES_RATIO:g} ×", verdict(ratio <= VALUES_RATIO)) if numerics == "float" else ("–", "")
+        rows.append((f"values in `{numerics}`, of onnxruntime's time", f"{ratio:.1f} ×", limit, held))
+    return rows
+
+
+def timing() -> list[Row]:
+    """The timing engine: instructions a second on MiniLM's program."""
+    made = compiled(minilm(), sentence(LENGTH))
+    spec = made.hardware.spec
+    begun = time.perf_counter()
+    result = run_timing(made.program, spec)
+    first = time.perf_counter() - begun
+    seconds = best(lambda: run_timing(made.program, spec), 3)
+    rate = result.instructions / seconds
+    held = verdict(rate >= INSTRUCTIONS_PER_SECOND)
+    return [
+        (
+            f"timing engine, MiniLM's {result.instructions:,} instructions",
+            f"{rate:,.0f} instructions/s",
+            f"≥ {INSTRUCTIONS_PER_SECOND:,}",
+            held,
+        ),
+        ("… its first call in a process, of a later one's time", f"{first / seconds:.1f} ×", "–", ""),
+    ]
+
+
+def sections() -> list[Section]:
+    """Everything measured here."""
+    minilm()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = (*commands(Path(folder)), *values(), *timing())
+    return [
+        Section(
+            "Speed",
+            COMMAND,
+            f"MiniLM, batch 1, {LENGTH} tokens, on `isaac`. Commands run in processes of their own; ratios to onnxruntime "
+            "(its default threads) are measured beside it in one process; the best of several runs counts.",
+            ("figure", "measured", "target", ""),
+            rows,
+            remarks=(
+                "The first run after an installation or an update also compiles the timing engine to machine code, once; it is "
+                "kept on disk afterwards.",
+            ),
+        )
+    ]
+
+
+if __name__ == "__main__":
+    show(sections())

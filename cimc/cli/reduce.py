@@ -1,0 +1,74 @@
+"""``cimc reduce``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from cimc.cli import options as opt
+from cimc.errors import Exit
+from cimc.session import Numerics
+
+
+@click.command("reduce")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT.onnx", help="Where the part goes."
+)
+@opt.compile_options
+@opt.run_options
+@click.option("--atol", type=float, help="Largest absolute error allowed.")
+@click.option("--rtol", type=float, help="Largest error allowed, relative to the output's largest value.")
+@click.option("--min-cosine", type=float, default=0.98, show_default=True, help="For integer and analog numerics.")
+@click.option("--max-trials", type=click.IntRange(min=1), default=80, show_default=True, help="Checks to make at most.")
+@opt.verbosity
+def command(
+    model: Path,
+    output: Path,
+    hardware: str | None,
+    overrides: tuple[str, ...],
+    dims: tuple[str, ...],
+    precision: str,
+    activations: Literal["dynamic", "static"],
+    passes: str,
+    inputs_path: Path | None,
+    numerics: Numerics,
+    seed: int,
+    atol: float | None,
+    rtol: float | None,
+    min_cosine: float,
+    max_trials: int,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Cut MODEL, which fails `cimc check`, down to the smallest part that still fails in the same way.
+
+    OUT.onnx is a model of its own; the values that the rest of MODEL gave it are beside it in OUT.npz.
+
+    \b
+    Example:
+      cimc reduce model.onnx --dim sequence=16 -o part.onnx
+    """
+    from cimc import inputs as input_files
+    from cimc import reducer
+    from cimc.arch.load import DEFAULT
+    from cimc.checker import CheckOptions
+    from cimc.compiler import Options
+    from cimc.report.compare import Tolerance
+
+    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    given = input_files.read(inputs_path) if inputs_path else None
+    how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
+    say = opt.note
+    found = reducer.reduce_model(str(model), chosen, how, max_trials=max_trials, say=lambda text: say(text, quiet))
+    inputs = output.with_suffix(".npz")
+    opt.save_bytes(output, found.model)
+    opt.save_arrays(inputs, found.inputs)
+    click.echo(f"reduced {found.nodes} nodes to {found.kept} in {found.trials} trials: {found.failure.told}")
+    flags = "" if numerics == "float" else f" --numerics {numerics}"
+    click.echo(f"to see it fail: cimc check {output} --inputs {inputs}{flags}")
+    if verbose:
+        click.echo(f"failure: {found.failure.kind}")
+    return Exit.OK

@@ -1,0 +1,118 @@
+"""The reference of check is exact where onnxruntime's own integer kernels need not be, and says which it is.
+
+The oracle is the definition in NumPy: sums of products in int64.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from cimc.frontend.reference_twin import DEFAULT, LITERAL, TWIN
+from cimc.reference import Reference
+
+EDGE = np.int8(127)
+
+
+def written(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], io: tuple[list, list]) -> Path:
+    """A model file of these nodes."""
+    initializers = [numpy_helper.from_array(a, n) for n, a in weights.items()]
+    graph = helper.make_graph(nodes, "g", io[0], io[1], initializers)
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+    return path
+
+
+def value(name: str, kind: int, *shape: int) -> onnx.ValueInfoProto:
+    """A declared value."""
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+@pytest.mark.parametrize("with_zero", [False, True])
+def test_unsigned_by_signed_products_are_exact(tmp_path: Path, with_zero: bool) -> None:
+    """Codes at the ends of their ranges: in 16 bits a pair of such products saturates."""
+    x = np.full((3, 64), 255, np.uint8)
+    w = np.full((64, 5), EDGE, np.int8)
+    w[:, 2] = -128
+    zero = np.array([3, -4, 5, 0, 127], np.int8)
+    inputs = ["x", "w", "", "z"] if with_zero else ["x", "w"]
+    nodes = [helper.make_node("MatMulInteger", inputs, ["y"])]
+    weights = {"w": w, "z": zero} if with_zero else {"w": w}
+    io = ([value("x", TensorProto.UINT8, 3, 64)], [value("y", TensorProto.INT32, 3, 5)])
+    reference = Reference.of(written(tmp_path / "m.onnx", nodes, weights, io), {"x": x})
+    want = x.astype(np.int64) @ (w.astype(np.int64) - (zero.astype(np.int64) if with_zero else 0))
+    assert reference.name == TWIN
+    np.testing.assert_array_equal(reference.outputs(["y"])["y"], want)
+
+
+def test_a_chain_of_signed_products_keeps_its_types(tmp_path: Path) -> None:
+    """int8 in, int8 weights, int8 out: the twin's result comes back as int8."""
+    rng = np.random.default_rng(1)
+    x = rng.integers(-128, 128, (4, 32)).astype(np.int8)
+    w = rng.integers(-128, 128, (32, 6)).astype(np.int8)
+    numbers = {
+        "sx": np.float32(0.5),
+        "zx": np.int8(-7),
+        "sw": np.float32(0.25),
+        "zw": np.int8(0),
+        "sy": np.float32(64),
+        "zy": np.int8(11),
+    }
+    weights = {"w": w, **{k: np.asarray(v) for k, v in numbers.items()}}
+    nodes = [helper.make_node("QLinearMatMul", ["x", "sx", "zx", "w", "sw", "zw", "sy", "zy"], ["y"])]
+    io = ([value("x", TensorProto.INT8, 4, 32)], [value("y", TensorProto.INT8, 4, 6)])
+    reference = Reference.of(written(tmp_path / "m.onnx", nodes, weights, io), {"x": x})
+    sums = (x.astype(np.int64) + 7) @ w.astype(np.int64)
+    # A power of two as the scale: the division is exact, ties go to even as the standard says.
+    want = np.clip(np.rint(sums * 0.125 / 64) + 11, -128, 127).astype(np.int8)
+    found = reference.outputs(["y"])["y"]
+    assert reference.name == TWIN
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, want)
+
+
+def test_a_weight_behind_nodes_in_a_branch_is_shifted(tmp_path: Path) -> None:
+    """An int8 weight that reaches its product through a Transpose, inside a branch of an If."""
+    w = np.full((5, 64), EDGE, np.int8)
+    inside = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["w"], ["wt"], perm=[1, 0]),
+            helper.make_node("MatMulInteger", ["x", "wt"], ["b"]),
+        ],
+        "branch",
+        [],
+        [value("b", TensorProto.INT32, 3, 5)],
+    )
+    node = helper.make_node("If", ["c"], ["y"], then_branch=inside, else_branch=inside)
+    io = (
+        [value("x", TensorProto.UINT8, 3, 64), value("c", TensorProto.BOOL)],
+        [value("y", TensorProto.INT32, 3, 5)],
+    )
+    feeds = {"x": np.full((3, 64), 255, np.uint8), "c": np.asarray(True)}
+    reference = Reference.of(written(tmp_path / "m.onnx", [node], {"w": w}, io), feeds)
+    assert reference.name == TWIN
+    np.testing.assert_array_equal(reference.outputs(["y"])["y"], np.full((3, 5), 255 * 127 * 64))
+
+
+def test_unsigned_weights_and_no_quantisation_are_left_alone(tmp_path: Path) -> None:
+    """uint8 × uint8 is run literally, a float model as onnxruntime likes."""
+    nodes = [helper.make_node("MatMulInteger", ["x", "w"], ["y"])]
+    io = ([value("x", TensorProto.UINT8, 1, 4)], [value("y", TensorProto.INT32, 1, 2)])
+    plain = written(tmp_path / "u.onnx", nodes, {"w": np.ones((4, 2), np.uint8)}, io)
+    assert Reference.of(plain, {}).name == LITERAL
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    io = ([value("x", TensorProto.FLOAT, 1, 4)], [value("y", TensorProto.FLOAT, 1, 2)])
+    floats = written(tmp_path / "f.onnx", nodes, {"w": np.ones((4, 2), np.float32)}, io)
+    assert Reference.of(floats, {}).name == DEFAULT
+
+
+def test_values_inside_come_in_chunks_that_stay_below_the_limit() -> None:
+    """Names keep their order; only a value larger than the limit stands in a chunk alone and above it."""
+    from cimc.frontend.reference_values import chunks
+
+    sizes = {"a": 4, "b": 5, "c": 20, "d": 1, "e": 9}
+    assert list(chunks(sizes, 10)) == [("a", "b"), ("c",), ("d", "e")]
