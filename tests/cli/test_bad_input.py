@@ -63,7 +63,10 @@ MODELS: dict[str, tuple[Make, tuple[str, ...]]] = {
         lambda p: save(p, [helper.make_node("Odd", ["x"], ["y"], name="o", domain="com.example")]),
         ("model-unsupported", "com.example"),
     ),
-    "value nobody makes": (lambda p: save(p, [helper.make_node("Neg", ["z"], ["y"])]), ("model-node", "'Neg_0'", "'z'", "nothing produces")),
+    "value nobody makes": (
+        lambda p: save(p, [helper.make_node("Neg", ["z"], ["y"])]),
+        ("model-node", "'Neg_0'", "'z'", "nothing produces"),
+    ),
 }
 
 
