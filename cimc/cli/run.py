@@ -63,6 +63,7 @@ def command(
         with stage("read"):
             found = bundle.read(program, hardware, overrides)
             verify(found.program, found.hardware.spec, found.weights)
+            mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
         types = input_files.types(found.program)
         feeds = None
         if not no_values:
@@ -83,7 +84,6 @@ def command(
                 trace=trace is not None,
                 params=opt.parse_dims(params),
             )
-    mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
     told = figures.from_result(result, mapping.host if mapping else ())
     if outputs_path and result.outputs is not None:
         opt.save_arrays(outputs_path, result.outputs)
