@@ -41,7 +41,7 @@ IO_KEYS = {
 # Share of lossless (row block, column) pairs from which a product for them pays beside the tables for the others.
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed vector by vector, with the outputs in the lanes.
-FEW_VECTORS = 3
+FEW_VECTORS = 8
 
 
 @dataclass
