@@ -126,7 +126,7 @@ class AnalogMatrix:
         """Tables for the lossy columns, the product for the others."""
         if len(x) <= FEW_VECTORS and serves(tables.spec):
             if self._decode is None:
-                self._decode = DecodeCore(self.cells.plus, self.cells.minus, self.config, tables.spec)
+                self._decode = DecodeCore(self.cells.net, self.config, tables.spec)
             results, clipped = self._decode(x)
             self.counts.saturated += clipped
             return results
