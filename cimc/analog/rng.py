@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cimc.analog.config import refuse
 
 Generator = np.random.Generator
-PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration")
+PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration", "inputs")
 
 # Sum of eight uniform bytes: mean 8 * 255 / 2, variance 8 * (256**2 - 1) / 12.
 BYTES_MEAN = 1020.0
