@@ -11,6 +11,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.regions import assemble, host
+from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
@@ -194,7 +195,9 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
         for value, name in context.names.items()
     )
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    return Program(chip.name, buffers, inputs, outputs, tiles, (), tuple(header))
+    fixed = {*graph.inputs, *graph.outputs, *graph.constants}
+    movable = frozenset(name for value, name in context.names.items() if value not in fixed)
+    return Program(chip.name, settle(buffers, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
 
 
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:
