@@ -59,13 +59,13 @@ def lower(
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
         marks = {t: len(c.steps) for t, c in context.codes.items()}
         stored = _emit(context, segment, rows[segment.index], chip)
-        for tile, values in stored.items():
-            for value in values:
-                producers.setdefault(value, (segment.index, []))[1].append(tile)
         for tile, code in context.codes.items():
             steps = tuple(code.steps[marks.get(tile, 0) :])
-            if steps:
-                chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
+            if not steps:
+                continue  # values without elements take no instructions
+            chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
+            for value in stored.get(tile, ()):
+                producers.setdefault(value, (segment.index, []))[1].append(tile)
     _order(chunks, producers, {name: value for value, name in context.names.items()})
     return _program(context, chip, chunks, header)
 
