@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hypothesis
+import numpy as np
 
-from cimc.ir.graph import Graph
+from cimc.ir.graph import Graph, Type
+from cimc.isa.operands import Element
 from cimc.mapping.layout import is_view, materialize
 from cimc.mapping.mapping import Segment, Style
 from cimc.mapping.segment import Tail, refine, segments, tail_view
@@ -20,7 +22,8 @@ def static(build: Build, x: str, n: int, tag: str) -> str:
     """A static matmul of k × n weights."""
     k = build.types[x].shape[-1]
     build("quantize", x, out=f"q{tag} s{tag}")
-    name = build.const([[1.0] * n] * k, f"w{tag}")
+    name = build.const([[1] * n] * k, f"w{tag}", np.int8)
+    build.types[name] = Type(Element.Q8, (k, n))
     acc = build("blocked_mvm", f"q{tag}", name, rows=8, cols=8)
     return build("dequantize", acc, f"s{tag}", build.const([1.0] * n))
 
@@ -48,7 +51,10 @@ def test_attention_between_projections_is_a_segment_of_its_own() -> None:
     y = static(b, b("attention", q, k, static(b, "x", 6, "v"), scale=1.0), 6, "o")
     found = segments(b.graph(y))
     assert [s.style for s in found] == [Style.STREAM, Style.SPREAD, Style.STREAM]
-    assert [n.op for n in found[1].nodes] == ["attention", "quantize"]  # rows of the result are quantised where they are
+    assert [n.op for n in found[1].nodes] == [
+        "attention",
+        "quantize",
+    ]  # rows of the result are quantised where they are
     assert sum(n.op == "blocked_mvm" for n in found[0].nodes) == 3
 
 
