@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from cimc.cli import options as opt
 from cimc.errors import Exit
 from cimc.session import Numerics
+
+if TYPE_CHECKING:
+    from cimc.compiler import Compiled
 
 
 @click.command("check")
@@ -111,13 +114,9 @@ def command(
         checked = check_model(str(model), chosen, how)
         if output is not None:
             checked.compiled.write(output)
-    if given is None:
-        opt.note(f"inputs drawn from seed {seed}", quiet)
-    for binding in checked.compiled.bindings:
-        if binding.source.startswith("default"):
-            opt.note(f"{binding.name} = {binding.value} ({binding.source})", quiet)
-    for remark in checked.compiled.notes:
-        opt.note(str(remark), quiet)
+    drawn = [] if given is not None else [f"inputs drawn from seed {seed}"]
+    for remark in (*drawn, *_remarks(checked.compiled)):
+        opt.note(remark, quiet)
     report = checked.report
     if outputs_path and checked.result.outputs is not None:
         opt.save_arrays(outputs_path, checked.result.outputs)
@@ -137,3 +136,9 @@ def command(
         opt.show([*blocks, *check_report.report(report), *more])
     click.echo(check_report.closing_line(report), err=json_target == "-")
     return Exit.OK if report.passed else Exit.DIFFERS
+
+
+def _remarks(compiled: Compiled) -> list[str]:
+    """Defaults that bound dimensions, and what the frontend has to say."""
+    defaults = [f"{b.name} = {b.value} ({b.source})" for b in compiled.bindings if b.source.startswith("default")]
+    return [*defaults, *(str(note) for note in compiled.notes)]

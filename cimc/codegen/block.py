@@ -10,7 +10,8 @@ from cimc.codegen.tilecode import TileCode, columns, row_part
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Value
 from cimc.isa.operands import Element, View
-from cimc.ops import OPS
+from cimc.mapping.place import ELEMENTWISE
+from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
 
@@ -29,7 +30,17 @@ class BlockEmit:
 
     def input(self, index: int) -> View:
         """See :class:`cimc.ops.op.Emit`."""
-        return self.operand(self.node, index)
+        view = self.operand(self.node, index)
+        if view.shape[0] == 1 and self.rows != 1 and self._by_rows(index):
+            return row_part(view, self.rows)
+        return view
+
+    def _by_rows(self, index: int) -> bool:
+        """Whether the instruction wants this operand row by row: only elementwise ones broadcast a row that all share, and
+        of the others what comes after the first operand (masks, scales)."""
+        if OPS[self.node.op].access(self.node, index) is not Access.ROWS or self.node.op in ELEMENTWISE:
+            return False
+        return index == 0 or self.node.op == "gather"
 
     def output(self, index: int = 0) -> View:
         """See :class:`cimc.ops.op.Emit`."""

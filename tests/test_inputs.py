@@ -1,0 +1,53 @@
+"""Inputs drawn from a seed make sense for what the model does with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cimc import inputs
+from cimc.errors import CimcError
+from tests.e2e.workloads import PRESETS, case, compiled
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tokens_are_in_the_vocabulary_and_masks_are_ones(preset: str, folder: Path) -> None:
+    program = compiled(case("bert", batch=2, sequence=5), preset, folder).program
+    found = inputs.draw(program, 7)
+    ids = found["input_ids"]
+    assert (ids.dtype, ids.shape) == (np.int64, (2, 5))
+    assert 0 <= ids.min() < ids.max() < 50  # the table has 50 rows
+    assert (found["attention_mask"] == 1).all()
+    assert set(np.unique(found["token_type_ids"])) <= {0, 1}
+    assert inputs.check(inputs.types(program), found).keys() == found.keys()
+
+
+def test_the_seed_says_everything(folder: Path) -> None:
+    program = compiled(case("gpt2-past", batch=1, sequence=1, past_sequence=7), "toy", folder).program
+    a, b, c = (inputs.draw(program, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a[n], b[n]) for n in a)
+    assert any(not np.array_equal(a[n], c[n]) for n in a)
+
+
+def test_faults_are_all_told(folder: Path) -> None:
+    types = inputs.types(compiled(case("bert", batch=2, sequence=5), "toy", folder).program)
+    with pytest.raises(CimcError) as caught:
+        inputs.check(types, {"input_id": np.zeros(1), "attention_mask": np.zeros((2, 5))})
+    text = caught.value.render()
+    assert "did you mean 'input_ids'?" in text
+    assert "input 'attention_mask' is float64[2, 5], the program takes int64[2, 5]" in text
+    assert "input 'token_type_ids' is missing" in text
+
+
+def test_an_npz_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(100_000))
+    monkeypatch.setattr(inputs, "MAX_NPZ_BYTES", 1 << 16)
+    with pytest.raises(CimcError, match=r"unpacks to \d+ bytes"):
+        inputs.read(tmp_path / "bomb.npz")
