@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.accuracy import compiled, sentence
 from benchmarks.figures import MINILM, Section, minilm, show, verdict
+from cimc.compiler import Options, compile_model
 from cimc.session import InferenceSession
 from cimc.sim.timing import run_timing
 
@@ -38,6 +39,7 @@ class Child:
     """What a command took."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
 
@@ -51,16 +53,16 @@ def child(*arguments: str) -> Child:
         if process.returncode:
             told.seek(0)
             raise RuntimeError(f"{' '.join(arguments)}: {told.read().decode()[-2000:]}")
-    return Child(time.perf_counter() - begun, usage.ru_maxrss * 1024)
+    return Child(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
-def best(run: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Least wall seconds of a call."""
+def best(run: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Least seconds of a call."""
     found = float("inf")
     for _ in range(repeats):
-        begun = time.perf_counter()
+        begun = clock()
         run()
-        found = min(found, time.perf_counter() - begun)
+        found = min(found, clock() - begun)
     return found
 
 
@@ -85,6 +87,7 @@ def commands(folder: Path) -> list[Row]:
     rows = [
         _row("`import cimc`, beyond Python's own start", loaded, IMPORT_SECONDS, " s"),
         _row("`cimc compile`, whole command", made.seconds, COMPILE_SECONDS, " s"),
+        ("… CPU time of it, all threads", f"{made.cpu_seconds:.3g} s", "–", ""),
         _row("size of `program.cim`", size / 1e6, PROGRAM_BYTES / 1e6, " MB"),
     ]
     for what, taken in (("cimc compile", made), ("cimc run", ran), ("cimc check", checked)):
@@ -97,41 +100,39 @@ def _row(what: str, measured: float, limit: float, unit: str) -> Row:
 
 
 def values() -> list[Row]:
-    """The values engine against onnxruntime, in this process."""
+    """The values engine against onnxruntime, in turns in this process."""
     import onnxruntime
 
     inputs = sentence(LENGTH)
     made = compiled(minilm(), inputs)
     reference = onnxruntime.InferenceSession(str(minilm()), providers=["CPUExecutionProvider"])
-    base = best(lambda: reference.run(None, inputs), 4 * REPEATS)
     rows: list[Row] = []
     for numerics in ("float", "integer"):
         session = InferenceSession(made, numerics, timing=False)
-        ratio = best(lambda session=session: session.run(None, inputs)) / base
+        base = taken = float("inf")
+        for _ in range(REPEATS):
+            base = min(base, best(lambda: reference.run(None, inputs), 4))
+            taken = min(taken, best(lambda session=session: session.run(None, inputs), 1))
+        ratio = taken / base
         limit, held = (f"≤ {VALUES_RATIO:g} ×", verdict(ratio <= VALUES_RATIO)) if numerics == "float" else ("–", "")
         rows.append((f"values in `{numerics}`, of onnxruntime's time", f"{ratio:.1f} ×", limit, held))
     return rows
 
 
 def timing() -> list[Row]:
-    """The timing engine: instructions a second on MiniLM's program."""
-    made = compiled(minilm(), sentence(LENGTH))
-    spec = made.hardware.spec
-    begun = time.perf_counter()
-    result = run_timing(made.program, spec)
-    first = time.perf_counter() - begun
-    seconds = best(lambda: run_timing(made.program, spec), 3)
-    rate = result.instructions / seconds
-    held = verdict(rate >= INSTRUCTIONS_PER_SECOND)
-    return [
-        (
-            f"timing engine, MiniLM's {result.instructions:,} instructions",
-            f"{rate:,.0f} instructions/s",
-            f"≥ {INSTRUCTIONS_PER_SECOND:,}",
-            held,
-        ),
-        ("… its first call in a process, of a later one's time", f"{first / seconds:.1f} ×", "–", ""),
-    ]
+    """The timing engine: instructions per CPU second (it has one thread), reading the program and the report included."""
+    rows: list[Row] = []
+    for batch in (1, 8):
+        made = compile_model(minilm(), Options(dims={"batch": batch, "sequence": LENGTH}))
+        assert made is not None
+        program, spec = made.program, made.hardware.spec
+        executed = run_timing(program, spec).instructions
+        seconds = best(lambda program=program, spec=spec: run_timing(program, spec), REPEATS, time.process_time)
+        rate = executed / seconds
+        what = f"timing engine, batch {batch}: {executed:,} instructions"
+        held = verdict(rate >= INSTRUCTIONS_PER_SECOND)
+        rows.append((what, f"{rate:,.0f} instructions/s", f"≥ {INSTRUCTIONS_PER_SECOND:,}", held))
+    return rows
 
 
 def sections() -> list[Section]:
@@ -148,6 +149,8 @@ def sections() -> list[Section]:
             ("figure", "measured", "target", ""),
             rows,
             remarks=(
+                "The timing engine decodes every instruction of a program once and then executes it as often as loops say. Short "
+                "programs are mostly decoding: the rate of long ones is below, and in the row with the larger batch.",
                 "The first run after an installation or an update also compiles the timing engine to machine code, once; it is "
                 "kept on disk afterwards.",
             ),

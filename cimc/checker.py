@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import inputs as input_files
+from cimc import study
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.layers import Layers, compare_layers
 from cimc.reference import Reference
@@ -21,6 +22,8 @@ from cimc.report.progress import stage
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
+from cimc.sim.values import Analog
+from cimc.study import DeviceOptions, DeviceStudy
 
 Array = NDArray[np.generic]
 
@@ -37,28 +40,35 @@ class CheckOptions:
     trace: bool = False
     command: str = ""
     layers: bool = False
+    device: DeviceOptions | None = None
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The report, and what it was made from."""
+    """The report, and what it was made from. ``device``: what analog numerics found out besides."""
 
     report: CheckReport
     compiled: Compiled
     result: RunResult
     outputs: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    device: DeviceStudy | None = None
 
 
 def check_model(model: str, options: Options | None = None, how: CheckOptions | None = None) -> Checked:
     """Compile, run and compare with onnxruntime. Raises CimcError; differing outputs are no error but a failed report."""
     how = how or CheckOptions()
     start = time.perf_counter()
+    device = how.device.of(options) if how.device and how.numerics == "analog" else None
     calibration = (how.inputs,) if how.inputs and options and options.activations == "static" else ()
     compiled = compile_model(model, options, inputs=how.inputs, calibration=calibration)
     assert compiled is not None
     compiled_at = time.perf_counter()
     feeds = how.inputs if how.inputs is not None else input_files.draw(compiled.program, how.seed)
     feeds = input_files.check(input_files.types(compiled.program), feeds)
+    samples = None
+    if device is not None and device.calibrated:
+        with stage("calibrate"):
+            samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, feeds)
     with stage(f"run ({how.numerics} numerics)"):
         result = run(
             compiled.program,
@@ -69,6 +79,7 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
             seed=how.seed,
             timing=how.timing,
             trace=how.trace,
+            analog=Analog(device, samples=samples),
         )
     ran_at = time.perf_counter()
     graph = compiled.imported
@@ -99,7 +110,10 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
         reference=reference.name,
         layer_notes=_notes(layers) if layers else None,
     )
-    return Checked(report, compiled, result, wanted)
+    if how.device is None or device is None:
+        return Checked(report, compiled, result, wanted)
+    subject = study.Subject(compiled.program, compiled.weights, compiled.hardware.spec, feeds, wanted, how.seed)
+    return Checked(report, compiled, result, wanted, how.device.study(subject, device, samples, result))
 
 
 def _notes(layers: Layers) -> LayerNotes:

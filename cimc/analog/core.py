@@ -41,7 +41,7 @@ IO_KEYS = {
 # Share of lossless (row block, column) pairs from which a product for them pays beside the tables for the others.
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed vector by vector, with the outputs in the lanes.
-FEW_VECTORS = 3
+FEW_VECTORS = 8
 
 
 @dataclass
@@ -126,7 +126,7 @@ class AnalogMatrix:
         """Tables for the lossy columns, the product for the others."""
         if len(x) <= FEW_VECTORS and serves(tables.spec):
             if self._decode is None:
-                self._decode = DecodeCore(self.cells.plus, self.cells.minus, self.config, tables.spec)
+                self._decode = DecodeCore(self.cells.net, self.config, tables.spec)
             results, clipped = self._decode(x)
             self.counts.saturated += clipped
             return results

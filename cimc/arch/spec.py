@@ -13,6 +13,7 @@ from typing import Annotated, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
+from cimc.arch.device import DeviceSpec
 from cimc.errors import did_you_mean
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
@@ -236,6 +237,7 @@ class ChipSpec(Record):
     memory: MemorySpec
     host: HostSpec
     costs: CostSpec
+    device: DeviceSpec | None = None  # what analog numerics model
 
     @model_validator(mode="after")
     def _consistent(self) -> ChipSpec:

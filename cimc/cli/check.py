@@ -18,6 +18,11 @@ from cimc.session import Numerics
 @click.argument("model", type=click.Path(path_type=Path))
 @opt.compile_options
 @opt.run_options
+@opt.device_options
+@click.option("--attribute", is_flag=True, help="Analog numerics: split the error by effect, switched on one by one.")
+@click.option(
+    "--trials", type=click.IntRange(1, 1000), help="Analog numerics: mean and spread of the error over so many seeds."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep the compiled folder.")
 @click.option("--outputs", "outputs_path", type=click.Path(path_type=Path), help="Write the outputs to an .npz.")
 @click.option("--atol", type=float, help="Largest absolute error allowed.")
@@ -43,6 +48,12 @@ def command(
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
+    device_settings: tuple[str, ...],
+    technology: str | None,
+    device_time: str | None,
+    inference_rate: float,
+    attribute: bool,
+    trials: int | None,
     output: Path | None,
     outputs_path: Path | None,
     atol: float | None,
@@ -72,11 +83,17 @@ def command(
     from cimc.report.compare import Tolerance
     from cimc.report.mapping_file import parse_mapping
     from cimc.report.trace import write_trace
+    from cimc.study import DeviceOptions
 
     if no_timing and trace:
         raise click.UsageError("--trace needs timing; leave out --no-timing")
     if output is not None:
         bundle.check_target(output)
+    times = opt.read_times(numerics, device_settings, technology, device_time)
+    for name, asked in (("--attribute", attribute), ("--trials", trials)):
+        if asked and numerics != "analog":
+            raise click.UsageError(f"{name} needs --numerics analog")
+    device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0)
     chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
@@ -88,7 +105,8 @@ def command(
             not no_timing,
             trace is not None,
             "cimc " + shlex.join(sys.argv[1:]),
-            layers,
+            layers=layers,
+            device=device,
         )
         checked = check_model(str(model), chosen, how)
         if output is not None:
@@ -109,11 +127,13 @@ def command(
     if output is not None and checked.result.timing is not None:
         jsontext.write(report.run.to_json(), output / bundle.RUN)
     if json_target:
-        opt.put_json(report.to_json(), json_target)
+        found = {"device": checked.device.to_json()} if checked.device else {}
+        opt.put_json(report.to_json() | found, json_target)
     if json_target != "-":
         mapping = parse_mapping(jsontext.dumps(checked.compiled.mapping))  # pyright: ignore[reportArgumentType]
         setting = run_report.Setting(model.name, report.hardware, numerics, seed)
         blocks = [] if quiet else run_report.report(report.run, setting, checked.compiled.hardware.spec, mapping)
-        opt.show([*blocks, *check_report.report(report)])
+        more = checked.device.blocks() if checked.device else []
+        opt.show([*blocks, *check_report.report(report), *more])
     click.echo(check_report.closing_line(report), err=json_target == "-")
     return Exit.OK if report.passed else Exit.DIFFERS

@@ -70,6 +70,29 @@ run_options = stack(
         "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For inputs and device noise."
     ),
 )
+device_options = stack(
+    click.option(
+        "--device",
+        "device_settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Analog numerics: switch or set part of the device model: drift=off, stuck_on_rate=0.01, adc_range=full.",
+    ),
+    click.option(
+        "--technology", metavar="NAME", help="Analog numerics: a memory technology in place of the hardware's."
+    ),
+    click.option(
+        "--time", "device_time", metavar="TIME", help="Analog numerics: since programming: 3600, 1h, 1d, 1mo, 1y."
+    ),
+    click.option(
+        "--rate",
+        "inference_rate",
+        type=click.FloatRange(min=0, min_open=True, max=1e12),
+        default=1.0,
+        show_default=True,
+        help="Inferences a second, for the years until cells wear out.",
+    ),
+)
 trace_option = click.option("--trace", type=click.Path(path_type=Path), help="Write a timeline that opens in Perfetto.")
 
 
@@ -84,6 +107,19 @@ def parse_dims(pairs: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"'{name}' is given both {dims[name]} and {value}", param_hint="--dim")
         dims[name] = int(value)
     return dims
+
+
+def read_times(
+    numerics: str, settings: tuple[str, ...], technology: str | None, times: str | None
+) -> tuple[float, ...]:
+    """The times since programming that ``--time`` lists, in seconds; a usage error for device options without analog
+    numerics."""
+    from cimc.device import durations
+
+    for name, given in (("--device", settings), ("--technology", technology), ("--time", times)):
+        if given and numerics != "analog":
+            raise click.UsageError(f"{name} needs --numerics analog")
+    return durations(times) if times else ()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.regions import assemble, host
+from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
@@ -58,13 +59,13 @@ def lower(
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
         marks = {t: len(c.steps) for t, c in context.codes.items()}
         stored = _emit(context, segment, rows[segment.index], chip)
-        for tile, values in stored.items():
-            for value in values:
-                producers.setdefault(value, (segment.index, []))[1].append(tile)
         for tile, code in context.codes.items():
             steps = tuple(code.steps[marks.get(tile, 0) :])
-            if steps:
-                chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
+            if not steps:
+                continue  # values without elements take no instructions
+            chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
+            for value in stored.get(tile, ()):
+                producers.setdefault(value, (segment.index, []))[1].append(tile)
     _order(chunks, producers, {name: value for value, name in context.names.items()})
     return _program(context, chip, chunks, header)
 
@@ -194,7 +195,9 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
         for value, name in context.names.items()
     )
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    return Program(chip.name, buffers, inputs, outputs, tiles, (), tuple(header))
+    fixed = {*graph.inputs, *graph.outputs, *graph.constants}
+    movable = frozenset(name for value, name in context.names.items() if value not in fixed)
+    return Program(chip.name, settle(buffers, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
 
 
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:

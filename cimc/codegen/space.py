@@ -76,15 +76,16 @@ class Space:
         self.graph = graph
         self.homes = homes
         self.domain = segment.domain
-        self._reach: dict[tuple[str, str], Reach] = {}
+        self._reach: dict[tuple[str, str, Access], Reach] = {}  # a node may read one value both ways
         for node in segment.nodes:
             for i, value in enumerate(node.inputs):
                 access = OPS[node.op].access(node, i) if value else Access.CELLS
-                if access in (Access.ROWS, Access.WHOLE) and value not in tails and value not in local:
-                    self._reach[(node.outputs[0], value)] = self._measure(node, value, access)
+                kept = value in tails or (value in local and access is Access.ROWS)
+                if access in (Access.ROWS, Access.WHOLE) and not kept:
+                    self._reach[(node.outputs[0], value, access)] = self._measure(node, value, access)
             for out in node.outputs:
                 if out in stored:
-                    self._reach[(node.outputs[0], out)] = self._measure(node, out, Access.ROWS)
+                    self._reach[(node.outputs[0], out, Access.ROWS)] = self._measure(node, out, Access.ROWS)
         self._merge()
 
     def _measure(self, node: Node, value: str, access: Access) -> Reach:
@@ -117,22 +118,18 @@ class Space:
                 }
             axis -= 1
 
-    def reach(self, node: Node, value: str) -> Reach:
+    def reach(self, node: Node, value: str, access: Access) -> Reach:
         """Where a value that the node reads or writes in global memory lies."""
-        return self._reach[(node.outputs[0], value)]
-
-    def varies(self, node: Node, value: str) -> bool:
-        """Whether an operand differs from row to row of a block."""
-        return self.reach(node, value).strides[-1] != 0
+        return self._reach[(node.outputs[0], value, access)]
 
     def depth(self, node: Node, value: str) -> int:
         """Number of leading axes a whole operand depends on."""
-        strides = self.reach(node, value).strides
+        strides = self.reach(node, value, Access.WHOLE).strides
         return max((i + 1 for i, s in enumerate(strides) if s), default=0)
 
     def rows_view(self, node: Node, value: str, index: Index, columns: Sequence[int], buffer: str) -> View:
         """The block's rows (or the one row it shares) of a value in global memory; ``columns`` = (first, count)."""
-        r = self.reach(node, value)
+        r = self.reach(node, value, Access.ROWS)
         first, count = columns
         offset = self._offset(r, index) + first * r.inner_strides[-1]
         rows = index.rows if r.strides[-1] else 1
@@ -140,7 +137,7 @@ class Space:
 
     def whole_view(self, node: Node, value: str, index: Index, buffer: str) -> View:
         """A whole operand (k × n) in global memory for the block's outer axes."""
-        r = self.reach(node, value)
+        r = self.reach(node, value, Access.WHOLE)
         return View(buffer, self._offset(r, index), r.inner_shape, r.inner_strides)
 
     @staticmethod

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
+from cimc.frontend.builder import Builder, Impossible, Unsupported, Value, room
 from cimc.frontend.call import Call, spelling
 from cimc.isa.operands import Element
 
@@ -55,6 +55,7 @@ def append(b: Builder, past: Value | None, new: Value) -> Value:
 
 def causal_bias(b: Builder, s: int, t: int, offset: int, element: Element) -> Value:
     """0 where key ``j <= i + offset``, minus infinity elsewhere (s × t)."""
+    room((s, t), 8)
     seen = np.tri(s, t, offset, dtype=np.bool_)
     return b.constant(np.where(seen, 0.0, -np.inf).astype(element.dtype(exact=True)))
 
@@ -171,6 +172,7 @@ def _standard_bias(c: Call, q: Value, t: int, mask: Value | None, past: int, len
         return bias
     if lengths is not None:
         raise Unsupported("sliding windows over an external cache")
+    room((s, t), 8)
     window = np.ones((s, t), np.bool_) if right < 0 else np.tri(s, t, past + right, dtype=np.bool_)
     if left >= 0:
         window &= ~np.tri(s, t, past - left - 1, dtype=np.bool_)

@@ -4,6 +4,7 @@ numeric reference, so the shape arithmetic that exporters write vanishes while i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ MAX_CONSTANT = 1 << 28
 """Bytes a folded constant may have (or twice its operands, so that a large table can still be converted)."""
 MAX_VALUE = 1 << 36
 """Bytes any value may have."""
+MAX_TABLE = 1 << 31
+"""Bytes of a mask or grid that a translation makes for itself."""
 _SMALL = 4096
 _WIDENED: dict[np.dtype[np.generic], np.dtype[np.generic]] = {
     np.dtype(ml_dtypes.int4): np.dtype(np.int8),
@@ -41,6 +44,13 @@ class Unsupported(Exception):
 
 class Impossible(Exception):
     """The node contradicts itself or its operands; becomes a MODEL_NODE diagnostic naming the node."""
+
+
+def room(shape: Sequence[int], itemsize: int = 1) -> None:
+    """Raises Unsupported if a table that a translation would make (a mask, a grid of positions) is too large."""
+    size = math.prod(shape) * itemsize
+    if size > MAX_TABLE:
+        raise Unsupported(f"a table of {size} bytes is needed, more than the limit of {MAX_TABLE}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cimc.frontend import compose as f
 from cimc.frontend.attention import Scores, append, attend, merge_heads, rotary_rows, rotate, split_heads
-from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
+from cimc.frontend.builder import Builder, Impossible, Unsupported, Value, room
 from cimc.frontend.call import Call, spelling
 from cimc.frontend.contrib import MS
 from cimc.frontend.contrib_cache import lowest_of, placed, put
@@ -17,6 +17,7 @@ from cimc.isa.operands import Element
 
 
 def _future(b: Builder, s: int, t: int, element: Element) -> Value:
+    room((s, t), 8)
     seen = np.tri(s, t, t - s, dtype=np.bool_)
     return b.constant(np.where(seen, 0.0, lowest_of(element)).astype(element.dtype(exact=True)))
 

@@ -7,6 +7,7 @@ import numpy as np
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Impossible, Unsupported, Value
 from cimc.frontend.call import Call, NeedsHost, Operand, spelling
+from cimc.frontend.layout import MAX_PARTS
 from cimc.frontend.record import OnnxGraph
 from cimc.isa.operands import Element
 
@@ -198,6 +199,8 @@ def split_to_sequence(c: Call) -> tuple[Operand, ...]:
     axis = c.axis(c.int("axis", 0), x.rank)
     n, sizes = x.shape[axis], c.known_ints(1, "the sizes")
     given = c.opt(1)
+    if n > MAX_PARTS:
+        raise Unsupported(f"a sequence of up to {n} tensors")
     if sizes is None or given is None:
         parts = [f.part(c.b, x, axis, i, 1) for i in range(n)]
         return (tuple(parts if c.int("keepdims", 1) else [f.squeeze(c.b, p, (axis,)) for p in parts]),)

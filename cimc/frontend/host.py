@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from cimc.frontend import onnx_writer, ort
-from cimc.frontend.builder import MAX_CONSTANT, Builder, Impossible, Unsupported, Value, element_of
+from cimc.frontend.builder import MAX_CONSTANT, Builder, Impossible, Unsupported, Value, element_of, room
 from cimc.frontend.call import Operand
 from cimc.frontend.record import Array, OnnxGraph, OnnxNode, Unreadable
 from cimc.frontend.tensors import dtype_of
@@ -49,7 +49,7 @@ def call(
     embedded = {n: a for n, a in known.items() if a.nbytes <= _EMBEDDED}
     passed = {n: v for n, v in values.items() if n not in embedded}
     model = _model(node, {n: v.type for n, v in passed.items()}, embedded, opsets)
-    kinds = _output_types(model, node, known, opsets, passed, reason)
+    kinds = _output_types(model, reason)
     data = _typed(model, kinds)
     try:
         ort.session(data)
@@ -99,14 +99,7 @@ def _foreign(graph: OnnxGraph, opsets: Mapping[str, int]) -> bool:
     )
 
 
-def _output_types(
-    model: onnx.ModelProto,
-    node: OnnxNode,
-    known: Mapping[str, Array],
-    opsets: Mapping[str, int],
-    passed: Mapping[str, Value],
-    reason: str,
-) -> dict[str, Type]:
+def _output_types(model: onnx.ModelProto, reason: str) -> dict[str, Type]:
     """Static types by ONNX's own inference. Constants too large to embed are shown to it as types only."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
@@ -143,6 +136,7 @@ def _run_now(
     b: Builder, node: OnnxNode, known: Mapping[str, Array], opsets: Mapping[str, int], reason: str
 ) -> tuple[Operand, ...]:
     model = _model(node, {n: Type(element_of(a.dtype), a.shape) for n, a in known.items()}, {}, opsets)
+    _check_size(_model(node, {}, {n: a for n, a in known.items() if a.nbytes <= _EMBEDDED}, opsets))
     try:
         results = ort.run(
             model.SerializeToString(deterministic=True), {n: np.asarray(a, order="C") for n, a in known.items()}
@@ -154,6 +148,16 @@ def _run_now(
     for name, output in zip(names, results, strict=True):
         found[name] = b.constant(_checked(output, reason))
     return tuple(found.get(o) for o in node.outputs)
+
+
+def _check_size(model: onnx.ModelProto) -> None:
+    """Raises Unsupported if ONNX can tell that an output would be too large to compute while the model is read."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except INFERENCE_ERRORS:
+        return
+    for info in inferred.graph.output:
+        room([max(d.dim_value, 1) for d in info.type.tensor_type.shape.dim])
 
 
 def _checked(output: Any, reason: str) -> Array:

@@ -34,7 +34,7 @@ from cimc.origin import Origin
 
 MAX_INLINED = 1_000_000
 MAX_CALLS = 32
-MISFITS = (IndexError, ValueError, ArithmeticError, TypeError)
+MISFITS = (IndexError, ValueError, ArithmeticError, TypeError, MemoryError)
 """What a translation may trip over when a node's operands or attributes are not what the standard asks for."""
 MAX_FIXED = 64
 """Elements of an input that may be compiled in."""

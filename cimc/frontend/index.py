@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Unsupported, Value
+from cimc.frontend.builder import Impossible, Unsupported, Value, room
 from cimc.frontend.call import Call, NeedsHost, spelling
 from cimc.frontend.layout import take
 from cimc.isa.operands import Element
@@ -73,6 +73,7 @@ def gather_elements(c: Call) -> Value:
         return c.b.constant(np.zeros(index.shape, x.dtype))
     positive = _wrapped(c, wide, n)
     steps = [math.prod(x.shape[a + 1 :]) for a in range(x.rank)]
+    room(index.shape, 8)
     grid = np.zeros(index.shape, np.int64)
     for a, size in enumerate(index.shape):
         if a != axis:
@@ -123,6 +124,7 @@ def row_numbers(c: Call, x: Value, index: Value, batch: int) -> Value:
     number = f.mul(c.b, positive, c.b.constant(steps))
     number = c.b.emit("reduce_sum", (number,))[0]
     if batch:
+        room(x.shape[:batch], 8)
         grid = np.arange(math.prod(x.shape[:batch]), dtype=np.int64) * math.prod(extents)
         grid = grid.reshape(*x.shape[:batch], *(1,) * (index.rank - batch))
         number = f.binary(c.b, "add", number, c.b.constant(grid))
@@ -137,6 +139,7 @@ def one_hot(c: Call) -> Value:
     if not depth or values.shape != (2,):
         raise Impossible("the depth or the two values are missing")
     axis = c.axis(c.int("axis", -1), index.rank + 1)
+    room((max(depth[0], 0), *index.shape), 8)
     wide = f.unsqueeze(c.b, _wrapped(c, f.cast(c.b, index, Element.I64), depth[0]), -1)
     hit = f.binary(c.b, "eq", wide, c.b.constant(np.arange(depth[0], dtype=np.int64)))
     off, on = (f.reshape(c.b, f.part(c.b, values, 0, i, 1), ()) for i in (0, 1))

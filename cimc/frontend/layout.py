@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Unsupported, Value
+from cimc.frontend.builder import Impossible, Unsupported, Value, room
 from cimc.frontend.call import Call, spelling
 
 
@@ -169,7 +169,7 @@ def split(c: Call) -> list[Value]:
 
 def equal_parts(n: int, count: int) -> tuple[int, ...]:
     """``n`` in ``count`` equal parts, the last smaller if it does not go up."""
-    if count < 1:
+    if not 1 <= count <= MAX_PARTS:
         raise Impossible(f"a split into {count} parts")
     each = -(-n // count)
     return tuple(max(min(each, n - i * each), 0) for i in range(count))
@@ -200,6 +200,7 @@ def slice_(c: Call) -> Value:
     return f.cut(c.b, x, start, extent, step)
 
 
+MAX_PARTS = 1 << 16
 _MODES = ("reflect", "edge", "wrap")
 
 
@@ -240,6 +241,7 @@ def pad_axis(c: Call, x: Value, axis: int, before: int, after: int, mode: str) -
     n = x.shape[axis]
     if n == 0:
         raise Impossible(f"padding {mode} of an axis without elements")
+    room((n + max(before, 0) + max(after, 0),), 64)
     index = _border(n, max(before, 0), max(after, 0), mode)
     return take(c, x, axis, index[max(-before, 0) : len(index) - max(-after, 0)])
 
@@ -305,6 +307,7 @@ def eye_like(c: Call) -> Value:
     if x.rank != 2:
         raise Impossible(f"EyeLike of {x.type}")
     element = target_element(c, c.int("dtype")) if c.has("dtype") else x.element
+    room(x.shape, 8)
     return c.b.constant(np.eye(*x.shape, k=c.int("k", 0)).astype(element.dtype(exact=True)))
 
 
@@ -316,6 +319,7 @@ def trilu(c: Call) -> Value:
         raise Impossible(f"Trilu of {x.type}")
     k = diagonal[0] if diagonal else 0
     k = max(min(k, x.shape[-1]), -x.shape[-2])
+    room(x.shape[-2:])
     lower = np.tri(x.shape[-2], x.shape[-1], k - 1 if c.int("upper", 1) else k, dtype=np.bool_)
     mask = c.b.constant(~lower if c.int("upper", 1) else lower)
     return f.select(c.b, mask, x, c.b.scalar(0, x.element))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Value
+from cimc.frontend.builder import Impossible, Value, room
 from cimc.frontend.call import Call, NeedsHost, Translate, spelling
 from cimc.frontend.spatial import Frame, channels_second, frame, windows
 from cimc.isa.operands import Element
@@ -51,6 +51,7 @@ def average_pool(c: Call) -> Value:
     x = c.x()
     fr = _frame(c, x)
     total = _pooled(c, "reduce_sum", windows(c, x, fr, 0.0), fr)
+    room(x.shape[2:], 8)
     ones = c.b.constant(np.ones((1, 1, *x.shape[2:]), x.dtype))
     if c.int("count_include_pad", 0):
         # The border the node asks for counts, what rounding the extent up adds does not.

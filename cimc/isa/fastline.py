@@ -198,9 +198,7 @@ def _array(text: str, local: bool) -> ArrayLine | None:
     key = _string(match[6]) if match[6] else ""
     if not placed or key is None:
         return None
-    return ArrayLine(
-        match[1], match[2], _shape(match[3]), address, key, bool(match[7]), -1 if tile is None else tile
-    )
+    return ArrayLine(match[1], match[2], _shape(match[3]), address, key, bool(match[7]), -1 if tile is None else tile)
 
 
 def _matrix(text: str) -> MatrixLine | None:

@@ -37,7 +37,8 @@ class Views:
         self.uses = graph.uses()
         self.layouts: dict[str, tuple[str, Layout]] = {}
         self.broken: list[Node] = []  # views that no strides can say
-        stored = [*graph.inputs, *sorted(graph.constants)]
+        # Serialized host calls are constants without a type: nothing reads them as values.
+        stored = [*graph.inputs, *(c for c in sorted(graph.constants) if c in graph.types)]
         for value in stored:
             self._settle(value, Layout.dense(graph.type(value).shape))
         for node in graph.nodes:

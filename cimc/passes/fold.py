@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from cimc.ir.graph import Constants, Graph, Node
+import numpy as np
+
+from cimc.ir.graph import Constants, Graph, Node, Type
 from cimc.isa.kernels import BINARY
 from cimc.ops.op import broadcast
 from cimc.passes.editor import Editor, merge_origins
@@ -66,7 +68,7 @@ class _Folder:
             self.editor.replace(name, first)
 
     def visit(self, node: Node) -> None:
-        node = self.editor.renamed(node)
+        node = self._without_empty(self.editor.renamed(node))
         if self.editor.static(node):
             self.editor.fold(node)
             self._share(node.outputs[0])
@@ -77,6 +79,19 @@ class _Folder:
         simpler = without_expand(self.editor, simpler)
         if not self._seen(simpler):
             self.editor.keep(simpler)
+
+    def _without_empty(self, node: Node) -> Node:
+        """The node with constants for inputs that have no elements: they are known before anything runs."""
+        types = self.editor.types
+        inputs = tuple(
+            self._empty(types[v]) if v and types[v].size == 0 and not self.editor.is_constant(v) else v
+            for v in node.inputs
+        )
+        return node if inputs == node.inputs or node.op == "host" else replace(node, inputs=inputs)
+
+    def _empty(self, type: Type) -> str:
+        array = np.zeros(type.shape, type.element.dtype(exact=False))
+        return self.editor.constant(f"empty.{type}", type, lambda _: array)
 
     def _simplified(self, node: Node) -> Node | None:
         """The node after the rules for its op, and for the op it became; None if another value serves for it."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog import AnalogConfig, AnalogMatrix
+from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor
 from cimc.arch.spec import CoreSpec
-from cimc.isa.instruction import Matrix
+from cimc.device import Device
+from cimc.isa.program import Block, MatrixDecl
+from cimc.sim.tally import LayerTally, Samples, Tally
 
 Array = NDArray[np.generic]
+Bounds = tuple[int, int]
+Shared = tuple[object, ...]
 
 
-def config(core: CoreSpec, technology: str, input_bits: int) -> AnalogConfig:
-    """A core's physics: its slices, its converters, its technology's noise.
+def config(core: CoreSpec, device: Device, input_bits: int) -> AnalogConfig:
+    """A core's physics: its slices, its converters, its device's noise.
 
     Inputs stream in two's complement, ``dac_bits`` at a time. ``adc.bits`` 0 is a lossless converter."""
     mapping: dict[str, object] = {
@@ -28,11 +34,11 @@ def config(core: CoreSpec, technology: str, input_bits: int) -> AnalogConfig:
         "dac_bits": core.dac_bits,
         "rows": core.crossbar.rows,
         "active_rows": core.crossbar.active_rows,
-        "technology": technology,
-        "write_verify": core.verify_iterations,
+        **device.keys(core),
     }
-    if core.adc is not None and core.adc.bits:
-        mapping["adc"] = converter(core, core.adc.bits)
+    if core.adc is not None and core.adc.bits and device.adc:
+        full = device.adc_range == "full"
+        mapping["adc"] = {**converter(core, core.adc.bits, full=full), **device.converter()}
     return AnalogConfig.from_mapping(mapping)
 
 
@@ -43,19 +49,19 @@ def slice_bits(core: CoreSpec) -> list[int]:
     return [min(cell, bits - start) for start in range(0, bits, cell)]
 
 
-def converter(core: CoreSpec, bits: int) -> dict[str, object]:
+def converter(core: CoreSpec, bits: int, *, full: bool = False) -> dict[str, object]:
     """Step and range of an ADC of ``bits``.
 
     The largest partial sum is active_rows · (2^cell_bits - 1) · (2^dac_bits - 1). Sums in its upper half are rare
     (about half of all cell and input bits are zero), so the range is the lower half (for differential pairs, of both
-    signs), as ISAAC saves its ninth bit (Shafiee et al., ISCA 2016, section V). The step is the smallest power of two
-    with which ``bits`` reach that far; what lies beyond saturates and is counted."""
+    signs), as ISAAC saves its ninth bit (Shafiee et al., ISCA 2016, section V); ``full``: the whole of it. The step is
+    the smallest power of two with which ``bits`` reach that far; what lies beyond saturates and is counted."""
     largest = core.crossbar.active_rows * ((1 << core.crossbar.cell_bits) - 1) * ((1 << core.dac_bits) - 1)
     signed = core.encoding == "differential"
     codes = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
-    half = (1 << largest.bit_length()) // 2 - 1
+    reach = largest if full else (1 << largest.bit_length()) // 2 - 1
     step = 1
-    while codes * step < half - step + 1:
+    while codes * step < reach - step + 1:
         step *= 2
     return {"bits": bits, "signed": signed, "lsb_units": step, "code_min": -codes if signed else 0, "code_max": codes}
 
@@ -63,42 +69,122 @@ def converter(core: CoreSpec, bits: int) -> dict[str, object]:
 @dataclass
 class AnalogCores:
     """The analog cores of a run. Random streams are keyed by seed, tile and core, so they do not depend on the order in
-    which tiles run."""
+    which tiles run. Where nothing is random, copies of a matrix in several tiles (replicas) are one."""
 
-    technology: str
+    device: Device
     seed: int
-    built: list[AnalogMatrix] = field(default_factory=list[AnalogMatrix])
+    tally: Tally = field(default_factory=Tally)
+    samples: Samples | None = None
+    _shared: dict[Shared, list[AnalogMatrix]] = field(default_factory=dict[Shared, list[AnalogMatrix]])
+    _ranges: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
 
-    def build(self, codes: Array, core: CoreSpec, tile: int, index: int) -> Matrix:
-        """A core that holds ``codes``."""
-        return AnalogCore(codes, core, (tile, index), self)
+    def build(self, codes: Array, core: CoreSpec, tile: int, decl: MatrixDecl, *, rewritten: bool) -> AnalogUnit:
+        """The cores of a matrix that hold ``codes``."""
+        return AnalogUnit(codes, core, tile, decl, self, shared=not rewritten and not self.device.random(core))
+
+    def matrices(self, unit: AnalogUnit, bits: int) -> list[AnalogMatrix]:
+        """The programmed cores of a unit for inputs of ``bits``, one per part."""
+        decl = unit.decl
+        key = (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols, tuple(unit.parts), bits, unit.core)
+        if unit.shared and key in self._shared:
+            return self._shared[key]
+        made = [self._program(unit, part, bits, key) for part in unit.parts]
+        unit.layer.built += made
+        if unit.shared:
+            self._shared[key] = made
+        return made
+
+    def _program(self, unit: AnalogUnit, part: Part, bits: int, key: Shared) -> AnalogMatrix:
+        codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
+        physics = replace(config(unit.core, self.device, bits), row_blocks=part.blocks)
+        stream = (unit.tile, part.core)
+        if physics.adc is not None and self.device.calibrated:
+            physics = self._calibrated(unit, part, codes, physics, (*key, part))
+        matrix = AnalogMatrix(codes, physics, self.seed, stream)
+        if self.device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
+            per = "core" if self.device.drift_compensation == "global" else "column"
+            matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
+        return matrix
+
+    def _calibrated(
+        self, unit: AnalogUnit, part: Part, codes: NDArray[np.int64], physics: AnalogConfig, key: Shared
+    ) -> AnalogConfig:
+        """The converter's range from the inputs a calibration run saw; as it is where the run saw none."""
+        seen = None if self.samples is None else self.samples.of(unit.decl)
+        if seen is None:
+            return physics
+        if key not in self._ranges:
+            per = "slice" if self.device.adc_range == "calibrated_slice" else "core"
+            vectors = seen[:, part.rows[0] : part.rows[1]]
+            self._ranges[key] = calibrate_range(codes, physics, vectors, self.device.adc_coverage, per)
+        return self._ranges[key]
 
     def counts(self) -> dict[str, int]:
-        """Conversions, how many of them saturated, and reads, over all cores."""
+        """Conversions, how many of them saturated, reads and cells, over all cores."""
         total: Counter[str] = Counter()
-        for matrix in self.built:
-            total.update(vars(matrix.counts))
+        for layer in self.tally.layers.values():
+            total.update(layer.counts())
         return dict(total)
 
 
-class AnalogCore:
-    """One core: programmed when first used, once per width of its inputs (the same cells each time)."""
+@dataclass(frozen=True)
+class Part:
+    """Rows and columns of a matrix that one :class:`AnalogMatrix` computes; ``blocks``: the row cuts inside it, counted
+    from its first row; ``core`` keys its random streams."""
 
-    def __init__(self, codes: Array, core: CoreSpec, key: tuple[int, int], cores: AnalogCores) -> None:
-        self._codes, self._core, self._key, self._cores = codes, core, key, cores
-        self._matrices: dict[int, AnalogMatrix] = {}
+    rows: Bounds
+    cols: Bounds
+    blocks: tuple[Bounds, ...]
+    core: int
+
+
+def parts(blocks: Sequence[Block], *, apart: bool) -> list[Part]:
+    """How the cores of a matrix are computed: together where their blocks form a grid (columns do not influence each
+    other, rows are summed by the block), else (or with ``apart``) each for itself."""
+    rows = sorted({(b.row, b.row_end) for b in blocks})
+    cols = sorted({(b.col, b.col_end) for b in blocks})
+    grid = len(blocks) == len(rows) * len(cols) and _contiguous(rows) and _contiguous(cols)
+    if grid and not apart:
+        first = rows[0][0]
+        cuts = tuple((a - first, b - first) for a, b in rows)
+        return [Part((first, rows[-1][1]), (cols[0][0], cols[-1][1]), cuts, blocks[0].core)]
+    return [Part((b.row, b.row_end), (b.col, b.col_end), ((0, b.row_end - b.row),), b.core) for b in blocks]
+
+
+def _contiguous(bounds: Sequence[Bounds]) -> bool:
+    return all(a[1] == b[0] for a, b in pairwise(bounds))
+
+
+class AnalogUnit:
+    """The cores of one matrix: programmed when first used, once per width of its inputs (the same cells each time)."""
+
+    def __init__(
+        self, codes: Array, core: CoreSpec, tile: int, decl: MatrixDecl, cores: AnalogCores, *, shared: bool
+    ) -> None:
+        self.codes, self.core, self.tile, self.decl, self.shared = codes, core, tile, decl, shared
+        # Wires couple the columns of a crossbar, so crossbars must be their true size.
+        self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
+        self.layer: LayerTally = cores.tally.layer(decl.key)
+        sides = 2 if core.encoding == "differential" else 1
+        self.layer.cells += decl.rows * decl.cols * len(slice_bits(core)) * sides
+        self._cores = cores
+        self._matrices: dict[int, list[AnalogMatrix]] = {}
 
     def mvm(self, x: Array) -> Array:
         """``x`` (rows × inputs) through the crossbars: int32."""
         bits = 8 * x.dtype.itemsize
         if bits not in self._matrices:
-            physics = config(self._core, self._cores.technology, bits)
-            matrix = AnalogMatrix(self._codes.astype(np.int64), physics, self._cores.seed, self._key)
-            self._matrices[bits] = matrix
-            self._cores.built.append(matrix)
-        return self._matrices[bits].mvm(x.astype(np.int64))
+            self._matrices[bits] = self._cores.matrices(self, bits)
+        total = np.zeros((x.shape[0], self.decl.cols), np.int32)
+        for part, matrix in zip(self.parts, self._matrices[bits], strict=True):
+            inputs = np.ascontiguousarray(x[:, part.rows[0] : part.rows[1]])
+            total[:, part.cols[0] : part.cols[1]] += matrix.mvm(inputs)
+        if self._cores.tally.measured:
+            self.layer.measure(x, self.codes, total)
+        return total
 
     def program(self, codes: Array) -> None:
         """Rewrite the cells."""
-        self._codes = np.array(codes)
+        self.codes = np.array(codes)
+        self.shared = False
         self._matrices = {}

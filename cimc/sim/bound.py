@@ -1,7 +1,8 @@
 """A lower bound on a program's cycles on its hardware, per resource class: work over capacity.
 
-The classes' names are those of the utilization (:mod:`cimc.sim.account`), which leaves out ``noc`` and ``chain``; the
-``memory`` of the utilization is a tile's path to both kinds of memory and has no bound of its own. Every bound holds for any schedule of the program's work on the whole chip, so none is above the simulated cycles:
+The classes' names are those of the utilization (:mod:`cimc.sim.account`), which leaves out ``noc`` and ``chain``; its
+``memory``, a tile's path to both kinds of memory, has no bound of its own. Every bound holds for any schedule of the
+program's work on the whole chip, so none is above the simulated cycles:
 
 - ``core``: core-cycles of all MVMs (cycles · cores of the matrix) over all the cores of the chip
 - ``matmul``, ``vector``, ``special``: cycles of their instructions over all such units of the chip

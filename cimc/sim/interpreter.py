@@ -13,7 +13,7 @@ from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
 from cimc.sim.memory import State
 from cimc.sim.result import RunResult, Timing
-from cimc.sim.values import Numerics, run_values
+from cimc.sim.values import Analog, Numerics, run_values
 
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
@@ -33,19 +33,21 @@ def run(
     params: Mapping[str, int] | None = None,
     state: State | None = None,
     progress: Progress | None = None,
+    analog: Analog | None = None,
 ) -> RunResult:
     """Run a program on a chip.
 
     ``inputs`` by the model's names, in the program's types and shapes; needed for values only. ``params`` are the
     runtime parameters, ``state`` what earlier runs left (changed in place), ``seed`` keys the random streams of analog
     numerics. ``trace`` keeps every executed instruction in ``timing.events``. ``progress(engine, done, total)`` is
-    called now and then; a total of 0 is unknown.
+    called now and then; a total of 0 is unknown. ``analog`` says what of the device analog numerics model.
 
     Raises CimcError: what the verifier finds, bad inputs (exit 2), a program that fails as it runs (exit 4).
     """
     verify(program, chip, weights if values else None)
     outputs: dict[str, Array] | None = None
     counts: dict[str, int] = {}
+    how = analog or Analog()
     begun = perf_counter()
     if values:
         given = {} if inputs is None else inputs
@@ -59,6 +61,7 @@ def run(
             param_values=params,
             state=state,
             progress=progress,
+            analog=how,
         )
     between = perf_counter()
     result: Timing | None = None
@@ -68,4 +71,5 @@ def run(
 
         result = run_timing(program, chip, param_values=params, trace=trace, progress=progress)
     ended = perf_counter()
-    return RunResult(outputs, result, between - begun, ended - between, counts)
+    layers = {name: layer.counts() for name, layer in how.tally.layers.items()}
+    return RunResult(outputs, result, between - begun, ended - between, counts, layers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from cimc.sim.flat import (
     END,
@@ -21,6 +20,7 @@ from cimc.sim.flat import (
     V_BOUNDS,
     Flat,
 )
+from cimc.sim.inner import inner
 from cimc.sim.state import (
     CHAIN,
     F_BLOCKED,
@@ -71,7 +71,7 @@ NEAR = 16  # how many instructions back results that are read are looked for beh
 # --- the heap -----------------------------------------------------------------------------------
 
 
-@njit
+@inner
 def push(s: State, time: int, tile: int, order: int, phase: int) -> None:
     """Add an event."""
     key = (tile << 46) | (order << 2) | phase
@@ -88,7 +88,7 @@ def push(s: State, time: int, tile: int, order: int, phase: int) -> None:
     s.heap[i, 1] = key
 
 
-@njit
+@inner
 def drop_first(s: State) -> None:
     """Remove the earliest event."""
     n = s.scalar[HEAP] - 1
@@ -117,7 +117,7 @@ def drop_first(s: State) -> None:
 # --- issue --------------------------------------------------------------------------------------
 
 
-@njit
+@inner
 def affine(c: Flat, s: State, t: int, index: int) -> int:
     """An affine value for a tile's repeat variables."""
     value = c.affine[index, 0]
@@ -126,7 +126,7 @@ def affine(c: Flat, s: State, t: int, index: int) -> int:
     return value
 
 
-@njit
+@inner
 def step(c: Flat, s: State, t: int) -> int:
     """The tile's next row that is an instruction, or -1 at the end; repeats are counted on the way."""
     row = s.tile[t, T_ROW]
@@ -150,7 +150,7 @@ def step(c: Flat, s: State, t: int) -> int:
     return row
 
 
-@njit
+@inner
 def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
     """Put a row into a slot: its variant and byte ranges now."""
     variant = c.rows[row, R_VARIANT]
@@ -176,7 +176,7 @@ def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
         s.span[t, slot, i, S_FLAGS] = c.ranges[first + i, 1]
 
 
-@njit
+@inner
 def relate(c: Flat, s: State, t: int, a: int, b: int) -> int:
     """How the instruction in slot b depends on the earlier one in a: 1 for a hazard, 3 if it reads what a writes."""
     row_a, row_b = s.flight[t, a, F_ROW], s.flight[t, b, F_ROW]
@@ -194,7 +194,7 @@ def relate(c: Flat, s: State, t: int, a: int, b: int) -> int:
     return found
 
 
-@njit
+@inner
 def issue(c: Flat, s: State, t: int) -> None:
     """Issue what can be issued."""
     while s.tile[t, T_BARRIER] < 0 and s.tile[t, T_TAIL] - s.tile[t, T_HEAD] < W:
@@ -222,7 +222,7 @@ def issue(c: Flat, s: State, t: int) -> None:
         ready(s, t, slot, order)
 
 
-@njit
+@inner
 def depend(c: Flat, s: State, t: int, slot: int, order: int) -> None:
     """Find what an instruction waits for among those in flight, from the latest back. A unit's instructions end in
     their order, so the latest one with a hazard is all that counts of a unit (of the first 63: they have a bit)."""
@@ -253,7 +253,7 @@ def depend(c: Flat, s: State, t: int, slot: int, order: int) -> None:
         depend_on(s, t, slot, other, hazard, j == previous, feeds)
 
 
-@njit
+@inner
 def depend_on(s: State, t: int, slot: int, other: int, hazard: bool, same: bool, feeds: bool) -> None:
     """Note one dependence: by time if the other's end is known, by mask if not."""
     ended = s.flight[t, other, F_END]
@@ -276,7 +276,7 @@ def depend_on(s: State, t: int, slot: int, other: int, hazard: bool, same: bool,
         s.mask[t, slot, F_RAW] |= bit
 
 
-@njit
+@inner
 def ready(s: State, t: int, slot: int, order: int) -> None:
     """Put the start among the events if nothing is waited for."""
     if s.mask[t, slot, F_MASK] != 0:
@@ -289,7 +289,7 @@ def ready(s: State, t: int, slot: int, order: int) -> None:
     push(s, start, t, order, 0)
 
 
-@njit
+@inner
 def end(c: Flat, s: State, t: int, slot: int, time: int, chain_end: int) -> None:
     """An instruction's end is known: free what waits for it. Issuing more is the caller's, once this returns."""
     s.flight[t, slot, F_END] = time

@@ -9,8 +9,6 @@ import pathlib
 import zlib
 from collections.abc import Callable
 
-from numba import njit
-
 from cimc.sim.flat import (
     R_CHANNEL,
     R_DEST,
@@ -24,6 +22,7 @@ from cimc.sim.flat import (
     V_SIZE,
     Flat,
 )
+from cimc.sim.inner import entry, inner
 from cimc.sim.issue import drop_first, end, issue, push
 from cimc.sim.state import (
     BAD_BYTES,
@@ -72,13 +71,13 @@ from cimc.sim.state import (
     W,
 )  # fmt: skip
 
-SOURCES = ("flat.py", "issue.py", "machine.py", "reference.py", "state.py")
+SOURCES = ("flat.py", "inner.py", "issue.py", "machine.py", "reference.py", "state.py")
 DONE, MORE, FULL, MISMATCH = range(4)  # what advance() returns
 
 # --- messages and memory ------------------------------------------------------------------------
 
 
-@njit
+@inner
 def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) -> int:
     """When a message may enter the channel, from now on; -1 if not known yet. Forgets what has been released."""
     base = c.ring_ptr[channel]
@@ -99,7 +98,7 @@ def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) ->
     return at
 
 
-@njit
+@inner
 def chain(s: State, links: Ints, begin: int, stop: int, now: int, occupied: int, hop: int) -> int:
     """A packet along a way: when its last byte arrives."""
     header = now
@@ -110,7 +109,7 @@ def chain(s: State, links: Ints, begin: int, stop: int, now: int, occupied: int,
     return int(header + occupied)
 
 
-@njit
+@inner
 def take(c: Flat, s: State, t: int, slot: int) -> int:
     """A recv or wait takes its message if it is there: returns its end, -1 if it has to wait, -2 for a wrong size."""
     row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
@@ -143,14 +142,14 @@ def take(c: Flat, s: State, t: int, slot: int) -> int:
     return finish
 
 
-@njit
+@inner
 def order_of(s: State, t: int, slot: int) -> int:
     """The order of the instruction in a slot."""
     newest = s.tile[t, T_TAIL] - 1
     return newest - (newest - slot) % W
 
 
-@njit
+@inner
 def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int) -> int:
     """A send tries to enter its channels. Returns 0, or -2 if a waiting recv expects another size."""
     row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
@@ -211,7 +210,7 @@ def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int
     return 0
 
 
-@njit
+@inner
 def memory(c: Flat, s: State, t: int, slot: int, order: int, phase: int, now: int, hop: int, rates: Ints) -> None:
     """One of the three phases of a memory access: the request leaves, it is served, the response leaves."""
     row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
@@ -233,7 +232,7 @@ def memory(c: Flat, s: State, t: int, slot: int, order: int, phase: int, now: in
         end(c, s, t, slot, back, s.flight[t, slot, F_CHAIN] + alone(c, row, variant, hop, rates))
 
 
-@njit
+@inner
 def alone(c: Flat, row: int, variant: int, hop: int, rates: Ints) -> int:
     """Cycles of a memory access that meets no other."""
     way = c.rows[row, R_WAY]
@@ -247,7 +246,7 @@ def alone(c: Flat, row: int, variant: int, hop: int, rates: Ints) -> int:
     return hops * hop + packets + served
 
 
-@njit
+@inner
 def loop(c: Flat, s: State, rates: Ints, events: int) -> int:
     """Handle up to ``events`` events; see :data:`advance`."""
     hop, capacity = rates[0], rates[2]
@@ -307,7 +306,7 @@ def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
     """The loop behind the one function whose machine code numba keeps on disk. Whether that code is still good numba
     decides by the function's own file and the values it closes over; ``version`` stands for the other files."""
 
-    @njit(cache=True)
+    @entry
     def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
         s.scalar[VERSION] = version
         return loop(c, s, rates, events)
@@ -319,3 +318,9 @@ advance = _entry(_fingerprint())
 """``advance(flat, state, rates, events)`` handles up to ``events`` events; ``rates``: router cycles, link bytes per
 cycle, channel bytes, memory latency. Returns DONE (no event is left), MORE, FULL (the trace buffer is to be emptied) or
 MISMATCH (a message of the wrong size: BAD_ROW, BAD_BYTES)."""
+
+
+def compiled() -> bool:
+    """Whether this process has the loop's machine code. If not, the first call of :data:`advance` loads it from disk or,
+    once on a machine, compiles it: some ten seconds."""
+    return bool(getattr(advance, "signatures", True))

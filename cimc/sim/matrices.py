@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors
-from cimc.arch.spec import ChipSpec, CoreSpec
+from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Fault, Matrix
-from cimc.isa.program import Block, MatrixDecl, Weights
+from cimc.isa.program import MatrixDecl, Weights
+from cimc.sim.analog import AnalogCores
 from cimc.sim.memory import describe
+from cimc.sim.tally import Samples
 
 Array = NDArray[np.generic]
 CACHED_BYTES = 2 << 30  # converted weights kept between uses; beyond it they are converted again at each use
@@ -88,31 +89,20 @@ class IntegerMatrix:
         self._wide = {}
 
 
-Part = tuple[Block, Matrix]
-Build = Callable[[Array, Block], Matrix]
+class SampledMatrix:
+    """Integer codes that keep the inputs they see."""
 
-
-class BlockMatrix:
-    """A matrix cut into the blocks its cores hold; partial sums of blocks over the same columns are added exactly."""
-
-    def __init__(self, codes: Array, blocks: tuple[Block, ...], build: Build) -> None:
-        self._cols = codes.shape[1]
-        self._parts: list[Part] = [
-            (b, build(np.ascontiguousarray(codes[b.row : b.row_end, b.col : b.col_end]), b)) for b in blocks
-        ]
+    def __init__(self, inner: IntegerMatrix, decl: MatrixDecl, samples: Samples) -> None:
+        self._inner, self._decl, self._samples = inner, decl, samples
 
     def mvm(self, x: Array) -> Array:
-        """``x`` (rows × inputs) times all the blocks: int32."""
-        total = np.zeros((x.shape[0], self._cols), np.int32)
-        for block, part in self._parts:
-            inputs = np.ascontiguousarray(x[:, block.row : block.row_end])
-            total[:, block.col : block.col_end] += part.mvm(inputs).astype(np.int32, copy=False)
-        return total
+        """As the matrix inside."""
+        self._samples.add(self._decl, x)
+        return self._inner.mvm(x)
 
     def program(self, codes: Array) -> None:
-        """Rewrite every block's cells."""
-        for block, part in self._parts:
-            part.program(np.ascontiguousarray(codes[block.row : block.row_end, block.col : block.col_end]))
+        """Replace the codes."""
+        self._inner.program(codes)
 
 
 class CheckedMatrix:
@@ -136,10 +126,6 @@ class CheckedMatrix:
         self._inner.program(codes)
 
 
-AnalogBuild = Callable[[Array, CoreSpec, int, int], Matrix]
-"""``build(codes, core, tile, index)``: an analog core holding ``codes``; tile and core key its random streams."""
-
-
 @dataclass
 class MatrixFactory:
     """Builds the matrices of a run. Copies of one matrix in several tiles (replicas) share memory."""
@@ -147,7 +133,8 @@ class MatrixFactory:
     weights: Weights
     chip: ChipSpec
     exact: bool
-    analog: AnalogBuild | None = None
+    analog: AnalogCores | None = None
+    samples: Samples | None = None  # filled with the inputs of integer matrices
     budget: Budget = field(default_factory=Budget)
     _shared: dict[tuple[object, ...], Matrix] = field(default_factory=dict[tuple[object, ...], Matrix])
 
@@ -155,15 +142,15 @@ class MatrixFactory:
         """The matrix of a tile; ``rewritten`` if the program writes its cells. Raises WEIGHT_…."""
         core = self.chip.tile(tile).core
         if self.analog is not None and core is not None and core.adc is not None:
-            build = self.analog
-            cells = core
-            inner = BlockMatrix(self._codes(tile, decl), decl.blocks, lambda c, b: build(c, cells, tile, b.core))
-            return CheckedMatrix(decl, inner)
+            unit = self.analog.build(self._codes(tile, decl), core, tile, decl, rewritten=rewritten)
+            return CheckedMatrix(decl, unit)
         key = (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols)
         if not rewritten and key in self._shared:
             return CheckedMatrix(decl, self._shared[key])
         codes = self._codes(tile, decl)
         inner = FloatMatrix(codes) if self.exact else IntegerMatrix(codes, self.budget)
+        if self.samples is not None and isinstance(inner, IntegerMatrix):
+            inner = SampledMatrix(inner, decl, self.samples)
         if not rewritten:
             self._shared[key] = inner
         return CheckedMatrix(decl, inner)

@@ -46,6 +46,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import extent
+from cimc.isa.printer import walk
 from cimc.isa.program import Program
 from cimc.sim import noc, params, place
 from cimc.sim.job import Action, Foreman, Job, action, destinations, is_token, number, unit
@@ -61,6 +62,7 @@ class Flight:
 
     tile: int
     order: int
+    step: int  # its number in the text
     instruction: Instruction
     job: Job
     unit: str
@@ -110,7 +112,7 @@ class TileState:
 
     number: int
     foreman: Foreman
-    stream: Iterator[tuple[Instruction, dict[str, int]]]
+    stream: Iterator[tuple[Instruction, int, dict[str, int]]]
     flights: list[Flight] = field(default_factory=list[Flight])  # the last WINDOW, ended or not
     issued: int = 0
     next_issue: int = 0
@@ -119,14 +121,19 @@ class TileState:
     finished: bool = False
 
 
-def unroll(steps: Sequence[Step], env: Mapping[str, int]) -> Iterator[tuple[Instruction, dict[str, int]]]:
-    """Instructions in the order of execution, with the values of the variables."""
+def unroll(
+    steps: Sequence[Step], env: Mapping[str, int], first: int = 1
+) -> Iterator[tuple[Instruction, int, dict[str, int]]]:
+    """Instructions in the order of execution, with their numbers in the text (a body counts once) and the values of the
+    variables."""
     for step in steps:
         if isinstance(step, Instruction):
-            yield step, dict(env)
+            yield step, first, dict(env)
+            first += 1
             continue
         for i in range(extent(step.count, env)):
-            yield from unroll(step.body, {**env, step.variable: i})
+            yield from unroll(step.body, {**env, step.variable: i}, first)
+        first += sum(1 for _ in walk(step.body))
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ class Reference:
                 return
             self._admit(tile, *item)
 
-    def _admit(self, tile: TileState, instruction: Instruction, env: dict[str, int]) -> None:
+    def _admit(self, tile: TileState, instruction: Instruction, step: int, env: dict[str, int]) -> None:
         job = tile.foreman.job(instruction, env)
         after = tile.barrier.end if tile.barrier is not None and tile.barrier.end is not None else 0
         issue = max(tile.next_issue, tile.retired, after)
@@ -194,7 +201,7 @@ class Reference:
         which = unit(instruction)
         everything = kind is Action.SEND and is_token(instruction)
         before = [f for f in tile.flights if everything or f.unit == which or hazard(f.job, job)]
-        flight = Flight(tile.number, tile.issued, instruction, job, which, issue, before)
+        flight = Flight(tile.number, tile.issued, step, instruction, job, which, issue, before)
         tile.flights.append(flight)
         tile.issued += 1
         tile.next_issue = issue + 1
@@ -315,11 +322,11 @@ class Reference:
     def _mismatch(self, flight: Flight, size: int) -> errors.CimcError:
         source = number(flight.instruction, "source")
         why = f"the message from tile {source} has {size} bytes, the view {flight.job.bytes}"
-        return place.failed(flight.tile, flight.order + 1, flight.instruction, why)
+        return place.failed(flight.tile, flight.step, flight.instruction, why)
 
     def _stuck(self, tile: TileState) -> place.Stuck:
         flight = next(f for f in tile.flights if f.end is None)
-        return place.Stuck(tile.number, flight.order + 1, flight.instruction, place.waits(flight.instruction))
+        return place.Stuck(tile.number, flight.step, flight.instruction, place.waits(flight.instruction))
 
 
 def hazard(earlier: Job, later: Job) -> bool:

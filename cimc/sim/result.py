@@ -71,3 +71,4 @@ class RunResult:
     values_seconds: float
     timing_seconds: float
     counts: Mapping[str, int] = field(default_factory=dict[str, int])  # analog: conversions, saturated ...
+    layer_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])  # by weight

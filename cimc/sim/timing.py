@@ -54,6 +54,8 @@ def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progre
     rates = np.array(
         [noc.router_cycles, noc.link_bytes_per_cycle, noc.channel_bytes, chip.memory.latency_cycles], np.int64
     )
+    if progress and not machine.compiled():
+        progress("timing engine: compile or load", 0, 0)
     outcome = machine.MORE
     while outcome in (machine.MORE, machine.FULL):
         outcome = machine.advance(layout.flat, state, rates, SLICE)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
+from cimc.device import Device
 from cimc.isa.instruction import INSTRUCTIONS, Blocked, Fault, Instruction, Kind, Repeat, Step
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import memory, params, place
@@ -24,11 +25,22 @@ from cimc.sim.closures import STOP, Code, NotFinite, Scope, decode
 from cimc.sim.hostcall import HostCalls
 from cimc.sim.matrices import MatrixFactory
 from cimc.sim.memory import State, Storage
+from cimc.sim.tally import Samples, Tally
 
 Array = NDArray[np.generic]
 Numerics = Literal["float", "integer", "analog"]
 Progress = Callable[[str, int, int], None]
 """``progress(engine, done, total)``, called from time to time: tiles that have ended, or instructions."""
+
+
+@dataclass(frozen=True)
+class Analog:
+    """How a run treats its analog cores. ``device`` None: the chip's. ``tally`` is filled. ``samples`` are filled by
+    integer numerics, and used by analog ones where the device calibrates its ADC ranges."""
+
+    device: Device | None = None
+    tally: Tally = field(default_factory=Tally)
+    samples: Samples | None = None
 
 
 class _Pause(Blocked):
@@ -80,16 +92,27 @@ class _Tile:
 class Engine:
     """One run. ``order`` is the order in which tiles are first visited (the program's, unless a test wants another)."""
 
-    def __init__(self, program: Program, weights: Weights, chip: ChipSpec, numerics: Numerics, seed: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        weights: Weights,
+        chip: ChipSpec,
+        numerics: Numerics,
+        seed: int,
+        analog: Analog | None = None,
+    ) -> None:
         self.program, self.weights, self.chip, self.numerics, self.seed = program, weights, chip, numerics, seed
         self.channels = Channels()
         self.host = HostCalls(weights)
         self.steps_done = 0
         self._ready: deque[int] = deque()
         self._paused: dict[int, int] = {}  # tile → how far the run was when it last let others run first
-        self.cores = AnalogCores(chip.technology, seed)
-        build = self.cores.build if numerics == "analog" else None
-        self._factory = MatrixFactory(weights, chip, numerics == "float", build)
+        self.cores: AnalogCores | None = None
+        how = analog or Analog()
+        if numerics == "analog":
+            self.cores = AnalogCores(how.device or Device.of(chip), seed, how.tally, how.samples)
+        recorded = how.samples if numerics == "integer" else None
+        self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded)
 
     def maybe_pause(self, tile: int) -> None:
         """Let other tiles run before this one, unless nothing has happened since it last did so."""
@@ -209,6 +232,7 @@ def run_values(
     state: State | None = None,
     order: Iterable[int] | None = None,
     progress: Progress | None = None,
+    analog: Analog | None = None,
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Run a program on values: (outputs by the model's names, counts of the analog cores).
 
@@ -217,6 +241,6 @@ def run_values(
     INSTRUCTION_FAILED, NOT_FINITE, HOST_CALL, WEIGHT_…, PARAM_…, MEMORY_EXCEEDED.
     """
     bound = params.bind(program, param_values)
-    engine = Engine(program, weights, chip, numerics, seed)
+    engine = Engine(program, weights, chip, numerics, seed, analog)
     outputs = engine.run(inputs, bound, {} if state is None else state, order, progress)
-    return outputs, engine.cores.counts()
+    return outputs, engine.cores.counts() if engine.cores else {}

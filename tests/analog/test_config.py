@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -113,9 +114,9 @@ def test_operands(weights: np.ndarray, inputs: np.ndarray, key: str) -> None:
         (lambda: AnalogMatrix(np.ones((2, 2), dtype=int), {}, key=(-1, 0)), "seed"),
     ],
 )
-def test_other_calls(call: object, key: str) -> None:
+def test_other_calls(call: Callable[[], object], key: str) -> None:
     with pytest.raises(errors.CimcError, match=key):
-        call()  # type: ignore[operator]
+        call()
 
 
 def test_numpy_scalars_and_null_are_fine() -> None:

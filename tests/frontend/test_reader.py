@@ -271,6 +271,41 @@ def test_values_that_would_not_fit(tmp_path: Path) -> None:
     refused(save(tmp_path, proto), "model-unsupported", "wide", "limit")
 
 
+@pytest.mark.parametrize(
+    "huge",
+    [
+        node("OneHot", ["i", "depth", "x"], ["y"]),
+        node("Pad", ["x", "wide"], ["y"], mode="edge"),
+        node("Pad", ["x", "wide"], ["y"]),
+        node("Tile", ["x", "times"], ["y"]),
+        node("Range", ["zero", "depth", "one"], ["y"]),
+        node("Split", ["x"], ["y"], num_outputs=1 << 40),
+        node("Resize", ["pixels", "", "", "sizes"], ["y"]),
+        node("Upsample", ["pixels", "scales"], ["y"]),
+    ],
+    ids=lambda n: n.op_type,
+)
+def test_nodes_that_would_make_something_huge(tmp_path: Path, huge: onnx.NodeProto) -> None:
+    """Refused before anything of that size is made."""
+    tensors = {
+        "i": np.array([1], np.int64),
+        "depth": np.array(1 << 40, np.int64),
+        "wide": np.array([0, 1 << 40], np.int64),
+        "times": np.array([1 << 40], np.int64),
+        "zero": np.array(0, np.int64),
+        "one": np.array(1, np.int64),
+        "pixels": np.ones((1, 1, 2, 2), np.float32),
+        "sizes": np.array([1, 1, 1 << 20, 1 << 20], np.int64),
+        "scales": np.array([1, 1, 1 << 19, 1 << 19], np.float32),
+    }
+    opset = 9 if huge.op_type == "Upsample" else 18
+    used = {n: a for n, a in tensors.items() if n in huge.input}
+    proto = model([huge, node("Neg", ["x"], ["z"])], [value("x", [2])], ["y", "z"], used, opset=opset)
+    with pytest.raises(errors.CimcError) as caught:
+        load(save(tmp_path, proto))
+    assert caught.value.code in ("model-unsupported", "model-node")
+
+
 def test_attributes_of_the_wrong_kind(tmp_path: Path) -> None:
     nodes = [node("Concat", ["x", "x"], ["y"], axis="rows", name="c")]
     refused(save(tmp_path, model(nodes, [value("x", [2])], ["y"])), "model-node", "'axis'")

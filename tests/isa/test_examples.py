@@ -107,3 +107,8 @@ def test_kv_cache() -> None:
 def test_shared_memory() -> None:
     x = _floats(4, 8)
     np.testing.assert_array_equal(_run("shared_memory", {"x": x})["y"], (x * x + x).T)
+
+
+def test_resident() -> None:
+    x = _floats(4, 8)
+    np.testing.assert_array_equal(_run("resident", {"x": x})["y"], (x * x + x).T)

@@ -20,6 +20,7 @@ from cimc.isa import (
     Instruction,
     Param,
     Program,
+    Repeat,
     TileBuilder,
     TileProgram,
     View,
@@ -28,11 +29,16 @@ from cimc.isa import (
     parse_program,
     verify,
 )
+from cimc.isa.assembler import MAX_NESTING
 from cimc.isa.ranges import reach
 from tests.golden import Golden
 
 GOLDEN = Path(__file__).parent / "golden"
-WEIGHTS = {"constant": np.zeros(4, np.float32), "W": np.zeros((16, 8), np.int8)}
+WEIGHTS = {
+    "constant": np.zeros(4, np.float32),
+    "constant8": np.zeros(8, np.float32),
+    "W": np.zeros((16, 8), np.int8),
+}
 
 
 def _toy() -> ChipSpec:
@@ -49,7 +55,7 @@ def _refusal(program: Program) -> str:
     return caught.value.render()
 
 
-@pytest.mark.parametrize("name", ["law_views", "law_places", "law_channels"])
+@pytest.mark.parametrize("name", ["law_views", "law_places", "law_channels", "law_homes"])
 def test_what_is_unlawful_is_told_as_the_golden_says(name: str, golden: Golden) -> None:
     text = (GOLDEN / f"{name}.cim").read_text()
     with pytest.raises(CimcError) as caught:
@@ -118,6 +124,40 @@ def test_buffers_may_not_share_addresses_while_both_live(steps: Callable[[TileBu
     assert "share bytes 0 to 31" in _refusal(_program(_pair(steps)))
     assert "share bytes 16 to 31" in _refusal(_program(_pair(steps, address=16)))
     verify(_program(_pair(steps, address=32)), _toy())
+
+
+def test_resident_buffers_take_no_global_memory_and_bytes_that_nothing_else_has() -> None:
+    whole = _toy().tile(1).local_bytes
+    small = _toy().model_copy(update={"memory": _toy().memory.model_copy(update={"capacity_bytes": 32})})
+    tile = TileBuilder(1)
+    tile.buffer("a", Element.F32, (8,), 0)
+    there = GlobalBuffer("g", Element.F32, (whole // 4 - 8,), tile=1, address=32)
+    verify(Program("toy", (there,), (), (), (tile.build(),)), small)
+    tile.buffer("b", Element.F32, (1,), whole - 4)  # never touched, and still in the way
+    with pytest.raises(CimcError, match=f"'g' and 'b' share bytes {whole - 4} to {whole - 1} .* of tile 1"):
+        verify(Program("toy", (there,), (), (), (tile.build(),)), small)
+    at_no_tile = GlobalBuffer("g", Element.F32, (8,), address=32)
+    with pytest.raises(CimcError, match="lies at byte 32 of tile -1"):
+        verify(Program("toy", (at_no_tile,), (), (), ()), small)
+    here = GlobalBuffer("g", Element.F32, (16,))
+    with pytest.raises(CimcError, match="64 needed, 32 there"):
+        verify(Program("toy", (here,), (), (), ()), small)
+
+
+def _nested(depth: int) -> TileProgram:
+    body: Instruction | Repeat = Instruction("neg", (dense_view("a", (8,)), dense_view("a", (8,))))
+    for i in range(depth):
+        body = Repeat(f"i{i}", 1, (body,))
+    tile = TileBuilder(0)
+    tile.buffer("a", Element.F32, (8,), 0)
+    done = tile.build()
+    return TileProgram(0, done.buffers, (), (body, *done.steps))
+
+
+@pytest.mark.parametrize("depth", [MAX_NESTING + 1, 5000])
+def test_built_repeats_are_nested_no_deeper_than_a_text_may(depth: int) -> None:
+    verify(_program(_nested(MAX_NESTING)), _toy())
+    assert "depth of repeats in tile 0: 17, and 16 is the limit" in _refusal(_program(_nested(depth)))
 
 
 @pytest.mark.parametrize("special", ["state", "key"])

@@ -20,8 +20,8 @@ from cimc.analog.kernels.lut import clips_zero
 
 
 @cache
-def _decoder(spec: LutSpec, slice_bits: tuple[int, ...], sides: int) -> Callable[..., None]:
-    return compile_ir(build_decode(spec, slice_bits, sides), "decode", 5, 2)
+def _decoder(spec: LutSpec, slice_bits: tuple[int, ...], signed: bool) -> Callable[..., None]:
+    return compile_ir(build_decode(spec, slice_bits, signed), "decode", 5, 2)
 
 
 @cache
@@ -35,21 +35,22 @@ def serves(spec: LutSpec) -> bool:
 
 
 class DecodeCore:
-    """One core for one vector at a time. ``plus`` and ``minus`` are whole levels (slices, in, columns)."""
+    """One core for one vector at a time. ``net`` is what columns sum, whole levels (slices, in, columns): those of a
+    differential pair in two's complement of one bit more. Its buffers serve one call at a time."""
 
-    def __init__(self, plus: NDArray[Any], minus: NDArray[Any] | None, config: AnalogConfig, spec: LutSpec) -> None:
+    def __init__(self, net: NDArray[Any], config: AnalogConfig, spec: LutSpec) -> None:
         here = target()
         assert here is not None
         self.config = config
         self.spec = replace(spec, lanes=here.shuffles[0].width, shuffle=here.shuffles[0])
-        self.columns = plus.shape[2]
-        self._bits = config.weights.slice_bits
-        sides = (plus,) if minus is None else (plus, minus)
-        blocks = config.blocks(plus.shape[1])
+        self.columns = net.shape[2]
+        signed = config.weights.kind == "differential"
+        self._bits = tuple(bits + signed for bits in config.weights.slice_bits)
+        blocks = config.blocks(net.shape[1])
         self._starts = np.cumsum([0, *(-(-(b - a) // 8) for a, b in blocks)], dtype=np.int64)
         self._rows = np.concatenate([np.arange(b - a) + 8 * s for (a, b), s in zip(blocks, self._starts, strict=False)])
-        self._patterns = np.concatenate([self._block([side[:, a:b] for side in sides]) for a, b in blocks])
-        self._run = _decoder(self.spec, self._bits, len(sides))
+        self._patterns = np.concatenate([self._block(net[:, a:b]) for a, b in blocks])
+        self._run = _decoder(self.spec, self._bits, signed)
         self._make_tables = _tabler(self.spec.planes, max(self._bits), spec.two_sided)
         groups = 2 * int(self._starts[-1])
         self._tables = aligned((groups, max(self._bits), self.spec.planes, 16), np.int8)
@@ -66,23 +67,21 @@ class DecodeCore:
         """Bytes of the patterns."""
         return self._patterns.nbytes
 
-    def _block(self, sides: list[NDArray[Any]]) -> NDArray[np.uint8]:
-        """Patterns of one row block, flat in the order (tile, slice, pair of groups, bit, side, lane)."""
+    def _block(self, net: NDArray[Any]) -> NDArray[np.uint8]:
+        """Patterns of one row block, flat in the order (tile, slice, pair of groups, bit, lane)."""
         lanes = self.spec.lanes
-        slices, rows, columns = sides[0].shape
+        _, rows, columns = net.shape
         pairs, tiles = -(-rows // 8), -(-columns // lanes)
         parts: list[NDArray[np.uint8]] = []
         for s, bits in enumerate(self._bits):
-            found = np.zeros((tiles, pairs, bits, len(sides), lanes), dtype=np.uint8)
-            for number, side in enumerate(sides):
-                padded = np.zeros((pairs * 8, tiles * lanes), dtype=np.uint8)
-                padded[:rows, :columns] = side[s]
-                eights = padded.reshape(pairs, 8, tiles, lanes)
-                for bit in range(bits):
-                    pattern = sum(((eights[:, j] >> bit) & 1) << j for j in range(8))
-                    found[:, :, bit, number] = np.asarray(pattern, dtype=np.uint8).transpose(1, 0, 2)
+            padded = np.zeros((pairs * 8, tiles * lanes), dtype=np.int8)
+            padded[:rows, :columns] = net[s]
+            eights = padded.reshape(pairs, 8, tiles, lanes)
+            found = np.zeros((tiles, pairs, bits, lanes), dtype=np.uint8)
+            for bit in range(bits):
+                pattern = sum(((eights[:, j] >> bit) & 1).astype(np.uint8) << j for j in range(8))
+                found[:, :, bit] = np.asarray(pattern, dtype=np.uint8).transpose(1, 0, 2)
             parts.append(found.reshape(tiles, -1))
-        assert len(parts) == slices
         return np.concatenate(parts, axis=1).ravel()
 
     def __call__(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:

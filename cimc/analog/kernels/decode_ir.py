@@ -11,25 +11,26 @@ from cimc.analog.kernels.convert_ir import KernelWriter, LutSpec
 from cimc.analog.kernels.ir import Values, Writer, function, splat
 
 
-def build_decode(spec: LutSpec, slice_bits: tuple[int, ...], sides: int) -> str:
+def build_decode(spec: LutSpec, slice_bits: tuple[int, ...], signed: bool) -> str:
     """IR of ``decode(starts, patterns, tables, out, clipped; blocks, tiles)``.
 
     ``starts`` are the first pairs of groups of the row blocks and the end, ``patterns`` bytes laid out (block, tile,
-    slice, pair, bit, side, lane), ``tables`` bytes (group, bit, plane, 16), ``out`` 32-bit sums per output.
+    slice, pair, bit, lane), ``tables`` bytes (group, bit, plane, 16), ``out`` 32-bit sums per output. ``signed``: the
+    last bit of every slice is a two's complement sign, and ``slice_bits`` count it.
     """
-    return _Decode(spec, slice_bits, sides).build()
+    return _Decode(spec, slice_bits, signed).build()
 
 
 class _Decode(KernelWriter):
-    def __init__(self, spec: LutSpec, slice_bits: tuple[int, ...], sides: int) -> None:
+    def __init__(self, spec: LutSpec, slice_bits: tuple[int, ...], signed: bool) -> None:
         super().__init__(spec)
         self.slice_bits = slice_bits
-        self.sides = sides
+        self.signed = signed
         self.most = max(slice_bits)
 
     def build(self) -> str:
         w, spec = self.w, self.spec
-        group_bytes = sum(self.slice_bits) * self.sides * spec.lanes
+        group_bytes = sum(self.slice_bits) * spec.lanes
         block_bytes = w.do(f"mul i64 %tiles, {group_bytes}")
 
         def block_body(block: str, clipped: Values) -> Values:
@@ -62,7 +63,7 @@ class _Decode(KernelWriter):
         while s < len(self.slice_bits):
             bits = self.slice_bits[s]
             together = 2 if spec.paired == 2 and self.slice_bits[s : s + 2] == (bits, bits) else 1
-            per_group = bits * self.sides * spec.lanes
+            per_group = bits * spec.lanes
             size = w.do(f"mul i64 {groups}, {per_group}")
             starts = [start] if together == 1 else [start, w.do(f"add i64 {start}, {size}")]
             sums = self.summed(
@@ -81,21 +82,20 @@ class _Decode(KernelWriter):
     def _look(self, pair: str, acc: Values, starts: list[str], bits: int, table: str) -> Values:
         """Eight rows: each weight bit's two patterns in each plane's tables, for every slice of ``starts``."""
         w, spec = self.w, self.spec
-        place = w.do(f"mul i64 {pair}, {bits * self.sides * spec.lanes}")
+        place = w.do(f"mul i64 {pair}, {bits * spec.lanes}")
         entry = w.do(f"add i64 {table}, {w.do(f'mul i64 {pair}, {32 * spec.planes * self.most}')}")
         result: Values = list(acc)
         for bit in range(bits):
-            for side, sign in enumerate(("add", "sub")[: self.sides]):
-                offset = str((bit * self.sides + side) * spec.lanes)
-                packed = [w.load(self.bytes, "%patterns", start, place, offset) for start in starts]
-                for group in range(2):
-                    found = [self._half(value, group) for value in packed]
-                    first = 16 * spec.planes * (group * self.most + bit)
-                    for k in range(spec.planes):
-                        sums = self.broadcast(w.load("<16 x i8>", "%tables", entry, str(first + 16 * k)))
-                        for p, pattern in enumerate(found):
-                            at = p * spec.planes + k
-                            result[at] = w.do(f"{sign} {self.bytes} {result[at]}, {self.look_up(sums, pattern)}")
+            sign = "sub" if self.signed and bit == bits - 1 else "add"
+            packed = [w.load(self.bytes, "%patterns", start, place, str(bit * spec.lanes)) for start in starts]
+            for group in range(2):
+                found = [self._half(value, group) for value in packed]
+                first = 16 * spec.planes * (group * self.most + bit)
+                for k in range(spec.planes):
+                    sums = self.broadcast(w.load("<16 x i8>", "%tables", entry, str(first + 16 * k)))
+                    for p, pattern in enumerate(found):
+                        at = p * spec.planes + k
+                        result[at] = w.do(f"{sign} {self.bytes} {result[at]}, {self.look_up(sums, pattern)}")
         return result
 
     def _half(self, packed: str, group: int) -> str:

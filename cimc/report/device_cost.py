@@ -1,0 +1,250 @@
+"""What the analog cores cost: conversions and their share of the energy, cells, cell writes and wear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cimc.analog.technology import Fact, Technology
+from cimc.arch.spec import ChipSpec, CoreSpec
+from cimc.device import EFFECTS, Device
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.program import Program
+from cimc.report import units
+from cimc.report.jsontext import Json, JsonObject
+from cimc.report.render import Block, Facts, Table
+from cimc.sim.result import RunResult
+
+YEAR = 31536000.0  # seconds
+SHOWN_LAYERS = 12
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Conversions of the cores that hold one weight, how many of them saturated, and the cells it takes (copies in
+    several tiles included)."""
+
+    name: str
+    conversions: int
+    saturated: int
+    cells: int
+
+
+@dataclass(frozen=True)
+class Wear:
+    """Pulses on the cells. ``programming``: to write all weights once. ``inference``: in this run; 0 where the weights
+    stay. ``rewritten``: the cells these fall on. ``tokens``: of this run's input; None if it has no integer input.
+    ``rate``: runs per second. ``endurance``: pulses a cell bears, None where the technology gives no figure."""
+
+    programming: int
+    inference: int
+    rewritten: int
+    tokens: int | None
+    rate: float
+    endurance: Fact | None
+
+    @property
+    def per_token(self) -> float | None:
+        """Pulses per token."""
+        return None if not self.tokens else self.inference / self.tokens
+
+    def years(self, endurance: float) -> float | None:
+        """Years until a rewritten cell has had ``endurance`` pulses, the writes of a run spread evenly over the rewritten
+        cells; None: never."""
+        if not self.inference or not self.rewritten:
+            return None
+        return endurance / (self.inference / self.rewritten * self.rate) / YEAR
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The whole report. ``conversions`` and ``adc_energy`` (share of all energy) are None without timing and values."""
+
+    device: Device
+    core: CoreSpec | None
+    conversions: int | None
+    saturated: int | None
+    adc_energy: float | None
+    cells: int
+    layers: Sequence[Layer]
+    wear: Wear
+
+    def to_json(self) -> JsonObject:
+        """The object ``device`` of ``run --json`` and ``check --json``."""
+        w, end = self.wear, self.wear.endurance
+        active = self.device.active(self.core) if self.core else ()
+        wear: JsonObject = {
+            "programming_writes": w.programming,
+            "writes_per_inference": w.inference,
+            "writes_per_token": w.per_token,
+            "tokens": w.tokens,
+            "inferences_per_second": w.rate,
+            "endurance_writes": None if end is None else [end.low, end.high],
+            "endurance_source": None if end is None else end.source,
+            "years_to_wear_out": None if end is None else [w.years(end.low), w.years(end.high)],
+        }
+        layers: Json = [
+            {"weight": x.name, "conversions": x.conversions, "saturated": x.saturated, "cells": x.cells}
+            for x in self.layers
+        ]
+        return {
+            "technology": self.device.technology,
+            "model": self.device.model.model.name,
+            "model_source": self.device.model.model.source,
+            "seconds": self.device.seconds,
+            "effects": {name: name in active for name in EFFECTS},
+            "adc_range": self.device.adc_range,
+            "drift_compensation": self.device.drift_compensation,
+            "adc_conversions": self.conversions,
+            "adc_saturated": self.saturated,
+            "adc_energy_share": self.adc_energy,
+            "cells_used": self.cells,
+            "encodings": _encodings(self.core),
+            "layers": layers,
+            "wear": wear,
+        }
+
+
+def cost(program: Program, chip: ChipSpec, device: Device, result: RunResult, rate: float) -> Cost:
+    """From a run: whatever of values and timing it has."""
+    core = next((t.core for t in chip.tiles.values() if t.core and t.core.adc), None)
+    layers = [Layer(k, c["conversions"], c["saturated"], c["cells"]) for k, c in result.layer_counts.items()]
+    timing, counts = result.timing, result.counts
+    conversions = counts.get("conversions") if counts else None
+    if conversions is None and timing is not None:
+        conversions = timing.actions.get("adc.convert", 0)
+    total = sum(timing.energy_pj.values()) if timing is not None else 0.0
+    return Cost(
+        device=device,
+        core=core,
+        conversions=conversions,
+        saturated=counts.get("saturated") if counts else None,
+        adc_energy=timing.energy_pj.get("adc", 0.0) / total if timing is not None and total else None,
+        cells=_cells(program, chip, rewritten=False),
+        layers=layers,
+        wear=_wear(program, chip, device.model, result, rate),
+    )
+
+
+def _wear(program: Program, chip: ChipSpec, tech: Technology, result: RunResult, rate: float) -> Wear:
+    pulses = 0
+    for tile in program.tiles:
+        core = chip.tile(tile.tile).core
+        if core is not None:
+            pulses += sum(m.rows * m.cols for m in tile.matrices) * cells_per_weight(core) * core.verify_iterations
+    writes = result.timing.actions.get("cell.write", 0) if result.timing is not None else 0
+    end = next((f for f in tech.facts if f.name == "endurance"), None)
+    return Wear(pulses, int(writes), _cells(program, chip, rewritten=True), _tokens(program), rate, end)
+
+
+def cells_per_weight(core: CoreSpec) -> int:
+    """Physical cells of one weight: one per slice, twice that for differential pairs."""
+    return core.crossbars
+
+
+def _cells(program: Program, chip: ChipSpec, *, rewritten: bool) -> int:
+    """Cells that hold weights, all copies; ``rewritten``: of matrices that the program writes as it runs."""
+    total = 0
+    for tile in program.tiles:
+        core = chip.tile(tile.tile).core
+        if core is None:
+            continue
+        kept = written_matrices(tile.steps) if rewritten else frozenset(m.name for m in tile.matrices)
+        total += sum(m.rows * m.cols for m in tile.matrices if m.name in kept) * cells_per_weight(core)
+    return total
+
+
+def written_matrices(steps: Iterable[Step]) -> frozenset[str]:
+    """Names of the matrices whose cells a stream writes."""
+    found: set[str] = set()
+    for step in steps:
+        if isinstance(step, Repeat):
+            found |= written_matrices(step.body)
+        elif _writes_cells(step):
+            found |= {o for o in step.operands if isinstance(o, str)}
+    return frozenset(found)
+
+
+def _writes_cells(step: Instruction) -> bool:
+    operands = INSTRUCTIONS[step.mnemonic].operands
+    return bool(operands) and operands[0].kind is Kind.MATRIX
+
+
+def _tokens(program: Program) -> int | None:
+    """Elements of the first integer input: the token ids of a language model."""
+    buffers = {b.name: b for b in program.globals}
+    for port in program.inputs:
+        buffer = buffers[port.buffer]
+        if buffer.element.dtype(exact=False).kind in "iu":
+            return buffer.size
+    return None
+
+
+def _encodings(core: CoreSpec | None) -> Json:
+    """Cells of a weight, and the ADC bits that lose nothing, for the encodings this array could have."""
+    if core is None:
+        return []
+    found: list[JsonObject] = []
+    for kind in ("offset", "differential"):
+        for bits in (1, 2, 4):
+            bar = core.crossbar.model_copy(update={"cell_bits": bits})
+            adc = core.adc.model_copy(update={"bits": 0}) if core.adc else None
+            other = core.model_copy(update={"encoding": kind, "crossbar": bar, "adc": adc})
+            signed = 1 if kind == "differential" else 0
+            chosen = kind == core.encoding and bits == core.crossbar.cell_bits
+            found.append(
+                {
+                    "encoding": kind,
+                    "cell_bits": bits,
+                    "cells_per_weight": other.crossbars,
+                    "lossless_adc_bits": other.adc_bits + signed,
+                    "conversions_per_weight_column": other.slices,
+                    "chosen": chosen,
+                }
+            )
+    return found
+
+
+def blocks(found: Cost) -> list[Block]:
+    """The report as text."""
+    device, wear = found.device, found.wear
+    active = device.active(found.core) if found.core else ()
+    rows: list[tuple[str, str] | tuple[str, str, str]] = [
+        ("technology", device.technology, f"{device.model.model.name}: {device.model.model.source}"),
+        ("effects", ", ".join(active) or "none", f"{device.seconds:g} s after programming"),
+        ("cells used", units.whole(found.cells), f"{cells_per_weight(found.core)} a weight" if found.core else ""),
+    ]
+    if found.conversions is not None:
+        clipped = "" if found.saturated is None else f"{units.whole(found.saturated)} saturated"
+        rows.append(("ADC conversions", units.whole(found.conversions), clipped))
+    if found.adc_energy is not None:
+        rows.append(("ADC share of energy", units.percent(found.adc_energy)))
+    return [Facts("Device", rows), Facts("Wear", _wear_rows(wear)), *_layer_table(found.layers)]
+
+
+def _wear_rows(wear: Wear) -> list[tuple[str, str] | tuple[str, str, str]]:
+    rows: list[tuple[str, str] | tuple[str, str, str]] = [
+        ("cell writes to load the weights", units.whole(wear.programming), "once"),
+        ("cell writes per inference", units.whole(wear.inference)),
+    ]
+    if wear.per_token is not None:
+        rows.append(("cell writes per token", f"{wear.per_token:.4g}"))
+    end = wear.endurance
+    if end is None:
+        return [*rows, ("endurance", "no figure for this technology")]
+    rows.append(("endurance", f"{end.low:.3g} to {end.high:.3g} writes", end.source))
+    low, high = wear.years(end.low), wear.years(end.high)
+    told = "never: weights stay where they are" if low is None or high is None else f"{low:.3g} to {high:.3g} years"
+    return [*rows, ("worn out", told, f"at {wear.rate:g} inferences a second")]
+
+
+def _layer_table(layers: Sequence[Layer]) -> list[Block]:
+    clipped = sorted((x for x in layers if x.saturated), key=lambda x: (-x.saturated / max(x.conversions, 1), x.name))
+    if not clipped:
+        return []
+    rows = [
+        (x.name, units.whole(x.conversions), units.whole(x.saturated), units.percent(x.saturated / x.conversions))
+        for x in clipped[:SHOWN_LAYERS]
+    ]
+    header = ("weight", ">conversions", ">saturated", ">share")
+    return [Table(f"ADC saturation by weight ({len(rows)} of {len(clipped)} that saturate)", header, rows)]

@@ -1,0 +1,31 @@
+"""How the functions of the timing loop are compiled: nothing calls them from Python, so that they need no wrappers.
+
+A wrapper takes the two tuples of arrays apart, which for these functions is more code than their own: without wrappers
+compiling takes about a third less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+_njit = cast(Callable[..., Any], njit)  # its stubs do not know all its options
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def inner(function: F) -> F:
+    """Compile a function that only compiled functions call. Division by zero is not looked for: hardware files have no
+    links of zero bytes a cycle."""
+    return cast(
+        F, _njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", boundscheck=False)
+    )
+
+
+def entry(function: F) -> F:
+    """Compile the function that Python calls, and keep its machine code on disk; where no folder for that can be
+    written, it is compiled anew in every process."""
+    try:
+        return cast(F, _njit(function, cache=True, no_cfunc_wrapper=True))
+    except RuntimeError:  # numba found no place for its cache
+        return cast(F, _njit(function, no_cfunc_wrapper=True))

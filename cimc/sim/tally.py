@@ -1,0 +1,83 @@
+"""What analog cores did, layer by layer, and what their inputs looked like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.analog import AnalogMatrix
+from cimc.isa.program import MatrixDecl
+
+Array = NDArray[np.generic]
+MOST_SAMPLES = 64  # input vectors kept per matrix part; ranges hardly move beyond
+
+
+@dataclass
+class LayerTally:
+    """The cores that hold one weight: what they counted and, if measured, how far from the exact product they are.
+
+    ``error`` and ``size`` are sums of squares of (analog - exact) and of exact, over the inputs the run had."""
+
+    cells: int = 0
+    built: list[AnalogMatrix] = field(default_factory=list[AnalogMatrix])
+    error: float = 0.0
+    size: float = 0.0
+
+    def counts(self) -> dict[str, int]:
+        """The counts of all cores together."""
+        found = {"vectors": 0, "conversions": 0, "saturated": 0, "crossbar_reads": 0, "cell_reads": 0}
+        for matrix in self.built:
+            for name in found:
+                found[name] += int(getattr(matrix.counts, name))
+        return {**found, "cells": self.cells}
+
+    def measure(self, x: Array, codes: Array, got: NDArray[np.int32]) -> None:
+        """Compare one product with the exact one (integers below 2^53: exact in float64)."""
+        exact = x.astype(np.float64) @ codes.astype(np.float64)
+        self.error += float(np.square(got - exact).sum())
+        self.size += float(np.square(exact).sum())
+
+    @property
+    def relative_error(self) -> float:
+        """RMS of the cores' own error over the RMS of the exact product, on the inputs they were given."""
+        return math.sqrt(self.error / self.size) if self.size else 0.0
+
+
+@dataclass
+class Tally:
+    """Layers by the key of their weights. ``measured``: every product is compared with the exact one."""
+
+    measured: bool = False
+    layers: dict[str, LayerTally] = field(default_factory=dict[str, LayerTally])
+
+    def layer(self, key: str) -> LayerTally:
+        """The tally of a weight, made when first asked for."""
+        return self.layers.setdefault(key, LayerTally())
+
+
+class Samples:
+    """Input vectors seen by every part of a weight in a run: what ADC ranges are calibrated on."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[object, ...], list[Array]] = {}
+        self._count: dict[tuple[object, ...], int] = {}
+
+    def add(self, decl: MatrixDecl, x: Array) -> None:
+        """Keep the first vectors."""
+        key = _part(decl)
+        room = MOST_SAMPLES - self._count.get(key, 0)
+        if room > 0:
+            self._seen.setdefault(key, []).append(np.array(x[:room]))
+            self._count[key] = self._count.get(key, 0) + min(room, len(x))
+
+    def of(self, decl: MatrixDecl) -> Array | None:
+        """The vectors (n, inputs) a part saw; None if none."""
+        seen = self._seen.get(_part(decl))
+        return None if seen is None else np.concatenate(seen)
+
+
+def _part(decl: MatrixDecl) -> tuple[object, ...]:
+    return (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols)
