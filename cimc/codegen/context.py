@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 from cimc.codegen.space import Index, Space, shared_row, width
@@ -27,7 +28,15 @@ class Context:
         self.homes: dict[str, Home] = dict(self.mapping.homes)
         self.placement: Placement = self.mapping.placement
         self.segment_of = {o: s.index for s in self.mapping.segments for n in s.nodes for o in n.outputs if o}
+        self.outputs = frozenset(self.graph.outputs)
         self._tails: dict[int, dict[str, Tail]] = {}
+
+    def apart(self) -> Context:
+        """A context without code or names of its own; what was found out about the graph is shared, because finding it
+        out for every segment again would take time quadratic in the number of layers."""
+        fresh = copy.copy(self)
+        fresh.codes, fresh.names = {}, {}
+        return fresh
 
     def code(self, tile: int) -> TileCode:
         """The code of a tile, begun if it has none."""
@@ -46,7 +55,7 @@ class Context:
             out
             for node in segment.nodes
             for out in node.outputs
-            if out and (out in self.graph.outputs or self._leaves(out, segment, tails))
+            if out and (out in self.outputs or self._leaves(out, segment, tails))
         )
 
     def _leaves(self, value: str, segment: Segment, tails: dict[str, Tail]) -> bool:

@@ -50,8 +50,8 @@ def lower(
     progress: Callable[[str], None] | None = None,
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
-    rows = _RowChooser(graph, placed, chip).choose()
     context = Context(graph, placed)
+    rows = _RowChooser(context, chip).choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}
     for segment in placed.segments:
@@ -88,9 +88,9 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
 class _RowChooser:
     """Rows per block of each segment: as many as wanted, halved until every tile's buffers fit."""
 
-    def __init__(self, graph: Graph, placed: Placed, chip: ChipSpec) -> None:
-        self.graph = graph
-        self.placed = placed
+    def __init__(self, shared: Context, chip: ChipSpec) -> None:
+        self.shared = shared
+        self.placed = shared.mapping
         self.chip = chip
 
     def choose(self) -> list[int]:
@@ -104,7 +104,7 @@ class _RowChooser:
         return [self._rows(s, trial, room) for s, trial in zip(self.placed.segments, trials, strict=True)]
 
     def _trial(self, segment: Segment, rows: int) -> Context:
-        context = Context(self.graph, self.placed)
+        context = self.shared.apart()
         _emit(context, segment, rows, self.chip)
         return context
 
