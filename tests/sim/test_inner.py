@@ -6,6 +6,8 @@ from numba.core.dispatcher import Dispatcher
 
 from cimc.sim import machine
 from cimc.sim.inner import entry, inner
+from cimc.sim.timing import run_timing
+from tests.sim.chips import chip, program, tile
 
 
 def _double(x: int) -> int:
@@ -19,6 +21,18 @@ def test_without_a_place_for_the_cache_a_function_is_compiled_all_the_same():
     quadruple = entry(space["quadruple"])
     assert quadruple(3) == 12
     assert quadruple.stats.cache_path is None
+
+
+def test_a_process_compiles_or_loads_the_loop_once_and_tells():
+    def told() -> list[str]:
+        seen: list[str] = []
+        run_timing(program(tile(0)), chip(), progress=lambda engine, done, total: seen.append(engine))
+        return seen
+
+    expected = ["timing"] if machine.compiled() else ["compile", "timing"]
+    assert told() == expected
+    assert machine.compiled()
+    assert told() == ["timing"]
 
 
 def test_the_loop_is_kept_on_disk():
