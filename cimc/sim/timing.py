@@ -17,6 +17,8 @@ from cimc.sim.result import Event, Timing
 from cimc.sim.state import BAD_BYTES, BAD_ROW, F_ROW, ISSUED, T_HEAD, T_TAIL, TRACED, State, W, fresh
 
 Progress = Callable[[str, int, int], None]
+"""``progress("timing", instructions issued, 0)``, from time to time; ``progress("compile", 0, 0)`` before the first run of
+a process, in which the loop's machine code is loaded or, once on a machine, compiled."""
 SLICE = 1 << 19  # events between two looks at the clock, the keyboard and the trace buffer
 TRACE_ROWS = 1 << 16
 Sink = Callable[[list[Event]], None]
@@ -55,7 +57,7 @@ def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progre
         [noc.router_cycles, noc.link_bytes_per_cycle, noc.channel_bytes, chip.memory.latency_cycles], np.int64
     )
     if progress and not machine.compiled():
-        progress("timing engine: compile or load", 0, 0)
+        progress("compile", 0, 0)  # or loaded from disk, in a second
     outcome = machine.MORE
     while outcome in (machine.MORE, machine.FULL):
         outcome = machine.advance(layout.flat, state, rates, SLICE)

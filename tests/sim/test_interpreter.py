@@ -21,7 +21,7 @@ def test_values_and_time_of_one_program():
     np.testing.assert_allclose(got.outputs["y"], x @ w["w.float"], rtol=1e-5, atol=1e-4)
     assert got.timing.instructions == len(got.timing.events) == 1 + 4 * 5 + 1
     assert got.timing.macs["static"] == 4 * 20 * 12
-    assert seen == {"values", "timing"}
+    assert seen - {"compile"} == {"values", "timing"}  # compile: where no test of this process ran the loop before
 
 
 def test_each_engine_runs_alone():
