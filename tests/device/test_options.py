@@ -1,0 +1,133 @@
+"""Device options: what is refused, with which key; where they come from; what they switch."""
+
+from __future__ import annotations
+
+import pytest
+
+from cimc.arch.load import load, parse
+from cimc.arch.spec import ChipSpec, CoreSpec
+from cimc.device import EFFECTS, Device, duration, durations
+from cimc.errors import CimcError, Exit
+from cimc.sim.analog import config, converter
+
+
+def isaac() -> ChipSpec:
+    return load("isaac").spec
+
+
+def core() -> CoreSpec:
+    found = isaac().tiles["cim"].core
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "tech", "key"),
+    [
+        (["drfit=off"], None, "device.drfit"),
+        (["drift"], None, "--device"),
+        (["drift=maybe"], None, "device.drift"),
+        (["stuck_on_rate=x"], None, "device.stuck_on_rate"),
+        (["stuck_on_rate=1.5"], None, "device.stuck_on_rate"),
+        (["stuck_on_rate=nan"], None, "device.stuck_on_rate"),
+        (["stuck_on_rate=0.6", "stuck_off_rate=0.6"], None, "device.stuck_on_rate"),
+        (["write_verify=0"], None, "device.write_verify"),
+        (["write_verify=1.5"], None, "device.write_verify"),
+        (["adc_range=wide"], None, "device.adc_range"),
+        (["adc=off", "adc_range=full"], None, "device.adc_range"),
+        (["wire_ohm=-1"], None, "device.wire_ohm"),
+        (["ir_drop=off", "wire_ohm=1"], None, "device.ir_drop"),
+        (["faults=off", "stuck_on_rate=0.1"], None, "device.faults"),
+        (["seconds=-1"], None, "device.seconds"),
+        (["temperature=300"], "pcm", "device.temperature"),
+        (["sigma=0.1"], "pcm", "device.sigma"),
+        (["sigma=-0.1"], "mram", "device.sigma"),
+        (["drift=on"], "mram", "device.drift"),
+        (["programming=on"], "ideal", "device.programming"),
+        (["on_off=on"], "pcm", "device.on_off"),
+        (["drift_compensation=global"], "mram", "device.drift_compensation"),
+        (["drift=off", "drift_compensation=global"], "pcm", "device.drift_compensation"),
+        (["seconds=30d"], "sonos", "seconds"),
+        ([], "flash-gordon", "technology"),
+    ],
+)
+def test_refused_with_the_keys_name(settings: list[str], tech: str | None, key: str) -> None:
+    with pytest.raises(CimcError) as caught:
+        Device.of(isaac(), settings, tech)
+    assert caught.value.exit is Exit.USAGE
+    assert f"'{key}'" in str(caught.value)
+
+
+def test_a_time_beyond_the_measured_is_refused_for_every_time() -> None:
+    device = Device.of(isaac(), tech="sonos")
+    device.at(5 * 86400)
+    with pytest.raises(CimcError, match="seconds"):
+        device.at(6 * 86400)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("90", 90), ("90s", 90), ("2min", 120), ("1h", 3600), ("1d", 86400), ("1w", 604800), ("1mo", 2592000)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+def test_several_durations_and_bad_ones() -> None:
+    assert durations("1h,1.5d,1Y") == (3600, 129600, 31536000)
+    for bad in ("-1h", "1 fortnight", "", "h", "1e99y", "nan"):
+        with pytest.raises(CimcError, match="--time"):
+            durations(bad)
+
+
+def test_hardware_file_section_and_what_overrides_it() -> None:
+    text = load("isaac").text + "device:\n  technology: pcm\n  drift: false\n  stuck_off_rate: 0.01\n"
+    chip = parse(text, "own.yaml").spec
+    device = Device.of(chip)
+    assert (device.technology, device.drift, device.stuck_off_rate) == ("pcm", False, 0.01)
+    assert Device.of(chip, ["drift=on", "stuck_off_rate=0"], "pcm_hermes").technology == "pcm_hermes_2dev"
+    assert Device.of(chip, ["drift=on"]).drift
+    assert parse(parse(text, "own.yaml").text, "again.yaml").spec.device == chip.device
+    changed = parse(text, "own.yaml", ("device.drift=true", "stuck_on_rate=0.5")).spec
+    assert (Device.of(changed).drift, Device.of(changed).stuck_on_rate) == (True, 0.5)
+
+
+def test_hardware_file_section_is_checked_with_the_line() -> None:
+    text = load("isaac").text + "device:\n  driftt: false\n"
+    with pytest.raises(CimcError) as caught:
+        parse(text, "own.yaml")
+    assert caught.value.source is not None
+    assert caught.value.source.line == len(text.splitlines())
+
+
+def test_active_effects() -> None:
+    assert Device.of(isaac()).active(core()) == ("adc", "on_off")
+    pcm = Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=1"], "pcm", 3600.0)
+    assert pcm.active(core()) == ("adc", "programming", "drift", "read_noise", "faults", "ir_drop")
+    assert pcm.at(0).active(core()) == ("adc", "programming", "read_noise", "faults", "ir_drop")
+    assert pcm.only(()).active(core()) == ()
+    assert pcm.only(("drift",)).active(core()) == ("drift",)
+    assert set(EFFECTS) >= set(pcm.active(core()))
+
+
+def test_configuration_of_a_core_follows_the_switches() -> None:
+    full = config(core(), Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=2"], "mram"), 8)
+    assert full.adc is not None
+    assert full.device.programming is not None
+    assert full.device.gmin_norm == pytest.approx(0.5)  # 3 kΩ over 6 kΩ
+    assert (full.device.row_ohm, full.device.stuck_on_rate, full.device.read_mode) == (2.0, 0.1, "conversion")
+    none = config(core(), Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=2"], "mram").only(()), 8)
+    assert none.adc is None
+    assert none.device.ideal
+    assert none.device.stuck_on_rate == 0.0
+    sigma = config(core(), Device.of(isaac(), ["sigma=0.125"], "mram"), 8).device.programming
+    assert sigma is not None
+    assert sigma.get("sigma", 0.0) == 0.125
+
+
+def test_full_range_covers_the_largest_sum() -> None:
+    """ISAAC: 128 rows of 2-bit cells sum to at most 384; 8 bits have 256 codes."""
+    assert converter(core(), 8)["lsb_units"] == 1
+    assert converter(core(), 8, full=True)["lsb_units"] == 2
+    assert converter(core(), 6)["lsb_units"] == 4
+    assert converter(core(), 6, full=True)["lsb_units"] == 8  # 63 codes of 4 reach 252, of 8 reach 504
