@@ -14,7 +14,6 @@ from cimc.sim.timing import run_timing
 
 COMMAND = "python -m benchmarks.architectures"
 CHIPS = ("isaac", "sram-digital")
-UNITS = ("core", "matmul", "vector", "special", "port", "memory", "global_memory")
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ def overview(found: list[Ran]) -> Section:
         ("crossbars used", *(f"{r.totals['crossbars_used']:,} of {r.totals['crossbars']:,}" for r in found)),
         ("cell utilization", *(_percent(r.totals["cell_utilization"]) for r in found)),
         ("copies of the weights, most", *(str(r.replicas) for r in found)),
+        ("bytes through the network", *(f"{r.timing.traffic_bytes['noc']:,}" for r in found)),
+        ("bytes of global memory", *(f"{r.timing.traffic_bytes['global_memory']:,}" for r in found)),
         ("static MACs", *(f"{r.timing.macs['static']:,}" for r in found)),
         ("dynamic MACs", *(f"{r.timing.macs['dynamic']:,}" for r in found)),
         ("host's share of cycles", *(_percent(r.timing.host_cycles / r.timing.cycles) for r in found)),
@@ -91,7 +92,9 @@ def energy(found: list[Ran]) -> Section:
 
 def utilization(found: list[Ran]) -> Section:
     """Busy shares."""
-    rows = tuple((u, *(_percent(r.timing.utilization.get(u, 0.0)) for r in found)) for u in UNITS)
+    first = found[0].timing.utilization
+    names = sorted({u for r in found for u in r.timing.utilization}, key=lambda u: (-first.get(u, 0.0), u))
+    rows = tuple((u, *(_percent(r.timing.utilization.get(u, 0.0)) for r in found)) for u in names)
     return Section(
         "Busy units",
         COMMAND,
