@@ -60,11 +60,14 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
     start = time.perf_counter()
     device = how.device.of(options) if how.device and how.numerics == "analog" else None
     calibration = (how.inputs,) if how.inputs and options and options.activations == "static" else ()
-    compiled = compile_model(model, options, inputs=how.inputs, calibration=calibration)
+    given = how.inputs
+    compiled = compile_model(model, options, inputs=given, calibration=calibration, specialize=given is not None)
     assert compiled is not None
     compiled_at = time.perf_counter()
-    feeds = how.inputs if how.inputs is not None else input_files.draw(compiled.program, how.seed)
-    feeds = input_files.check(input_files.types(compiled.program), feeds)
+    every = given if given is not None else input_files.draw(compiled.program, how.seed)
+    # Inputs that decide shapes are compiled in: the program takes them no more, the reference does.
+    taken = {n: v for n, v in every.items() if n not in compiled.fixed}
+    feeds = input_files.check(input_files.types(compiled.program), taken)
     samples = None
     if device is not None and device.calibrated:
         with stage("calibrate"):
@@ -85,7 +88,7 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
     graph = compiled.imported
     names = graph.output_names or graph.outputs
     with stage("reference (onnxruntime)"):
-        reference = Reference.of(compiled.model, feeds)
+        reference = Reference.of(compiled.model, every)
         wanted = reference.outputs(names)
     referenced_at = time.perf_counter()
     assert result.outputs is not None

@@ -65,6 +65,7 @@ class Compiled:
     bindings: tuple[Binding, ...]
     notes: tuple[str, ...]
     imported: Graph
+    fixed: frozenset[str]  # inputs compiled in at their values, which the program takes no more
     graph: Graph
     constants: Constants
     program: Program
@@ -141,6 +142,7 @@ def compile_model(
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
         tuple(imported.notes),
         imported.graph,
+        imported.fixed,
         graph,
         outcome.constants,
         program,

@@ -26,8 +26,7 @@ def compute(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
     numerics. Raises CimcError if the model is not supported."""
     compiled = compile_model(path, inputs=inputs, specialize=True)
     assert compiled is not None
-    wanted = {p.name for p in compiled.program.inputs}
-    given = {name: value for name, value in inputs.items() if name in wanted}
+    given = {name: value for name, value in inputs.items() if name not in compiled.fixed}
     outputs, _ = run_values(compiled.program, compiled.weights, given, compiled.hardware.spec)
     return outputs
 

@@ -53,6 +53,7 @@ class Imported:
     notes: tuple[str, ...]
     model_hash: str
     path: Path
+    fixed: frozenset[str] = frozenset()  # inputs compiled in at their values
 
 
 def load(
@@ -136,7 +137,15 @@ class _Import:
         )
         if shortened is not None:
             self.notes.append(f"the default sequence length was shortened: with a longer one, {shortened.message}")
-        return Imported(graph, constants, bindings, tuple(self.notes), self.model.sha256, self.model.path)
+        return Imported(
+            graph,
+            constants,
+            bindings,
+            tuple(self.notes),
+            self.model.sha256,
+            self.model.path,
+            fixed=frozenset(self.fixed),
+        )
 
     def fix(self, name: str, declared: Type) -> Value:
         """An input compiled in at the value given for it."""
