@@ -92,9 +92,9 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
     tolerance = how.tolerance or Tolerance(how.numerics)
     layers: Layers | None = None
     if how.layers:
-        device = result.outputs if how.numerics == "analog" else None
+        measured = result.outputs if how.numerics == "analog" else None
         with stage("layers"):
-            layers = compare_layers(compiled.graph, compiled.constants, reference, tolerance, device)
+            layers = compare_layers(compiled.graph, compiled.constants, reference, tolerance, measured)
     agreements = [compare(n, result.outputs[n], wanted[n], tolerance) for n in names]
     report = CheckReport(
         model=str(model),

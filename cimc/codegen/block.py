@@ -28,6 +28,10 @@ class BlockEmit:
     matrix_name: str = ""
     width: int = 0  # columns of the outputs, where they are a shard; 0: all of them
 
+    def element(self, index: int) -> Element:
+        """See :class:`cimc.ops.op.Emit`."""
+        return self.graph.type(self.node.inputs[index]).element
+
     def input(self, index: int) -> View:
         """See :class:`cimc.ops.op.Emit`."""
         view = self.operand(self.node, index)

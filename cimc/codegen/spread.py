@@ -7,7 +7,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.mapping import Segment
 from cimc.mapping.segment import Range, Tail, shares
 from cimc.ops import OPS, Access
@@ -83,7 +83,7 @@ class Spread:
                     continue
                 index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
                 view = self.space.whole_view(node, value, index, self.context.global_name(value))
-                shape = tuple(int(n) for n in view.shape)  # pyright: ignore[reportArgumentType]  # static here
+                shape = static_shape(view)
                 target = code.buffer(self.context.graph.type(value).element, shape, "w")
                 code.emit("load", target, view, origin=node.origin)
                 found[(node.outputs[0], value)] = target

@@ -16,7 +16,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, View, static_shape
 from cimc.isa.program import Block, MatrixDecl
 from cimc.mapping.mapping import Part, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, shares
@@ -234,7 +234,7 @@ class Stream:
     ) -> dict[int, View]:
         """Send a view to tiles, each into a new buffer."""
         element = self.context.code(source).rooms[view.buffer].element
-        shape = tuple(int(n) for n in view.shape)  # pyright: ignore[reportArgumentType]  # static here
+        shape = static_shape(view)
         targets = {t: self.context.code(t).buffer(element, shape, "r") for t in to}
         self._transfer(state, source, view, targets, origin)
         return targets

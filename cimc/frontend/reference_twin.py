@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 
 from cimc import errors
 from cimc.frontend import onnx_reader
@@ -98,7 +98,7 @@ def exact_of(proto: onnx.ModelProto, path: Path) -> ReferenceModel:
     if not any(n.op_type in _LITERAL or n.op_type.startswith(_LITERAL_PREFIXES) for n in nodes):
         return ReferenceModel(DEFAULT + (PRODUCTS if narrowed else ""), not narrowed, proto, path, narrowed)
     if any(_has_products(f.node) for f in proto.functions):
-        proto = onnx.inliner.inline_local_functions(proto)
+        proto = inliner.inline_local_functions(proto)
     shifted = _Twin({}, itertools.count(1)).graph(proto.graph)
     name = (TWIN if shifted else LITERAL) + (PRODUCTS if narrowed else "")
     return ReferenceModel(name, False, proto, path, bool(shifted or narrowed))

@@ -128,6 +128,12 @@ class View:
             object.__setattr__(self, "shape", tuple(plain(e) for e in self.shape))
 
 
+def static_shape(view: View) -> tuple[int, ...]:
+    """A view's extents where they are known: programs that the compiler makes have no runtime parameters."""
+    assert all(isinstance(n, int) for n in view.shape), f"{view} depends on a runtime parameter"
+    return tuple(n for n in view.shape if isinstance(n, int))
+
+
 def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements."""
     strides: list[int] = []

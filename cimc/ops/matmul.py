@@ -10,7 +10,7 @@ import numpy as np
 
 from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import exact_product, quantized_product, softmax, symmetric_codes
-from cimc.isa.operands import Element
+from cimc.isa.operands import Element, static_shape
 from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
 
 
@@ -246,12 +246,15 @@ class Attention(Op):
 
     def lower(self, node: Node, emit: Emit) -> None:
         q, k, v = emit.input(0), emit.input(1), emit.input(2)
-        columns = k.shape[-1]
-        assert isinstance(columns, int)
-        scores = emit.scratch(Element.F32, (emit.rows, columns))
+        scores = emit.scratch(Element.F32, (emit.rows, static_shape(k)[-1]))
         emit.emit("matmul", scores, q, k, scale=float(node.attr("scale")))  # pyright: ignore[reportArgumentType]
         if len(node.inputs) > 3 and node.inputs[3]:
-            emit.emit("add", scores, scores, emit.input(3))
+            mask = emit.input(3)
+            if emit.element(3) is not Element.F32:
+                wide = emit.scratch(Element.F32, static_shape(mask))
+                emit.emit("cast", wide, mask)
+                mask = wide
+            emit.emit("add", scores, scores, mask)
         emit.emit("softmax", scores, scores)
         emit.emit("matmul", emit.output(), scores, v)
 

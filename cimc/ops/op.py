@@ -82,6 +82,10 @@ class Emit(Protocol):
         """Rows of the block."""
         ...
 
+    def element(self, index: int) -> Element:
+        """The element type of an operand."""
+        ...
+
     def input(self, index: int) -> View:
         """The operand: ROWS (rows or 1 × tail), WHOLE (k × n), TABLE (a view of global memory)."""
         ...

@@ -21,7 +21,8 @@ The rules, in this order:
 2. An element that is not comparable and does not match fails.
 3. Integers and bools (token ids, masks): all equal under ``float`` numerics; under ``integer`` and ``analog`` a share
    of at least ``min_equal`` (default 0.9) is equal, because near-ties may fall either way.
-4. ``float`` numerics: max_abs_error ≤ max(atol, rtol · max |want|), atol 1e-5, rtol 1e-3 by default.
+4. ``float`` numerics: max_abs_error ≤ max(atol, rtol · max |want|); by default atol is 1e-5 and rtol 1e-3, or four units
+   in the last place of the reference's dtype where that is more (float16: 3.9e-3, bfloat16: 3.1e-2): it rounds too.
 5. ``integer`` and ``analog`` numerics: cosine_similarity ≥ min_cosine, 0.98 by default; and if the caller gave ``atol``
    or ``rtol`` himself, rule 4 as well.
 """
@@ -32,6 +33,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,13 +69,15 @@ class Tolerance:
         """The share of integers that has to be equal (rule 3)."""
         return 1.0 if self.numerics == "float" else self.min_equal
 
-    def error_limit(self, largest: float) -> float:
-        """The largest error allowed where ``largest`` = max |want| (rule 4)."""
+    def error_limit(self, largest: float, resolution: float = 0.0) -> float:
+        """The largest error allowed where ``largest`` = max |want| (rule 4); ``resolution``: the relative spacing of the
+        reference's dtype."""
         if self.numerics != "float" and self.atol is None:
             return (self.rtol or 0.0) * largest
         if self.numerics != "float" and self.rtol is None:
             return self.atol or 0.0
-        return max(1e-5 if self.atol is None else self.atol, (1e-3 if self.rtol is None else self.rtol) * largest)
+        rtol = max(1e-3, 4 * resolution) if self.rtol is None else self.rtol
+        return max(1e-5 if self.atol is None else self.atol, rtol * largest)
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def compare(
         # On the integers themselves: float64 does not tell 2^53 from 2^53 + 1.
         verdict = _equal_verdict(1.0 - int(np.count_nonzero(got != want)) / max(1, e.size), tolerance)
     else:
-        verdict = _verdict(error, cosine, largest, tolerance)
+        verdict = _verdict(error, cosine, largest, tolerance, _resolution(want))
     return Agreement(
         name=name,
         shape=tuple(int(n) for n in want.shape),
@@ -176,6 +180,11 @@ def compare(
         max_abs_want=largest,
         verdict=verdict,
     )
+
+
+def _resolution(array: NDArray[np.generic]) -> float:
+    """Relative spacing of a floating dtype just above a power of two."""
+    return float(ml_dtypes.finfo(array.dtype).eps)
 
 
 def _discrete(array: NDArray[np.generic]) -> bool:
@@ -249,11 +258,11 @@ def _equal_verdict(share: float, tolerance: Tolerance) -> Verdict:
     return Verdict("equal", share, limit, passed, "" if passed else f"{share:.2%} equal, at least {limit:.0%} needed")
 
 
-def _verdict(error: float, cosine: float, largest: float, tolerance: Tolerance) -> Verdict:
+def _verdict(error: float, cosine: float, largest: float, tolerance: Tolerance, resolution: float) -> Verdict:
     """The rule under the greatest strain."""
     verdicts: list[Verdict] = []
     if tolerance.bounds_error:
-        limit = tolerance.error_limit(largest)
+        limit = tolerance.error_limit(largest, resolution)
         why = "" if error <= limit else f"max abs error {error:.3g} above {limit:.3g}"
         verdicts.append(Verdict("max_abs_error", error, limit, error <= limit, why))
     if tolerance.bounds_cosine:

@@ -21,16 +21,29 @@ Bounds = tuple[int, int]
 Shared = tuple[object, ...]
 
 
-def config(core: CoreSpec, device: Device, input_bits: int) -> AnalogConfig:
+@dataclass(frozen=True, slots=True)
+class InputKind:
+    """What streams into a core: integers of ``bits``, signed (in two's complement) or not."""
+
+    bits: int = 8
+    signed: bool = True
+
+    @staticmethod
+    def of(x: Array) -> InputKind:
+        """The kind of an array of integers."""
+        return InputKind(8 * x.dtype.itemsize, bool(np.issubdtype(x.dtype, np.signedinteger)))
+
+
+def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
     """A core's physics: its slices, its converters, its device's noise.
 
-    Inputs stream in two's complement, ``dac_bits`` at a time. ``adc.bits`` 0 is a lossless converter."""
+    Inputs stream ``dac_bits`` at a time. ``adc.bits`` 0 is a lossless converter."""
     mapping: dict[str, object] = {
         "weight_bits": core.weight_bits,
         "slice_bits": slice_bits(core),
         "weight_encoding": core.encoding,
-        "input_bits": input_bits,
-        "input_encoding": "twos_complement",
+        "input_bits": inputs.bits,
+        "input_encoding": "twos_complement" if inputs.signed else "unsigned",
         "dac_bits": core.dac_bits,
         "rows": core.crossbar.rows,
         "active_rows": core.crossbar.active_rows,
@@ -82,21 +95,21 @@ class AnalogCores:
         """The cores of a matrix that hold ``codes``."""
         return AnalogUnit(codes, core, tile, decl, self, shared=not rewritten and not self.device.random(core))
 
-    def matrices(self, unit: AnalogUnit, bits: int) -> list[AnalogMatrix]:
-        """The programmed cores of a unit for inputs of ``bits``, one per part."""
+    def matrices(self, unit: AnalogUnit, inputs: InputKind) -> list[AnalogMatrix]:
+        """The programmed cores of a unit for inputs of a kind, one per part."""
         decl = unit.decl
-        key = (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols, tuple(unit.parts), bits, unit.core)
+        key = (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols, tuple(unit.parts), inputs, unit.core)
         if unit.shared and key in self._shared:
             return self._shared[key]
-        made = [self._program(unit, part, bits, key) for part in unit.parts]
+        made = [self._program(unit, part, inputs, key) for part in unit.parts]
         unit.layer.built += made
         if unit.shared:
             self._shared[key] = made
         return made
 
-    def _program(self, unit: AnalogUnit, part: Part, bits: int, key: Shared) -> AnalogMatrix:
+    def _program(self, unit: AnalogUnit, part: Part, inputs: InputKind, key: Shared) -> AnalogMatrix:
         codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
-        physics = replace(config(unit.core, self.device, bits), row_blocks=part.blocks)
+        physics = replace(config(unit.core, self.device, inputs), row_blocks=part.blocks)
         stream = (unit.tile, part.core)
         if physics.adc is not None and self.device.calibrated:
             physics = self._calibrated(unit, part, codes, physics, (*key, part))
@@ -156,7 +169,7 @@ def _contiguous(bounds: Sequence[Bounds]) -> bool:
 
 
 class AnalogUnit:
-    """The cores of one matrix: programmed when first used, once per width of its inputs (the same cells each time)."""
+    """The cores of one matrix: programmed when first used, once per kind of its inputs (the same cells each time)."""
 
     def __init__(
         self, codes: Array, core: CoreSpec, tile: int, decl: MatrixDecl, cores: AnalogCores, *, shared: bool
@@ -168,15 +181,15 @@ class AnalogUnit:
         sides = 2 if core.encoding == "differential" else 1
         self.layer.cells += decl.rows * decl.cols * len(slice_bits(core)) * sides
         self._cores = cores
-        self._matrices: dict[int, list[AnalogMatrix]] = {}
+        self._matrices: dict[InputKind, list[AnalogMatrix]] = {}
 
     def mvm(self, x: Array) -> Array:
         """``x`` (rows × inputs) through the crossbars: int32."""
-        bits = 8 * x.dtype.itemsize
-        if bits not in self._matrices:
-            self._matrices[bits] = self._cores.matrices(self, bits)
+        kind = InputKind.of(x)
+        if kind not in self._matrices:
+            self._matrices[kind] = self._cores.matrices(self, kind)
         total = np.zeros((x.shape[0], self.decl.cols), np.int32)
-        for part, matrix in zip(self.parts, self._matrices[bits], strict=True):
+        for part, matrix in zip(self.parts, self._matrices[kind], strict=True):
             inputs = np.ascontiguousarray(x[:, part.rows[0] : part.rows[1]])
             total[:, part.cols[0] : part.cols[1]] += matrix.mvm(inputs)
         if self._cores.tally.measured:

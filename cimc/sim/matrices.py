@@ -60,10 +60,11 @@ class IntegerMatrix:
     def mvm(self, x: Array) -> Array:
         """``x`` (rows × inputs, integers) times the codes: int32, wrapping as the accumulators do.
 
-        int8 × int8 sums are taken in float32 over at most 1023 inputs at a time (1023 · 128 · 128 < 2^24), others in
+        8-bit sums are taken in float32 over so many inputs at a time that they stay below 2^24 (1023 signed, 513 unsigned ones), others in
         float64, so every partial sum is exact."""
         if x.dtype.itemsize == 1:
-            step = (EXACT - 1) // (128 * 128)
+            largest = 128 if np.issubdtype(x.dtype, np.signedinteger) else 255
+            step = (EXACT - 1) // (largest * 128)
             weights = self._as(np.dtype(np.float32))
             inputs = x.astype(np.float32)
             total = np.matmul(inputs[:, :step], weights[:step]).astype(np.int32)

@@ -8,7 +8,7 @@ from cimc.arch.load import load, parse
 from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.device import EFFECTS, Device, duration, durations
 from cimc.errors import CimcError, Exit
-from cimc.sim.analog import config, converter
+from cimc.sim.analog import InputKind, config, converter
 
 
 def isaac() -> ChipSpec:
@@ -111,16 +111,16 @@ def test_active_effects() -> None:
 
 
 def test_configuration_of_a_core_follows_the_switches() -> None:
-    full = config(core(), Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=2"], "mram"), 8)
+    full = config(core(), Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=2"], "mram"), InputKind())
     assert full.adc is not None
     assert full.device.programming is not None
     assert full.device.gmin_norm == pytest.approx(0.5)  # 3 kΩ over 6 kΩ
     assert (full.device.row_ohm, full.device.stuck_on_rate, full.device.read_mode) == (2.0, 0.1, "conversion")
-    none = config(core(), Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=2"], "mram").only(()), 8)
+    none = config(core(), Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=2"], "mram").only(()), InputKind())
     assert none.adc is None
     assert none.device.ideal
     assert none.device.stuck_on_rate == 0.0
-    sigma = config(core(), Device.of(isaac(), ["sigma=0.125"], "mram"), 8).device.programming
+    sigma = config(core(), Device.of(isaac(), ["sigma=0.125"], "mram"), InputKind()).device.programming
     assert sigma is not None
     assert sigma.get("sigma", 0.0) == 0.125
 
