@@ -1,0 +1,65 @@
+"""How long analog numerics take beside integer ones, on a whole model: CPU seconds of the values engine.
+
+    python benchmarks/device.py MODEL.onnx [--dim sequence=128] [--hw isaac] [--technology NAME ...] [--json FILE]
+
+The programming of cells and tables is part of every run, as ``cimc run`` does it. MiniLM's model: models/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cimc import inputs as input_files
+from cimc.compiler import Options, compile_model
+from cimc.device import Device
+from cimc.sim.values import Analog, run_values
+
+
+def cpu(run: Callable[[], object], repeats: int) -> float:
+    """Best CPU seconds of a call."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        run()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--dim", action="append", default=[], metavar="NAME=INT")
+    parser.add_argument("--hw", default="isaac")
+    parser.add_argument("--technology", nargs="+", default=["ideal", "reram_isaac", "pcm"])
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    dims = {name: int(value) for name, _, value in (pair.partition("=") for pair in chosen.dim)}
+    compiled = compile_model(chosen.model, Options(chosen.hw, dims=dims))
+    assert compiled is not None
+    program, weights, chip = compiled.program, compiled.weights, compiled.hardware.spec
+    feeds = input_files.draw(program, 0)
+    integer = cpu(lambda: run_values(program, weights, feeds, chip, numerics="integer"), chosen.repeats)
+    found: dict[str, float] = {"integer": integer}
+    print(f"{'integer':20s} {integer:8.2f} s")
+    for name in chosen.technology:
+        how = Analog(Device.of(chip, tech=name))
+        spent = cpu(
+            lambda how=how: run_values(program, weights, feeds, chip, numerics="analog", analog=how), chosen.repeats
+        )
+        found[name] = spent
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{name:20s} {spent:8.2f} s  {spent / integer:6.1f} x integer  peak so far {peak:.2f} GiB", flush=True)
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"model": chosen.model.name, "cpu_seconds": found}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
