@@ -55,6 +55,7 @@ class Stream:
         self.segment = segment
         self.tails = tails
         self.rows = rows
+        self.replica = replica
         local = frozenset(v for n in segment.nodes for v in n.inputs if v and shared_row(self.graph, v))
         self.stored = context.stored(segment)
         self.space = Space(self.graph, context.homes, segment, tails, self.stored, local)
@@ -206,7 +207,7 @@ class Stream:
 
     def _declare(self, code: TileCode, node: Node, part: Part, k: int) -> str:
         placed = self.matrices[node.outputs[0]]
-        name = f"W{self.segment.index}_{self.segment.nodes.index(node)}_{k}"
+        name = f"W{self.segment.index}_{self.segment.nodes.index(node)}_{self.replica}_{k}"
         if name not in code.matrices:
             (r0, r1), (c0, c1) = part.rows, part.cols
             blocks = tuple(

@@ -179,7 +179,9 @@ def mvm(acc: Shape, matrix: MatrixDecl, x: Shape, *, accumulate: int) -> str:
     due = (*x.extents[:-1], matrix.cols)
     fits = acc.extents and acc.extents[-1] == matrix.cols and acc.rows == x.rows
     return _first(
-        _among("x", x, CODES | {Element.U8}), _among("acc", acc, SUMS), "" if fits else _equal("acc", acc, due, f"x and {matrix.name}")
+        _among("x", x, CODES | {Element.U8}),
+        _among("acc", acc, SUMS),
+        "" if fits else _equal("acc", acc, due, f"x and {matrix.name}"),
     )
 
 

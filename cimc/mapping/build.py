@@ -10,9 +10,7 @@ from cimc.mapping.place import in_stages, place
 from cimc.mapping.segment import segments
 
 
-def build(
-    graph: Graph, chip: ChipSpec, precision: str, replicas: int | None = None
-) -> tuple[Graph, Mapping]:
+def build(graph: Graph, chip: ChipSpec, precision: str, replicas: int | None = None) -> tuple[Graph, Mapping]:
     """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. ``replicas`` as
     in :func:`cimc.mapping.place.place`. Raises the does-not-fit diagnostics."""
     graph, views = materialize(graph)

@@ -90,8 +90,8 @@ def _static(copies: Sequence[PlacedMatrix], origin: str, chip: ChipSpec, used: d
                 }
             )
     return {
-        "node": placed.value,
-        "origin": origin,
+        "node": origin,
+        "value": placed.value,
         "weight": placed.weight,
         "rows": placed.rows,
         "cols": placed.cols,

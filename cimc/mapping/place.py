@@ -249,9 +249,7 @@ class _Placer:
             need -= self._blocks(node)
             if not _fill(cores, grid, tight):
                 return None
-            matrix = PlacedMatrix(
-                out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts)
-            )
+            matrix = PlacedMatrix(out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
             placed.setdefault(out, []).append(matrix)
         return {value: tuple(copies) for value, copies in placed.items()}
 
@@ -348,14 +346,13 @@ def place(
     need = sum(g.down * g.across for g in grids)
     have = sum(chip.tile(t).cores for t in range(chip.tile_count))
     most = min(MAX_REPLICAS, have // max(need, 1)) if replicas is None else replicas
+    # Packed tightly, stages share tiles and wait for each other: worth it only to fit at all.
     attempts = [(n, False) for n in range(max(1, most), 0 if replicas is None else replicas - 1, -1)]
     for wanted, tight in [*attempts, (attempts[-1][0], True)]:
         copies = placer.replicas(wanted)
         matrices = placer.matrices(copies, tight) if grids else {}
         if matrices is not None:
-            return Placement(
-                matrices, copies, placer.stages, placer.shards, placer.reads, placer.tiles(copies)
-            )
+            return Placement(matrices, copies, placer.stages, placer.shards, placer.reads, placer.tiles(copies))
     block = f"{grids[0].block_rows}×{grids[0].block_cols}"
     need *= replicas or 1
     raise errors.DOES_NOT_FIT(chip=chip.name, need=need, have=have, short=max(need - have, 1), block=block)

@@ -206,8 +206,10 @@ def _bound(run: RunFigures) -> Block | None:
     if run.bound is None or run.cycles is None:
         return None
     bound = run.bound
+    # A chain of instructions belongs to this program; what the resources need belongs to the work and the hardware.
+    what = "this program's longest chain of dependences" if bound.by == "chain" else f"the work on {bound.by}"
     lines = (
-        f"no schedule on this hardware takes fewer than {units.whole(bound.cycles)} cycles; set by: {bound.by}",
+        f"{what} takes at least {units.whole(bound.cycles)} cycles; set by: {bound.by}",
         f"this program takes {units.whole(run.cycles)}: it attains {units.percent(bound.attainment)} of the bound",
     )
     return text("Bound", *lines)

@@ -92,7 +92,11 @@ CMO = CellModel(
     read_per_cycle=False, parameters=("acceptance",),
 )  # fmt: skip
 ISAAC = CellModel(
-    "IsaacIdeal", "ISAAC cell 2 kΩ / 2 MΩ as in CrossSim; no noise: the paper's ideal cell", (), 0.5, 500.0
+    "IsaacIdeal",
+    "Shafiee et al., ISCA 2016: ideal levels, the off state conducts nothing; 2 kΩ as in CrossSim",
+    (),
+    0.0,
+    500.0,
 )
 
 FACTS = (
@@ -108,5 +112,5 @@ TECHNOLOGIES = (
     Technology("reram_wan_crosssim", "NeuRRAM one second after programming (CrossSim's fit)", WAN_CROSSSIM, FACTS, 2),
     Technology("reram_milo", "multilevel resistive memory, 50 to 225 µS", MILO, FACTS, 2),
     Technology("reram_cmo", "analog filamentary CMO/HfOx, 9 to 88 µS", CMO, FACTS, 2),
-    Technology("reram_isaac", "ISAAC's ideal two-bit cell, on/off ratio 1000", ISAAC, FACTS, 2),
+    Technology("reram_isaac", "ISAAC's ideal two-bit cell", ISAAC, FACTS, 2),
 )
