@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,23 +58,45 @@ class Checked:
 def check_model(model: str, options: Options | None = None, how: CheckOptions | None = None) -> Checked:
     """Compile, run and compare with onnxruntime. Raises CimcError; differing outputs are no error but a failed report."""
     how = how or CheckOptions()
-    start = time.perf_counter()
-    device = how.device.of(options) if how.device and how.numerics == "analog" else None
-    calibration = (how.inputs,) if how.inputs and options and options.activations == "static" else ()
+    clock = [time.perf_counter()]
     given = how.inputs
+    calibration = (given,) if given and options and options.activations == "static" else ()
     compiled = compile_model(model, options, inputs=given, calibration=calibration, specialize=given is not None)
     assert compiled is not None
-    compiled_at = time.perf_counter()
+    clock.append(time.perf_counter())
     every = given if given is not None else input_files.draw(compiled.program, how.seed)
     # Inputs that decide shapes are compiled in: the program takes them no more, the reference does.
     taken = {n: v for n, v in every.items() if n not in compiled.fixed}
     feeds = input_files.check(input_files.types(compiled.program), taken)
-    samples = None
-    if device is not None and device.calibrated:
-        with stage("calibrate"):
-            samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, feeds)
+    analog = _analog(compiled, options, how, feeds)
+    result = _run(compiled, how, feeds, analog)
+    clock.append(time.perf_counter())
+    graph = compiled.imported
+    with stage("reference (onnxruntime)"):
+        reference = Reference.of(compiled.model, every)
+        wanted = reference.outputs(graph.output_names or graph.outputs)
+    clock.append(time.perf_counter())
+    report = _report(model, compiled, how, result, (reference, wanted), clock)
+    if how.device is None or analog.device is None:
+        return Checked(report, compiled, result, wanted)
+    subject = study.Subject(compiled.program, compiled.weights, compiled.hardware.spec, feeds, wanted, how.seed)
+    found = how.device.study(subject, analog.device, analog.samples, result)
+    return Checked(report, compiled, result, wanted, found)
+
+
+def _analog(compiled: Compiled, options: Options | None, how: CheckOptions, feeds: Mapping[str, Array]) -> Analog:
+    """How analog numerics are to run: the device asked for, and what its converters are calibrated on."""
+    device = how.device.of(options) if how.device and how.numerics == "analog" else None
+    if device is None or not device.calibrated:
+        return Analog(device)
+    with stage("calibrate"):
+        samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, feeds)
+    return Analog(device, samples=samples)
+
+
+def _run(compiled: Compiled, how: CheckOptions, feeds: Mapping[str, Array], analog: Analog) -> RunResult:
     with stage(f"run ({how.numerics} numerics)"):
-        result = run(
+        return run(
             compiled.program,
             compiled.weights,
             compiled.hardware.spec,
@@ -82,15 +105,19 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
             seed=how.seed,
             timing=how.timing,
             trace=how.trace,
-            analog=Analog(device, samples=samples),
+            analog=analog,
         )
-    ran_at = time.perf_counter()
-    graph = compiled.imported
-    names = graph.output_names or graph.outputs
-    with stage("reference (onnxruntime)"):
-        reference = Reference.of(compiled.model, every)
-        wanted = reference.outputs(names)
-    referenced_at = time.perf_counter()
+
+
+def _report(
+    model: str,
+    compiled: Compiled,
+    how: CheckOptions,
+    result: RunResult,
+    against: tuple[Reference, Mapping[str, Array]],
+    clock: list[float],
+) -> CheckReport:
+    reference, wanted = against
     assert result.outputs is not None
     tolerance = how.tolerance or Tolerance(how.numerics)
     layers: Layers | None = None
@@ -98,25 +125,20 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
         measured = result.outputs if how.numerics == "analog" else None
         with stage("layers"):
             layers = compare_layers(compiled.graph, compiled.constants, reference, tolerance, measured)
-    agreements = [compare(n, result.outputs[n], wanted[n], tolerance) for n in names]
-    report = CheckReport(
-        model=str(model),
+    return CheckReport(
+        model=model,
         hardware=compiled.hardware.name,
         numerics=how.numerics,
         seed=how.seed,
-        outputs=agreements,
+        outputs=[compare(n, result.outputs[n], w, tolerance) for n, w in wanted.items()],
         layers=layers.agreements if layers else None,
         fallbacks=host_nodes(compiled),
-        seconds=CheckSeconds(compiled_at - start, ran_at - compiled_at, referenced_at - ran_at),
+        seconds=CheckSeconds(*(after - before for before, after in pairwise(clock))),
         run=figures.from_result(result, host_nodes(compiled)),
         command=how.command,
         reference=reference.name,
         layer_notes=_notes(layers) if layers else None,
     )
-    if how.device is None or device is None:
-        return Checked(report, compiled, result, wanted)
-    subject = study.Subject(compiled.program, compiled.weights, compiled.hardware.spec, feeds, wanted, how.seed)
-    return Checked(report, compiled, result, wanted, how.device.study(subject, device, samples, result))
 
 
 def _notes(layers: Layers) -> LayerNotes:

@@ -14,7 +14,9 @@ from cimc.errors import Exit
 from cimc.session import Numerics
 
 if TYPE_CHECKING:
+    from cimc.checker import Checked
     from cimc.compiler import Compiled
+    from cimc.report.render import Block
 
 
 @click.command("check")
@@ -82,10 +84,7 @@ def command(
     from cimc.compiler import Options
     from cimc.report import check as check_report
     from cimc.report import jsontext
-    from cimc.report import run as run_report
     from cimc.report.compare import Tolerance
-    from cimc.report.mapping_file import parse_mapping
-    from cimc.report.trace import write_trace
     from cimc.study import DeviceOptions
 
     if no_timing and trace:
@@ -117,25 +116,35 @@ def command(
     drawn = [] if given is not None else [f"inputs drawn from seed {seed}"]
     for remark in (*drawn, *_remarks(checked.compiled)):
         opt.note(remark, quiet)
-    report = checked.report
     if outputs_path and checked.result.outputs is not None:
         opt.save_arrays(outputs_path, checked.result.outputs)
-    if trace and checked.result.timing is not None:
-        with opt.opened(trace) as stream:
-            write_trace(stream, checked.result.timing.events, checked.compiled.hardware.spec.clock_ghz)
+    opt.save_trace(trace, checked.result, checked.compiled.hardware.spec)
+    report = checked.report
     if output is not None and checked.result.timing is not None:
         jsontext.write(report.run.to_json(), output / bundle.RUN)
     if json_target:
         found = {"device": checked.device.to_json()} if checked.device else {}
         opt.put_json(report.to_json() | found, json_target)
     if json_target != "-":
-        mapping = parse_mapping(jsontext.dumps(checked.compiled.mapping))  # pyright: ignore[reportArgumentType]
-        setting = run_report.Setting(model.name, report.hardware, numerics, seed)
-        blocks = [] if quiet else run_report.report(report.run, setting, checked.compiled.hardware.spec, mapping)
-        more = checked.device.blocks() if checked.device else []
-        opt.show([*blocks, *check_report.report(report), *more])
+        opt.show(_blocks(model.name, checked, quiet))
     click.echo(check_report.closing_line(report), err=json_target == "-")
     return Exit.OK if report.passed else Exit.DIFFERS
+
+
+def _blocks(program: str, checked: Checked, quiet: bool) -> list[Block]:
+    """The report: of the run unless quiet, of the comparison, of the device."""
+    from cimc.report import check as check_report
+    from cimc.report import jsontext
+    from cimc.report import run as run_report
+    from cimc.report.mapping_file import parse_mapping
+
+    report = checked.report
+    blocks: list[Block] = []
+    if not quiet:
+        mapping = parse_mapping(jsontext.dumps(checked.compiled.mapping))  # pyright: ignore[reportArgumentType]  # a JSON object
+        setting = run_report.Setting(program, report.hardware, report.numerics, report.seed)
+        blocks = run_report.report(report.run, setting, checked.compiled.hardware.spec, mapping)
+    return [*blocks, *check_report.report(report), *(checked.device.blocks() if checked.device else [])]
 
 
 def _remarks(compiled: Compiled) -> list[str]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cimc.arch.spec import ChipSpec
+    from cimc.sim.result import RunResult
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -180,6 +183,16 @@ def save_bytes(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as e:
         raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
+
+
+def save_trace(path: Path | None, result: RunResult, chip: ChipSpec) -> None:
+    """Write a run's timeline, if a path was given and there is one."""
+    from cimc.report.trace import write_trace
+
+    if path is None or result.timing is None:
+        return
+    with opened(path) as stream:
+        write_trace(stream, result.timing.events, chip.clock_ghz)
 
 
 def show(blocks: list[Block]) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cimc.cli import options as opt
 from cimc.session import Numerics
+
+if TYPE_CHECKING:
+    from cimc.bundle import Bundle
+    from cimc.device import Device
+    from cimc.session import Array
+    from cimc.sim.tally import Samples
 
 
 @click.command("run")
@@ -48,24 +56,17 @@ def command(
     Example:
       cimc run out/model --inputs inputs.npz --numerics integer --trace trace.json
     """
-    from cimc import bundle, study
-    from cimc import inputs as input_files
+    from cimc import bundle
     from cimc.device import Device
     from cimc.isa.verify import verify
     from cimc.report import device_cost, figures, jsontext
     from cimc.report import run as run_report
     from cimc.report.mapping_file import read_mapping
     from cimc.report.progress import stage
-    from cimc.report.trace import write_trace
     from cimc.sim.interpreter import run
     from cimc.sim.values import Analog
 
-    if no_values and no_timing:
-        raise click.UsageError("--no-values and --no-timing together leave nothing to run")
-    if no_values and outputs_path:
-        raise click.UsageError("--outputs needs values; leave out --no-values")
-    if no_timing and trace:
-        raise click.UsageError("--trace needs timing; leave out --no-timing")
+    _agree(no_values, no_timing, outputs_path, trace)
     times = opt.read_times(numerics, device_settings, technology, device_time)
     if len(times) > 1:
         raise click.UsageError("run takes one --time; check compares several")
@@ -77,17 +78,8 @@ def command(
                 device = Device.of(found.hardware.spec, device_settings, technology, *times)
             verify(found.program, found.hardware.spec, found.weights)
             mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
-        types = input_files.types(found.program)
-        feeds = None
-        if not no_values:
-            if inputs_path is None and types:
-                opt.note(f"inputs drawn from seed {seed}", quiet)
-            given = input_files.read(inputs_path) if inputs_path else input_files.draw(found.program, seed)
-            feeds = input_files.check(types, given)
-        samples = None
-        if device is not None and feeds is not None and device.calibrated:
-            with stage("calibrate"):
-                samples = study.calibration(found.program, found.weights, found.hardware.spec, feeds)
+        feeds = None if no_values else _feeds(found, inputs_path, seed, quiet)
+        samples = _samples(found, device, feeds)
         with stage("run"):
             result = run(
                 found.program,
@@ -105,9 +97,7 @@ def command(
     told = figures.from_result(result, mapping.host if mapping else ())
     if outputs_path and result.outputs is not None:
         opt.save_arrays(outputs_path, result.outputs)
-    if trace and result.timing is not None:
-        with opt.opened(trace) as stream:
-            write_trace(stream, result.timing.events, found.hardware.spec.clock_ghz)
+    opt.save_trace(trace, result, found.hardware.spec)
     if found.folder and result.timing is not None:
         jsontext.write(told.to_json(), found.folder / bundle.RUN)
     spent = None
@@ -119,3 +109,34 @@ def command(
         setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed)
         blocks = run_report.report(told, setting, found.hardware.spec, mapping)
         opt.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
+
+
+def _agree(no_values: bool, no_timing: bool, outputs: Path | None, trace: Path | None) -> None:
+    """Refuse flags that contradict each other."""
+    if no_values and no_timing:
+        raise click.UsageError("--no-values and --no-timing together leave nothing to run")
+    if no_values and outputs:
+        raise click.UsageError("--outputs needs values; leave out --no-values")
+    if no_timing and trace:
+        raise click.UsageError("--trace needs timing; leave out --no-timing")
+
+
+def _feeds(found: Bundle, path: Path | None, seed: int, quiet: bool) -> dict[str, Array]:
+    """The inputs given, or drawn ones, checked."""
+    from cimc import inputs
+
+    types = inputs.types(found.program)
+    if path is None and types:
+        opt.note(f"inputs drawn from seed {seed}", quiet)
+    return inputs.check(types, inputs.read(path) if path else inputs.draw(found.program, seed))
+
+
+def _samples(found: Bundle, device: Device | None, feeds: Mapping[str, Array] | None) -> Samples | None:
+    """What the converters' ranges are calibrated on, where they are."""
+    from cimc import study
+    from cimc.report.progress import stage
+
+    if device is None or feeds is None or not device.calibrated:
+        return None
+    with stage("calibrate"):
+        return study.calibration(found.program, found.weights, found.hardware.spec, feeds)

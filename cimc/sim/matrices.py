@@ -60,7 +60,8 @@ class IntegerMatrix:
     def mvm(self, x: Array) -> Array:
         """``x`` (rows × inputs, integers) times the codes: int32, wrapping as the accumulators do.
 
-        8-bit sums are taken in float32 over so many inputs at a time that they stay below 2^24 (1023 signed, 513 unsigned ones), others in
+        8-bit sums are taken in float32 over so many inputs at a time that they stay below 2^24 (1023 signed ones, 513
+        unsigned ones), others in
         float64, so every partial sum is exact."""
         if x.dtype.itemsize == 1:
             largest = 128 if np.issubdtype(x.dtype, np.signedinteger) else 255

@@ -249,7 +249,7 @@ def test_graphs_between_passes(model: Path, tmp_path: Path, cimc: Cimc) -> None:
     assert "# after fold" not in done.out
     assert sorted(p.name for p in dumped.iterdir())[0] == "00-imported.ir"
     assert " ms  fold.2" in done.err
-    (pipeline,) = [line for line in done.out.splitlines() if line.startswith("fold,fuse")]
+    (pipeline,) = [line for line in done.out.splitlines() if line.startswith("integers,fold,fuse")]
     again = cimc("compile", model, "-o", tmp_path / "o2", "--dim", "n=2", "-p", pipeline, "-q")
     assert again.exit == 0
     assert (tmp_path / "o2" / "program.cim").read_bytes() == (tmp_path / "o" / "program.cim").read_bytes()

@@ -104,7 +104,7 @@ def test_hardware_file_section_is_checked_with_the_line() -> None:
 
 
 def test_active_effects() -> None:
-    assert Device.of(isaac()).active(core()) == ("adc", "on_off")
+    assert Device.of(isaac()).active(core()) == ("adc",)
     pcm = Device.of(isaac(), ["stuck_on_rate=0.1", "wire_ohm=1"], "pcm", 3600.0)
     assert pcm.active(core()) == ("adc", "programming", "drift", "read_noise", "faults", "ir_drop")
     assert pcm.at(0).active(core()) == ("adc", "programming", "read_noise", "faults", "ir_drop")
@@ -142,7 +142,7 @@ def test_programming_error_of_a_product_has_its_closed_form() -> None:
     rng = Streams(7).generator("inputs")
     weights = rng.integers(-120, 121, (384, 384))
     x = rng.integers(-60, 61, (64, 384)).astype(np.int8)
-    physics = config(core(), Device.of(isaac(), ["adc=off", "read_noise=off", "on_off=off"], "fefet"), 8)
+    physics = config(core(), Device.of(isaac(), ["adc=off", "read_noise=off", "on_off=off"], "fefet"), InputKind())
     got = AnalogMatrix(weights, physics, seed=1).values(x)
     error = (got - x.astype(np.int64) @ weights).std()
     size = np.sqrt(np.square(x.astype(np.float64)).sum(axis=1).mean())
