@@ -20,6 +20,10 @@ Place = Literal["cells", "dynamic", "host", "tile units"]
 RUN_FILE = "run.json"
 
 
+SYNCHRONISATION = "(synchronisation)"
+"""The layer of instructions that belong to no ONNX node: tokens between tiles."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """One ONNX node on the chip. ``place``: weights in cells, a product of two activations, the host, or none of these
@@ -158,7 +162,7 @@ def _layers(inspection: Inspection) -> tuple[Layer, ...]:
     for name in dict.fromkeys((*matrices, *products, *host, *costs)):
         held, used = tuple(matrices.get(name, ())), tuple(products.get(name, ()))
         layer = Layer(
-            name=name,
+            name=name or SYNCHRONISATION,
             place="cells" if held else "dynamic" if used else "host" if name in host else "tile units",
             matrices=held,
             products=used,
