@@ -64,7 +64,7 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
     compiled = compile_model(model, options, inputs=given, calibration=calibration, specialize=given is not None)
     assert compiled is not None
     clock.append(time.perf_counter())
-    every = given if given is not None else input_files.draw(compiled.program, how.seed)
+    every = given if given is not None else input_files.draw(compiled.program, how.seed, compiled.tokens)
     # Inputs that decide shapes are compiled in: the program takes them no more, the reference does.
     taken = {n: v for n, v in every.items() if n not in compiled.fixed}
     feeds = input_files.check(input_files.types(compiled.program), taken)

@@ -18,6 +18,7 @@ from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import CoreSpec
 from cimc.codegen.lower import lower, weights_of
+from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
@@ -65,6 +66,7 @@ class Compiled:
     bindings: tuple[Binding, ...]
     notes: tuple[str, ...]
     imported: Graph
+    tokens: Tokens
     fixed: frozenset[str]  # inputs compiled in at their values, which the program takes no more
     graph: Graph
     constants: Constants
@@ -86,6 +88,11 @@ class Compiled:
                 "precision": self.options.precision,
                 "activations": self.options.activations,
                 "pipeline": self.pipeline,
+            },
+            "tokens": {
+                "vocab_size": self.tokens.vocabulary,
+                "bos_token_id": self.tokens.first,
+                "eos_token_id": self.tokens.last,
             },
             "bindings": [{"name": b.name, "value": b.value, "source": b.source} for b in self.bindings],
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
@@ -142,6 +149,7 @@ def compile_model(
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
         tuple(imported.notes),
         imported.graph,
+        read_tokens(imported.path.parent),
         imported.fixed,
         graph,
         outcome.constants,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,7 @@ from cimc.isa.program import Program
 Array = NDArray[np.generic]
 
 MAX_NPZ_BYTES = 8 * 2**30
+MAX_CONFIG_BYTES = 2**20
 _FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
 
 
@@ -64,24 +68,60 @@ def types(program: Program) -> dict[str, Type]:
     return {p.name: Type(buffers[p.buffer].element, buffers[p.buffer].shape) for p in program.inputs}
 
 
-def draw(program: Program, seed: int) -> dict[str, Array]:
-    """Inputs drawn from a seed: token ids below the size of the table they index, masks of ones, position ids in order,
-    everything else standard normal. Same program and seed, same inputs."""
+@dataclass(frozen=True)
+class Tokens:
+    """What a model's ``config.json`` says about its tokens: how many there are, which one begins and ends a sequence."""
+
+    vocabulary: int | None = None
+    first: int | None = None
+    last: int | None = None
+
+
+def read_tokens(folder: Path) -> Tokens:
+    """The tokens of the ``config.json`` beside a model, as transformers and optimum write it (``vocab_size``,
+    ``bos_token_id``, ``eos_token_id``); nothing where there is none, or none that says it in whole numbers."""
+    path = folder / "config.json"
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
+            return Tokens()
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return Tokens()
+    return tokens_of(found)
+
+
+def tokens_of(config: object) -> Tokens:
+    """The tokens that a parsed ``config.json`` (or the manifest's record of it) tells."""
+    if not isinstance(config, dict):
+        return Tokens()
+    settings = cast("dict[str, object]", config)
+
+    def number(key: str) -> int | None:
+        value = settings.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+
+    return Tokens(number("vocab_size"), number("bos_token_id"), number("eos_token_id"))
+
+
+def draw(program: Program, seed: int, tokens: Tokens | None = None) -> dict[str, Array]:
+    """Inputs drawn from a seed: token ids below the size of the table they index (and of the vocabulary, beginning and
+    ending as sequences of the model do, where ``tokens`` tells), masks of ones, position ids in order, everything else
+    standard normal. Same program, tokens and seed: same inputs."""
     rows = _table_rows(program)
     found: dict[str, Array] = {}
     for number, (port, wanted) in enumerate(zip(program.inputs, types(program).values(), strict=True)):
         rng = Streams(seed).generator("inputs", number)
-        found[port.name] = _draw(port.name, wanted, rows.get(port.buffer), rng)
+        found[port.name] = _draw(port.name, wanted, rows.get(port.buffer), rng, tokens or Tokens())
     return found
 
 
 def draw_types(wanted: Mapping[str, Type], seed: int, rows: int | None = None) -> dict[str, Array]:
     """The same for inputs of which only the types are known; ``rows``: of the smallest table that ids may index."""
     generators = (Streams(seed).generator("inputs", number) for number in range(len(wanted)))
-    return {n: _draw(n, t, rows, rng) for (n, t), rng in zip(wanted.items(), generators, strict=True)}
+    return {n: _draw(n, t, rows, rng, Tokens()) for (n, t), rng in zip(wanted.items(), generators, strict=True)}
 
 
-def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator) -> Array:
+def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator, tokens: Tokens) -> Array:
     dtype = wanted.element.dtype(exact=False)
     low = name.lower()
     if wanted.element is Element.B8:
@@ -95,7 +135,14 @@ def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator) -
     if "type" in low:
         return np.zeros(wanted.shape, dtype)
     top = rows or (128 if wanted.element in (Element.I8, Element.U8) else 100)
-    return rng.integers(0, max(1, top), wanted.shape).astype(dtype)
+    if rows and tokens.vocabulary:
+        top = min(rows, tokens.vocabulary)
+    ids = rng.integers(0, max(1, top), wanted.shape).astype(dtype)
+    if rows and ids.ndim and ids.shape[-1] > 1:
+        for place, token in ((0, tokens.first), (-1, tokens.last)):
+            if token is not None and token < top:
+                ids[..., place] = token
+    return ids
 
 
 def _table_rows(program: Program) -> dict[str, int]:

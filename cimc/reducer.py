@@ -95,7 +95,7 @@ def _feeds(extractor: Extractor, options: Options, how: CheckOptions, checked: C
     if how.inputs is not None:
         return how.inputs
     if checked is not None:
-        return input_files.draw(checked.compiled.program, how.seed)
+        return input_files.draw(checked.compiled.program, how.seed, checked.compiled.tokens)
     try:
         graph = importer.load(extractor.path, dims=options.dims).graph
         types = {name: graph.types[name] for name in graph.inputs}

@@ -51,3 +51,22 @@ def test_an_npz_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(inputs, "MAX_NPZ_BYTES", 1 << 16)
     with pytest.raises(CimcError, match=r"unpacks to \d+ bytes"):
         inputs.read(tmp_path / "bomb.npz")
+
+
+def test_a_config_beside_the_model_shapes_the_tokens(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2, "layers": [1]}')
+    tokens = inputs.read_tokens(tmp_path)
+    assert tokens == inputs.Tokens(9, 1, 2)
+    program = compiled(case("bert", batch=2, sequence=5), "toy", folder).program
+    ids = inputs.draw(program, 7, tokens)["input_ids"]
+    assert ids[:, 0].tolist() == [1, 1]
+    assert ids[:, -1].tolist() == [2, 2]
+    assert ids.max() < 9
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"vocab_size": -1, "bos_token_id": "x", "eos_token_id": true}', "[" * 9999]
+)
+def test_a_config_that_says_nothing_is_no_harm(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert inputs.read_tokens(tmp_path) == inputs.Tokens()

@@ -128,7 +128,9 @@ def _feeds(found: Bundle, path: Path | None, seed: int, quiet: bool) -> dict[str
     types = inputs.types(found.program)
     if path is None and types:
         opt.note(f"inputs drawn from seed {seed}", quiet)
-    return inputs.check(types, inputs.read(path) if path else inputs.draw(found.program, seed))
+    if path is not None:
+        return inputs.check(types, inputs.read(path))
+    return inputs.draw(found.program, seed, inputs.tokens_of((found.manifest or {}).get("tokens")))
 
 
 def _samples(found: Bundle, device: Device | None, feeds: Mapping[str, Array] | None) -> Samples | None:

@@ -225,6 +225,9 @@ class _Import:
             results = self.translated(here, scope)
         except _Poison:
             scope.failed.update(node.outputs)
+            # What can be said without operands is said all the same, so that all unknown operators are told at once.
+            if why := self.unknown(node):
+                self.faults.add(errors.MODEL_OP(node=here.name, op=node.title, why=why))
         except Unsupported as e:
             scope.failed.update(node.outputs)
             self.faults.add(errors.MODEL_OP(node=here.name, op=node.title, why=e))
@@ -279,11 +282,18 @@ class _Import:
         except NeedsHost as e:
             return self.on_host(node, inputs, scope, str(e))
 
+    def unknown(self, node: OnnxNode) -> str:
+        """Why an operator cannot be known whatever its operands are; nothing if it may be."""
+        key = (node.domain, node.op_type)
+        if node.domain == STANDARD or key in self.model.functions or key in SPELLINGS:
+            return ""
+        if node.domain != "com.microsoft":
+            return f"the model has no function of that name, and domain '{node.domain}' is not known"
+        return "this operator of onnxruntime's own is not known"
+
     def unspelled(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope) -> tuple[Operand, ...]:
-        if node.domain != STANDARD:
-            if node.domain not in ("com.microsoft",):
-                raise Unsupported(f"the model has no function of that name, and domain '{node.domain}' is not known")
-            raise Unsupported("this operator of onnxruntime's own is not known")
+        if why := self.unknown(node):
+            raise Unsupported(why)
         function = functions.of_standard(node, inputs, scope.opsets)
         if function is not None:
             return self.inline(function, node, inputs, scope)
