@@ -15,6 +15,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.compiler import Compiled
 from cimc.errors import did_you_mean
 from cimc.isa.program import Program, Weights
+from cimc.isa.verify import verify
 from cimc.report import figures
 from cimc.report.figures import RunFigures
 from cimc.sim.interpreter import run
@@ -52,6 +53,7 @@ class InferenceSession:
         else:
             found = bundle.read(Path(program))
             self._program, self._weights, self._chip = found.program, found.weights, found.hardware.spec
+        verify(self._program, self._chip, self._weights)
         self._numerics: Numerics = numerics
         self._seed = seed
         self._timing = timing
@@ -84,6 +86,7 @@ class InferenceSession:
             numerics=self._numerics,
             seed=self._seed,
             timing=self._timing,
+            verified=True,
         )
         assert self._result.outputs is not None
         return [self._result.outputs[name] for name in output_names or known]

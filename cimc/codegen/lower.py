@@ -24,9 +24,13 @@ from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Segment, Style
 from cimc.mapping.segment import product
 
-STREAM_BLOCKS = (
-    16  # blocks a segment's rows are cut into, if the buffers allow: enough to keep a pipeline of a few stages full
-)
+STREAM_BLOCKS = 16
+"""Blocks a segment's rows are cut into over all its replicas, if the buffers allow: enough to keep a pipeline of a few stages
+full."""
+
+REPLICA_BLOCKS = 8
+"""Blocks at least in each replica: with fewer rows in a block, every product fills the cores' pipeline anew for little."""
+
 MAX_STREAM_ROWS = 32
 MAX_SPREAD_ROWS = 128
 REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer
@@ -129,8 +133,9 @@ class _RowChooser:
 
     def _wanted(self, segment: Segment) -> int:
         if segment.style is Style.STREAM:
-            share = product(segment.domain) // self.placed.placement.replicas[segment.index]
-            wanted, most = share // STREAM_BLOCKS, MAX_STREAM_ROWS
+            replicas = self.placed.placement.replicas[segment.index]
+            blocks = max(REPLICA_BLOCKS, STREAM_BLOCKS // replicas)
+            wanted, most = product(segment.domain) // replicas // blocks, MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:
             wanted, most = product(segment.domain), MAX_SPREAD_ROWS
         else:
