@@ -5,23 +5,30 @@ south (2) or north (3)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec
 
 EAST, WEST, SOUTH, NORTH = range(4)
+CACHED = 1 << 14  # ways remembered: programs send over the same few again and again
 
 
 def route(chip: ChipSpec, source: int, destination: int) -> tuple[int, ...]:
     """The links of the way from one tile to another: along the row first, then along the column."""
-    (x, y), (to_x, to_y) = chip.position(source), chip.position(destination)
+    return _route(chip.columns, source, destination)
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _route(columns: int, source: int, destination: int) -> tuple[int, ...]:
+    (y, x), (to_y, to_x) = divmod(source, columns), divmod(destination, columns)
     links: list[int] = []
     while x != to_x:
-        links.append(4 * (y * chip.columns + x) + (EAST if to_x > x else WEST))
+        links.append(4 * (y * columns + x) + (EAST if to_x > x else WEST))
         x += 1 if to_x > x else -1
     while y != to_y:
-        links.append(4 * (y * chip.columns + x) + (SOUTH if to_y > y else NORTH))
+        links.append(4 * (y * columns + x) + (SOUTH if to_y > y else NORTH))
         y += 1 if to_y > y else -1
     return tuple(links)
 
@@ -39,12 +46,17 @@ class Tree:
 
 def tree(chip: ChipSpec, source: int, destinations: Iterable[int]) -> Tree:
     """The links a multicast packet takes, each once."""
+    return _tree(chip.columns, source, tuple(destinations))
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _tree(columns: int, source: int, destinations: tuple[int, ...]) -> Tree:
     position: dict[int, int] = {}
     parents: list[int] = []
     leaves: list[int] = []
     for destination in destinations:
         last = -1
-        for link in route(chip, source, destination):
+        for link in _route(columns, source, destination):
             if link not in position:
                 position[link] = len(parents)
                 parents.append(last)
