@@ -179,10 +179,9 @@ def _reads(steps: Sequence[Step]) -> set[str]:
         if isinstance(step, Repeat):
             names |= _reads(step.body)
             continue
-        spec = INSTRUCTIONS[step.mnemonic]
-        skip = int(dict(step.keywords).get("outputs", 0)) if step.mnemonic == "host" else 0  # pyright: ignore[reportArgumentType]
-        for i, operand in enumerate(step.operands[skip:]):
-            if isinstance(operand, View) and spec.operand(i + skip).kind is Kind.GLOBAL_READ:
+        spec, keywords = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
+        for i, operand in enumerate(step.operands):
+            if isinstance(operand, View) and spec.access(i, keywords) is Kind.GLOBAL_READ:
                 names.add(operand.buffer)
     return names
 
