@@ -24,6 +24,7 @@ from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
 from cimc.mapping.build import build
+from cimc.mapping.choices import Choices
 from cimc.mapping.dump import Json, dump
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
@@ -44,6 +45,7 @@ class Options:
     precision: str = "w8a8"
     activations: Literal["dynamic", "static"] = "dynamic"
     passes: str = ""
+    choices: Choices = Choices()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def compile_model(
     if outcome.graph.level != "partitioned":
         raise errors.PIPELINE_SHORT(level=outcome.graph.level)
     with stage("mapping"):
-        graph, mapping = build(outcome.graph, hardware.spec, options.precision)
+        graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices)
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)
