@@ -27,5 +27,7 @@ def stretched(layout: Sequence[str], rows: int, columns: int) -> tuple[str, ...]
     )
     lost = sorted(set("".join(layout)) - set("".join(found)))
     if lost:
-        raise ValueError(f"{rows}x{columns} leaves out every tile with the letter {lost[0]!r}; more rows or columns are needed")
+        raise ValueError(
+            f"{rows}x{columns} leaves out every tile with the letter {lost[0]!r}; more rows or columns are needed"
+        )
     return found

@@ -63,12 +63,14 @@ def _parse(text: str, data: Mapping[str, Plain]) -> Override:
         why = f"its value cannot be read: {e.message}"
         raise errors.HW_OVERRIDE(key=wanted, why=why, fix="give a number or a word", source=at) from None
     path = known[fits[0]]
-    return Override(text, path, _resized(plain, data, wanted, at) if path == ("layout",) else plain, at)
+    if path == ("layout",) and isinstance(plain, str):
+        plain = _resized(plain, data, wanted, at)
+    return Override(text, path, plain, at)
 
 
-def _resized(size: Plain, data: Mapping[str, Plain], key: str, at: Source) -> Plain:
+def _resized(size: str, data: Mapping[str, Plain], key: str, at: Source) -> Plain:
     """The file's layout in a size given as ``ROWSxCOLUMNS``."""
-    wanted, layout = size_of(str(size)), data.get("layout")
+    wanted, layout = size_of(size), data.get("layout")
     rows = [r for r in layout if isinstance(r, str)] if isinstance(layout, list) else []
     if wanted is None or not rows or not rows[0] or any(len(r) != len(rows[0]) for r in rows):
         fix = "for example -c layout=8x16, 8 rows of 16 tiles"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
-from cimc.mapping.choices import Choices
+from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
 from cimc.mapping.place import in_stages, place
 from cimc.mapping.segment import segments
 
-DEFAULT = Choices()
-
 
 def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT) -> tuple[Graph, Mapping]:
-    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit diagnostics."""
+    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit
+    diagnostics."""
     graph, views = materialize(graph)
     found = segments(graph)
     placement = place(graph, found, chip, precision, choices)

@@ -170,9 +170,7 @@ class _Packing(enum.Enum):
 class _Placer:
     """Places the matrices of all segments."""
 
-    def __init__(
-        self, graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, lanes: int
-    ) -> None:
+    def __init__(self, graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, lanes: int) -> None:
         self.graph = graph
         self.lanes = lanes
         self.segments = segments
