@@ -5,13 +5,24 @@ compiling takes about a third less."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
 
 _njit = cast(Callable[..., Any], njit)  # its stubs do not know all its options
 F = TypeVar("F", bound=Callable[..., object])
+SOURCES = ("inner.py", "issue.py", "machine.py", "reference.py", "relations.py", "state.py", "tables.py")
+
+
+def fingerprint() -> int:
+    """A number that changes with the sources of everything that is compiled. Whether machine code on disk is still good
+    numba decides by the one file in which the function stands, and by the values it closes over: this one stands for
+    the other files."""
+    here = Path(__file__).parent
+    return zlib.crc32(b"".join((here / name).read_bytes() for name in SOURCES))
 
 
 def inner(function: F) -> F:
