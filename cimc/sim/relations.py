@@ -58,14 +58,6 @@ def relation(rows: Ints, ranges: Ints, a: int, b: int) -> int:
 
 
 @inner
-def larger(table: Ints) -> Ints:
-    """A table with room for as many rows again."""
-    wide = np.zeros((2 * table.shape[0], table.shape[1]), np.int64)
-    wide[: table.shape[0]] = table
-    return wide
-
-
-@inner
 def note(rows: Ints, ranges: Ints, found: Ints, at: int, a: int, b: int, done: Ints) -> int:
     """Enter what row b has to expect of row a, unless later rows of the same unit make it superfluous: their results
     come later. ``done``: bits of units of which a hazard, of which a result is known. Returns the new length."""
@@ -89,75 +81,75 @@ def settle(done: Ints, kind: int, unit: int) -> None:
 
 
 @inner
-def search(rows: Ints, ranges: Ints) -> tuple[Ints, Ints]:
-    """Per row, where its relations begin (the next one's begin where they end), and the relations: (row, kind)."""
-    n = rows.shape[0] - 1
-    begin = np.zeros(n + 1, np.int64)
-    found = np.zeros((4 * n + 2 * WINDOW, 2), np.int64)
-    points = np.full((n + 1, 2), -1, np.int64)  # place in the text: the row it was passed for, in how few steps
-    seen = np.full(n + 1, -1, np.int64)  # row: the row it was looked at for
-    stack = np.zeros((64, 2), np.int64)
-    done = np.zeros(2, np.int64)
-    at = 0
-    for b in range(n):
+def search(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+    """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` was too short, or how many
+    rows there are. ``room``: three lines of 2 · rows + 3 numbers to work with."""
+    points, here, there = room[0], room[1], room[2]  # places in the text: for which row passed; to be passed now; next
+    done = room[3]
+    at = begin[first]
+    for b in range(first, rows.shape[0] - 1):
         begin[b] = at
         if rows[b, R_OP] >= LOOP or rows[b, R_RANGE] == rows[b + 1, R_RANGE]:
             continue
-        done[:] = 0
+        done[0] = done[1] = 0
         straight = True
-        stack[0, 0], stack[0, 1], top = b, 0, 1
-        while top > 0:
-            top -= 1
-            place, steps = stack[top, 0], stack[top, 1]
-            while steps < WINDOW - 1:
-                if points[place, 0] == b and points[place, 1] <= steps:
-                    break
-                points[place, 0], points[place, 1] = b, steps
+        here[0], count = b, 1
+        for _ in range(WINDOW - 1):  # steps back
+            k = ahead = 0
+            while k < count:
+                place = here[k]
+                k += 1
                 a = place - 1
-                if a < 0 or rows[a, R_OP] == END:
-                    break
-                if rows[a, R_OP] >= LOOP:  # on from both ways to get here
-                    straight = False
-                    stack[top, 0], stack[top, 1] = rows[a, R_TARGET] - 1, steps
-                    top += 1
-                    if top == stack.shape[0]:
-                        stack = larger(stack)
-                    place = a
+                if points[place] == b or a < 0 or rows[a, R_OP] == END:
                     continue
-                if seen[a] != b:
-                    seen[a] = b
-                    if at == found.shape[0]:
-                        found = larger(found)
-                    length = note(rows, ranges, found, at, a, b, done)
-                    if straight and length > at:
-                        settle(done, found[at, 1], rows[a, R_UNIT])
-                    at = length
-                place, steps = a, steps + 1
-    begin[n] = at
-    return begin, found[:at].copy()
+                points[place] = b
+                if rows[a, R_OP] >= LOOP:  # from both ways to get here
+                    straight = False
+                    here[count], here[count + 1] = a, rows[a, R_TARGET] - 1
+                    count += 2
+                    continue
+                if at == found.shape[0]:
+                    return b
+                length = note(rows, ranges, found, at, a, b, done)
+                if straight and length > at:
+                    settle(done, found[at, 1], rows[a, R_UNIT])
+                at = length
+                there[ahead] = a
+                ahead += 1
+            here, there, count = there, here, ahead
+            if count == 0:
+                break
+    begin[rows.shape[0] - 1] = at
+    return rows.shape[0] - 1
 
 
-def _entry(version: int) -> Callable[[Ints, Ints], tuple[Ints, Ints]]:
+def _entry(version: int) -> Callable[[Ints, Ints, Ints, Ints, Ints, int], int]:
     """The search behind the function whose machine code numba keeps on disk."""
 
     @entry
-    def relations(rows: Ints, ranges: Ints) -> tuple[Ints, Ints]:
-        begin, found = search(rows, ranges)
-        begin[0] = 0 * version
-        return begin, found
+    def relations(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+        room[3, 0] = version
+        return search(rows, ranges, begin, found, room, first)
 
     return relations
 
 
 relations = _entry(fingerprint())
-"""Per row, where its relations begin (the next one's begin where they end), and the relations: (row, kind)."""
 
 
 def related(rows: Ints, ranges: Ints) -> tuple[Ints, Ints, Ints]:
-    """The relations of a program's rows (as :data:`relations`), and which rows' ranges have to be looked at."""
-    begin, found = relations(rows, ranges)
-    moving = np.zeros(len(rows), np.int64)
-    owner = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
+    """Per row, where its relations begin (the next one's begin where they end); the relations: (row, kind); per row,
+    whether its ranges have to be looked at."""
+    n = len(rows) - 1
+    begin, room = np.zeros(n + 1, np.int64), np.full((4, 2 * n + 3), -1, np.int64)
+    found = np.zeros((8 * n + WINDOW, 2), np.int64)
+    first = 0
+    while (first := relations(rows, ranges, begin, found, room, first)) < n:
+        found = np.concatenate((found, np.zeros_like(found)))
+        room[0] = -1
+    found = found[: begin[n]].copy()
+    moving = np.zeros(n + 1, np.int64)
+    owner = np.repeat(np.arange(n), np.diff(begin))
     look = found[:, 1] == LOOK
     moving[found[look, 0]] = 1
     moving[owner[look]] = 1
