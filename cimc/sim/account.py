@@ -65,7 +65,7 @@ def _paid(layout: Layout, state: State, *, by_layer: bool) -> Iterator[tuple[int
     np.add.at(times, place, state.executions)
     for key, n in zip(found.tolist(), times.tolist(), strict=True):
         if n:
-            yield (*divmod(key, len(layout.prices)), n)
+            yield key // len(layout.prices), key % len(layout.prices), n
 
 
 def _actions(jobs: list[tuple[Job, int]]) -> dict[str, int]:

@@ -107,7 +107,11 @@ class Decoder:
         channels: tuple[int, ...] = ()
         if kind is Action.SEND:
             route = self.pool.route(self.number, destinations(step), number(step, "tag"), form.token)
-            send, links, channels = (route.dest, route.dest_end, route.tree, route.tree_end), route.links, route.channels
+            send, links, channels = (
+                (route.dest, route.dest_end, route.tree, route.tree_end),
+                route.links,
+                route.channels,
+            )
         elif kind is Action.RECEIVE or kind is Action.WAIT:
             channel = self.pool.channel(number(step, "source"), self.number, number(step, "tag"), form.token)
         elif kind is Action.MEMORY:
@@ -279,11 +283,13 @@ class Decoder:
             return self.matrices[operand]
         shape = tuple(max(0, e.evaluate(env)) if isinstance(e, Affine) else e for e in operand.shape)
         element = self.local[operand.buffer][2] if operand.buffer in self.local else ""
-        return shape, element, self.pool.globals[operand.buffer].element.name if operand.buffer in self.pool.globals else ""
+        return (
+            shape,
+            element,
+            self.pool.globals[operand.buffer].element.name if operand.buffer in self.pool.globals else "",
+        )
 
-    def _cost(
-        self, step: Instruction, form: Form, key: tuple[object, ...], links: int, env: Mapping[str, int]
-    ) -> int:
+    def _cost(self, step: Instruction, form: Form, key: tuple[object, ...], links: int, env: Mapping[str, int]) -> int:
         """The number of what an execution costs."""
         found = self.pool.cost_of.get(key)
         if found is not None:

@@ -6,24 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from cimc.sim.tables import (
-    END,
-    LOOP,
-    NEXT,
-    R_EVERYTHING,
-    R_OP,
-    R_RANGE,
-    R_SLOT,
-    R_TARGET,
-    R_TRIPS,
-    R_UNIT,
-    R_VARIANT,
-    R_VARIANT_AFF,
-    RANGE_AFF,
-    RANGE_FLAGS,
-    V_BOUNDS,
-    Flat,
-)
 from cimc.sim.inner import inner
 from cimc.sim.relations import FEEDS, LOOK, conflict
 from cimc.sim.state import (
@@ -74,6 +56,24 @@ from cimc.sim.state import (
     State,
     W,
 )
+from cimc.sim.tables import (
+    END,
+    LOOP,
+    NEXT,
+    R_EVERYTHING,
+    R_OP,
+    R_RANGE,
+    R_SLOT,
+    R_TARGET,
+    R_TRIPS,
+    R_UNIT,
+    R_VARIANT,
+    R_VARIANT_AFF,
+    RANGE_AFF,
+    RANGE_FLAGS,
+    V_BOUNDS,
+    Flat,
+)
 
 NEAR = 16  # how many instructions back a result that is read is looked for behind another hazard with the same row
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # a shift of it says which bit is set: Leiserson et al. 1998
@@ -118,7 +118,7 @@ def step(c: Flat, s: State, t: int) -> int:
 @inner
 def issue(c: Flat, s: State) -> None:
     """Issue an instruction of the last tile that may be able to, or take that tile off the list."""
-    t = s.todo[s.scalar[TODO] - 1]
+    t = int(s.todo[s.scalar[TODO] - 1])
     order = s.tile[t, T_TAIL]
     held = s.tile[t, T_BARRIER] >= 0 or order - s.tile[t, T_HEAD] >= W
     row = -1 if held else step(c, s, t)
@@ -194,7 +194,7 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
     """Find what an instruction waits for among the last executions of the rows it is related to."""
     for i in range(c.related_begin[row], c.related_begin[row + 1]):
         earlier, kind = c.related[i, 0], c.related[i, 1]
-        j = s.last[earlier]
+        j = int(s.last[earlier])
         hazard = False
         while order - j < W:
             other = t * W + j % W
@@ -281,7 +281,7 @@ def same_unit(s: State, t: int, g: int, unit: int, order: int) -> None:
 def finish(c: Flat, s: State) -> None:
     """The last of the slots that have ended: free what waits for it."""
     s.scalar[ENDED] -= 1
-    g = s.ended[s.scalar[ENDED]]
+    g = int(s.ended[s.scalar[ENDED]])
     t = g // W
     time, chain_end, row = s.flight[g, F_END], s.flight[g, F_CHAIN_END], s.flight[g, F_ROW]
     s.scalar[CHAIN] = max(s.scalar[CHAIN], chain_end)
@@ -302,7 +302,7 @@ def finish(c: Flat, s: State) -> None:
     while waiters:
         low = waiters & (~waiters + np.uint64(1))
         waiters ^= low
-        release(s, g, t * W + _BIT[(low * _DE_BRUIJN) >> np.uint64(58)], time, chain_end)
+        release(s, g, t * W + int(_BIT[(low * _DE_BRUIJN) >> np.uint64(58)]), time, chain_end)
     if s.tile[t, T_BARRIER] == g:
         s.tile[t, T_BARRIER] = -1
         s.tile[t, T_BARRIER_END] = max(s.tile[t, T_BARRIER_END], time)

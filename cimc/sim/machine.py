@@ -12,21 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cimc.sim.tables import (
-    R_CHANNEL,
-    R_DEST,
-    R_DEST_END,
-    R_OP,
-    R_SERVER,
-    R_TREE,
-    R_TREE_END,
-    R_WAY,
-    V_CYCLES,
-    V_REQUEST,
-    V_RESPONSE,
-    V_SIZE,
-    Flat,
-)
 from cimc.sim.inner import entry, fingerprint, inner
 from cimc.sim.issue import finish, issue
 from cimc.sim.state import (
@@ -80,6 +65,21 @@ from cimc.sim.state import (
     State,
     W,
 )  # fmt: skip
+from cimc.sim.tables import (
+    R_CHANNEL,
+    R_DEST,
+    R_DEST_END,
+    R_OP,
+    R_SERVER,
+    R_TREE,
+    R_TREE_END,
+    R_WAY,
+    V_CYCLES,
+    V_REQUEST,
+    V_RESPONSE,
+    V_SIZE,
+    Flat,
+)
 
 DONE, MORE, MISMATCH = range(3)  # what advance() returns
 WRONG = 3  # phase of the event of a recv that finds a message of the wrong size
@@ -143,7 +143,7 @@ def drop_first(s: State) -> None:
 def begin(c: Flat, s: State) -> None:
     """The last of the slots that are ready: its start is known, and its end too if it meets no other tile."""
     s.scalar[READY] -= 1
-    g = s.ready[s.scalar[READY]]
+    g = int(s.ready[s.scalar[READY]])
     row = s.flight[g, F_ROW]
     if s.flight[g, F_START] == UNKNOWN:
         operands = s.flight[g, F_OPERANDS]
@@ -324,7 +324,7 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
     occupied = c.variants[variant, V_REQUEST + column]
     there = now
     if way >= 0:
-        first, stop = c.way_part[2 * way + column], c.way_part[2 * way + column + 1]
+        first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
         there = packet(s, c.way_link, first, stop, now, occupied, hop)
         s.stall[row, LINK] += there - now - occupied - (stop - first) * hop
     if phase == 0:
@@ -341,7 +341,7 @@ def alone(c: Flat, row: int, variant: int, rates: Ints) -> int:
     served = c.variants[variant, V_CYCLES] + (rates[2] if c.rows[row, R_SERVER] == 0 else rates[0])
     if way < 0:
         return served
-    hops = c.way_part[2 * way + 2] - c.way_part[2 * way]
+    hops = int(c.way_part[2 * way + 2] - c.way_part[2 * way])
     return hops * rates[0] + c.variants[variant, V_REQUEST] + c.variants[variant, V_RESPONSE] + served
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cimc.sim.inner import entry, fingerprint, inner
+from cimc.sim.reference import WINDOW
 from cimc.sim.tables import (
     ACCUMULATES,
     END,
@@ -26,8 +28,6 @@ from cimc.sim.tables import (
     WRITES,
     Ints,
 )
-from cimc.sim.inner import entry, fingerprint, inner
-from cimc.sim.reference import WINDOW
 
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
 BITS = 63  # units of a tile that have a bit in the masks below

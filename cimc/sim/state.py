@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.sim.tables import Layout
 from cimc.sim.reference import WINDOW
+from cimc.sim.tables import Layout
 
 Ints = NDArray[np.int64]
 W = WINDOW
@@ -48,7 +48,9 @@ class State(NamedTuple):
     last_on: Ints  # tile, unit: order of the last instruction on it
     last: Ints  # row: order of its last execution
     flight: Ints  # slot, F: an instruction in flight; OPERANDS and UNIT: ready and free, as far as known
-    mask: NDArray[np.uint64]  # slot, F_MASK ...: places in the window it waits for, by hazard, by unit, for results; who waits
+    mask: NDArray[
+        np.uint64
+    ]  # slot, F_MASK ...: places in the window it waits for, by hazard, by unit, for results; who waits
     span: Ints  # slot, range, S: bytes it touches
     todo: Ints  # tiles that may be able to issue
     ready: Ints  # slots that have nothing left to wait for
