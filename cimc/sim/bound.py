@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from math import ceil
 
+import numpy as np
+
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import Instruction
-from cimc.sim import noc
-from cimc.sim.flat import Layout
-from cimc.sim.job import Action, Job, action, destinations, unit
+from cimc.sim.job import Action
 from cimc.sim.result import Bound
 from cimc.sim.state import CHAIN, State
+from cimc.sim.tables import Ints, Layout, Price
 
 
 def capacity(chip: ChipSpec) -> dict[str, int]:
@@ -50,10 +50,9 @@ def capacity(chip: ChipSpec) -> dict[str, int]:
 def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
     """The bound of a simulated program: its executions are counted in ``state``, the chain was followed on the way."""
     work = dict.fromkeys(capacity(chip), 0)
-    for job, row, times in zip(layout.jobs, layout.job_row, state.executions.tolist(), strict=True):
-        instruction = layout.instructions[row]
-        if times and instruction is not None:
-            _add(work, layout, chip, row, instruction, job, times)
+    for price, times in zip(layout.prices, executions(layout, state).tolist(), strict=True):
+        if times:
+            _add(work, price, times)
     if work["global_memory"]:
         work["global_memory"] += chip.memory.latency_cycles
     units = capacity(chip)
@@ -63,27 +62,25 @@ def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
     return Bound(resources[by], by, resources)
 
 
-def _add(
-    work: dict[str, int], layout: Layout, chip: ChipSpec, row: int, instruction: Instruction, job: Job, times: int
-) -> None:
-    """Count one instruction's executions towards the classes it uses."""
-    tile = layout.row_tile[row]
-    kind = action(instruction)
+def executions(layout: Layout, state: State) -> Ints:
+    """How often each of the layout's costs was paid."""
+    found = np.zeros(len(layout.prices), np.int64)
+    np.add.at(found, layout.variant_cost, state.executions)
+    return found
+
+
+def _add(work: dict[str, int], price: Price, times: int) -> None:
+    """Count executions that cost the same towards the classes they use."""
+    job, kind = price.job, price.action
     if kind is Action.COMPUTE:
-        name = unit(instruction)
-        if name.startswith("core:"):
-            work["core"] += times * job.cycles * job.cores
-        else:
-            work[name] += times * job.cycles
+        work[price.unit] += times * job.cycles * (job.cores if price.unit == "core" else 1)
     elif kind is Action.SEND:
         work["port"] += times * job.cycles
-        links = noc.tree(chip, layout.tiles[tile], destinations(instruction)).links
-        work["noc"] += times * job.cycles * len(links)
+        work["noc"] += times * job.cycles * price.links
     elif kind is Action.RECEIVE:
         work["receive"] += times * job.cycles
     elif kind is Action.MEMORY:
         work["global_memory" if job.home < 0 else "remote_buffer"] += times * job.cycles
-        packets = noc.packet_cycles(chip, job.request) + noc.packet_cycles(chip, job.response)
-        work["noc"] += times * layout.hops(row) * packets
+        work["noc"] += times * price.links * (price.request + price.response)
     elif kind is Action.HOST:
         work["host"] += times * job.cycles

@@ -5,27 +5,40 @@ compiling takes about a third less."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
 
 _njit = cast(Callable[..., Any], njit)  # its stubs do not know all its options
 F = TypeVar("F", bound=Callable[..., object])
+SOURCES = ("inner.py", "issue.py", "machine.py", "reference.py", "relations.py", "state.py", "tables.py")
+
+
+def fingerprint() -> int:
+    """A number that changes with the sources of everything that is compiled. Whether machine code on disk is still good
+    numba decides by the one file in which the function stands, and by the values it closes over: this one stands for
+    the other files."""
+    here = Path(__file__).parent
+    return zlib.crc32(b"".join((here / name).read_bytes() for name in SOURCES))
+
+
+_HOW = {"no_cfunc_wrapper": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
+"""Division by zero is not looked for: hardware files have no links of zero bytes a cycle. ``_nrt=False``: the arrays
+belong to the caller, and nobody counts references to them; otherwise every use of one does, in most of the time."""
 
 
 def inner(function: F) -> F:
-    """Compile a function that only compiled functions call. Division by zero is not looked for: hardware files have no
-    links of zero bytes a cycle."""
-    return cast(
-        F, _njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", boundscheck=False)
-    )
+    """Compile a function that only compiled functions call, into each of them."""
+    return cast(F, _njit(function, no_cpython_wrapper=True, forceinline=True, **_HOW))
 
 
 def entry(function: F) -> F:
     """Compile the function that Python calls, and keep its machine code on disk; where no folder for that can be
     written, it is compiled anew in every process."""
     try:
-        return cast(F, _njit(function, cache=True, no_cfunc_wrapper=True))
+        return cast(F, _njit(function, cache=True, **_HOW))
     except RuntimeError:  # numba found no place for its cache
-        return cast(F, _njit(function, no_cfunc_wrapper=True))
+        return cast(F, _njit(function, **_HOW))

@@ -1,10 +1,62 @@
-"""The front half of the timing loop: the event heap, issue, hazards, and what an end sets free. Compiled by numba."""
+"""The front half of the timing loop: issue, hazards, and what an end sets free. Compiled by numba.
+
+Each function is called from one place: the compiled code then holds it once, in line (:mod:`cimc.sim.inner`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from cimc.sim.flat import (
+from cimc.sim.inner import inner
+from cimc.sim.relations import FEEDS, LOOK, conflict
+from cimc.sim.state import (
+    CHAIN,
+    ENDED,
+    F_BLOCKED,
+    F_CHAIN,
+    F_CHAIN_END,
+    F_END,
+    F_HAZARD,
+    F_ISSUE,
+    F_MASK,
+    F_OPERANDS,
+    F_ORDER,
+    F_PREVIOUS,
+    F_RAW,
+    F_RETIRED,
+    F_ROW,
+    F_SAME,
+    F_START,
+    F_UNIT,
+    F_VARIANT,
+    F_WAITERS,
+    FINAL,
+    FIRST,
+    HALT,
+    ISSUE,
+    ISSUED,
+    LAST,
+    READY,
+    RECEIVE,
+    S_HIGH,
+    S_LOW,
+    T_BARRIER,
+    T_BARRIER_CHAIN,
+    T_BARRIER_END,
+    T_HEAD,
+    T_LATEST,
+    T_LONGEST,
+    T_NEXT_ISSUE,
+    T_ROW,
+    T_TAIL,
+    T_TODO,
+    TODO,
+    TRACED,
+    UNKNOWN,
+    WAIT,
+    State,
+    W,
+)
+from cimc.sim.tables import (
     END,
     LOOP,
     NEXT,
@@ -17,104 +69,17 @@ from cimc.sim.flat import (
     R_UNIT,
     R_VARIANT,
     R_VARIANT_AFF,
+    RANGE_AFF,
+    RANGE_FLAGS,
     V_BOUNDS,
     Flat,
 )
-from cimc.sim.inner import inner
-from cimc.sim.state import (
-    CHAIN,
-    F_BLOCKED,
-    F_CHAIN,
-    F_CHAIN_END,
-    F_END,
-    F_HAZARD,
-    F_ISSUE,
-    F_MASK,
-    F_OPERANDS,
-    F_RAW,
-    F_RETIRED,
-    F_ROW,
-    F_SAME,
-    F_START,
-    F_UNIT,
-    F_VARIANT,
-    FINAL,
-    FIRST,
-    HALT,
-    HEAP,
-    ISSUED,
-    LAST,
-    OPERAND,
-    RECEIVE,
-    S_FLAGS,
-    S_HIGH,
-    S_LOW,
-    T_BARRIER,
-    T_BARRIER_CHAIN,
-    T_BARRIER_END,
-    T_HEAD,
-    T_NEXT_ISSUE,
-    T_RETIRED,
-    T_ROW,
-    T_TAIL,
-    TRACED,
-    UNIT,
-    UNKNOWN,
-    WAIT,
-    State,
-    W,
-)
 
-NEAR = 16  # how many instructions back results that are read are looked for behind other hazards on the same unit
-
-
-# --- the heap -----------------------------------------------------------------------------------
-
-
-@inner
-def push(s: State, time: int, tile: int, order: int, phase: int) -> None:
-    """Add an event."""
-    key = (tile << 46) | (order << 2) | phase
-    i = s.scalar[HEAP]
-    s.scalar[HEAP] = i + 1
-    while i > 0:
-        up = (i - 1) >> 1
-        if s.heap[up, 0] < time or (s.heap[up, 0] == time and s.heap[up, 1] <= key):
-            break
-        s.heap[i, 0] = s.heap[up, 0]
-        s.heap[i, 1] = s.heap[up, 1]
-        i = up
-    s.heap[i, 0] = time
-    s.heap[i, 1] = key
-
-
-@inner
-def drop_first(s: State) -> None:
-    """Remove the earliest event."""
-    n = s.scalar[HEAP] - 1
-    s.scalar[HEAP] = n
-    time, key = s.heap[n, 0], s.heap[n, 1]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= n:
-            break
-        right = child + 1
-        if right < n and (
-            s.heap[right, 0] < s.heap[child, 0]
-            or (s.heap[right, 0] == s.heap[child, 0] and s.heap[right, 1] < s.heap[child, 1])
-        ):
-            child = right
-        if s.heap[child, 0] > time or (s.heap[child, 0] == time and s.heap[child, 1] >= key):
-            break
-        s.heap[i, 0] = s.heap[child, 0]
-        s.heap[i, 1] = s.heap[child, 1]
-        i = child
-    s.heap[i, 0] = time
-    s.heap[i, 1] = key
-
-
-# --- issue --------------------------------------------------------------------------------------
+NEAR = 16  # how many instructions back a result that is read is looked for behind another hazard with the same row
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # a shift of it says which bit is set: Leiserson et al. 1998
+_BIT = np.zeros(64, np.int64)
+for _i in range(64):
+    _BIT[int(((1 << _i) * int(_DE_BRUIJN) & (1 << 64) - 1) >> 58)] = _i
 
 
 @inner
@@ -132,15 +97,15 @@ def step(c: Flat, s: State, t: int) -> int:
     row = s.tile[t, T_ROW]
     while True:
         op = c.rows[row, R_OP]
-        if op == LOOP:
+        if op == NEXT:
+            slot = c.rows[row, R_SLOT]
+            s.env[t, slot] += 1
+            row = c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1
+        elif op == LOOP:
             slot = c.rows[row, R_SLOT]
             s.env[t, slot] = 0
             s.limit[t, slot] = affine(c, s, t, c.rows[row, R_TRIPS])
             row = row + 1 if s.limit[t, slot] > 0 else c.rows[row, R_TARGET]
-        elif op == NEXT:
-            slot = c.rows[row, R_SLOT]
-            s.env[t, slot] += 1
-            row = c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1
         else:
             break
     s.tile[t, T_ROW] = row
@@ -151,182 +116,227 @@ def step(c: Flat, s: State, t: int) -> int:
 
 
 @inner
-def fill(c: Flat, s: State, t: int, slot: int, row: int) -> None:
-    """Put a row into a slot: its variant and byte ranges now."""
-    variant = c.rows[row, R_VARIANT]
-    if c.rows[row, R_VARIANT_AFF] >= 0:
-        variant += affine(c, s, t, c.rows[row, R_VARIANT_AFF])
-    s.flight[t, slot, F_ROW] = row
-    s.flight[t, slot, F_VARIANT] = variant
-    s.flight[t, slot, F_END] = UNKNOWN
-    s.flight[t, slot, F_BLOCKED] = UNKNOWN
-    s.mask[t, slot, F_MASK] = 0
-    s.mask[t, slot, F_HAZARD] = 0
-    s.mask[t, slot, F_SAME] = 0
-    s.mask[t, slot, F_RAW] = 0
-    s.flight[t, slot, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
-    s.flight[t, slot, F_CHAIN_END] = 0
-    s.executions[variant] += 1
-    bounds = c.variants[variant, V_BOUNDS]
-    first = c.rows[row, R_RANGE]
-    for i in range(c.rows[row + 1, R_RANGE] - first):
-        at = affine(c, s, t, c.ranges[first + i, 0])
-        s.span[t, slot, i, S_LOW] = at + c.bounds[bounds + i, 0]
-        s.span[t, slot, i, S_HIGH] = at + c.bounds[bounds + i, 1]
-        s.span[t, slot, i, S_FLAGS] = c.ranges[first + i, 1]
+def issue(c: Flat, s: State) -> None:
+    """Issue an instruction of the last tile that may be able to, or take that tile off the list."""
+    t = int(s.todo[s.scalar[TODO] - 1])
+    order = s.tile[t, T_TAIL]
+    held = s.tile[t, T_BARRIER] >= 0 or order - s.tile[t, T_HEAD] >= W
+    row = -1 if held else step(c, s, t)
+    if row < 0:
+        s.scalar[TODO] -= 1
+        s.tile[t, T_TODO] = 0
+        return
+    g = t * W + order % W
+    free = max(s.tile[t, T_NEXT_ISSUE], s.tile[t, T_BARRIER_END])
+    when = max(free, s.flight[g, F_RETIRED]) if order >= W else free
+    s.stall[row, ISSUE] += when - free
+    s.tile[t, T_NEXT_ISSUE] = when + 1
+    s.tile[t, T_TAIL] = order + 1
+    s.scalar[ISSUED] += 1
+    fill(c, s, t, g, row, order, when)
+    op = c.rows[row, R_OP]
+    if op == HALT:
+        s.flight[g, F_START] = when
+        s.flight[g, F_END] = when
+        s.ended[s.scalar[ENDED]] = g
+        s.scalar[ENDED] += 1
+        return
+    if c.rows[row, R_EVERYTHING]:
+        depend_on_all(s, t, g, order)
+    else:
+        depend(c, s, t, g, row, order)
+    same_unit(s, t, g, c.rows[row, R_UNIT], order)
+    if op == WAIT:
+        s.tile[t, T_BARRIER] = g
+    if s.mask[g, F_MASK] == 0:
+        s.ready[s.scalar[READY]] = g
+        s.scalar[READY] += 1
 
 
 @inner
-def relate(c: Flat, s: State, t: int, a: int, b: int) -> int:
-    """How the instruction in slot b depends on the earlier one in a: 1 for a hazard, 3 if it reads what a writes."""
-    row_a, row_b = s.flight[t, a, F_ROW], s.flight[t, b, F_ROW]
+def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> None:
+    """Put a row into a slot: its variant and, where they have to be looked at, its byte ranges now."""
+    variant = c.rows[row, R_VARIANT]
+    if c.rows[row, R_VARIANT_AFF] >= 0:
+        variant += affine(c, s, t, c.rows[row, R_VARIANT_AFF])
+    s.executions[variant] += 1
+    s.flight[g, F_ROW] = row
+    s.flight[g, F_ORDER] = order
+    s.flight[g, F_VARIANT] = variant
+    s.flight[g, F_ISSUE] = when
+    s.flight[g, F_OPERANDS] = when
+    s.flight[g, F_UNIT] = when
+    s.flight[g, F_START] = UNKNOWN
+    s.flight[g, F_END] = UNKNOWN
+    s.flight[g, F_BLOCKED] = UNKNOWN
+    s.flight[g, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
+    s.flight[g, F_CHAIN_END] = 0
+    s.flight[g, F_PREVIOUS] = s.last[row]
+    s.mask[g, F_MASK] = 0
+    s.mask[g, F_HAZARD] = 0
+    s.mask[g, F_SAME] = 0
+    s.mask[g, F_RAW] = 0
+    s.mask[g, F_WAITERS] = 0
+    if c.moving[row]:
+        bounds = c.variants[variant, V_BOUNDS]
+        first = c.rows[row, R_RANGE]
+        for i in range(c.rows[row + 1, R_RANGE] - first):
+            at = affine(c, s, t, c.ranges[first + i, RANGE_AFF])
+            s.span[g, i, S_LOW] = at + c.bounds[bounds + i, 0]
+            s.span[g, i, S_HIGH] = at + c.bounds[bounds + i, 1]
+
+
+# --- what it waits for --------------------------------------------------------------------------
+
+
+@inner
+def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
+    """Find what an instruction waits for among the last executions of the rows it is related to."""
+    for i in range(c.related_begin[row], c.related_begin[row + 1]):
+        earlier, kind = c.related[i, 0], c.related[i, 1]
+        j = int(s.last[earlier])
+        hazard = False
+        while order - j < W:
+            other = t * W + j % W
+            found = overlap(c, s, other, g) if kind == LOOK else kind
+            if found:
+                depend_on(s, g, other, not hazard, found == FEEDS)
+                hazard = True
+            if kind != LOOK or found == FEEDS or (hazard and order - j > NEAR):
+                break
+            j = s.flight[other, F_PREVIOUS]
+    s.last[row] = order
+
+
+@inner
+def overlap(c: Flat, s: State, a: int, b: int) -> int:
+    """How the instruction in slot b depends on the earlier one in slot a, by the bytes they touch."""
+    row_a, row_b = s.flight[a, F_ROW], s.flight[b, F_ROW]
+    first_a, first_b = c.rows[row_a, R_RANGE], c.rows[row_b, R_RANGE]
     found = 0
-    for i in range(c.rows[row_a + 1, R_RANGE] - c.rows[row_a, R_RANGE]):
-        low, high, flags = s.span[t, a, i, S_LOW], s.span[t, a, i, S_HIGH], s.span[t, a, i, S_FLAGS]
-        for j in range(c.rows[row_b + 1, R_RANGE] - c.rows[row_b, R_RANGE]):
-            others = s.span[t, b, j, S_FLAGS]
-            if ((flags | others) & 1) == 0 or flags & others & 2:
-                continue
-            if max(low, s.span[t, b, j, S_LOW]) < min(high, s.span[t, b, j, S_HIGH]):
-                if flags & 1 and others & 4:
-                    return 3
-                found = 1
+    for i in range(c.rows[row_a + 1, R_RANGE] - first_a):
+        for j in range(c.rows[row_b + 1, R_RANGE] - first_b):
+            if max(s.span[a, i, S_LOW], s.span[b, j, S_LOW]) < min(s.span[a, i, S_HIGH], s.span[b, j, S_HIGH]):
+                flags = c.ranges[first_a + i, RANGE_FLAGS]
+                found = max(found, conflict(flags, c.ranges[first_b + j, RANGE_FLAGS]))
     return found
 
 
 @inner
-def issue(c: Flat, s: State, t: int) -> None:
-    """Issue what can be issued."""
-    while s.tile[t, T_BARRIER] < 0 and s.tile[t, T_TAIL] - s.tile[t, T_HEAD] < W:
-        row = step(c, s, t)
-        if row < 0:
-            return
-        order = s.tile[t, T_TAIL]
-        slot = order % W
-        if order >= W:
-            s.tile[t, T_RETIRED] = s.flight[t, slot, F_RETIRED]
-        when = max(s.tile[t, T_NEXT_ISSUE], s.tile[t, T_RETIRED], s.tile[t, T_BARRIER_END])
-        s.tile[t, T_NEXT_ISSUE] = when + 1
-        s.tile[t, T_TAIL] = order + 1
-        s.scalar[ISSUED] += 1
-        fill(c, s, t, slot, row)
-        s.flight[t, slot, F_ISSUE] = when
-        op = c.rows[row, R_OP]
-        if op == HALT:
-            s.flight[t, slot, F_START] = when
-            end(c, s, t, slot, when, 0)
-            continue
-        depend(c, s, t, slot, order)
-        if op == WAIT:
-            s.tile[t, T_BARRIER] = slot
-        ready(s, t, slot, order)
-
-
-@inner
-def depend(c: Flat, s: State, t: int, slot: int, order: int) -> None:
-    """Find what an instruction waits for among those in flight, from the latest back. A unit's instructions end in
-    their order, so the latest one with a hazard is all that counts of a unit (of the first 63: they have a bit)."""
-    row = s.flight[t, slot, F_ROW]
-    everything = c.rows[row, R_EVERYTHING] == 1
-    unit = c.rows[row, R_UNIT]
-    previous = s.last_on[t, unit]
-    s.last_on[t, unit] = order
-    s.flight[t, slot, F_OPERANDS] = s.flight[t, slot, F_ISSUE]
-    s.flight[t, slot, F_UNIT] = s.flight[t, slot, F_ISSUE]
-    settled = np.uint64(0)  # units of which a hazard is known
-    fed = np.uint64(0)  # units of which a result that is read is known
-    for j in range(order - 1, max(-1, order - W), -1):
-        other = j % W
-        on = c.rows[s.flight[t, other, F_ROW], R_UNIT]
-        bit = np.uint64(1) << np.uint64(on) if on < 63 else np.uint64(0)
-        relation = 0
-        if not settled & bit or (order - j <= NEAR and not fed & bit):
-            relation = 3 if everything else relate(c, s, t, other, slot)
-        if relation == 0 and j != previous:
-            continue
-        hazard = relation > 0 and not settled & bit
-        feeds = relation == 3 and not fed & bit
-        if relation > 0:
-            settled |= bit
-        if feeds:
-            fed |= bit
-        depend_on(s, t, slot, other, hazard, j == previous, feeds)
-
-
-@inner
-def depend_on(s: State, t: int, slot: int, other: int, hazard: bool, same: bool, feeds: bool) -> None:
-    """Note one dependence: by time if the other's end is known, by mask if not."""
-    ended = s.flight[t, other, F_END]
+def depend_on(s: State, g: int, other: int, hazard: bool, feeds: bool) -> None:
+    """Note one dependence on operands: by time if the other's end is known, by mask if not."""
+    ended = s.flight[other, F_END]
     if ended != UNKNOWN:
         if hazard:
-            s.flight[t, slot, F_OPERANDS] = max(s.flight[t, slot, F_OPERANDS], ended)
-        if same:
-            s.flight[t, slot, F_UNIT] = max(s.flight[t, slot, F_UNIT], ended)
+            s.flight[g, F_OPERANDS] = max(s.flight[g, F_OPERANDS], ended)
         if feeds:
-            s.flight[t, slot, F_CHAIN] = max(s.flight[t, slot, F_CHAIN], s.flight[t, other, F_CHAIN_END])
+            s.flight[g, F_CHAIN] = max(s.flight[g, F_CHAIN], s.flight[other, F_CHAIN_END])
         return
-    bit = np.uint64(1) << np.uint64(other)
-    if hazard or same or feeds:
-        s.mask[t, slot, F_MASK] |= bit
+    bit = np.uint64(1) << np.uint64(other % W)
+    s.mask[g, F_MASK] |= bit
+    s.mask[other, F_WAITERS] |= np.uint64(1) << np.uint64(g % W)
     if hazard:
-        s.mask[t, slot, F_HAZARD] |= bit
-    if same:
-        s.mask[t, slot, F_SAME] |= bit
+        s.mask[g, F_HAZARD] |= bit
     if feeds:
-        s.mask[t, slot, F_RAW] |= bit
+        s.mask[g, F_RAW] |= bit
 
 
 @inner
-def ready(s: State, t: int, slot: int, order: int) -> None:
-    """Put the start among the events if nothing is waited for."""
-    if s.mask[t, slot, F_MASK] != 0:
+def depend_on_all(s: State, t: int, g: int, order: int) -> None:
+    """A signal waits for all that is in flight. What has left the window ended before it was issued."""
+    s.flight[g, F_OPERANDS] = max(s.flight[g, F_OPERANDS], s.tile[t, T_LATEST])
+    s.flight[g, F_CHAIN] = max(s.flight[g, F_CHAIN], s.tile[t, T_LONGEST])
+    mine = np.uint64(1) << np.uint64(g % W)
+    for j in range(s.tile[t, T_HEAD], order):
+        other = t * W + j % W
+        if s.flight[other, F_END] == UNKNOWN:
+            bit = np.uint64(1) << np.uint64(j % W)
+            s.mask[g, F_MASK] |= bit
+            s.mask[g, F_HAZARD] |= bit
+            s.mask[g, F_RAW] |= bit
+            s.mask[other, F_WAITERS] |= mine
+
+
+@inner
+def same_unit(s: State, t: int, g: int, unit: int, order: int) -> None:
+    """An instruction waits for the one before it on its unit."""
+    previous = s.last_on[t, unit]
+    s.last_on[t, unit] = order
+    if order - previous >= W:
         return
-    when, operands, unit_free = s.flight[t, slot, F_ISSUE], s.flight[t, slot, F_OPERANDS], s.flight[t, slot, F_UNIT]
-    start = max(operands, unit_free)
-    s.flight[t, slot, F_START] = start
-    s.stall[OPERAND] += operands - when
-    s.stall[UNIT] += start - operands
-    push(s, start, t, order, 0)
+    other = t * W + previous % W
+    if s.flight[other, F_END] != UNKNOWN:
+        s.flight[g, F_UNIT] = max(s.flight[g, F_UNIT], s.flight[other, F_END])
+        return
+    bit = np.uint64(1) << np.uint64(previous % W)
+    s.mask[g, F_MASK] |= bit
+    s.mask[g, F_SAME] |= bit
+    s.mask[other, F_WAITERS] |= np.uint64(1) << np.uint64(g % W)
+
+
+# --- what an end sets free ----------------------------------------------------------------------
 
 
 @inner
-def end(c: Flat, s: State, t: int, slot: int, time: int, chain_end: int) -> None:
-    """An instruction's end is known: free what waits for it. Issuing more is the caller's, once this returns."""
-    s.flight[t, slot, F_END] = time
-    s.flight[t, slot, F_CHAIN_END] = chain_end
+def finish(c: Flat, s: State) -> None:
+    """The last of the slots that have ended: free what waits for it."""
+    s.scalar[ENDED] -= 1
+    g = int(s.ended[s.scalar[ENDED]])
+    t = g // W
+    time, chain_end, row = s.flight[g, F_END], s.flight[g, F_CHAIN_END], s.flight[g, F_ROW]
     s.scalar[CHAIN] = max(s.scalar[CHAIN], chain_end)
-    row = s.flight[t, slot, F_ROW]
-    if c.rows[row, R_OP] != RECEIVE:  # of which the copying counts, not the waiting
-        s.spent[row, FIRST] = min(s.spent[row, FIRST], s.flight[t, slot, F_START])
-    s.spent[row, FINAL] = max(s.spent[row, FINAL], time)
     s.scalar[LAST] = max(s.scalar[LAST], time)
+    s.tile[t, T_LATEST] = max(s.tile[t, T_LATEST], time)
+    s.tile[t, T_LONGEST] = max(s.tile[t, T_LONGEST], chain_end)
+    if c.rows[row, R_OP] != RECEIVE:  # of which the copying counts, not the waiting
+        s.spent[row, FIRST] = min(s.spent[row, FIRST], s.flight[g, F_START])
+    s.spent[row, FINAL] = max(s.spent[row, FINAL], time)
     if s.trace.shape[0]:
         n = s.scalar[TRACED]
         s.scalar[TRACED] = n + 1
         s.trace[n, 0] = t
         s.trace[n, 1] = row
-        s.trace[n, 2] = s.flight[t, slot, F_START]
+        s.trace[n, 2] = s.flight[g, F_START]
         s.trace[n, 3] = time
-    bit = np.uint64(1) << np.uint64(slot)
-    for j in range(max(s.tile[t, T_HEAD], s.tile[t, T_TAIL] - W), s.tile[t, T_TAIL]):
-        other = j % W
-        if s.mask[t, other, F_MASK] & bit:
-            s.mask[t, other, F_MASK] &= ~bit
-            if s.mask[t, other, F_HAZARD] & bit:
-                s.flight[t, other, F_OPERANDS] = max(s.flight[t, other, F_OPERANDS], time)
-            if s.mask[t, other, F_SAME] & bit:
-                s.flight[t, other, F_UNIT] = max(s.flight[t, other, F_UNIT], time)
-            if s.mask[t, other, F_RAW] & bit:
-                s.flight[t, other, F_CHAIN] = max(s.flight[t, other, F_CHAIN], chain_end)
-            ready(s, t, other, j)
-    if s.tile[t, T_BARRIER] == slot:
+    waiters = s.mask[g, F_WAITERS]
+    while waiters:
+        low = waiters & (~waiters + np.uint64(1))
+        waiters ^= low
+        release(s, g, t * W + int(_BIT[(low * _DE_BRUIJN) >> np.uint64(58)]), time, chain_end)
+    if s.tile[t, T_BARRIER] == g:
         s.tile[t, T_BARRIER] = -1
         s.tile[t, T_BARRIER_END] = max(s.tile[t, T_BARRIER_END], time)
         s.tile[t, T_BARRIER_CHAIN] = max(s.tile[t, T_BARRIER_CHAIN], chain_end)
+    retire(s, t)
+    if s.tile[t, T_TODO] == 0:
+        s.tile[t, T_TODO] = 1
+        s.todo[s.scalar[TODO]] = t
+        s.scalar[TODO] += 1
+
+
+@inner
+def release(s: State, g: int, other: int, time: int, chain_end: int) -> None:
+    """Tell an instruction that one it waits for ends."""
+    bit = np.uint64(1) << np.uint64(g % W)
+    s.mask[other, F_MASK] &= ~bit
+    if s.mask[other, F_HAZARD] & bit:
+        s.flight[other, F_OPERANDS] = max(s.flight[other, F_OPERANDS], time)
+    if s.mask[other, F_SAME] & bit:
+        s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], time)
+    if s.mask[other, F_RAW] & bit:
+        s.flight[other, F_CHAIN] = max(s.flight[other, F_CHAIN], chain_end)
+    if s.mask[other, F_MASK] == 0:
+        s.ready[s.scalar[READY]] = other
+        s.scalar[READY] += 1
+
+
+@inner
+def retire(s: State, t: int) -> None:
+    """Move on the oldest order of which the end is not known; RETIRED is when all up to it had ended."""
     head = s.tile[t, T_HEAD]
-    retired = s.flight[t, (head - 1) % W, F_RETIRED] if head > 0 else 0
-    while head < s.tile[t, T_TAIL] and s.flight[t, head % W, F_END] != UNKNOWN:
-        retired = max(retired, s.flight[t, head % W, F_END])
-        s.flight[t, head % W, F_RETIRED] = retired
+    retired = s.flight[t * W + (head - 1) % W, F_RETIRED] if head > 0 else 0
+    while head < s.tile[t, T_TAIL] and s.flight[t * W + head % W, F_END] != UNKNOWN:
+        retired = max(retired, s.flight[t * W + head % W, F_END])
+        s.flight[t * W + head % W, F_RETIRED] = retired
         head += 1
     s.tile[t, T_HEAD] = head

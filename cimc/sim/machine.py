@@ -1,67 +1,62 @@
 """The inner loop of the fast timing engine: the model of :mod:`cimc.sim.reference` on flat arrays, compiled by numba.
 
-``W`` slots per tile hold the instructions in flight; what one still waits for is a bit mask over them. Events are a
-binary heap ordered by (time, tile, order, phase)."""
+What an instruction waits for within its tile is known without looking at the clock, and so is the end of one that
+meets nobody else: it follows as soon as all it waits for is known. Only what competes with other tiles, for links, room
+in channels, memory and the host, has to happen in the order of (time, tile, order, phase): for these there is a heap of
+events, and one is taken from it only when nothing else can be followed any further. So the events happen in the same
+order as in the reference, where everything is an event: of two that are told from the same past, neither can change it
+for the other, and every event stands behind the one that brings it about (at the same time at the earliest, and then
+for a later instruction of the same tile)."""
 
 from __future__ import annotations
 
-import pathlib
-import zlib
 from collections.abc import Callable
 
-from cimc.sim.flat import (
-    R_CHANNEL,
-    R_DEST,
-    R_OP,
-    R_SERVER,
-    R_TREE,
-    R_WAY,
-    V_CYCLES,
-    V_REQUEST,
-    V_RESPONSE,
-    V_SIZE,
-    Flat,
-)
-from cimc.sim.inner import entry, inner
-from cimc.sim.issue import drop_first, end, issue, push
+from cimc.sim.inner import entry, fingerprint, inner
+from cimc.sim.issue import finish, issue
 from cimc.sim.state import (
-    BAD_BYTES,
-    BAD_ROW,
+    BAD,
     BUSY,
     C_BYTES,
     C_HEAD,
     C_RECEIVER,
-    C_RECEIVER_TILE,
     C_SENDER,
-    C_SENDER_TILE,
     C_TAIL,
     C_TAKEN,
     CHANNEL,
     COMPUTE,
+    ENDED,
     F_BLOCKED,
     F_CHAIN,
     F_CHAIN_END,
+    F_END,
+    F_ISSUE,
+    F_OPERANDS,
+    F_ORDER,
     F_ROW,
     F_START,
+    F_UNIT,
     F_VARIANT,
     FIRST,
     HEAP,
-    HOST,
     HOST_FREE,
-    ISSUED,
+    LINK,
     M_ARRIVAL,
     M_BYTES,
     M_CHAIN,
     M_RELEASE,
     MEMORY,
     MESSAGE,
+    NOW,
+    NOW_KEY,
+    OPERAND,
     Q_BUSY,
     Q_FREE,
     QUEUE,
+    READY,
     RECEIVE,
     SEND,
-    T_TAIL,
-    TRACED,
+    TODO,
     UNIT,
     UNKNOWN,
     VERSION,
@@ -70,21 +65,161 @@ from cimc.sim.state import (
     State,
     W,
 )  # fmt: skip
+from cimc.sim.tables import (
+    R_CHANNEL,
+    R_DEST,
+    R_DEST_END,
+    R_OP,
+    R_SERVER,
+    R_TREE,
+    R_TREE_END,
+    R_WAY,
+    V_CYCLES,
+    V_REQUEST,
+    V_RESPONSE,
+    V_SIZE,
+    Flat,
+)
 
-SOURCES = ("flat.py", "inner.py", "issue.py", "machine.py", "reference.py", "state.py")
-DONE, MORE, FULL, MISMATCH = range(4)  # what advance() returns
+DONE, MORE, MISMATCH = range(3)  # what advance() returns
+WRONG = 3  # phase of the event of a recv that finds a message of the wrong size
 
-# --- messages and memory ------------------------------------------------------------------------
+
+# --- the heap -----------------------------------------------------------------------------------
+
+
+@inner
+def key_of(s: State, g: int, phase: int) -> int:
+    """What orders events of the same time: tile, order, phase."""
+    return ((g // W) << 46) | (s.flight[g, F_ORDER] << 2) | phase
+
+
+@inner
+def push(s: State, time: int, key: int) -> None:
+    """Add an event."""
+    i = s.scalar[HEAP]
+    s.scalar[HEAP] = i + 1
+    while i > 0:
+        up = (i - 1) >> 1
+        if s.heap[up, 0] < time or (s.heap[up, 0] == time and s.heap[up, 1] <= key):
+            break
+        s.heap[i, 0] = s.heap[up, 0]
+        s.heap[i, 1] = s.heap[up, 1]
+        i = up
+    s.heap[i, 0] = time
+    s.heap[i, 1] = key
+
+
+@inner
+def drop_first(s: State) -> None:
+    """Remove the earliest event."""
+    n = s.scalar[HEAP] - 1
+    s.scalar[HEAP] = n
+    time, key = s.heap[n, 0], s.heap[n, 1]
+    i = 0
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            break
+        right = child + 1
+        if right < n and (
+            s.heap[right, 0] < s.heap[child, 0]
+            or (s.heap[right, 0] == s.heap[child, 0] and s.heap[right, 1] < s.heap[child, 1])
+        ):
+            child = right
+        if s.heap[child, 0] > time or (s.heap[child, 0] == time and s.heap[child, 1] >= key):
+            break
+        s.heap[i, 0] = s.heap[child, 0]
+        s.heap[i, 1] = s.heap[child, 1]
+        i = child
+    s.heap[i, 0] = time
+    s.heap[i, 1] = key
+
+
+# --- what can start -----------------------------------------------------------------------------
+
+
+@inner
+def begin(c: Flat, s: State) -> None:
+    """The last of the slots that are ready: its start is known, and its end too if it meets no other tile."""
+    s.scalar[READY] -= 1
+    g = int(s.ready[s.scalar[READY]])
+    row = s.flight[g, F_ROW]
+    if s.flight[g, F_START] == UNKNOWN:
+        operands = s.flight[g, F_OPERANDS]
+        start = max(operands, s.flight[g, F_UNIT])
+        s.flight[g, F_START] = start
+        s.stall[row, OPERAND] += operands - s.flight[g, F_ISSUE]
+        s.stall[row, UNIT] += start - operands
+    op = c.rows[row, R_OP]
+    if op == COMPUTE:
+        busy = c.variants[s.flight[g, F_VARIANT], V_CYCLES]
+        s.spent[row, BUSY] += busy
+        end(s, g, s.flight[g, F_START] + busy, s.flight[g, F_CHAIN] + busy)
+    elif op in (RECEIVE, WAIT):
+        take(c, s, g, row)
+    else:
+        push(s, s.flight[g, F_START], key_of(s, g, 0))
+
+
+@inner
+def end(s: State, g: int, time: int, chain_end: int) -> None:
+    """Note an end; what follows from it is :func:`cimc.sim.issue.finish`'s."""
+    s.flight[g, F_END] = time
+    s.flight[g, F_CHAIN_END] = chain_end
+    s.ended[s.scalar[ENDED]] = g
+    s.scalar[ENDED] += 1
+
+
+@inner
+def take(c: Flat, s: State, g: int, row: int) -> None:
+    """A recv or wait takes its message, or waits for it."""
+    variant, channel = s.flight[g, F_VARIANT], c.rows[row, R_CHANNEL]
+    taken = s.channel[channel, C_TAKEN]
+    if taken == s.channel[channel, C_TAIL]:
+        s.channel[channel, C_RECEIVER] = g
+        return
+    first = c.ring_ptr[channel]
+    at = first + taken % (c.ring_ptr[channel + 1] - first)
+    if s.message[at, M_BYTES] != c.variants[variant, V_SIZE]:
+        wrong(s, g)
+        return
+    busy = c.variants[variant, V_CYCLES] if c.rows[row, R_OP] == RECEIVE else 0
+    copied = s.flight[g, F_START] + busy
+    done = max(copied, s.message[at, M_ARRIVAL])
+    s.message[at, M_RELEASE] = done
+    s.channel[channel, C_TAKEN] = taken + 1
+    s.spent[row, BUSY] += busy
+    s.spent[row, FIRST] = min(s.spent[row, FIRST], done - busy)  # what came before was waiting
+    s.stall[row, MESSAGE] += done - copied
+    sender = s.channel[channel, C_SENDER]
+    if sender >= 0:
+        s.channel[channel, C_SENDER] = -1
+        push(s, done, key_of(s, sender, 0))
+    end(s, g, done, max(s.flight[g, F_CHAIN] + busy, s.message[at, M_CHAIN]))
+
+
+@inner
+def wrong(s: State, g: int) -> None:
+    """A recv finds a message of the wrong size: now, or when its turn comes, as others may fail before."""
+    start, key = s.flight[g, F_START], key_of(s, g, WRONG)
+    if start > s.scalar[NOW] or (start == s.scalar[NOW] and key > s.scalar[NOW_KEY]):
+        push(s, start, key)
+    else:
+        s.scalar[BAD] = g
+
+
+# --- messages -----------------------------------------------------------------------------------
 
 
 @inner
 def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) -> int:
     """When a message may enter the channel, from now on; -1 if not known yet. Forgets what has been released."""
-    base = c.ring_ptr[channel]
-    ring = c.ring_ptr[channel + 1] - base
+    first = c.ring_ptr[channel]
+    ring = c.ring_ptr[channel + 1] - first
     head, taken = s.channel[channel, C_HEAD], s.channel[channel, C_TAKEN]
-    while head < taken and s.message[base + head % ring, M_RELEASE] <= now:
-        s.channel[channel, C_BYTES] -= s.message[base + head % ring, M_BYTES]
+    while head < taken and s.message[first + head % ring, M_RELEASE] <= now:
+        s.channel[channel, C_BYTES] -= s.message[first + head % ring, M_BYTES]
         head += 1
     s.channel[channel, C_HEAD] = head
     occupied = s.channel[channel, C_BYTES]
@@ -92,89 +227,43 @@ def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) ->
     while head < s.channel[channel, C_TAIL] and occupied + size > capacity:
         if head >= taken:
             return -1
-        at = s.message[base + head % ring, M_RELEASE]
-        occupied -= s.message[base + head % ring, M_BYTES]
+        at = s.message[first + head % ring, M_RELEASE]
+        occupied -= s.message[first + head % ring, M_BYTES]
         head += 1
     return at
 
 
 @inner
-def chain(s: State, links: Ints, begin: int, stop: int, now: int, occupied: int, hop: int) -> int:
-    """A packet along a way: when its last byte arrives."""
-    header = now
-    for i in range(begin, stop):
-        entered = max(header, s.link[links[i]])
-        s.link[links[i]] = entered + occupied
-        header = entered + hop
-    return int(header + occupied)
-
-
-@inner
-def take(c: Flat, s: State, t: int, slot: int) -> int:
-    """A recv or wait takes its message if it is there: returns its end, -1 if it has to wait, -2 for a wrong size."""
-    row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
-    channel = c.rows[row, R_CHANNEL]
-    taken = s.channel[channel, C_TAKEN]
-    if taken == s.channel[channel, C_TAIL]:
-        s.channel[channel, C_RECEIVER] = slot
-        s.channel[channel, C_RECEIVER_TILE] = t
-        return -1
-    base = c.ring_ptr[channel]
-    at = base + taken % (c.ring_ptr[channel + 1] - base)
-    if s.message[at, M_BYTES] != c.variants[variant, V_SIZE]:
-        s.scalar[BAD_ROW] = row
-        s.scalar[BAD_BYTES] = s.message[at, M_BYTES]
-        return -2
-    busy = c.variants[variant, V_CYCLES] if c.rows[row, R_OP] == RECEIVE else 0
-    copied = s.flight[t, slot, F_START] + busy
-    finish = max(copied, s.message[at, M_ARRIVAL])
-    s.flight[t, slot, F_CHAIN_END] = max(s.flight[t, slot, F_CHAIN] + busy, s.message[at, M_CHAIN])
-    s.message[at, M_RELEASE] = finish
-    s.channel[channel, C_TAKEN] = taken + 1
-    s.spent[row, BUSY] += busy
-    s.spent[row, FIRST] = min(s.spent[row, FIRST], finish - busy)  # what came before was waiting
-    s.stall[MESSAGE] += finish - copied
-    sender = s.channel[channel, C_SENDER]
-    if sender >= 0:
-        u = s.channel[channel, C_SENDER_TILE]
-        s.channel[channel, C_SENDER] = -1
-        push(s, finish, u, order_of(s, u, sender), 0)
-    return finish
-
-
-@inner
-def order_of(s: State, t: int, slot: int) -> int:
-    """The order of the instruction in a slot."""
-    newest = s.tile[t, T_TAIL] - 1
-    return newest - (newest - slot) % W
-
-
-@inner
-def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int) -> int:
-    """A send tries to enter its channels. Returns 0, or -2 if a waiting recv expects another size."""
-    row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
-    size, occupied = c.variants[variant, V_SIZE], c.variants[variant, V_CYCLES]
+def send(c: Flat, s: State, g: int, row: int, now: int, capacity: int, hop: int) -> None:
+    """A send tries to enter its channels."""
+    variant = s.flight[g, F_VARIANT]
     enter = now
-    for i in range(c.rows[row, R_DEST], c.rows[row + 1, R_DEST]):
-        channel = c.dests[i, 0]
-        at = room(c, s, channel, now, size, capacity)
+    for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
+        at = room(c, s, c.dests[i, 0], now, c.variants[variant, V_SIZE], capacity)
         if at < 0:
-            s.channel[channel, C_SENDER] = slot
-            s.channel[channel, C_SENDER_TILE] = t
-            if s.flight[t, slot, F_BLOCKED] == UNKNOWN:
-                s.flight[t, slot, F_BLOCKED] = now
-            return 0
+            s.channel[c.dests[i, 0], C_SENDER] = g
+            enter = -1
+            break
         enter = max(enter, at)
+    if enter == now:
+        leave(c, s, g, row, now, hop)
+        return
+    if s.flight[g, F_BLOCKED] == UNKNOWN:
+        s.flight[g, F_BLOCKED] = now
     if enter > now:
-        if s.flight[t, slot, F_BLOCKED] == UNKNOWN:
-            s.flight[t, slot, F_BLOCKED] = now
-        push(s, enter, t, order_of(s, t, slot), 0)
-        return 0
-    if s.flight[t, slot, F_BLOCKED] != UNKNOWN:
-        s.stall[CHANNEL] += now - s.flight[t, slot, F_BLOCKED]
+        push(s, enter, key_of(s, g, 0))
+
+
+@inner
+def leave(c: Flat, s: State, g: int, row: int, now: int, hop: int) -> None:
+    """A message leaves: it takes its links, and its place in the channels."""
+    variant = s.flight[g, F_VARIANT]
+    size, occupied = c.variants[variant, V_SIZE], c.variants[variant, V_CYCLES]
+    if s.flight[g, F_BLOCKED] != UNKNOWN:
+        s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
     left = now + occupied
     first = c.rows[row, R_TREE]
-    for i in range(c.rows[row + 1, R_TREE] - first):
+    for i in range(c.rows[row, R_TREE_END] - first):
         link, parent = c.trees[first + i, 0], c.trees[first + i, 1]
         entered = max(now if parent < 0 else s.way[parent, 0], s.link[link])
         s.link[link] = entered + occupied
@@ -183,141 +272,148 @@ def send(c: Flat, s: State, t: int, slot: int, now: int, capacity: int, hop: int
         if parent < 0:
             left = max(left, entered + occupied)
     s.spent[row, BUSY] += occupied
-    for i in range(c.rows[row, R_DEST], c.rows[row + 1, R_DEST]):
+    chain, held = s.flight[g, F_CHAIN] + occupied, left - now - occupied
+    for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
         channel, leaf = c.dests[i, 0], c.dests[i, 1]
         base = c.ring_ptr[channel]
         at = base + s.channel[channel, C_TAIL] % (c.ring_ptr[channel + 1] - base)
+        header = now if leaf < 0 else s.way[leaf, 0]
+        alone = 0 if leaf < 0 else s.way[leaf, 1] * hop
+        held = max(held, header - now - alone)
         s.message[at, M_BYTES] = size
-        s.message[at, M_ARRIVAL] = (now if leaf < 0 else s.way[leaf, 0]) + occupied
+        s.message[at, M_ARRIVAL] = header + occupied
         s.message[at, M_RELEASE] = UNKNOWN
-        s.message[at, M_CHAIN] = (
-            s.flight[t, slot, F_CHAIN] + s.way[leaf, 1] * hop + occupied
-            if leaf >= 0
-            else s.flight[t, slot, F_CHAIN] + occupied
-        )
+        s.message[at, M_CHAIN] = chain + alone
         s.channel[channel, C_TAIL] += 1
         s.channel[channel, C_BYTES] += size
-        receiver = s.channel[channel, C_RECEIVER]
-        if receiver >= 0:
+        if s.channel[channel, C_RECEIVER] >= 0:
+            s.ready[s.scalar[READY]] = s.channel[channel, C_RECEIVER]
+            s.scalar[READY] += 1
             s.channel[channel, C_RECEIVER] = -1
-            u = s.channel[channel, C_RECEIVER_TILE]
-            finish = take(c, s, u, receiver)
-            if finish == -2:
-                return -2
-            end(c, s, u, receiver, finish, s.flight[u, receiver, F_CHAIN_END])
-            issue(c, s, u)
-    end(c, s, t, slot, left, s.flight[t, slot, F_CHAIN] + occupied)
-    return 0
+    s.stall[row, LINK] += held
+    end(s, g, left, chain)
+
+
+# --- memory and the host ------------------------------------------------------------------------
 
 
 @inner
-def memory(c: Flat, s: State, t: int, slot: int, order: int, phase: int, now: int, hop: int, rates: Ints) -> None:
+def packet(s: State, links: Ints, first: int, stop: int, now: int, occupied: int, hop: int) -> int:
+    """A packet along a way: when its last byte arrives."""
+    header = now
+    for i in range(first, stop):
+        entered = max(header, s.link[links[i]])
+        s.link[links[i]] = entered + occupied
+        header = entered + hop
+    return int(header + occupied)
+
+
+@inner
+def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Ints) -> None:
     """One of the three phases of a memory access: the request leaves, it is served, the response leaves."""
-    row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
+    variant, hop = s.flight[g, F_VARIANT], rates[0]
     way, server = c.rows[row, R_WAY], c.rows[row, R_SERVER]
-    if phase == 0:
-        occupied = max(1, -(-c.variants[variant, V_REQUEST] // rates[1]))
-        there = now if way < 0 else chain(s, c.there_link, c.ways[way, 0], c.ways[way + 1, 0], now, occupied, hop)
-        push(s, there, t, order, 1)
-    elif phase == 1:
-        begin = max(now, s.server[server, Q_FREE])
-        s.stall[QUEUE] += begin - now
+    if phase == 1:
+        starts = max(now, s.server[server, Q_FREE])
+        s.stall[row, QUEUE] += starts - now
         s.server[server, Q_BUSY] += c.variants[variant, V_CYCLES]
-        s.server[server, Q_FREE] = begin + c.variants[variant, V_CYCLES]
-        push(s, s.server[server, Q_FREE] + (rates[3] if server == 0 else hop), t, order, 2)
-    else:
-        occupied = max(1, -(-c.variants[variant, V_RESPONSE] // rates[1]))
-        back = now if way < 0 else chain(s, c.back_link, c.ways[way, 1], c.ways[way + 1, 1], now, occupied, hop)
-        s.spent[row, BUSY] += back - s.flight[t, slot, F_START]
-        end(c, s, t, slot, back, s.flight[t, slot, F_CHAIN] + alone(c, row, variant, hop, rates))
+        s.server[server, Q_FREE] = starts + c.variants[variant, V_CYCLES]
+        push(s, s.server[server, Q_FREE] + (rates[2] if server == 0 else hop), key_of(s, g, 2))
+        return
+    column = 0 if phase == 0 else 1  # there, back
+    occupied = c.variants[variant, V_REQUEST + column]
+    there = now
+    if way >= 0:
+        first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
+        there = packet(s, c.way_link, first, stop, now, occupied, hop)
+        s.stall[row, LINK] += there - now - occupied - (stop - first) * hop
+    if phase == 0:
+        push(s, there, key_of(s, g, 1))
+        return
+    s.spent[row, BUSY] += there - s.flight[g, F_START]
+    end(s, g, there, s.flight[g, F_CHAIN] + alone(c, row, variant, rates))
 
 
 @inner
-def alone(c: Flat, row: int, variant: int, hop: int, rates: Ints) -> int:
+def alone(c: Flat, row: int, variant: int, rates: Ints) -> int:
     """Cycles of a memory access that meets no other."""
     way = c.rows[row, R_WAY]
-    served = c.variants[variant, V_CYCLES] + (rates[3] if c.rows[row, R_SERVER] == 0 else hop)
+    served = c.variants[variant, V_CYCLES] + (rates[2] if c.rows[row, R_SERVER] == 0 else rates[0])
     if way < 0:
         return served
-    hops = c.ways[way + 1, 0] - c.ways[way, 0] + c.ways[way + 1, 1] - c.ways[way, 1]
-    packets = max(1, -(-c.variants[variant, V_REQUEST] // rates[1])) + max(
-        1, -(-c.variants[variant, V_RESPONSE] // rates[1])
-    )
-    return hops * hop + packets + served
+    hops = int(c.way_part[2 * way + 2] - c.way_part[2 * way])
+    return hops * rates[0] + c.variants[variant, V_REQUEST] + c.variants[variant, V_RESPONSE] + served
 
 
 @inner
-def loop(c: Flat, s: State, rates: Ints, events: int) -> int:
-    """Handle up to ``events`` events; see :data:`advance`."""
-    hop, capacity = rates[0], rates[2]
-    if s.scalar[ISSUED] == 0:
-        for t in range(s.tile.shape[0]):
-            issue(c, s, t)
-    for _ in range(events):
-        if s.scalar[HEAP] == 0:
-            return DONE
-        if s.trace.shape[0] and s.scalar[TRACED] + s.tile.shape[0] * (W + 1) > s.trace.shape[0]:
-            return FULL
-        now, key = s.heap[0, 0], s.heap[0, 1]
-        drop_first(s)
-        t = key >> 46
-        order = (key >> 2) & ((1 << 44) - 1)
-        slot = order % W
-        row, variant = s.flight[t, slot, F_ROW], s.flight[t, slot, F_VARIANT]
-        op = c.rows[row, R_OP]
-        if op == COMPUTE:
-            s.spent[row, BUSY] += c.variants[variant, V_CYCLES]
-            end(
-                c,
-                s,
-                t,
-                slot,
-                now + c.variants[variant, V_CYCLES],
-                s.flight[t, slot, F_CHAIN] + c.variants[variant, V_CYCLES],
-            )
-        elif op == SEND:
-            if send(c, s, t, slot, now, capacity, hop) < 0:
-                return MISMATCH
-        elif op in (RECEIVE, WAIT):
-            finish = take(c, s, t, slot)
-            if finish == -2:
-                return MISMATCH
-            if finish >= 0:
-                end(c, s, t, slot, finish, s.flight[t, slot, F_CHAIN_END])
-        elif op == MEMORY:
-            memory(c, s, t, slot, order, key & 3, now, hop, rates)
-        elif op == HOST:
-            start = max(now, s.scalar[HOST_FREE])
-            s.stall[UNIT] += start - now
-            s.scalar[HOST_FREE] = start + c.variants[variant, V_CYCLES]
-            s.spent[row, BUSY] += c.variants[variant, V_CYCLES]
-            end(c, s, t, slot, s.scalar[HOST_FREE], s.flight[t, slot, F_CHAIN] + c.variants[variant, V_CYCLES])
-        issue(c, s, t)
+def host(c: Flat, s: State, g: int, row: int, now: int) -> None:
+    """A host call: one at a time on the whole chip."""
+    busy = c.variants[s.flight[g, F_VARIANT], V_CYCLES]
+    starts = max(now, s.scalar[HOST_FREE])
+    s.stall[row, UNIT] += starts - now
+    s.scalar[HOST_FREE] = starts + busy
+    s.spent[row, BUSY] += busy
+    end(s, g, starts + busy, s.flight[g, F_CHAIN] + busy)
+
+
+# --- the loop -----------------------------------------------------------------------------------
+
+
+@inner
+def happen(c: Flat, s: State, rates: Ints) -> None:
+    """The earliest event happens."""
+    now, key = s.heap[0, 0], s.heap[0, 1]
+    drop_first(s)
+    s.scalar[NOW] = now
+    s.scalar[NOW_KEY] = key
+    g = (key >> 46) * W + ((key >> 2) & ((1 << 44) - 1)) % W
+    row = s.flight[g, F_ROW]
+    op = c.rows[row, R_OP]
+    if op == SEND:
+        send(c, s, g, row, now, rates[1], rates[0])
+    elif op == MEMORY:
+        memory(c, s, g, row, key & 3, now, rates)
+    elif op == RECEIVE:  # WRONG
+        s.scalar[BAD] = g
+    else:
+        host(c, s, g, row, now)
+
+
+@inner
+def loop(c: Flat, s: State, rates: Ints, steps: int) -> int:
+    """Take up to ``steps`` steps; see :data:`advance`."""
+    for _ in range(steps):
+        if s.scalar[READY] == 0 and s.scalar[ENDED] == 0:
+            if s.scalar[TODO] > 0:
+                issue(c, s)
+            elif s.scalar[HEAP] > 0:
+                happen(c, s, rates)
+            else:
+                return DONE
+        if s.scalar[READY] > 0:
+            begin(c, s)
+        if s.scalar[ENDED] > 0:
+            finish(c, s)
+        if s.scalar[BAD] >= 0:
+            return MISMATCH
     return MORE
 
 
-def _fingerprint() -> int:
-    """A number that changes with the sources of everything compiled into the loop."""
-    here = pathlib.Path(__file__).parent
-    return zlib.crc32(b"".join((here / name).read_bytes() for name in SOURCES))
-
-
 def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
-    """The loop behind the one function whose machine code numba keeps on disk. Whether that code is still good numba
-    decides by the function's own file and the values it closes over; ``version`` stands for the other files."""
+    """The loop behind the function whose machine code numba keeps on disk."""
 
     @entry
-    def advance(c: Flat, s: State, rates: Ints, events: int) -> int:
+    def advance(c: Flat, s: State, rates: Ints, steps: int) -> int:
         s.scalar[VERSION] = version
-        return loop(c, s, rates, events)
+        return loop(c, s, rates, steps)
 
     return advance
 
 
-advance = _entry(_fingerprint())
-"""``advance(flat, state, rates, events)`` handles up to ``events`` events; ``rates``: router cycles, link bytes per
-cycle, channel bytes, memory latency. Returns DONE (no event is left), MORE, FULL (the trace buffer is to be emptied) or
-MISMATCH (a message of the wrong size: BAD_ROW, BAD_BYTES)."""
+advance = _entry(fingerprint())
+"""``advance(flat, state, rates, steps)`` takes up to ``steps`` steps, in each of which at most one instruction ends;
+``rates``: router cycles, channel bytes, memory latency. Returns DONE (nothing is left that can happen), MORE or MISMATCH
+(a message of the wrong size: the slot BAD has its recv)."""
 
 
 def compiled() -> bool:

@@ -32,6 +32,7 @@ class Cost:
     energy_pj: Mapping[str, float]
     first_cycle: int
     last_cycle: int
+    stalls: Mapping[str, int] = field(default_factory=dict[str, int])  # cause → cycles its instructions waited
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Timing:
     layers: Mapping[str, Cost]  # by the origin's node name
     bound: Bound
     host_cycles: int
-    stalls: Mapping[str, int] = field(default_factory=dict[str, int])  # cause → tile cycles spent waiting
+    stalls: Mapping[str, int] = field(default_factory=dict[str, int])  # cause → cycles instructions waited
+    tile_stalls: Mapping[int, Mapping[str, int]] = field(default_factory=dict[int, Mapping[str, int]])  # by tile
     events: tuple[Event, ...] = ()  # only when a trace was asked for
 
 

@@ -1,4 +1,6 @@
-"""What the timing loop changes as it runs: arrays, so that numba sees only those."""
+"""What the timing loop changes as it runs: arrays, so that numba sees only those.
+
+An instruction in flight has a *slot*: number ``tile · W + order % W``, over all tiles."""
 
 from __future__ import annotations
 
@@ -7,26 +9,30 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.sim.flat import Layout
 from cimc.sim.reference import WINDOW
+from cimc.sim.tables import Layout
 
 Ints = NDArray[np.int64]
 W = WINDOW
 assert W <= 64, "one bit per instruction in flight"
 UNKNOWN = -1
 COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT = range(7)  # Action, as numba sees it
-OPERAND, UNIT, MESSAGE, CHANNEL, QUEUE = range(5)
-STALLS = ("operand", "unit", "message", "channel", "memory")
-# scalars
-HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD_ROW, BAD_BYTES, CHAIN, VERSION = range(9)
+STALLS = ("issue", "operand", "unit", "message", "channel", "link", "memory")
+"""What an execution may have to wait for; see docs/contract.md."""
+ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(7)
+# scalars; TODO, READY, ENDED and HEAP are the lengths of what State calls so
+TODO, READY, ENDED, HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD, CHAIN, VERSION = range(11)
+NOW, NOW_KEY = 11, 12  # the event that happens
 
 
 # columns of the tables
-T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_RETIRED, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN = range(8)
-F_ROW, F_VARIANT, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED, F_CHAIN, F_CHAIN_END = range(11)
-F_MASK, F_HAZARD, F_SAME, F_RAW = range(4)
-S_LOW, S_HIGH, S_FLAGS = range(3)
-C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_RECEIVER_TILE, C_SENDER, C_SENDER_TILE = range(8)
+T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, T_TODO = range(8)
+T_LATEST, T_LONGEST = 8, 9
+F_ROW, F_ORDER, F_VARIANT, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED = range(10)
+F_CHAIN, F_CHAIN_END, F_PREVIOUS = range(10, 13)
+F_MASK, F_HAZARD, F_SAME, F_RAW, F_WAITERS = range(5)
+S_LOW, S_HIGH = range(2)
+C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_SENDER = range(6)
 M_BYTES, M_ARRIVAL, M_RELEASE, M_CHAIN = range(4)
 BUSY, FIRST, FINAL = range(3)
 Q_FREE, Q_BUSY = range(2)
@@ -36,26 +42,28 @@ class State(NamedTuple):
     """Everything that changes. The tables' columns are named above by the same letter."""
 
     scalar: Ints
-    tile: Ints  # tile, T: next row to issue, oldest order without a known end, instructions issued ...
+    tile: Ints  # tile, T: next row to issue, oldest order without a known end, orders issued, the wait that holds up issue
     env: Ints  # tile, slot: values of the repeat variables
     limit: Ints  # tile, slot: where they end
     last_on: Ints  # tile, unit: order of the last instruction on it
-    flight: Ints  # tile, W, F: the instructions in flight; OPERANDS and UNIT: ready and free, as far as known
+    last: Ints  # row: order of its last execution
+    flight: Ints  # slot, F: an instruction in flight; OPERANDS and UNIT: ready and free, as far as known
     mask: NDArray[
         np.uint64
-    ]  # tile, W, F_MASK ...: slots it waits for, by hazard, by unit; those whose results it reads
-    span: Ints  # tile, W, range, S: bytes it touches
+    ]  # slot, F_MASK ...: places in the window it waits for, by hazard, by unit, for results; who waits
+    span: Ints  # slot, range, S: bytes it touches
+    todo: Ints  # tiles that may be able to issue
+    ready: Ints  # slots that have nothing left to wait for
+    ended: Ints  # slots whose end has become known
     heap: Ints  # event, (time, key)
     server: Ints  # server of memory accesses, Q: free from, cycles it was busy
     link: Ints  # link: free from
-    channel: (
-        Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; who waits (a slot or -1)
-    )
+    channel: Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; slots that wait, or -1
     message: Ints  # message, M: CHAIN is the longest chain up to its arrival
     way: Ints  # link of a tree, (header, hops)
     executions: Ints  # variant: executions
     spent: Ints  # row, (busy cycles, when its work first began, latest end)
-    stall: Ints  # cause: cycles
+    stall: Ints  # row, cause: cycles
     trace: Ints  # n, (tile, row, start, end)
 
 
@@ -69,27 +77,34 @@ def fresh(layout: Layout, trace: int) -> State:
         return np.zeros(shape, np.int64)
 
     state = State(
-        scalar=zeros(9),
-        tile=zeros(tiles, 8),
+        scalar=zeros(13),
+        tile=zeros(tiles, 10),
         env=zeros(tiles, layout.depth),
         limit=zeros(tiles, layout.depth),
-        last_on=np.full((tiles, units), -1, np.int64),
-        flight=zeros(tiles, W, 11),
-        mask=np.zeros((tiles, W, 4), np.uint64),
-        span=zeros(tiles, W, layout.ranges, 3),
-        heap=zeros(tiles * W + 1, 2),
+        last_on=np.full((tiles, units), -W, np.int64),
+        last=np.full(len(c.rows), -W, np.int64),
+        flight=zeros(tiles * W, 13),
+        mask=np.zeros((tiles * W, 5), np.uint64),
+        span=zeros(tiles * W, layout.ranges, 2),
+        todo=np.arange(tiles)[::-1].copy(),
+        ready=zeros(tiles * W),
+        ended=zeros(tiles * W),
+        heap=zeros(4 * tiles + 1, 2),
         server=zeros(1 + len(layout.homes), 2),
         link=zeros(layout.links),
-        channel=zeros(channels, 8),
+        channel=zeros(channels, 6),
         message=zeros(int(c.ring_ptr[-1]), 4),
         way=zeros(layout.widest, 2),
-        executions=zeros(len(layout.jobs)),
+        executions=zeros(layout.variants),
         spent=zeros(len(c.rows), 3),
-        stall=zeros(len(STALLS)),
+        stall=zeros(len(c.rows), len(STALLS)),
         trace=zeros(trace, 4),
     )
+    state.scalar[TODO] = tiles
+    state.scalar[BAD] = state.scalar[NOW] = -1
     state.tile[:, T_ROW] = c.tile_start
     state.tile[:, T_BARRIER] = -1
+    state.tile[:, T_TODO] = 1
     state.channel[:, C_RECEIVER] = -1
     state.channel[:, C_SENDER] = -1
     state.spent[:, FIRST] = 1 << 62

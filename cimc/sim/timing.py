@@ -11,16 +11,30 @@ import numpy as np
 from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program
 from cimc.sim import account, bound, machine, params, place
-from cimc.sim.flat import R_VARIANT, Layout, flatten
+from cimc.sim.flat import flatten
 from cimc.sim.job import number
 from cimc.sim.result import Event, Timing
-from cimc.sim.state import BAD_BYTES, BAD_ROW, F_ROW, ISSUED, T_HEAD, T_TAIL, TRACED, State, W, fresh
+from cimc.sim.state import (
+    BAD,
+    C_TAKEN,
+    F_ROW,
+    F_VARIANT,
+    ISSUED,
+    M_BYTES,
+    T_HEAD,
+    T_TAIL,
+    TRACED,
+    State,
+    W,
+    fresh,
+)
+from cimc.sim.tables import R_CHANNEL, V_SIZE, Layout
 
 Progress = Callable[[str, int, int], None]
 """``progress("timing", instructions issued, 0)``, from time to time; ``progress("compile", 0, 0)`` before the first run of
 a process, in which the loop's machine code is loaded or, once on a machine, compiled."""
-SLICE = 1 << 19  # events between two looks at the clock, the keyboard and the trace buffer
-TRACE_ROWS = 1 << 16
+SLICE = 1 << 19  # steps between two looks at the clock and the keyboard
+TRACE_ROWS = 1 << 16  # steps between two looks at the trace buffer: each ends one instruction at most
 Sink = Callable[[list[Event]], None]
 """Takes events, in the order in which their ends became known."""
 
@@ -50,17 +64,14 @@ def run_timing(
 
 def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progress | None) -> State:
     """Run the loop until no event is left. Raises INSTRUCTION_FAILED for a message of the wrong size."""
-    room = TRACE_ROWS + 2 * len(layout.tiles) * (W + 1) if sink else 0
-    state = fresh(layout, room)
+    state = fresh(layout, TRACE_ROWS if sink else 0)
     noc = chip.noc
-    rates = np.array(
-        [noc.router_cycles, noc.link_bytes_per_cycle, noc.channel_bytes, chip.memory.latency_cycles], np.int64
-    )
+    rates = np.array([noc.router_cycles, noc.channel_bytes, chip.memory.latency_cycles], np.int64)
     if progress and not machine.compiled():
         progress("compile", 0, 0)  # or loaded from disk, in a second
     outcome = machine.MORE
-    while outcome in (machine.MORE, machine.FULL):
-        outcome = machine.advance(layout.flat, state, rates, SLICE)
+    while outcome == machine.MORE:
+        outcome = machine.advance(layout.flat, state, rates, TRACE_ROWS if sink else SLICE)
         if sink:
             _drain(layout, state, sink)
         if progress:
@@ -84,14 +95,16 @@ def _drain(layout: Layout, state: State, sink: Sink) -> None:
 
 
 def _mismatch(layout: Layout, state: State) -> Exception:
-    row = int(state.scalar[BAD_ROW])
+    flat, slot = layout.flat, int(state.scalar[BAD])
+    row = int(state.flight[slot, F_ROW])
     instruction = layout.instructions[row]
     assert instruction is not None
-    tile = layout.row_tile[row]
-    want = layout.jobs[int(layout.flat.rows[row, R_VARIANT])].bytes
-    got, source = int(state.scalar[BAD_BYTES]), number(instruction, "source")
-    why = f"the message from tile {source} has {got} bytes, the view {want}"
-    return place.failed(layout.tiles[tile], step_number(layout, row), instruction, why)
+    channel = flat.rows[row, R_CHANNEL]
+    begin, stop = flat.ring_ptr[channel : channel + 2]
+    got = int(state.message[begin + state.channel[channel, C_TAKEN] % (stop - begin), M_BYTES])
+    want = int(flat.variants[state.flight[slot, F_VARIANT], V_SIZE])
+    why = f"the message from tile {number(instruction, 'source')} has {got} bytes, the view {want}"
+    return place.failed(layout.tiles[layout.row_tile[row]], step_number(layout, row), instruction, why)
 
 
 def step_number(layout: Layout, row: int) -> int:
@@ -107,7 +120,7 @@ def _check_ended(layout: Layout, state: State) -> None:
         head = int(state.tile[t, T_HEAD])
         if head == state.tile[t, T_TAIL]:
             continue
-        row = int(state.flight[t, head % W, F_ROW])
+        row = int(state.flight[t * W + head % W, F_ROW])
         instruction = layout.instructions[row]
         assert instruction is not None
         stuck.append(place.Stuck(tile, step_number(layout, row), instruction, place.waits(instruction)))

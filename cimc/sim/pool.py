@@ -1,0 +1,134 @@
+"""What the tiles of a program share while it is made flat: costs, channels, ways, and the tables that are being filled."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cimc.arch.spec import ChipSpec
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction
+from cimc.isa.operands import Affine, View
+from cimc.isa.program import MatrixDecl, Program
+from cimc.sim import noc
+from cimc.sim.job import Action, Job, action, is_token, span
+from cimc.sim.tables import ACCUMULATES, READS, WRITES, Price
+
+Reach = tuple[int, int] | None  # elements [low, high) of a view from its offset; None without elements
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What all instructions of a mnemonic have in common."""
+
+    action: Action
+    unit: str
+    shared: tuple[bool, ...]  # per operand: whether it is a global buffer; the last one stands for all that follow
+    words: bool  # whether its keywords may change what it costs: those of transfers only say where to
+    token: bool
+
+    @staticmethod
+    def of(step: Instruction) -> Form:
+        """The form of an instruction's mnemonic."""
+        spec, kind = INSTRUCTIONS[step.mnemonic], action(step)
+        return Form(
+            kind,
+            spec.unit.value,
+            tuple(o.kind in GLOBAL for o in spec.operands),
+            kind in (Action.COMPUTE, Action.HOST, Action.MEMORY),
+            is_token(step),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a send goes: its parts of the tables ``dests`` and ``trees``."""
+
+    channels: tuple[int, ...]
+    dest: int
+    dest_end: int
+    tree: int
+    tree_end: int
+    links: int
+
+
+class Pool:
+    """What the tiles of a program share: costs and ways, and the tables that are filled tile by tile."""
+
+    def __init__(self, program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> None:
+        self.program, self.chip, self.bound = program, chip, bound
+        self.globals = {g.name: g for g in program.globals}
+        self.ports = noc.memory_ports(chip)
+        self.forms: dict[str, Form] = {}
+        self.prices: list[Price] = []
+        self.flags: list[tuple[int, ...]] = []  # per cost, of its ranges
+        self.cost_of: dict[tuple[object, ...], int] = {}
+        self.matrices: dict[tuple[object, ...], int] = {}
+        self.reaches: dict[tuple[object, ...], Reach | str] = {}
+        self.layers: dict[str, int] = {}
+        self.channels: dict[tuple[int, int, int, bool], int] = {}
+        self.traffic: dict[int, list[int]] = {}  # channel → messages, smallest
+        self.servers: dict[int, int] = {-1: 0}  # home → number
+        self.ways: dict[tuple[int, int], tuple[int, int]] = {}  # tile, where to → number, links
+        self.routes: dict[tuple[object, ...], Route] = {}
+        self.rows, self.variants, self.ranges, self.bounds = array("q"), array("q"), array("q"), array("q")
+        self.affine, self.terms = array("q", (0, 0)), array("q")
+        self.dests, self.trees = array("q"), array("q")
+        self.way_part, self.way_link = array("q", (0,)), array("q")
+        self.variant_cost, self.variant_row = array("q"), array("q")
+        self.row_tile, self.row_layer = array("q"), array("q")
+        self.instructions: list[Instruction | None] = []
+
+    def channel(self, source: int, destination: int, tag: int, token: bool) -> int:
+        """The number of a channel."""
+        return self.channels.setdefault((source, destination, tag, token), len(self.channels))
+
+    def way(self, tile: int, to: int) -> tuple[int, int]:
+        """The number of the way from a tile to where an access is served and back, and its links one way."""
+        if (tile, to) not in self.ways:
+            there = noc.route(self.chip, tile, to)
+            for links in (there, noc.route(self.chip, to, tile)):
+                self.way_link.extend(links)
+                self.way_part.append(len(self.way_link))
+            self.ways[tile, to] = (len(self.ways), len(there))
+        return self.ways[tile, to]
+
+    def route(self, source: int, to: tuple[int, ...], tag: int, token: bool) -> Route:
+        """The channels and the tree of a send."""
+        key = (source, to, tag, token)
+        if key not in self.routes:
+            tree = noc.tree(self.chip, source, to)
+            dest, begin = len(self.dests) // 2, len(self.trees) // 2
+            for link, parent in zip(tree.links, tree.parents, strict=True):
+                self.trees.extend((link, parent))
+            channels = tuple(self.channel(source, destination, tag, token) for destination in to)
+            for channel, leaf in zip(channels, tree.leaves, strict=True):
+                self.dests.extend((channel, leaf))
+            ends = (dest, len(self.dests) // 2, begin, len(self.trees) // 2)
+            self.routes[key] = Route(channels, *ends, len(tree.links))
+        return self.routes[key]
+
+    def reach(self, view: View) -> Reach | str:
+        """The elements a view spans from its offset; ``varies`` if its extents do."""
+        key = (view.shape, view.strides)
+        if key not in self.reaches:
+            found: Reach | str = "varies"
+            if not any(isinstance(e, Affine) for e in view.shape):
+                low, high = span(View(view.buffer, Affine(), view.shape, view.strides), {})
+                found = (low, high) if high > low else None
+            self.reaches[key] = found
+        return self.reaches[key]
+
+    def matrix(self, decl: MatrixDecl) -> int:
+        """A number that is the same for matrices that cost the same."""
+        blocks = tuple((b.core, b.row, b.row_end, b.col, b.col_end) for b in decl.blocks)
+        return self.matrices.setdefault((decl.element.name, decl.rows, decl.cols, blocks), len(self.matrices))
+
+    def add_cost(self, key: tuple[object, ...], job: Job, form: Form, kind: str, links: int) -> int:
+        """Enter a job that has not been seen."""
+        request, response = (noc.packet_cycles(self.chip, size) for size in (job.request, job.response))
+        self.cost_of[key] = len(self.prices)
+        self.prices.append(Price(job, form.action, form.unit, kind, links, request, response))
+        flags = (WRITES * r.writes + ACCUMULATES * r.accumulates + READS * r.reads for r in job.ranges)
+        self.flags.append(tuple(flags))
+        return len(self.prices) - 1

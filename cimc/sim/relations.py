@@ -1,0 +1,156 @@
+"""Which instructions of a tile's text can have a hazard with which, found once for a program. Compiled by numba.
+
+An execution only conflicts with the 63 before it. So a row's *relations* are the rows from which it can be reached in
+that few steps, along the text and around its repeats, and whose bytes meet its own. What is known to be the same at
+every execution is settled here; where ranges move with a repeat, the loop looks at the executions themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cimc.sim.inner import entry, fingerprint, inner
+from cimc.sim.reference import WINDOW
+from cimc.sim.tables import (
+    ACCUMULATES,
+    END,
+    LOOP,
+    R_OP,
+    R_RANGE,
+    R_TARGET,
+    R_UNIT,
+    RANGE_FIXED,
+    RANGE_FLAGS,
+    RANGE_HIGH,
+    RANGE_LOW,
+    READS,
+    WRITES,
+    Ints,
+)
+
+HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
+BITS = 63  # units of a tile that have a bit in the masks below
+
+
+@inner
+def conflict(earlier: int, later: int) -> int:
+    """What the flags of two ranges make of an overlap: 0 for nothing."""
+    if ((earlier | later) & WRITES) == 0 or earlier & later & ACCUMULATES:
+        return 0
+    return FEEDS if earlier & WRITES and later & READS else HAZARD
+
+
+@inner
+def relation(rows: Ints, ranges: Ints, a: int, b: int) -> int:
+    """What row b has to expect of an earlier execution of row a."""
+    found = perhaps = 0
+    for i in range(rows[a, R_RANGE], rows[a + 1, R_RANGE]):
+        for j in range(rows[b, R_RANGE], rows[b + 1, R_RANGE]):
+            if max(ranges[i, RANGE_LOW], ranges[j, RANGE_LOW]) >= min(ranges[i, RANGE_HIGH], ranges[j, RANGE_HIGH]):
+                continue
+            kind = conflict(ranges[i, RANGE_FLAGS], ranges[j, RANGE_FLAGS])
+            if ranges[i, RANGE_FIXED] and ranges[j, RANGE_FIXED]:
+                found = max(found, kind)
+            else:
+                perhaps = max(perhaps, kind)
+    return LOOK if perhaps > found else found
+
+
+@inner
+def note(rows: Ints, ranges: Ints, found: Ints, at: int, a: int, b: int, done: Ints) -> int:
+    """Enter what row b has to expect of row a, unless later rows of the same unit make it superfluous: their results
+    come later. ``done``: bits of units of which a hazard, of which a result is known. Returns the new length."""
+    kind = relation(rows, ranges, a, b)
+    bit = 1 << rows[a, R_UNIT] if rows[a, R_UNIT] < BITS else 0
+    if kind == 0 or (done[0] & bit and (kind == HAZARD or done[1] & bit)):
+        return at
+    found[at, 0] = a
+    found[at, 1] = kind
+    return at + 1
+
+
+@inner
+def settle(done: Ints, kind: int, unit: int) -> None:
+    """A row that is always executed on the way to the one looked at settles its unit."""
+    bit = 1 << unit if unit < BITS else 0
+    if kind in (HAZARD, FEEDS):
+        done[0] |= bit
+    if kind == FEEDS:
+        done[1] |= bit
+
+
+@inner
+def search(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+    """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` was too short, or how many
+    rows there are. ``room``: three lines of 2 · rows + 3 numbers to work with."""
+    points, here, there = room[0], room[1], room[2]  # places in the text: for which row passed; to be passed now; next
+    done = room[3]
+    at = begin[first]
+    for b in range(first, rows.shape[0] - 1):
+        begin[b] = at
+        if rows[b, R_OP] >= LOOP or rows[b, R_RANGE] == rows[b + 1, R_RANGE]:
+            continue
+        done[0] = done[1] = 0
+        straight = True
+        here[0], count = b, 1
+        for _ in range(WINDOW - 1):  # steps back
+            k = ahead = 0
+            while k < count:
+                place = here[k]
+                k += 1
+                a = place - 1
+                if points[place] == b or a < 0 or rows[a, R_OP] == END:
+                    continue
+                points[place] = b
+                if rows[a, R_OP] >= LOOP:  # from both ways to get here
+                    straight = False
+                    here[count], here[count + 1] = a, rows[a, R_TARGET] - 1
+                    count += 2
+                    continue
+                if at == found.shape[0]:
+                    return b
+                length = note(rows, ranges, found, at, a, b, done)
+                if straight and length > at:
+                    settle(done, found[at, 1], rows[a, R_UNIT])
+                at = length
+                there[ahead] = a
+                ahead += 1
+            here, there, count = there, here, ahead
+            if count == 0:
+                break
+    begin[rows.shape[0] - 1] = at
+    return rows.shape[0] - 1
+
+
+def _entry(version: int) -> Callable[[Ints, Ints, Ints, Ints, Ints, int], int]:
+    """The search behind the function whose machine code numba keeps on disk."""
+
+    @entry
+    def relations(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+        room[3, 0] = version
+        return search(rows, ranges, begin, found, room, first)
+
+    return relations
+
+
+relations = _entry(fingerprint())
+
+
+def related(rows: Ints, ranges: Ints) -> tuple[Ints, Ints, Ints]:
+    """Per row, where its relations begin (the next one's begin where they end); the relations: (row, kind); per row,
+    whether its ranges have to be looked at."""
+    n = len(rows) - 1
+    begin, room = np.zeros(n + 1, np.int64), np.full((4, 2 * n + 3), -1, np.int64)
+    found = np.zeros((8 * n + WINDOW, 2), np.int64)
+    first = 0
+    while (first := relations(rows, ranges, begin, found, room, first)) < n:
+        found = np.concatenate((found, np.zeros_like(found)))
+        room[0] = -1
+    found = found[: begin[n]].copy()
+    moving = np.zeros(n + 1, np.int64)
+    owner = np.repeat(np.arange(n), np.diff(begin))
+    look = found[:, 1] == LOOK
+    moving[found[look, 0]] = 1
+    moving[owner[look]] = 1
+    return begin, found, moving

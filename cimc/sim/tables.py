@@ -1,0 +1,90 @@
+"""The tables of a flat program, and what their columns are called: what the fast timing engine runs.
+
+Every instruction of a tile's stream becomes one row; a repeat becomes two rows that count and jump. What an execution
+takes stands in *variants*: one for most rows, one per combination of repeat variables where extents depend on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.isa.instruction import Instruction
+from cimc.sim.job import Action, Job
+
+Ints = NDArray[np.int64]
+LOOP, NEXT, END = 10, 11, 12  # rows that are no instruction; the others have their Action
+EMPTY = -(1 << 60)  # the end of a range without bytes
+WRITES, ACCUMULATES, READS = 1, 2, 4  # flags of a range
+
+R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_WAY, R_SERVER = range(9)
+R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_DEST_END, R_TREE, R_TREE_END = range(9, 16)
+V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BOUNDS = range(5)
+RANGE_AFF, RANGE_FLAGS, RANGE_LOW, RANGE_HIGH, RANGE_FIXED = range(5)
+ROW_COLUMNS, VARIANT_COLUMNS, RANGE_COLUMNS = 16, 5, 5
+
+
+class Flat(NamedTuple):
+    """The tables. RANGE and BOUNDS are where a row's (a variant's) part of another table begins; it ends where the next
+    one's begins. Affine values are numbers of rows of ``affine``, over the tile's slots; number 0 is 0."""
+
+    tile_start: Ints  # per tile, in the order of tile numbers: its first row
+    rows: Ints  # repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1
+    variants: Ints  # cycles; bytes of a message; cycles of an access' packets there and back
+    ranges: Ints  # affine offset in bytes, flags; the bytes it can reach; whether it is the same at every execution
+    bounds: Ints  # (low, high) of a variant's ranges from that offset
+    affine: Ints  # (constant, where its terms begin)
+    terms: Ints  # (slot, factor)
+    dests: Ints  # (channel, leaf of the tree)
+    trees: Ints  # (link, parent)
+    way_part: Ints  # way 2k goes there and way 2k + 1 back: where its links begin in way_link
+    way_link: Ints
+    ring_ptr: Ints  # per channel: where its ring of messages begins
+    related_begin: Ints  # per row: where its relations begin
+    related: Ints  # (earlier row, what is to be expected of it): cimc.sim.relations
+    moving: Ints  # per row: whether its ranges have to be looked at
+
+
+@dataclass(frozen=True)
+class Price:
+    """What all executions that cost the same have in common. ``links``: of a message's tree, or of an access' way."""
+
+    job: Job
+    action: Action
+    unit: str  # class: "core", "vector" ...
+    kind: str  # of its tile
+    links: int
+    request: int  # cycles of an access' packet on a link
+    response: int  # and of the one back
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The flat program with what its rows and variants stand for."""
+
+    flat: Flat
+    tiles: tuple[int, ...]  # tile numbers, ascending
+    row_tile: Ints  # per row: index of its tile
+    row_layer: Ints  # per row: index of its layer in layers
+    instructions: list[Instruction | None]  # per row
+    layers: tuple[str, ...]  # names of the nodes the instructions come from
+    prices: tuple[Price, ...]
+    variant_cost: Ints  # per variant: its cost
+    variant_row: Ints  # per variant: its row
+    units: list[list[str]]  # per tile: names of its units
+    depth: int  # repeat variables of the deepest tile
+    ranges: int  # most ranges a row has
+    widest: int  # links of the largest tree
+    links: int
+    homes: tuple[int, ...]  # tiles that serve accesses; server 0 is global memory, then these
+
+    @property
+    def variants(self) -> int:
+        """How many variants there are."""
+        return len(self.variant_cost)
+
+    def unit_name(self, row: int) -> str:
+        """The unit a row's instruction occupies."""
+        return self.units[int(self.row_tile[row])][int(self.flat.rows[row, R_UNIT])]
