@@ -175,6 +175,7 @@ class Spec:
     doc: str
     keywords: tuple[Keyword, ...] = ()
     cycles: Cycles | None = None  # None: the unit's lanes work off the billed actions (TileUnits.lane_cycles)
+    busy: Cycles | None = None  # how long the unit is taken, if not for all of its cycles
     variadic: bool = False  # the last operand may be repeated
     rule: Rule = any_operands
 

@@ -44,6 +44,10 @@ def _mvm_cycles(units: TileUnits, acc: Shape, matrix: MatrixDecl, x: Shape, *, a
     return units.mvm_cycles(x.rows, 8 * x.element.bytes)
 
 
+def _mvm_busy(units: TileUnits, acc: Shape, matrix: MatrixDecl, x: Shape, *, accumulate: int) -> int:
+    return x.rows * units.mvm_interval(8 * x.element.bytes)
+
+
 declare(
     Spec(
         "mvm",
@@ -54,9 +58,10 @@ declare(
         """Matrix-vector multiply of every row of x (rows × inputs) with the weights in the cells: acc (rows ×
         outputs) is overwritten, or added to with accumulate=1. All cores of the matrix work in parallel; partial sums
         of blocks over the same columns are added on the way out. Rows are pipelined: fill + (rows - 1) · interval
-        cycles.""",
+        cycles; the next one's rows follow right behind, after rows · interval.""",
         (Keyword("accumulate", int, 0, "1: add to acc instead of overwriting it"),),
         _mvm_cycles,
+        _mvm_busy,
         rule=rules.mvm,
     )
 )

@@ -248,7 +248,8 @@ class Decoder:
         job = made.job
         pool.variant_cost.append(cost)
         pool.variant_row.append(len(pool.instructions))
-        pool.variants.extend((job.cycles, job.bytes, made.request, made.response, len(pool.bounds) // 2))
+        bounds = len(pool.bounds) // 2
+        pool.variants.extend((job.cycles, job.bytes, made.request, made.response, bounds, job.busy, job.cores))
         for pair in spans:
             pool.bounds.extend(pair)
 

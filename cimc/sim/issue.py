@@ -15,6 +15,7 @@ from cimc.sim.state import (
     F_CHAIN,
     F_CHAIN_END,
     F_END,
+    F_FREE,
     F_HAZARD,
     F_ISSUE,
     F_MASK,
@@ -138,6 +139,7 @@ def issue(c: Flat, s: State) -> None:
     if op == HALT:
         s.flight[g, F_START] = when
         s.flight[g, F_END] = when
+        s.flight[g, F_FREE] = when
         s.ended[s.scalar[ENDED]] = g
         s.scalar[ENDED] += 1
         return
@@ -168,6 +170,7 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
     s.flight[g, F_UNIT] = when
     s.flight[g, F_START] = UNKNOWN
     s.flight[g, F_END] = UNKNOWN
+    s.flight[g, F_FREE] = UNKNOWN
     s.flight[g, F_BLOCKED] = UNKNOWN
     s.flight[g, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
     s.flight[g, F_CHAIN_END] = 0
@@ -259,14 +262,14 @@ def depend_on_all(s: State, t: int, g: int, order: int) -> None:
 
 @inner
 def same_unit(s: State, t: int, g: int, unit: int, order: int) -> None:
-    """An instruction waits for the one before it on its unit."""
+    """An instruction waits until the one before it on its unit hands the unit over."""
     previous = s.last_on[t, unit]
     s.last_on[t, unit] = order
     if order - previous >= W:
         return
     other = t * W + previous % W
-    if s.flight[other, F_END] != UNKNOWN:
-        s.flight[g, F_UNIT] = max(s.flight[g, F_UNIT], s.flight[other, F_END])
+    if s.flight[other, F_FREE] != UNKNOWN:
+        s.flight[g, F_UNIT] = max(s.flight[g, F_UNIT], s.flight[other, F_FREE])
         return
     bit = np.uint64(1) << np.uint64(previous % W)
     s.mask[g, F_MASK] |= bit
@@ -318,16 +321,38 @@ def finish(c: Flat, s: State) -> None:
 def release(s: State, g: int, other: int, time: int, chain_end: int) -> None:
     """Tell an instruction that one it waits for ends."""
     bit = np.uint64(1) << np.uint64(g % W)
+    if not s.mask[other, F_MASK] & bit:
+        return  # it waited for the unit alone, and has got it
     s.mask[other, F_MASK] &= ~bit
     if s.mask[other, F_HAZARD] & bit:
         s.flight[other, F_OPERANDS] = max(s.flight[other, F_OPERANDS], time)
     if s.mask[other, F_SAME] & bit:
-        s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], time)
+        s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], s.flight[g, F_FREE])
     if s.mask[other, F_RAW] & bit:
         s.flight[other, F_CHAIN] = max(s.flight[other, F_CHAIN], chain_end)
     if s.mask[other, F_MASK] == 0:
         s.ready[s.scalar[READY]] = other
         s.scalar[READY] += 1
+
+
+@inner
+def hand_over(s: State, g: int, time: int) -> None:
+    """An instruction that has not ended gives its unit to the next one."""
+    s.flight[g, F_FREE] = time
+    bit = np.uint64(1) << np.uint64(g % W)
+    waiters = s.mask[g, F_WAITERS]
+    while waiters:
+        low = waiters & (~waiters + np.uint64(1))
+        waiters ^= low
+        other = g // W * W + int(_BIT[(low * _DE_BRUIJN) >> np.uint64(58)])
+        if s.mask[other, F_SAME] & bit:
+            s.mask[other, F_SAME] &= ~bit
+            s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], time)
+            if not (s.mask[other, F_HAZARD] | s.mask[other, F_RAW]) & bit:
+                s.mask[other, F_MASK] &= ~bit
+                if s.mask[other, F_MASK] == 0:
+                    s.ready[s.scalar[READY]] = other
+                    s.scalar[READY] += 1
 
 
 @inner

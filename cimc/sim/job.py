@@ -43,7 +43,8 @@ class Range:
 
 @dataclass(frozen=True)
 class Job:
-    """One execution. ``cycles``: how long the unit works (transfers: how long a link or the memory is occupied).
+    """One execution. ``cycles``: how long the unit works (transfers: how long a link or the memory is occupied). ``busy``:
+    how long the unit is taken; the next instruction may start then.
     ``request`` and ``response`` are the bytes of the two packets of a memory access; ``bytes`` of a message. ``home``:
     the tile whose local memory is accessed, -1 for global memory."""
 
@@ -56,6 +57,7 @@ class Job:
     static_macs: int = 0
     cores: int = 0  # that work in it
     home: int = -1
+    busy: int = 0
 
     @property
     def remote_bytes(self) -> int:
@@ -151,9 +153,11 @@ class Foreman:
             return Job(max(1, host_cycles(self._chip, bill["host.byte"])), ranges, bill)
         if kind is not Action.COMPUTE:
             return Job(0, ranges, bill)
-        cycles = self._cycles(spec, operands, words, bill)
+        cycles = max(1, self._cycles(spec, operands, words, bill))
+        busy = spec.busy(self._units, *operands, **words) if spec.busy else cycles
         cores = len({b.core for o in operands if isinstance(o, MatrixDecl) for b in o.blocks})
-        return Job(max(1, cycles), ranges, bill, static_macs=_static_macs(operands), cores=cores)
+        macs = _static_macs(operands)
+        return Job(cycles, ranges, bill, static_macs=macs, cores=cores, busy=max(1, min(busy, cycles)))
 
     def offsets(self, instruction: Instruction) -> list[tuple[int, Affine]]:
         """Element size and offset of each view behind a job's ranges, in their order."""

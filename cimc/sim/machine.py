@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cimc.sim.inner import entry, fingerprint, inner
-from cimc.sim.issue import finish, issue
+from cimc.sim.issue import finish, hand_over, issue
 from cimc.sim.state import (
     BAD,
     BUSY,
@@ -30,6 +30,7 @@ from cimc.sim.state import (
     F_CHAIN,
     F_CHAIN_END,
     F_END,
+    F_FREE,
     F_ISSUE,
     F_OPERANDS,
     F_ORDER,
@@ -73,7 +74,10 @@ from cimc.sim.tables import (
     R_SERVER,
     R_TREE,
     R_TREE_END,
+    R_UNIT,
     R_WAY,
+    V_BUSY,
+    V_CORES,
     V_CYCLES,
     V_REQUEST,
     V_RESPONSE,
@@ -153,9 +157,7 @@ def begin(c: Flat, s: State) -> None:
         s.stall[row, UNIT] += start - operands
     op = c.rows[row, R_OP]
     if op == COMPUTE:
-        busy = c.variants[s.flight[g, F_VARIANT], V_CYCLES]
-        s.spent[row, BUSY] += busy
-        end(s, g, s.flight[g, F_START] + busy, s.flight[g, F_CHAIN] + busy)
+        compute(c, s, g, row)
     elif op in (RECEIVE, WAIT):
         take(c, s, g, row)
     else:
@@ -163,9 +165,26 @@ def begin(c: Flat, s: State) -> None:
 
 
 @inner
+def compute(c: Flat, s: State, g: int, row: int) -> None:
+    """Work of a unit of the tile. Products on the same cells follow each other in the chain too."""
+    variant = s.flight[g, F_VARIANT]
+    cycles, busy = c.variants[variant, V_CYCLES], c.variants[variant, V_BUSY]
+    s.spent[row, BUSY] += busy
+    s.flight[g, F_FREE] = s.flight[g, F_START] + busy
+    chain = s.flight[g, F_CHAIN]
+    if c.variants[variant, V_CORES]:
+        t, unit = g // W, c.rows[row, R_UNIT]
+        chain = max(chain, s.chain_on[t, unit])
+        s.chain_on[t, unit] = chain + busy
+    end(s, g, s.flight[g, F_START] + cycles, chain + cycles)
+
+
+@inner
 def end(s: State, g: int, time: int, chain_end: int) -> None:
     """Note an end; what follows from it is :func:`cimc.sim.issue.finish`'s."""
     s.flight[g, F_END] = time
+    if s.flight[g, F_FREE] == UNKNOWN:
+        s.flight[g, F_FREE] = time
     s.flight[g, F_CHAIN_END] = chain_end
     s.ended[s.scalar[ENDED]] = g
     s.scalar[ENDED] += 1
@@ -322,15 +341,17 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
         return
     column = 0 if phase == 0 else 1  # there, back
     occupied = c.variants[variant, V_REQUEST + column]
-    there = now
+    there = left = now
     if way >= 0:
         first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
+        left = (now if first == stop else max(now, s.link[c.way_link[first]])) + occupied
         there = packet(s, c.way_link, first, stop, now, occupied, hop)
         s.stall[row, LINK] += there - now - occupied - (stop - first) * hop
     if phase == 0:
+        s.spent[row, BUSY] += left - s.flight[g, F_START]
         push(s, there, key_of(s, g, 1))
+        hand_over(s, g, left)
         return
-    s.spent[row, BUSY] += there - s.flight[g, F_START]
     end(s, g, there, s.flight[g, F_CHAIN] + alone(c, row, variant, rates))
 
 

@@ -3,8 +3,10 @@
 A tile issues its instructions in order, one a cycle, repeats unrolled at no cost. At most :data:`WINDOW` instructions
 are in flight: instruction k issues when instruction k - WINDOW and all before that have ended. It then waits until
 
-- its unit is free: units work off their instructions in the order of issue, one at a time; every matrix is a unit, a
-  host call occupies the tile's memory path;
+- its unit is free: units take their instructions in the order of issue, one at a time; every matrix is a unit, a host
+  call occupies the tile's memory path. A unit is free when its instruction has ended; a matrix already when the last
+  row has gone in, ``rows · interval`` after the start; the memory path when the request has left (for what lies in the
+  tile's own local memory, at once);
 - no earlier instruction in flight has a hazard with it: a range of local bytes that one of the two writes. Ranges are
   the bounding ranges of views. Two accumulating MVMs on the same range have none;
 - for ``signal``: every earlier instruction has ended.
@@ -68,7 +70,9 @@ class Flight:
     unit: str
     issue: int
     before: list[Flight]  # whose ends it waits for
+    ahead: Flight | None  # the one before it on its unit
     start: int | None = None  # when everything it waits for has ended
+    free: int | None = None  # when it gives its unit to the next one
     end: int | None = None
     queued: bool = False
 
@@ -200,8 +204,9 @@ class Reference:
         kind = action(instruction)
         which = unit(instruction)
         everything = kind is Action.SEND and is_token(instruction)
-        before = [f for f in tile.flights if everything or f.unit == which or hazard(f.job, job)]
-        flight = Flight(tile.number, tile.issued, step, instruction, job, which, issue, before)
+        before = [f for f in tile.flights if everything or hazard(f.job, job)]
+        ahead = next((f for f in reversed(tile.flights) if f.unit == which), None)
+        flight = Flight(tile.number, tile.issued, step, instruction, job, which, issue, before, ahead)
         tile.flights.append(flight)
         tile.issued += 1
         tile.next_issue = issue + 1
@@ -214,8 +219,8 @@ class Reference:
         self._ready(flight)
 
     def _ready(self, flight: Flight) -> None:
-        """Put a flight's start among the events once everything it waits for has ended."""
-        ends = [f.end for f in flight.before]
+        """Put a flight's start among the events once everything it waits for is known."""
+        ends = [f.end for f in flight.before] + ([flight.ahead.free] if flight.ahead is not None else [])
         if flight.queued or None in ends:
             return
         flight.start = max([flight.issue, *(e for e in ends if e is not None)])
@@ -227,19 +232,28 @@ class Reference:
 
     def _end(self, flight: Flight, time: int) -> None:
         flight.end = time
+        if flight.free is None:
+            flight.free = time
         start = flight.issue if flight.start is None else flight.start
         self.executed.append(Executed(flight.tile, flight.instruction, flight.issue, start, time))
         tile = self.tiles[flight.tile]
         for other in tile.flights:
-            if flight in other.before:
+            if flight in other.before or flight is other.ahead:
                 self._ready(other)
         self._issue(tile)
+
+    def _hand_over(self, flight: Flight, time: int) -> None:
+        flight.free = time
+        for other in self.tiles[flight.tile].flights:
+            if flight is other.ahead:
+                self._ready(other)
 
     # --- what happens ---------------------------------------------------------------------------
 
     def _happen(self, flight: Flight, now: int, phase: int) -> None:
         kind = action(flight.instruction)
         if kind is Action.COMPUTE:
+            flight.free = now + flight.job.busy
             self._end(flight, now + flight.job.cycles)
         elif kind is Action.SEND:
             self._send(flight, now)
@@ -309,7 +323,9 @@ class Reference:
         there = self.tiles[flight.tile].foreman.port if job.home < 0 else job.home
         at_home = job.home == flight.tile
         if phase == 0:
-            self._at(now if at_home else self._packet(flight.tile, (there,), job.request, now)[0][0], flight, 1)
+            arrivals, left = ([now], now) if at_home else self._packet(flight.tile, (there,), job.request, now)
+            self._at(arrivals[0], flight, 1)
+            self._hand_over(flight, left)
         elif phase == 1:
             served = self.memory_free[job.home] = max(now, self.memory_free.get(job.home, 0)) + job.cycles
             latency = self.chip.memory.latency_cycles if job.home < 0 else self.chip.noc.router_cycles

@@ -29,7 +29,7 @@ NOW, NOW_KEY = 11, 12  # the event that happens
 T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, T_TODO = range(8)
 T_LATEST, T_LONGEST = 8, 9
 F_ROW, F_ORDER, F_VARIANT, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED = range(10)
-F_CHAIN, F_CHAIN_END, F_PREVIOUS = range(10, 13)
+F_CHAIN, F_CHAIN_END, F_PREVIOUS, F_FREE = range(10, 14)
 F_MASK, F_HAZARD, F_SAME, F_RAW, F_WAITERS = range(5)
 S_LOW, S_HIGH = range(2)
 C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_SENDER = range(6)
@@ -46,6 +46,7 @@ class State(NamedTuple):
     env: Ints  # tile, slot: values of the repeat variables
     limit: Ints  # tile, slot: where they end
     last_on: Ints  # tile, unit: order of the last instruction on it
+    chain_on: Ints  # tile, unit: where the chain through the cores of a matrix has come to
     last: Ints  # row: order of its last execution
     flight: Ints  # slot, F: an instruction in flight; OPERANDS and UNIT: ready and free, as far as known
     mask: NDArray[
@@ -82,14 +83,15 @@ def fresh(layout: Layout, trace: int) -> State:
         env=zeros(tiles, layout.depth),
         limit=zeros(tiles, layout.depth),
         last_on=np.full((tiles, units), -W, np.int64),
+        chain_on=zeros(tiles, units),
         last=np.full(len(c.rows), -W, np.int64),
-        flight=zeros(tiles * W, 13),
+        flight=zeros(tiles * W, 14),
         mask=np.zeros((tiles * W, 5), np.uint64),
         span=zeros(tiles * W, layout.ranges, 2),
         todo=np.arange(tiles)[::-1].copy(),
         ready=zeros(tiles * W),
         ended=zeros(tiles * W),
-        heap=zeros(4 * tiles + 1, 2),
+        heap=zeros(tiles * (W + 1), 2),
         server=zeros(1 + len(layout.homes), 2),
         link=zeros(layout.links),
         channel=zeros(channels, 6),
