@@ -19,7 +19,7 @@ from cimc.report import figures
 from cimc.report.check import CheckReport, CheckSeconds, LayerNotes
 from cimc.report.compare import Tolerance, compare
 from cimc.report.figures import HostNode
-from cimc.report.progress import stage
+from cimc.report.progress import follow, stage
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
@@ -105,6 +105,7 @@ def _run(compiled: Compiled, how: CheckOptions, feeds: Mapping[str, Array], anal
             seed=how.seed,
             timing=how.timing,
             trace=how.trace,
+            progress=follow,
             analog=analog,
         )
 

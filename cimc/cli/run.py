@@ -62,7 +62,7 @@ def command(
     from cimc.report import device_cost, figures, jsontext
     from cimc.report import run as run_report
     from cimc.report.mapping_file import read_mapping
-    from cimc.report.progress import stage
+    from cimc.report.progress import follow, stage
     from cimc.sim.interpreter import run
     from cimc.sim.values import Analog
 
@@ -92,6 +92,7 @@ def command(
                 timing=not no_timing,
                 trace=trace is not None,
                 params=opt.parse_dims(params),
+                progress=follow,
                 analog=Analog(device, samples=samples),
             )
     told = figures.from_result(result, mapping.host if mapping else ())

@@ -31,6 +31,7 @@ class Display:
     animated: bool
     verbose: bool
     stages: list[str] = field(default_factory=list[str])
+    detail: str = ""  # how far the innermost stage is
     status: Status | None = None
     timer: threading.Timer | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -40,7 +41,7 @@ class Display:
         with self.lock:
             if not self.stages:
                 return
-            text = units.printable(" › ".join(self.stages))
+            text = units.printable(" › ".join([*self.stages, self.detail] if self.detail else self.stages))
             if self.status is not None:
                 self.status.update(text)
                 return
@@ -52,6 +53,7 @@ class Display:
     def enter(self, name: str) -> None:
         """A stage begins."""
         self.stages.append(name)
+        self.detail = ""
         if not self.animated:
             return
         if self.status is not None:
@@ -64,6 +66,7 @@ class Display:
     def leave(self, seconds: float) -> None:
         """The innermost stage has ended; the last one takes the spinner away."""
         name = self.stages.pop()
+        self.detail = ""
         if self.stages:
             if self.status is not None:
                 self.show()
@@ -71,6 +74,12 @@ class Display:
             self.stop()
         if self.verbose:
             self.stream.write(f"{units.printable(name)}: {units.seconds(seconds)}\n")
+
+    def tell(self, detail: str) -> None:
+        """Show how far the innermost stage is."""
+        self.detail = detail
+        if self.status is not None:
+            self.show()
 
     def stop(self) -> None:
         """Take the spinner away."""
@@ -113,3 +122,17 @@ def stage(name: str) -> Generator[None, None, None]:
         yield
     finally:
         display.leave(time.perf_counter() - start)
+
+
+LOADING = (
+    "loading the timing engine (the first time after an installation or an update it is compiled: some ten seconds)"
+)
+
+
+def follow(engine: str, done: int, total: int) -> None:
+    """Show how far an engine is: what :func:`cimc.sim.interpreter.run` takes as ``progress``."""
+    display = _display.get()
+    if display is None:
+        return
+    far = f"{units.whole(done)} of {units.whole(total)} tiles" if total else f"{units.whole(done)} instructions"
+    display.tell(LOADING if engine == "compile" else f"{engine}: {far}")

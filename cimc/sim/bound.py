@@ -5,9 +5,13 @@ The classes' names are those of the utilization (:mod:`cimc.sim.account`), which
 program's work on the whole chip, so none is above the simulated cycles:
 
 - ``core``: core-cycles of all MVMs (cycles · cores of the matrix) over all the cores of the chip
+- ``adc``: conversions · the time of one on the tile's kind of core, over all the converters of the chip. A core's
+  conversions of a row fit its interval, as each converter's columns do
 - ``matmul``, ``vector``, ``special``: cycles of their instructions over all such units of the chip
 - ``port``, ``receive``: cycles that packets take to leave or to be taken in, over all tiles
 - ``noc``: link occupation (cycles · hops) over all directed links of the mesh
+- ``bisection``: of all straight cuts through the mesh and both ways across: occupation of the links that cross, over
+  their number. Which packets cross follows from the tiles they go between
 - ``global_memory``: cycles of the shared queue, and the latency of one access
 - ``remote_buffer``: cycles of the tiles' queues for resident buffers, over all tiles
 - ``host``: cycles of all host calls
@@ -18,6 +22,8 @@ program's work on the whole chip, so none is above the simulated cycles:
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from math import ceil
 
 import numpy as np
@@ -26,7 +32,18 @@ from cimc.arch.spec import ChipSpec
 from cimc.sim.job import Action
 from cimc.sim.result import Bound
 from cimc.sim.state import CHAIN, State
-from cimc.sim.tables import Ints, Layout, Price
+from cimc.sim.tables import (
+    R_OP,
+    R_TREE,
+    R_TREE_END,
+    R_WAY,
+    V_CYCLES,
+    V_REQUEST,
+    V_RESPONSE,
+    Ints,
+    Layout,
+    Price,
+)
 
 
 def capacity(chip: ChipSpec) -> dict[str, int]:
@@ -35,6 +52,7 @@ def capacity(chip: ChipSpec) -> dict[str, int]:
     rows, columns = chip.tile_count // chip.columns, chip.columns
     return {
         "core": sum(t.cores for t in tiles),
+        "adc": sum(t.cores * t.core.adcs for t in tiles if t.core),
         "matmul": sum(t.matmul is not None for t in tiles),
         "vector": sum(t.vector is not None for t in tiles),
         "special": sum(t.special is not None for t in tiles),
@@ -49,14 +67,19 @@ def capacity(chip: ChipSpec) -> dict[str, int]:
 
 def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
     """The bound of a simulated program: its executions are counted in ``state``, the chain was followed on the way."""
-    work = dict.fromkeys(capacity(chip), 0)
+    units = capacity(chip)
+    work = dict.fromkeys(units, 0)
+    converted: Counter[str] = Counter()  # by kind of tile
     for price, times in zip(layout.prices, executions(layout, state).tolist(), strict=True):
         if times:
             _add(work, price, times)
+            converted[price.kind] += times * price.job.actions.get("adc.convert", 0)
     if work["global_memory"]:
         work["global_memory"] += chip.memory.latency_cycles
-    units = capacity(chip)
+    work["adc"] = _conversion_cycles(chip, converted)
     resources = {name: ceil(n / units[name]) for name, n in work.items() if n}
+    if crossing := _bisection(chip, occupation(layout, state)):
+        resources["bisection"] = crossing
     resources["chain"] = int(state.scalar[CHAIN])
     by = max(resources, key=lambda name: resources[name])
     return Bound(resources[by], by, resources)
@@ -84,3 +107,43 @@ def _add(work: dict[str, int], price: Price, times: int) -> None:
         work["noc"] += times * price.links * (price.request + price.response)
     elif kind is Action.HOST:
         work["host"] += times * job.cycles
+
+
+def _conversion_cycles(chip: ChipSpec, converted: Mapping[str, int]) -> int:
+    """Cycles of one converter for all conversions, by kind of tile; rounded down, as a row's interval is rounded up."""
+    total = 0.0
+    for kind, count in converted.items():
+        core = chip.tiles[kind].core
+        if core is not None and core.adc is not None:
+            total += count * core.adc.conversion_ns * chip.clock_ghz
+    return int(total * (1 - 1e-9))
+
+
+def occupation(layout: Layout, state: State) -> Ints:
+    """Per directed link (:mod:`cimc.sim.noc`), the cycles that packets occupied it."""
+    flat = layout.flat
+    found = np.zeros(layout.links, np.int64)
+    packets = np.zeros((3, len(flat.rows)), np.int64)  # per row: cycles of messages, of requests, of responses
+    for i, column in enumerate((V_CYCLES, V_REQUEST, V_RESPONSE)):
+        np.add.at(packets[i], layout.variant_row, state.executions * flat.variants[:, column])
+    op = flat.rows[:, R_OP]
+    sends = np.flatnonzero(op == Action.SEND)
+    rises = np.zeros(len(flat.trees) + 1, np.int64)  # of the occupation, from one entry of the trees to the next
+    np.add.at(rises, flat.rows[sends, R_TREE], packets[0, sends])
+    np.subtract.at(rises, flat.rows[sends, R_TREE_END], packets[0, sends])
+    np.add.at(found, flat.trees[:, 0], np.cumsum(rises)[:-1])
+    accesses = np.flatnonzero((op == Action.MEMORY) & (flat.rows[:, R_WAY] >= 0))
+    ways = np.zeros(len(flat.way_part) - 1, np.int64)
+    np.add.at(ways, 2 * flat.rows[accesses, R_WAY], packets[1, accesses])
+    np.add.at(ways, 2 * flat.rows[accesses, R_WAY] + 1, packets[2, accesses])
+    np.add.at(found, flat.way_link, np.repeat(ways, np.diff(flat.way_part)))
+    return found
+
+
+def _bisection(chip: ChipSpec, occupied: Ints) -> int:
+    """The most that a straight cut's links have to carry in one direction, over their number."""
+    rows = chip.tile_count // chip.columns
+    mesh = occupied[: 4 * chip.tile_count].reshape(rows, chip.columns, 4)
+    across = mesh[:, :, :2].sum(axis=0).max(initial=0)  # the links of a column to the east, to the west
+    down = mesh[:, :, 2:].sum(axis=1).max(initial=0)
+    return max(ceil(int(across) / rows), ceil(int(down) / chip.columns))

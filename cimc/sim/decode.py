@@ -126,7 +126,7 @@ class Decoder:
         self._row(
             int(kind),
             step,
-            unit=(self._unit(name), int(kind is Action.SEND and form.token)),
+            unit=(self._unit(name), int(kind is Action.HOST or (kind is Action.SEND and form.token))),
             where=(channel, way, server),
             variant=variant,
             ranges=first,

@@ -9,7 +9,7 @@ are in flight: instruction k issues when instruction k - WINDOW and all before t
   tile's own local memory, at once);
 - no earlier instruction in flight has a hazard with it: a range of local bytes that one of the two writes. Ranges are
   the bounding ranges of views. Two accumulating MVMs on the same range have none;
-- for ``signal``: every earlier instruction has ended.
+- for ``signal`` and host calls: every earlier instruction has ended.
 
 That is its start. When it ends:
 
@@ -41,6 +41,7 @@ That, the unlimited depth of routers, and the free order of the local buffer's p
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -142,10 +143,11 @@ def unroll(
 
 @dataclass(frozen=True)
 class Executed:
-    """One executed instruction: cycles of issue, start and end."""
+    """One executed instruction: what it took, and the cycles of issue, start and end."""
 
     tile: int
     instruction: Instruction
+    job: Job
     issue: int
     start: int
     end: int
@@ -164,6 +166,9 @@ class Reference:
         self.host_free = 0
         self.events: list[tuple[int, int, int, int]] = []  # time, tile, order, phase
         self.executed: list[Executed] = []
+        self.stalls: Counter[tuple[int, str, str]] = (
+            Counter()
+        )  # (tile, layer, cause) → cycles; causes: docs/contract.md
 
     def run(self) -> int:
         """Simulate to the end; the cycle in which the last instruction ends. Raises DEADLOCK, INSTRUCTION_FAILED."""
@@ -200,13 +205,15 @@ class Reference:
     def _admit(self, tile: TileState, instruction: Instruction, step: int, env: dict[str, int]) -> None:
         job = tile.foreman.job(instruction, env)
         after = tile.barrier.end if tile.barrier is not None and tile.barrier.end is not None else 0
-        issue = max(tile.next_issue, tile.retired, after)
+        free = max(tile.next_issue, after)
+        issue = max(free, tile.retired)
         kind = action(instruction)
         which = unit(instruction)
-        everything = kind is Action.SEND and is_token(instruction)
+        everything = kind is Action.HOST or (kind is Action.SEND and is_token(instruction))
         before = [f for f in tile.flights if everything or hazard(f.job, job)]
         ahead = next((f for f in reversed(tile.flights) if f.unit == which), None)
         flight = Flight(tile.number, tile.issued, step, instruction, job, which, issue, before, ahead)
+        self._stall(flight, "issue", issue - free)
         tile.flights.append(flight)
         tile.issued += 1
         tile.next_issue = issue + 1
@@ -220,12 +227,20 @@ class Reference:
 
     def _ready(self, flight: Flight) -> None:
         """Put a flight's start among the events once everything it waits for is known."""
-        ends = [f.end for f in flight.before] + ([flight.ahead.free] if flight.ahead is not None else [])
-        if flight.queued or None in ends:
+        ends = [f.end for f in flight.before]
+        free = flight.issue if flight.ahead is None else flight.ahead.free
+        if flight.queued or free is None or None in ends:
             return
-        flight.start = max([flight.issue, *(e for e in ends if e is not None)])
+        operands = max([flight.issue, *(e for e in ends if e is not None)])
+        flight.start = max(operands, free)
+        self._stall(flight, "operand", operands - flight.issue)
+        self._stall(flight, "unit", flight.start - operands)
         flight.queued = True
         self._at(flight.start, flight, 0)
+
+    def _stall(self, flight: Flight, cause: str, cycles: int) -> None:
+        layer = flight.instruction.origin.node if flight.instruction.origin else ""
+        self.stalls[flight.tile, layer, cause] += cycles
 
     def _at(self, time: int, flight: Flight, phase: int) -> None:
         heapq.heappush(self.events, (time, flight.tile, flight.order, phase))
@@ -235,7 +250,7 @@ class Reference:
         if flight.free is None:
             flight.free = time
         start = flight.issue if flight.start is None else flight.start
-        self.executed.append(Executed(flight.tile, flight.instruction, flight.issue, start, time))
+        self.executed.append(Executed(flight.tile, flight.instruction, flight.job, flight.issue, start, time))
         tile = self.tiles[flight.tile]
         for other in tile.flights:
             if flight in other.before or flight is other.ahead:
@@ -262,6 +277,7 @@ class Reference:
         elif kind is Action.MEMORY:
             self._memory(flight, now, phase)
         elif kind is Action.HOST:
+            self._stall(flight, "unit", max(0, self.host_free - now))
             self.host_free = max(now, self.host_free) + flight.job.cycles
             self._end(flight, self.host_free)
 
@@ -269,7 +285,7 @@ class Reference:
         key = (source, destination, number(instruction, "tag"), is_token(instruction))
         return self.channels.setdefault(key, Channel())
 
-    def _packet(self, source: int, to: Sequence[int], size: int, now: int) -> tuple[list[int], int]:
+    def _packet(self, flight: Flight, source: int, to: Sequence[int], size: int, now: int) -> tuple[list[int], int]:
         """Send a packet on its way: (arrival at each destination, when its last byte has left the source)."""
         tree = noc.tree(self.chip, source, to)
         occupied = noc.packet_cycles(self.chip, size)
@@ -281,7 +297,11 @@ class Reference:
             header.append(entered + self.chip.noc.router_cycles)
             if parent < 0:
                 left = max(left, entered + occupied)
-        return [(now if leaf < 0 else header[leaf]) + occupied for leaf in tree.leaves], left
+        arrivals = [(now if leaf < 0 else header[leaf]) + occupied for leaf in tree.leaves]
+        alone = [now + len(noc.route(self.chip, source, d)) * self.chip.noc.router_cycles + occupied for d in to]
+        held = max(late - soon for late, soon in zip(arrivals, alone, strict=True))
+        self._stall(flight, "link", max(held, left - now - occupied))
+        return arrivals, left
 
     def _send(self, flight: Flight, now: int) -> None:
         to = destinations(flight.instruction)
@@ -295,7 +315,9 @@ class Reference:
         if enter > now:
             self._at(enter, flight, 0)
             return
-        arrivals, left = self._packet(flight.tile, to, size, now)
+        assert flight.start is not None
+        self._stall(flight, "channel", now - flight.start)
+        arrivals, left = self._packet(flight, flight.tile, to, size, now)
         for channel, arrival in zip(channels, arrivals, strict=True):
             channel.messages.append(Message(size, arrival))
             if channel.receiver is not None:
@@ -312,7 +334,9 @@ class Reference:
         if message.bytes != flight.job.bytes:
             raise self._mismatch(flight, message.bytes)
         assert flight.start is not None
-        message.release = max(flight.start + flight.job.cycles, message.arrival)
+        copied = flight.start + flight.job.cycles
+        message.release = max(copied, message.arrival)
+        self._stall(flight, "message", message.release - copied)
         if channel.sender is not None:
             self._at(message.release, channel.sender, 0)
             channel.sender = None
@@ -323,15 +347,19 @@ class Reference:
         there = self.tiles[flight.tile].foreman.port if job.home < 0 else job.home
         at_home = job.home == flight.tile
         if phase == 0:
-            arrivals, left = ([now], now) if at_home else self._packet(flight.tile, (there,), job.request, now)
+            arrivals, left = (
+                ([now], now) if at_home else self._packet(flight, flight.tile, (there,), job.request, now)
+            )
             self._at(arrivals[0], flight, 1)
             self._hand_over(flight, left)
         elif phase == 1:
-            served = self.memory_free[job.home] = max(now, self.memory_free.get(job.home, 0)) + job.cycles
+            begun = max(now, self.memory_free.get(job.home, 0))
+            self._stall(flight, "memory", begun - now)
+            served = self.memory_free[job.home] = begun + job.cycles
             latency = self.chip.memory.latency_cycles if job.home < 0 else self.chip.noc.router_cycles
             self._at(served + latency, flight, 2)
         else:
-            self._end(flight, now if at_home else self._packet(there, (flight.tile,), job.response, now)[0][0])
+            self._end(flight, now if at_home else self._packet(flight, there, (flight.tile,), job.response, now)[0][0])
 
     # --- reports --------------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ def run_timing(
 
     Raises DEADLOCK, INSTRUCTION_FAILED (a message of another size than its recv's view), PARAM_…, TIMING_TOO_LARGE.
     """
+    if progress and not machine.compiled():
+        progress("compile", 0, 0)  # or loaded from disk, in a second
     layout = flatten(program, chip, params.bind(program, param_values))
     events: list[Event] = []
     taker = sink or (events.extend if trace else None)
@@ -67,8 +69,6 @@ def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progre
     state = fresh(layout, TRACE_ROWS if sink else 0)
     noc = chip.noc
     rates = np.array([noc.router_cycles, noc.channel_bytes, chip.memory.latency_cycles], np.int64)
-    if progress and not machine.compiled():
-        progress("compile", 0, 0)  # or loaded from disk, in a second
     outcome = machine.MORE
     while outcome == machine.MORE:
         outcome = machine.advance(layout.flat, state, rates, TRACE_ROWS if sink else SLICE)

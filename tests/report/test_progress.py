@@ -49,6 +49,18 @@ def test_a_terminal_shows_the_stages_and_is_left_clean() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
+def test_a_terminal_shows_how_far_an_engine_is() -> None:
+    out = Terminal()
+    with progress.shown(stream=out), progress.stage("run"):
+        progress.follow("compile", 0, 0)
+        progress.follow("timing", 123456, 0)
+        progress.follow("values", 3, 8)
+        assert progress._display.get().detail == "values: 3 of 8 tiles"  # type: ignore[union-attr]
+    progress.follow("timing", 1, 0)  # no stage: nothing to show it on
+    assert out.getvalue().rstrip().endswith("\x1b[2K")
+
+
+@pytest.mark.usefixtures("at_once")
 def test_silent_when_quiet_or_piped() -> None:
     for out, quiet in ((Terminal(), True), (io.StringIO(), False)):
         with progress.shown(stream=out, quiet=quiet), progress.stage("compile"):

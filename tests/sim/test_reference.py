@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from cimc.arch.spec import ChipSpec
+from cimc.arch.units import leakage_mw
 from cimc.errors import CimcError
 from cimc.isa.program import Program
+from cimc.sim.account import energy_of
 from cimc.sim.reference import Executed, Reference
-from cimc.sim.result import Event
+from cimc.sim.result import Event, Timing
+from cimc.sim.state import STALLS
 from cimc.sim.timing import run_timing
 from tests.sim.chips import chip
 from tests.sim.strategies import programs
@@ -24,12 +31,33 @@ CHECKS = settings(
 )
 
 
-def _reference(program: Program, capacity: int) -> tuple[list[Executed], int] | str:
+def _reference(program: Program, capacity: int) -> Reference | str:
+    """A simulation that has run, or why it failed."""
     simulation = Reference(program, chip(("tp", "tt"), memory_tile=False, channel_bytes=capacity))
     try:
-        return simulation.executed, simulation.run()
+        simulation.run()
     except CimcError as error:
         return error.message
+    return simulation
+
+
+def _cycles(reference: Reference) -> int:
+    return max((e.end for e in reference.executed), default=0)
+
+
+def _actions(executed: Iterable[Executed]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for e in executed:
+        total.update(e.job.actions)
+    return {name: n for name, n in total.items() if n}
+
+
+def _stalls(reference: Reference, place: int) -> dict[object, dict[str, int]]:
+    """Stalls by tile (place 0) or by layer (place 1)."""
+    found: dict[object, Counter[str]] = defaultdict(Counter)
+    for key, cycles in reference.stalls.items():
+        found[key[place]][key[2]] += cycles
+    return {name: {cause: counts[cause] for cause in STALLS} for name, counts in found.items()}
 
 
 def _rows(executed: list[Executed]) -> list[tuple[int, int, int, str]]:
@@ -40,28 +68,51 @@ def _events(events: tuple[Event, ...]) -> list[tuple[int, int, int, str]]:
     return sorted((e.tile, e.start, e.end, e.mnemonic) for e in events)
 
 
+def _agree(got: Timing, reference: Reference, machine: ChipSpec) -> None:
+    """Everything the fast engine tells of a program is what the reference did."""
+    assert got.cycles == _cycles(reference)
+    assert got.instructions == len(reference.executed)
+    assert got.actions == _actions(reference.executed)
+    energy = energy_of(machine, _actions(reference.executed))
+    energy["leakage"] = energy.get("leakage", 0.0) + leakage_mw(machine) * got.latency_ns
+    assert got.energy_pj == energy
+    assert got.macs["static"] == sum(e.job.static_macs for e in reference.executed)
+    assert got.traffic_bytes["remote_buffer"] == sum(e.job.remote_bytes for e in reference.executed)
+    assert got.tile_stalls == {t: _stalls(reference, 0).get(t, dict.fromkeys(STALLS, 0)) for t in reference.tiles}
+    layers: dict[str, list[Executed]] = defaultdict(list)
+    for e in reference.executed:
+        if e.instruction.mnemonic not in ("halt", "wait"):
+            layers[e.instruction.origin.node if e.instruction.origin else ""].append(e)
+    assert set(got.layers) == set(layers)
+    for name, executed in layers.items():
+        assert got.layers[name].energy_pj == energy_of(machine, _actions(executed))
+        assert got.layers[name].last_cycle == max(e.end for e in executed)
+        assert got.layers[name].stalls == _stalls(reference, 1)[name]
+
+
 @CHECKS
 @given(programs(), st.sampled_from([1, 40, 1000]))
 def test_every_start_and_end_agrees(program: Program, capacity: int):
-    want = _reference(program, capacity)
-    assert not isinstance(want, str)
-    got = run_timing(program, chip(("tp", "tt"), memory_tile=False, channel_bytes=capacity), trace=True)
-    assert got.cycles == want[1]
-    assert _events(got.events) == _rows(want[0])
+    reference = _reference(program, capacity)
+    assert not isinstance(reference, str)
+    machine = chip(("tp", "tt"), memory_tile=False, channel_bytes=capacity)
+    got = run_timing(program, machine, trace=True)
+    assert _events(got.events) == _rows(reference.executed)
+    _agree(got, reference, machine)
 
 
 @CHECKS
 @given(programs(sound=False), st.sampled_from([1, 40, 1000]))
 def test_programs_that_fail_fail_alike(program: Program, capacity: int):
-    want = _reference(program, capacity)
+    reference = _reference(program, capacity)
     machine = chip(("tp", "tt"), memory_tile=False, channel_bytes=capacity)
-    if not isinstance(want, str):
-        assert run_timing(program, machine).cycles == want[1]
+    if not isinstance(reference, str):
+        assert run_timing(program, machine).cycles == _cycles(reference)
         return
     with pytest.raises(CimcError) as caught:
         run_timing(program, machine)
     assert caught.value.exit == 4
-    assert caught.value.message.split(":")[0] == want.split(":")[0]
+    assert caught.value.message == reference
 
 
 @CHECKS
