@@ -24,7 +24,7 @@ from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Segment, Style
 from cimc.mapping.segment import product
 
-STREAM_BLOCKS = 16
+STREAM_BLOCKS = 32
 """Blocks a segment's rows are cut into over all its replicas, if the buffers allow: enough to keep a pipeline of a few stages
 full."""
 
@@ -77,7 +77,7 @@ def lower(
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
     if segment.style is Style.STREAM:
         stored: dict[int, frozenset[str]] = {}
-        for replica in range(context.placement.replicas[segment.index]):
+        for replica in range(len(context.placement.homes[segment.index])):
             for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
         return stored
@@ -135,7 +135,7 @@ class _RowChooser:
 
     def _wanted(self, segment: Segment) -> int:
         if segment.style is Style.STREAM:
-            replicas = self.placed.placement.replicas[segment.index]
+            replicas = len(self.placed.placement.homes[segment.index])
             blocks = max(REPLICA_BLOCKS, STREAM_BLOCKS // replicas)
             wanted, most = product(segment.domain) // replicas // blocks, MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:

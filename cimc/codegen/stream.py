@@ -62,20 +62,16 @@ class Stream:
         self.dying = context.dying(segment)
         self.space = Space(self.graph, context.homes, segment, tails, self.stored, local)
         self.placement = context.placement
-        tiles = self.placement.tiles[segment.index]
-        count = self.placement.replicas[segment.index]
-        own = tiles[replica * len(tiles) // count : (replica + 1) * len(tiles) // count]
-        stages = 1 + max(
-            self.placement.stages[o] + (o in self.placement.shards) for n in segment.nodes for o in n.outputs if o
-        )
-        self.lanes = [own[at : at + stages] for at in range(0, len(own), stages)]
+        homes = self.placement.homes[segment.index]
+        self.stages = homes[replica]
         self.matrices = {
             n.outputs[0]: self.placement.matrices[n.outputs[0]][replica] for n in segment.nodes if n.op in MATRIX_OPS
         }
         self.matrix_tiles = {p.tile for m in self.matrices.values() for p in m.parts}
-        self.share = shares(self.space.domain, count)[replica]
+        self.share = shares(self.space.domain, len(homes))[replica]
         self.storing: dict[int, set[str]] = {}
         self.rotation = context.mapping.choices.rotation
+        self.body = max(self.rotation, *(len(lanes) for lanes in self.stages))  # blocks in a loop's body
         self.pools: dict[tuple[int, int], list[View]] = {}  # (tile, turn of its buffers) → its buffers
         self.turns: dict[int, int] = {}  # tile → blocks it has taken part in
 
@@ -87,7 +83,7 @@ class Stream:
 
     def _tiles(self) -> list[int]:
         """Every tile the segment may use."""
-        return sorted({*self.matrix_tiles, *(tile for lane in self.lanes for tile in lane)})
+        return sorted({*self.matrix_tiles, *(tile for lanes in self.stages for tile in lanes)})
 
     def _nest(self, blocks: int, rest: int) -> None:
         codes = [self.context.code(t) for t in self._tiles()]
@@ -99,7 +95,7 @@ class Stream:
                 for code in codes:
                     stack.enter_context(code.repeat(f"i{axis}", span.count))
                 axes.append(Affine.of(span.low, {f"i{axis}": 1} if span.count > 1 else {}))
-            body = max(len(self.lanes), self.rotation)
+            body = self.body
             turns, over = divmod(blocks, body)
             if turns:
                 with ExitStack() as inner:
@@ -114,7 +110,7 @@ class Stream:
                 self._block(Index((*axes, Affine(inmost.low + blocks * self.rows)), rest), over)
 
     def _block(self, index: Index, turn: int) -> None:
-        homes = self.lanes[turn % len(self.lanes)]
+        homes = [lanes[turn % len(lanes)] for lanes in self.stages]
         state = _State(index, homes)
         with ExitStack() as stack:
             for tile in {*homes, *self.matrix_tiles}:

@@ -87,12 +87,11 @@ class PlacedMatrix:
 @dataclass(frozen=True)
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
-    its vector stages, replica after replica, lane after lane (STREAM), of its rows (SPREAD), or the one that drives it
-    (ASSEMBLE, HOST). ``replicas``: per segment, how many copies of its tiles share the rows (STREAM). The *lanes* of a
-    replica take turns with its blocks of rows: each has tiles of its own for the vector stages."""
+    its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
+    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them."""
 
     matrices: MappingABC[str, tuple[PlacedMatrix, ...]]
-    replicas: MappingABC[int, int]
+    homes: MappingABC[int, tuple[tuple[tuple[int, ...], ...], ...]]  # segment → replica → stage → lanes
     stages: MappingABC[str, int]  # output value → vector stage of its segment (STREAM)
     shards: MappingABC[str, str]  # output value that stays on the matrix's tiles, by columns → the mvm's output value
     reads: MappingABC[str, tuple[str, ...]]  # output value → values inside its segment that its node reads (STREAM)

@@ -318,8 +318,8 @@ class _Placer:
         grid = self.grid(node)
         return grid.down * grid.across
 
-    def tiles(self, replicas: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
-        """Tiles of every segment's vector work."""
+    def tiles(self) -> dict[int, tuple[int, ...]]:
+        """Tiles of the segments that are no STREAM."""
         found: dict[int, tuple[int, ...]] = {}
         turn = 0
         for segment in self.segments:
@@ -327,17 +327,66 @@ class _Placer:
                 ports = [t for t in range(self.chip.tile_count) if self.chip.tile(t).memory_port]
                 found[segment.index] = (ports[0],)
                 continue
+            if segment.style is Style.STREAM:
+                continue
             able = self._able(segment)
             if segment.style is Style.SPREAD:
                 found[segment.index] = tuple(able)
                 continue
-            count = 1
-            if segment.style is Style.STREAM:
-                count = replicas[segment.index] * self.stage_count(segment)
-                count *= max(1, min(self.lanes, len(able) // count))
-            found[segment.index] = tuple(able[(turn + i) % len(able)] for i in range(count))
-            turn += count
+            found[segment.index] = (able[turn % len(able)],)
+            turn += 1
         return found
+
+    def homes(
+        self, replicas: Mapping[int, int], matrices: Mapping[str, tuple[PlacedMatrix, ...]]
+    ) -> dict[int, tuple[tuple[tuple[int, ...], ...], ...]]:
+        """Tiles of the vector stages of STREAM segments."""
+        found: dict[int, tuple[tuple[tuple[int, ...], ...], ...]] = {}
+        for segment in self.segments:
+            if segment.style is Style.STREAM:
+                able = self._able(segment)
+                free: list[int] = []
+                counts = self._lanes(segment, len(able) // replicas[segment.index])
+                copies: list[tuple[tuple[int, ...], ...]] = []
+                for replica in range(replicas[segment.index]):
+                    stages: list[tuple[int, ...]] = []
+                    for stage, count in enumerate(counts):
+                        free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
+                        near = self._neighbours(segment, stage, replica, matrices)
+                        chosen = sorted(free, key=lambda t: self._way(t, near))[:count]
+                        free = [t for t in free if t not in chosen]
+                        stages.append(tuple(chosen))
+                    copies.append(tuple(stages))
+                found[segment.index] = tuple(copies)
+        return found
+
+    def _lanes(self, segment: Segment, tiles: int) -> list[int]:
+        """How many tiles take turns in each vector stage, of those there are: the stages that handle most elements a row
+        are doubled first."""
+        work = [0] * self.stage_count(segment)
+        for node in segment.nodes:
+            if node.outputs[0] not in self.shards:
+                values = (v for v in (*node.inputs, *node.outputs) if v in self.tails[segment.index])
+                widths = (rows_shape(self.graph.type(v).shape)[-1] for v in values)
+                work[self.stages[node.outputs[0]]] += sum(widths)
+        counts = [1] * len(work)
+        while True:
+            fits = [s for s, n in enumerate(counts) if 2 * n <= self.lanes and sum(counts) + n <= tiles and work[s]]
+            if not fits:
+                return counts
+            most = max(fits, key=lambda s: work[s] / counts[s])
+            counts[most] *= 2
+
+    def _neighbours(
+        self, segment: Segment, stage: int, replica: int, matrices: Mapping[str, tuple[PlacedMatrix, ...]]
+    ) -> list[tuple[int, int]]:
+        """Where the matrices stand that a stage sends to or receives from."""
+        nodes = [n for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] in (stage - 1, stage)]
+        return [self.chip.position(p.tile) for n in nodes for p in matrices[n.outputs[0]][replica].parts]
+
+    def _way(self, tile: int, near: Sequence[tuple[int, int]]) -> int:
+        x, y = self.chip.position(tile)
+        return sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
 
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work."""
@@ -406,7 +455,8 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
     attempts = (placer.matrices(single, packing) for packing in (_Packing.CLOSE, _Packing.TIGHT))
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
-        return Placement(matrices, copies, placer.stages, placer.shards, placer.reads, placer.tiles(copies))
+        homes = placer.homes(copies, matrices)
+        return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles())
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
