@@ -55,6 +55,7 @@ class LayerFigures(Record):
     energy_pj: Energy
     first_cycle: Cycles
     last_cycle: Cycles
+    stalls: dict[Name, Cycles] = {}  # cause → cycles its instructions waited, without causes of 0
 
     @property
     def span(self) -> int:
@@ -96,6 +97,7 @@ class RunFigures(Record):
     seconds: RunSeconds
     host_cycles: Cycles | None = None
     stalls: dict[Name, Cycles] = {}
+    tile_stalls: dict[Name, dict[Name, Cycles]] = {}  # by tile, without causes of 0
     actions: dict[Name, Cycles] = {}
     counts: dict[Name, Cycles] = {}  # analog numerics: conversions, saturated ...
     layers: dict[Name, LayerFigures] = {}
@@ -148,6 +150,7 @@ def from_result(result: RunResult, host: Sequence[HostNode] = ()) -> RunFigures:
         seconds=wall,
         host_cycles=int(timing.host_cycles),
         stalls=_ints(timing.stalls),
+        tile_stalls={str(tile): _waits(causes) for tile, causes in timing.tile_stalls.items()},
         actions=_ints(timing.actions),
         counts=counts,
         layers={name: _layer(cost) for name, cost in timing.layers.items()},
@@ -158,6 +161,10 @@ def from_result(result: RunResult, host: Sequence[HostNode] = ()) -> RunFigures:
 def _ints(counts: Mapping[str, int]) -> dict[str, int]:
     """NumPy integers have no place in JSON."""
     return {k: int(v) for k, v in counts.items()}
+
+
+def _waits(causes: Mapping[str, int]) -> dict[str, int]:
+    return {cause: int(n) for cause, n in causes.items() if n}
 
 
 def _with_total(energy: Mapping[str, float]) -> dict[str, float]:
@@ -179,6 +186,7 @@ def _layer(cost: Cost) -> LayerFigures:
         energy_pj=_with_total(cost.energy_pj),
         first_cycle=int(cost.first_cycle),
         last_cycle=int(cost.last_cycle),
+        stalls=_waits(cost.stalls),
     )
 
 

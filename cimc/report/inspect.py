@@ -6,9 +6,9 @@ import csv
 import io
 
 from cimc import errors
-from cimc.report import units
+from cimc.report import units, waiting
 from cimc.report.jsontext import Json, JsonObject
-from cimc.report.layers import Content, Inspection, Layer, load
+from cimc.report.layers import Inspection, Layer, load
 from cimc.report.mapping_file import Block, TilePlace
 from cimc.report.palette import layer_colour
 from cimc.report.render import Block as ReportBlock
@@ -20,6 +20,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MANY = "#"  # layers beyond the letters
 _FILLS = "▁▂▃▄▅▆▇█"
 _SHOWN_BLOCKS = 200
+_SHOWN_WAITING = 16
 
 
 def report(inspection: Inspection) -> list[ReportBlock]:
@@ -42,7 +43,8 @@ def report(inspection: Inspection) -> list[ReportBlock]:
             ("energy", units.energy_pj(run.total_pj)),
         ]
     maps = [_map(inspection, chip) for chip in sorted({t.chip for t in mapping.tiles})]
-    return [Facts("Mapping", rows), *maps, _table(inspection)]
+    waits = waiting.blocks(run, _SHOWN_WAITING) if run is not None else []
+    return [Facts("Mapping", rows), *maps, _table(inspection), *waits]
 
 
 def letter(inspection: Inspection, layer: Layer) -> str:
@@ -167,6 +169,7 @@ def layer_report(inspection: Inspection, layer: Layer) -> list[ReportBlock]:
         span = f"{units.whole(cost.first_cycle)} to {units.whole(cost.last_cycle)}"
         energy = [(f"energy: {part}", units.energy_pj(pj)) for part, pj in cost.energy_pj.items()]
         blocks.append(Facts("Cost", [("cycles", units.whole(cost.span), span), *busy, *energy]))
+        blocks += waiting.one(cost.stalls)
     if layer.matrices:
         header = (">rows", ">cols", ">slices", ">replica", ">tile", "crossbars")
         cells = [_block_row(b) for b in layer.blocks[:_SHOWN_BLOCKS]]
@@ -210,9 +213,10 @@ def tile_report(inspection: Inspection, tile: TilePlace) -> list[ReportBlock]:
         ("crossbars used", used, units.percent(tile.fill) if tile.crossbars else ""),
     ]
     content = inspection.contents.get(tile.id, ())
+    waits = waiting.one(_stalls(inspection, tile))
     if not content:
-        return [Facts("Tile", rows), text("", "  nothing lies on it")]
-    blocks: list[ReportBlock] = [Facts("Tile", rows)]
+        return [Facts("Tile", rows), *waits, text("", "  nothing lies on it")]
+    blocks: list[ReportBlock] = [Facts("Tile", rows), *waits]
     cells = [(c.layer.name, *_block_row(b)) for c in content for b in c.blocks]
     if cells:
         header = ("layer", ">rows", ">cols", ">slices", ">replica", ">tile", "crossbars")
@@ -223,18 +227,23 @@ def tile_report(inspection: Inspection, tile: TilePlace) -> list[ReportBlock]:
     return blocks
 
 
+def _stalls(inspection: Inspection, tile: TilePlace) -> dict[str, int]:
+    """What the stream of a tile waited for in the last run."""
+    return inspection.run.tile_stalls.get(str(tile.id), {}) if inspection.run else {}
+
+
 def to_json(inspection: Inspection, layer: Layer | None = None, tile: TilePlace | None = None) -> JsonObject:
     """The same as an object: the whole chip, or one layer, or one tile."""
     if layer is not None:
         return _layer_json(layer, detailed=True)
     if tile is not None:
-        return _tile_json(tile, inspection.contents.get(tile.id, ()))
+        return _tile_json(inspection, tile)
     mapping = inspection.mapping
     return {
         "hardware": mapping.hardware,
         "chips": mapping.chips,
         "totals": mapping.totals.model_dump(),
-        "tiles": [_tile_json(t, inspection.contents.get(t.id, ())) for t in mapping.tiles],
+        "tiles": [_tile_json(inspection, t) for t in mapping.tiles],
         "layers": [_layer_json(found, detailed=False) for found in inspection.layers],
         "run": inspection.run.to_json() if inspection.run else None,
     }
@@ -262,7 +271,7 @@ def _layer_json(layer: Layer, *, detailed: bool) -> JsonObject:
     return found
 
 
-def _tile_json(tile: TilePlace, content: tuple[Content, ...]) -> JsonObject:
+def _tile_json(inspection: Inspection, tile: TilePlace) -> JsonObject:
     parts: list[Json] = [
         {
             "layer": c.layer.name,
@@ -270,9 +279,9 @@ def _tile_json(tile: TilePlace, content: tuple[Content, ...]) -> JsonObject:
             "blocks": [b.model_dump() for b in c.blocks],
             "products": [p.model_dump() for p in c.products],
         }
-        for c in content
+        for c in inspection.contents.get(tile.id, ())
     ]
-    return {**tile.model_dump(), "content": parts}
+    return {**tile.model_dump(), "content": parts, "stalls": dict(_stalls(inspection, tile))}
 
 
 def csv_text(inspection: Inspection) -> str:

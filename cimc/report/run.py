@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec
-from cimc.report import units
+from cimc.report import units, waiting
 from cimc.report.figures import RunFigures
 from cimc.report.mapping_file import MappingFile
 from cimc.report.render import Bar, Bars, Block, Facts, Table, text
 
 TOP_LAYERS = 12
+TOP_WAITING = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def report(
         _time(run),
         _energy(run),
         _layers(run),
+        *waiting.blocks(run, TOP_WAITING),
         _counts(run),
         _bound(run),
     ]

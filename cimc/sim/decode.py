@@ -10,17 +10,18 @@ import numpy as np
 
 from cimc import errors
 from cimc.isa.instruction import Instruction, Repeat, Step
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, View, extent
 from cimc.isa.program import TileProgram
 from cimc.sim import noc
 from cimc.sim.job import Action, Foreman, destinations, number, span
-from cimc.sim.pool import Form, Pool
-from cimc.sim.tables import EMPTY, END, LOOP, NEXT, R_TARGET, ROW_COLUMNS
+from cimc.sim.pool import Form, Pool, Reach, Route
+from cimc.sim.tables import EMPTY, END, LOOP, NEXT, R_RANGE, R_TARGET, R_TRIPS, RANGE_COLUMNS, ROW_COLUMNS
 
 MAX_VARIANTS = 1 << 20
 OUTSIDE = ""  # the layer of instructions without an origin
-VARIES = "varies"
-Local = tuple[View, int, int]  # a view of a local buffer, the buffer's address, bytes of an element
+Local = tuple[View, int, int, Reach]  # a view of a local buffer, the buffer's address, bytes of an element
+NOWHERE = Route((), 0, 0, 0, 0, 0)
+_ZEROS = (0,) * (R_RANGE - R_TRIPS - 1)
 
 
 class Decoder:
@@ -31,6 +32,8 @@ class Decoder:
         self.kind = pool.chip.kind(tile.tile)
         self.local = {b.name: (b.address, b.element.bytes, b.element.name) for b in tile.buffers}
         self.matrices = {m.name: pool.matrix(m) for m in tile.matrices}
+        self.parts: list[object] = []  # of the instruction at hand: what its cost depends on
+        self.views: list[Local] = []  # and its operands in local buffers
         self.units: dict[str, int] = {}
         self.slots: dict[str, int] = {}  # of the repeat variables in scope
         self.trips: list[int] = []  # per slot: the most there can be
@@ -38,7 +41,7 @@ class Decoder:
     @cached_property
     def foreman(self) -> Foreman:
         """Makes out the jobs that have not been seen."""
-        return Foreman(self.pool.program, self.tile, self.pool.chip)
+        return Foreman(self.pool.program, self.tile, self.pool.chip, self.pool.globals)
 
     @cached_property
     def port(self) -> int:
@@ -48,31 +51,23 @@ class Decoder:
     def rows(self) -> None:
         """Decode the tile's stream."""
         self._steps(self.tile.steps, 1)
-        self._row(int(END))
+        self._control(END)
 
     # --- rows -----------------------------------------------------------------------------------
 
-    def _row(
-        self,
-        op: int,
-        instruction: Instruction | None = None,
-        loop: tuple[int, int, int] = (0, 0, 0),
-        unit: tuple[int, int] = (0, 0),
-        where: tuple[int, int, int] = (0, 0, 0),
-        variant: tuple[int, int] = (0, -1),
-        ranges: int = -1,
-        send: tuple[int, int, int, int] = (0, 0, 0, 0),
-    ) -> int:
-        """Enter a row; its index. ``loop``: slot, target, trips; ``unit``: its number, whether it waits for everything;
-        ``where``: channel, way, server."""
+    def _row(self, row: tuple[int, ...], instruction: Instruction | None) -> int:
+        """Enter a row; its index."""
         pool = self.pool
-        first = len(pool.ranges) // 5 if ranges < 0 else ranges
-        pool.rows.extend((op, *loop, *unit, *where, *variant, first, *send))
+        pool.rows.extend(row)
         pool.instructions.append(instruction)
         pool.row_tile.append(self.index)
         layer = instruction.origin.node if instruction is not None and instruction.origin else OUTSIDE
         pool.row_layer.append(pool.layers.setdefault(layer, len(pool.layers)))
         return len(pool.instructions) - 1
+
+    def _control(self, op: int, slot: int = 0, target: int = 0, trips: int = 0) -> int:
+        """Enter a row that is no instruction; its index."""
+        return self._row((op, slot, target, trips, *_ZEROS, len(self.pool.ranges) // RANGE_COLUMNS, 0, 0, 0, 0), None)
 
     def _steps(self, steps: Sequence[Step], times: int) -> None:
         for step in steps:
@@ -87,76 +82,66 @@ class Decoder:
         count = step.count if isinstance(step.count, Affine) else Affine(step.count)
         slot, trips = len(self.trips), self._affine(*self._split(count))
         most = self._reach(count)[1]
-        begin = self._row(LOOP, loop=(slot, 0, trips))
+        begin = self._control(LOOP, slot, 0, trips)
         self.trips.append(max(0, most))
         outer = self.slots
         self.slots = {**outer, step.variable: slot}
         self._steps(step.body, times * max(0, most))
         self.slots = outer
-        end = self._row(NEXT, loop=(slot, begin + 1, 0))
+        end = self._control(NEXT, slot, begin + 1)
         self.pool.rows[begin * ROW_COLUMNS + R_TARGET] = end + 1
 
     def _instruction(self, step: Instruction, times: int) -> None:
-        form = self.pool.forms.get(step.mnemonic)
-        if form is None:
-            form = self.pool.forms[step.mnemonic] = Form.of(step)
-        parts, views, name, home, varies = self._operands(step, form)
+        pool = self.pool
+        form = pool.forms.get(step.mnemonic) or pool.form(step)
         kind = form.action
+        name, home, varies = self._operands(step, form)
         channel = way = server = links = 0
-        send = (0, 0, 0, 0)
-        channels: tuple[int, ...] = ()
+        route = NOWHERE
         if kind is Action.SEND:
-            route = self.pool.route(self.number, destinations(step), number(step, "tag"), form.token)
-            send, links, channels = (
-                (route.dest, route.dest_end, route.tree, route.tree_end),
-                route.links,
-                route.channels,
-            )
+            route = pool.route(self.number, destinations(step), number(step, "tag"), form.token)
+            links = route.links
         elif kind is Action.RECEIVE or kind is Action.WAIT:
-            channel = self.pool.channel(number(step, "source"), self.number, number(step, "tag"), form.token)
+            channel = pool.channel(number(step, "source"), self.number, number(step, "tag"), form.token)
         elif kind is Action.MEMORY:
             way, links = self._way(home)
-            server = self.pool.servers.setdefault(home, len(self.pool.servers))
-        words = step.keywords if form.words else ()
-        key = (self.kind, kind, step.mnemonic, words, links, home >= 0)
-        first = len(self.pool.ranges) // 5
-        variant = self._variants(step, form, key, parts, views, varies, links)
-        for c in channels:
-            self._traffic(c, times, variant[0])
-        self._row(
-            int(kind),
-            step,
-            unit=(self._unit(name), int(kind is Action.HOST or (kind is Action.SEND and form.token))),
-            where=(channel, way, server),
-            variant=variant,
-            ranges=first,
-            send=send,
-        )
+            server = pool.servers.setdefault(home, len(pool.servers))
+        key = (self.kind, step.mnemonic, step.keywords if form.words else (), links, home >= 0)
+        first, ranges = len(pool.variant_cost), len(pool.ranges) // RANGE_COLUMNS
+        offset = self._varying(step, form, key, links) if varies else self._constant(step, form, key, links)
+        if route.channels:
+            self._traffic(route.channels, times, first)
+        unit = self.units.setdefault(name, len(self.units))
+        everything = kind is Action.HOST or (kind is Action.SEND and form.token)
+        where = (unit, int(everything), channel, way, server, first, offset, ranges)
+        self._row((kind, 0, 0, 0, *where, route.dest, route.dest_end, route.tree, route.tree_end), step)
 
-    def _operands(self, step: Instruction, form: Form) -> tuple[list[object], list[Local], str, int, bool]:
-        """What the cost depends on, the local views, the unit, the home of a global operand, whether extents vary."""
+    def _operands(self, step: Instruction, form: Form) -> tuple[str, int, bool]:
+        """The unit, the home of a global operand, whether extents vary; fills ``parts``, what the cost depends on, and
+        ``views``, the operands in local buffers."""
         parts: list[object] = []
         views: list[Local] = []
+        self.parts, self.views = parts, views
         name, home, varies = form.unit, -1, False
-        last = len(form.shared) - 1
+        layouts, shared, last = self.pool.layouts, form.shared, len(form.shared) - 1
         for i, operand in enumerate(step.operands):
             if isinstance(operand, str):
                 parts.append(self.matrices[operand])
-                name = f"core:{operand}" if form.unit == "core" and name == form.unit else name
+                if name == "core":
+                    name = f"core:{operand}"
                 continue
-            if form.shared[i if i < last else last]:
+            layout = layouts.get((operand.shape, operand.strides)) or self.pool.layout(operand)
+            varies = varies or layout.varies
+            if shared[i if i < last else last]:
                 buffer = self.pool.globals[operand.buffer]
-                element, home = buffer.element.name, buffer.tile if home < 0 else home
+                home = buffer.tile if home < 0 else home
+                element = buffer.element.name
             else:
                 address, item, element = self.local[operand.buffer]
-                views.append((operand, address, item))
-            varies = varies or self.pool.reach(operand) == VARIES
+                views.append((operand, address, item, layout.reach))
             parts.append(element)
-            parts.append(operand.shape)
-        return parts, views, "memory" if name == "host" else name, home, varies
-
-    def _unit(self, name: str) -> int:
-        return self.units.setdefault(name, len(self.units))
+            parts.append(layout.shape)
+        return "memory" if name == "host" else name, home, varies
 
     def _way(self, home: int) -> tuple[int, int]:
         """Number and links of the way to a home, or to global memory for -1; (-1, 0) if it is at home."""
@@ -164,12 +149,13 @@ class Decoder:
             return -1, 0
         return self.pool.way(self.number, self.port if home < 0 else home)
 
-    def _traffic(self, channel: int, times: int, variant: int) -> None:
-        """Note how many messages a send puts into a channel, and how small they can be."""
-        sizes = [self.pool.prices[c].job.bytes for c in self.pool.variant_cost[variant:]]
-        known = self.pool.traffic.setdefault(channel, [0, 1 << 60])
-        known[0] += times
-        known[1] = min(known[1], *sizes)
+    def _traffic(self, channels: Sequence[int], times: int, variant: int) -> None:
+        """Note how many messages a send puts into its channels, and how small they can be."""
+        smallest = min(self.pool.prices[c].job.bytes for c in self.pool.variant_cost[variant:])
+        for channel in channels:
+            known = self.pool.traffic.setdefault(channel, [0, 1 << 60])
+            known[0] += times
+            known[1] = min(known[1], smallest)
 
     # --- affine values --------------------------------------------------------------------------
 
@@ -197,112 +183,88 @@ class Decoder:
 
     # --- variants and ranges --------------------------------------------------------------------
 
-    def _variants(
-        self,
-        step: Instruction,
-        form: Form,
-        key: tuple[object, ...],
-        parts: list[object],
-        views: list[Local],
-        varies: bool,
-        links: int,
-    ) -> tuple[int, int]:
-        """Enter what a row's executions cost and which bytes they touch: first variant, affine offset from it."""
+    def _constant(self, step: Instruction, form: Form, key: tuple[object, ...], links: int) -> int:
+        """Enter the one variant of an instruction whose extents do not change, and its ranges. Returns -1: no offset."""
         pool = self.pool
-        first = len(pool.variant_cost)
-        if not varies:
-            cost = self._cost(step, form, (*key, *parts), links, {})
-            offset, fixed = -1, True
-            spans = [[self._span(view, address, item, pool.reach(view)) for view, address, item in views]]
-            self._variant(cost, spans[0])
-        else:
-            offset, spans = self._varying(step, form, key, views, links)
-            cost, fixed = pool.variant_cost[first], len(spans) == 1
-        for i, (flags, (view, _, item)) in enumerate(zip(pool.flags[cost], views, strict=True)):
-            self._range(flags, view, item, [s[i] for s in spans], fixed)
-        return first, offset
+        cost = pool.cost_of.get((*key, *self.parts))
+        if cost is None:
+            cost = self._price(step, form, (*key, *self.parts), links, {})
+        self._variant(cost)
+        for flags, (view, address, item, reach) in zip(pool.flags[cost], self.views, strict=True):
+            low, high = 0, EMPTY
+            if reach is not None:
+                base = address + item * (0 if view.offset.terms else view.offset.constant)
+                low, high = base + item * reach[0], base + item * reach[1]
+            pool.bounds.extend((low, high))
+            if view.offset.terms:
+                self._moving(flags, view, item, [(low, high)])
+            else:
+                pool.ranges.extend((0, flags, low, high, 1))
+        return -1
 
-    def _span(self, view: View, address: int, item: int, reach: object) -> tuple[int, int]:
-        """The bytes of a view, without the part of its offset that moves."""
-        if not isinstance(reach, tuple):
-            return 0, EMPTY
-        low, high = reach
-        base = address + item * (0 if view.offset.terms else view.offset.constant)
-        return base + low * item, base + high * item
-
-    def _range(self, flags: int, view: View, item: int, spans: list[tuple[int, int]], fixed: bool) -> None:
-        """Enter a range: where it can lie at all."""
-        low, high = min(s[0] for s in spans), max(s[1] for s in spans)
-        offset = 0
-        if view.offset.terms:
-            base, terms = self._split(view.offset)
-            offset = self._affine(base * item, [(s, c * item) for s, c in terms])
-            least, greatest = self._reach(view.offset)
-            low, high = low + least * item, high + greatest * item if high > EMPTY else high
-            fixed = fixed and not terms
-        self.pool.ranges.extend((offset, flags, low, high, int(fixed)))
-
-    def _variant(self, cost: int, spans: Sequence[tuple[int, int]]) -> None:
-        """Enter one variant of the row that comes next."""
-        pool, made = self.pool, self.pool.prices[cost]
-        job = made.job
+    def _variant(self, cost: int) -> None:
+        """Enter one variant of the row that comes next; its bounds follow."""
+        pool, price = self.pool, self.pool.prices[cost]
         pool.variant_cost.append(cost)
         pool.variant_row.append(len(pool.instructions))
+        job = price.job
         bounds = len(pool.bounds) // 2
-        pool.variants.extend((job.cycles, job.bytes, made.request, made.response, bounds, job.busy, job.cores))
-        for pair in spans:
-            pool.bounds.extend(pair)
+        pool.variants.extend((job.cycles, job.bytes, price.request, price.response, bounds, job.busy, job.cores))
 
-    def _varying(
-        self, step: Instruction, form: Form, key: tuple[object, ...], views: list[Local], links: int
-    ) -> tuple[int, list[list[tuple[int, int]]]]:
-        """Variants of an instruction whose extents depend on repeat variables or parameters, each of which has its own."""
+    def _moving(self, flags: int, view: View, item: int, bounds: Sequence[tuple[int, int]]) -> None:
+        """Enter a range that is not the same at every execution, and where it can lie at all. ``bounds``: of the
+        variants, from its offset."""
+        base, terms = self._split(view.offset)
+        offset = self._affine(base * item, [(s, c * item) for s, c in terms]) if view.offset.terms else 0
+        least, greatest = self._reach(view.offset) if view.offset.terms else (0, 0)
+        low, high = min(b[0] for b in bounds) + least * item, max(b[1] for b in bounds)
+        high += greatest * item if high > EMPTY else 0
+        self.pool.ranges.extend((offset, flags, low, high, int(len(bounds) == 1 and not terms)))
+
+    def _varying(self, step: Instruction, form: Form, key: tuple[object, ...], links: int) -> int:
+        """Enter the variants of an instruction whose extents depend on repeat variables or parameters, and its ranges.
+        Returns the affine offset from the first variant, or -1."""
+        pool = self.pool
         shapes = [o.shape for o in step.operands if isinstance(o, View)]
         used = {v for shape in shapes for e in shape if isinstance(e, Affine) for v, _ in e.terms}
         names = sorted(used & set(self.slots))
         trips = [max(1, self.trips[self.slots[n]]) for n in names]
-        first, total = len(self.pool.variant_cost), int(np.prod(trips, dtype=np.float64))
+        first, total = len(pool.variant_cost), int(np.prod(trips, dtype=np.float64))
         if first + total > MAX_VARIANTS:
             what = f"{step.mnemonic} in line {step.line} of tile {self.number}"
             raise errors.TIMING_TOO_LARGE(what=what, need=total, have=MAX_VARIANTS)
-        spans: list[list[tuple[int, int]]] = []
+        bounds: list[list[tuple[int, int]]] = []
         for values in itertools.product(*(range(t) for t in trips)):
-            env = {**self.pool.bound, **dict.fromkeys(self.slots, 0), **dict(zip(names, values, strict=True))}
-            parts = [self._part(o, env) for o in step.operands]
-            cost = self._cost(step, form, (*key, VARIES, *parts), links, env)
-            here = [self._span(v, address, item, _reach_in(v, env)) for v, address, item in views]
-            self._variant(cost, here)
-            spans.append(here)
+            env = {**pool.bound, **dict.fromkeys(self.slots, 0), **dict(zip(names, values, strict=True))}
+            extents = tuple(tuple(extent(e, env) for e in shape) for shape in shapes)
+            self._variant(self._price(step, form, (*key, *self.parts, extents), links, env))
+            bounds.append([_bounds(view, address, item, env) for view, address, item, _ in self.views])
+            for pair in bounds[-1]:
+                pool.bounds.extend(pair)
+        for i, flags in enumerate(pool.flags[pool.variant_cost[first]]):
+            view, _, item, _ = self.views[i]
+            self._moving(flags, view, item, [b[i] for b in bounds])
         if not names:
-            return -1, spans
+            return -1
         steps = [int(np.prod(trips[i + 1 :])) for i in range(len(trips))]
-        return self._affine(0, [(self.slots[n], s) for n, s in zip(names, steps, strict=True)]), spans
+        return self._affine(0, [(self.slots[n], s) for n, s in zip(names, steps, strict=True)])
 
-    def _part(self, operand: View | str, env: Mapping[str, int]) -> object:
-        """What the cost depends on in an operand, for these values of the variables."""
-        if isinstance(operand, str):
-            return self.matrices[operand]
-        shape = tuple(max(0, e.evaluate(env)) if isinstance(e, Affine) else e for e in operand.shape)
-        element = self.local[operand.buffer][2] if operand.buffer in self.local else ""
-        return (
-            shape,
-            element,
-            self.pool.globals[operand.buffer].element.name if operand.buffer in self.pool.globals else "",
-        )
-
-    def _cost(self, step: Instruction, form: Form, key: tuple[object, ...], links: int, env: Mapping[str, int]) -> int:
-        """The number of what an execution costs."""
+    def _price(self, step: Instruction, form: Form, key: tuple[object, ...], links: int, env: Mapping[str, int]) -> int:
+        """The number of what an execution costs; made out if it is new. ``env`` may be empty if nothing depends on it."""
         found = self.pool.cost_of.get(key)
         if found is not None:
             return found
         full = env or {**self.pool.bound, **dict.fromkeys(self.slots, 0)}
-        return self.pool.add_cost(key, self.foreman.job(step, full), form, self.kind, links)
+        return self.pool.add_price(key, self.foreman.job(step, full), form, self.kind, links)
 
 
-def _reach_in(view: View, env: Mapping[str, int]) -> object:
-    """The elements a view spans from its offset, for these values of the variables."""
+def _bounds(view: View, address: int, item: int, env: Mapping[str, int]) -> tuple[int, int]:
+    """The bytes of a view for these values of the variables, without the part of its offset that moves."""
     low, high = span(View(view.buffer, Affine(), view.shape, view.strides), env)
-    return (low, high) if high > low else None
+    if high <= low:
+        return 0, EMPTY
+    base = address + item * (0 if view.offset.terms else view.offset.constant)
+    return base + item * low, base + item * high
 
 
 def _any_instruction(steps: Sequence[Step]) -> bool:

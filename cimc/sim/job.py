@@ -13,8 +13,8 @@ from functools import cached_property
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits, host_cycles, memory_cycles
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, LOCAL, Instruction, Kind, Shape, Spec, Unit, Value
-from cimc.isa.operands import Affine, View, extent
-from cimc.isa.program import MatrixDecl, Program, TileProgram
+from cimc.isa.operands import View, extent
+from cimc.isa.program import GlobalBuffer, MatrixDecl, Program, TileProgram
 from cimc.sim import noc
 
 
@@ -119,12 +119,19 @@ def number(instruction: Instruction, name: str) -> int:
 class Foreman:
     """Makes out the jobs of one tile's instructions."""
 
-    def __init__(self, program: Program, tile: TileProgram, chip: ChipSpec) -> None:
+    def __init__(
+        self,
+        program: Program,
+        tile: TileProgram,
+        chip: ChipSpec,
+        shared: Mapping[str, GlobalBuffer] | None = None,
+    ) -> None:
+        """``shared``: the program's global buffers by name, where somebody has them so."""
         self._chip = chip
         self._tile = tile.tile
         self._units = TileUnits(chip, tile.tile)
         self._local = {b.name: b for b in tile.buffers}
-        self._global = {g.name: g for g in program.globals}
+        self._global = {g.name: g for g in program.globals} if shared is None else shared
         self._matrices = {m.name: m for m in tile.matrices}
 
     @cached_property
@@ -158,15 +165,6 @@ class Foreman:
         cores = len({b.core for o in operands if isinstance(o, MatrixDecl) for b in o.blocks})
         macs = _static_macs(operands)
         return Job(cycles, ranges, bill, static_macs=macs, cores=cores, busy=max(1, min(busy, cycles)))
-
-    def offsets(self, instruction: Instruction) -> list[tuple[int, Affine]]:
-        """Element size and offset of each view behind a job's ranges, in their order."""
-        spec = INSTRUCTIONS[instruction.mnemonic]
-        return [
-            (self._local[o.buffer].element.bytes, o.offset)
-            for i, o in enumerate(instruction.operands)
-            if isinstance(o, View) and spec.operand(i).kind in LOCAL
-        ]
 
     def _cycles(
         self, spec: Spec, operands: list[Shape | MatrixDecl], words: dict[str, Value], bill: Counter[str]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from cimc.sim.inner import entry, fingerprint, inner
 from cimc.sim.issue import finish, hand_over, issue
+from cimc.sim.reference import RESERVATIONS
 from cimc.sim.state import (
     BAD,
     BUSY,
@@ -284,8 +285,7 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, hop: int) -> None:
     first = c.rows[row, R_TREE]
     for i in range(c.rows[row, R_TREE_END] - first):
         link, parent = c.trees[first + i, 0], c.trees[first + i, 1]
-        entered = max(now if parent < 0 else s.way[parent, 0], s.link[link])
-        s.link[link] = entered + occupied
+        entered = enter(s, link, now if parent < 0 else s.way[parent, 0], occupied, now)
         s.way[i, 0] = entered + hop
         s.way[i, 1] = 1 if parent < 0 else s.way[parent, 1] + 1
         if parent < 0:
@@ -317,14 +317,57 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, hop: int) -> None:
 
 
 @inner
-def packet(s: State, links: Ints, first: int, stop: int, now: int, occupied: int, hop: int) -> int:
-    """A packet along a way: when its last byte arrives."""
-    header = now
+def packet(s: State, links: Ints, first: int, stop: int, now: int, occupied: int, hop: int) -> tuple[int, int]:
+    """A packet along a way: when its last byte arrives, and when it has left the source."""
+    header, left = now, now + occupied
     for i in range(first, stop):
-        entered = max(header, s.link[links[i]])
-        s.link[links[i]] = entered + occupied
+        entered = enter(s, links[i], header, occupied, now)
+        if i == first:
+            left = entered + occupied
         header = entered + hop
-    return int(header + occupied)
+    return header + occupied, left
+
+
+@inner
+def enter(s: State, link: int, header: int, occupied: int, now: int) -> int:
+    """Reserve a link from the first time on, not before ``header``, at which it is free for ``occupied`` cycles."""
+    line, n, old = s.line[link], s.lines[link], 0
+    while old < n and line[old, 1] <= now:
+        old += 1
+    n -= old
+    for k in range(n if old else 0):
+        line[k, 0], line[k, 1] = line[k + old, 0], line[k + old, 1]
+    at, i = header, 0
+    while i < n and at + occupied > line[i, 0]:
+        at = max(at, line[i, 1])
+        i += 1
+    before = i > 0 and line[i - 1, 1] == at
+    after = i < n and line[i, 0] == at + occupied
+    if before and after:
+        line[i - 1, 1] = line[i, 1]
+        n = close(line, i, n)
+    elif before:
+        line[i - 1, 1] = at + occupied
+    elif after:
+        line[i, 0] = at
+    else:
+        for k in range(n, i, -1):
+            line[k, 0], line[k, 1] = line[k - 1, 0], line[k - 1, 1]
+        line[i, 0], line[i, 1] = at, at + occupied
+        n += 1
+        if n > RESERVATIONS:
+            line[0, 1] = line[1, 1]
+            n = close(line, 1, n)
+    s.lines[link] = n
+    return at
+
+
+@inner
+def close(line: Ints, i: int, n: int) -> int:
+    """Remove the i-th of n reservations."""
+    for k in range(i, n - 1):
+        line[k, 0], line[k, 1] = line[k + 1, 0], line[k + 1, 1]
+    return n - 1
 
 
 @inner
@@ -344,8 +387,7 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
     there = left = now
     if way >= 0:
         first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
-        left = (now if first == stop else max(now, s.link[c.way_link[first]])) + occupied
-        there = packet(s, c.way_link, first, stop, now, occupied, hop)
+        there, left = packet(s, c.way_link, first, stop, now, occupied, hop)
         s.stall[row, LINK] += there - now - occupied - (stop - first) * hop
     if phase == 0:
         s.spent[row, BUSY] += left - s.flight[g, F_START]

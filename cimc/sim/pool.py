@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, Extent, View
 from cimc.isa.program import MatrixDecl, Program
 from cimc.sim import noc
 from cimc.sim.job import Action, Job, action, is_token, span
@@ -41,6 +41,15 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Laid:
+    """How views of the same extents and strides lie."""
+
+    shape: int  # a number for the extents
+    reach: Reach
+    varies: bool  # extents are affine; then ``reach`` says nothing
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where a send goes: its parts of the tables ``dests`` and ``trees``."""
 
@@ -64,7 +73,8 @@ class Pool:
         self.flags: list[tuple[int, ...]] = []  # per cost, of its ranges
         self.cost_of: dict[tuple[object, ...], int] = {}
         self.matrices: dict[tuple[object, ...], int] = {}
-        self.reaches: dict[tuple[object, ...], Reach | str] = {}
+        self.shapes: dict[tuple[Extent, ...], int] = {}
+        self.layouts: dict[tuple[tuple[Extent, ...], tuple[int, ...]], Laid] = {}  # by extents and strides
         self.layers: dict[str, int] = {}
         self.channels: dict[tuple[int, int, int, bool], int] = {}
         self.traffic: dict[int, list[int]] = {}  # channel → messages, smallest
@@ -108,23 +118,24 @@ class Pool:
             self.routes[key] = Route(channels, *ends, len(tree.links))
         return self.routes[key]
 
-    def reach(self, view: View) -> Reach | str:
-        """The elements a view spans from its offset; ``varies`` if its extents do."""
-        key = (view.shape, view.strides)
-        if key not in self.reaches:
-            found: Reach | str = "varies"
-            if not any(isinstance(e, Affine) for e in view.shape):
-                low, high = span(View(view.buffer, Affine(), view.shape, view.strides), {})
-                found = (low, high) if high > low else None
-            self.reaches[key] = found
-        return self.reaches[key]
+    def form(self, step: Instruction) -> Form:
+        """The form of a mnemonic that has not been seen."""
+        return self.forms.setdefault(step.mnemonic, Form.of(step))
+
+    def layout(self, view: View) -> Laid:
+        """How a view lies that has not been seen."""
+        varies = any(isinstance(e, Affine) for e in view.shape)
+        low, high = (0, 0) if varies else span(View(view.buffer, Affine(), view.shape, view.strides), {})
+        shape = self.shapes.setdefault(view.shape, len(self.shapes))
+        found = Laid(shape, (low, high) if high > low else None, varies)
+        return self.layouts.setdefault((view.shape, view.strides), found)
 
     def matrix(self, decl: MatrixDecl) -> int:
         """A number that is the same for matrices that cost the same."""
         blocks = tuple((b.core, b.row, b.row_end, b.col, b.col_end) for b in decl.blocks)
         return self.matrices.setdefault((decl.element.name, decl.rows, decl.cols, blocks), len(self.matrices))
 
-    def add_cost(self, key: tuple[object, ...], job: Job, form: Form, kind: str, links: int) -> int:
+    def add_price(self, key: tuple[object, ...], job: Job, form: Form, kind: str, links: int) -> int:
         """Enter a job that has not been seen."""
         request, response = (noc.packet_cycles(self.chip, size) for size in (job.request, job.response))
         self.cost_of[key] = len(self.prices)

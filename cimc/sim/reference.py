@@ -16,8 +16,8 @@ That is its start. When it ends:
 - compute: start + its cycles.
 - ``send``, ``signal``: from the start it waits for room in the channels to all destinations at once. A channel has
   room if it is empty or its bytes and the message's are at most ``channel_bytes``; a message leaves it when the
-  ``recv`` that takes it ends. Then the header leaves. Link j of its way is entered at ``max(header, free_j)``, stays
-  occupied for ``ceil(bytes / link_bytes_per_cycle)`` cycles (at least 1), and the header is at the next router
+  ``recv`` that takes it ends. Then the header leaves. Link j of its way is entered as soon as the header is
+  there and the link is free long enough, stays occupied for ``ceil(bytes / link_bytes_per_cycle)`` cycles (at least 1), and the header is at the next router
   ``router_cycles`` after it entered. A multicast takes the tree of the ways, shared links once. The message has
   arrived when its last byte has: occupation after the header. The instruction ends when the last byte has left for
   the first link (the latest of them); what is blocked further on is held by the routers.
@@ -54,6 +54,7 @@ from cimc.isa.program import Program
 from cimc.sim import noc, params, place
 from cimc.sim.job import Action, Foreman, Job, action, destinations, is_token, number, unit
 
+RESERVATIONS = 16  # of a link that are kept apart; what is free between the first two of more is given up
 WINDOW = 64  # instructions in flight per tile; estimated: deep enough that a loop body and its successor overlap
 
 Key = tuple[int, int, int, bool]  # source, destination, tag, whether it carries tokens
@@ -85,6 +86,31 @@ class Message:
     bytes: int
     arrival: int
     release: int | None = None  # when the recv that takes it ends
+
+
+@dataclass
+class Line:
+    """A link's reservations, in the order of time: [from, to), none next to the other."""
+
+    taken: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
+    def enter(self, header: int, occupied: int, now: int) -> int:
+        """Reserve the link from the first time on, not before ``header``, at which it is free for ``occupied`` cycles."""
+        self.taken = [(low, high) for low, high in self.taken if high > now]
+        at = header
+        for low, high in self.taken:
+            if at + occupied > low:
+                at = max(at, high)
+        whole: list[tuple[int, int]] = []
+        for low, high in sorted([*self.taken, (at, at + occupied)]):
+            if whole and whole[-1][1] == low:
+                whole[-1] = (whole[-1][0], high)
+            else:
+                whole.append((low, high))
+        if len(whole) > RESERVATIONS:
+            whole[:2] = [(whole[0][0], whole[1][1])]
+        self.taken = whole
+        return at
 
 
 @dataclass
@@ -160,7 +186,7 @@ class Reference:
         env = params.bind(program, param_values)
         self.chip = chip
         self.tiles = {t.tile: TileState(t.tile, Foreman(program, t, chip), unroll(t.steps, env)) for t in program.tiles}
-        self.links: dict[int, int] = {}
+        self.links: dict[int, Line] = {}
         self.channels: dict[Key, Channel] = {}
         self.memory_free: dict[int, int] = {}  # home tile, -1 for global memory
         self.host_free = 0
@@ -292,8 +318,8 @@ class Reference:
         header: list[int] = []
         left = now + occupied
         for link, parent in zip(tree.links, tree.parents, strict=True):
-            entered = max(now if parent < 0 else header[parent], self.links.get(link, 0))
-            self.links[link] = entered + occupied
+            line = self.links.setdefault(link, Line())
+            entered = line.enter(now if parent < 0 else header[parent], occupied, now)
             header.append(entered + self.chip.noc.router_cycles)
             if parent < 0:
                 left = max(left, entered + occupied)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.sim.reference import WINDOW
+from cimc.sim.reference import RESERVATIONS, WINDOW
 from cimc.sim.tables import Layout
 
 Ints = NDArray[np.int64]
@@ -58,7 +58,8 @@ class State(NamedTuple):
     ended: Ints  # slots whose end has become known
     heap: Ints  # event, (time, key)
     server: Ints  # server of memory accesses, Q: free from, cycles it was busy
-    link: Ints  # link: free from
+    lines: Ints  # link: how many reservations it has
+    line: Ints  # link, n-th reservation: (from, to)
     channel: Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; slots that wait, or -1
     message: Ints  # message, M: CHAIN is the longest chain up to its arrival
     way: Ints  # link of a tree, (header, hops)
@@ -93,7 +94,8 @@ def fresh(layout: Layout, trace: int) -> State:
         ended=zeros(tiles * W),
         heap=zeros(tiles * (W + 1), 2),
         server=zeros(1 + len(layout.homes), 2),
-        link=zeros(layout.links),
+        lines=zeros(layout.links),
+        line=zeros(layout.links, RESERVATIONS + 1, 2),
         channel=zeros(channels, 6),
         message=zeros(int(c.ring_ptr[-1]), 4),
         way=zeros(layout.widest, 2),

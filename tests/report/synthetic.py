@@ -194,7 +194,8 @@ def timing(depth: int = 6) -> Timing:
         layers=layers,
         bound=Bound(cycles // 2, "chain", resources),
         host_cycles=1000,
-        stalls={"recv": 80_000, "hazard": 20_000},
+        stalls={"message": 80_000, "operand": 20_000},
+        tile_stalls={0: {"message": 50_000, "operand": 0}, 1: {"message": 30_000, "operand": 20_000}, 2: {}},
         events=(Event(1, "core:W0", 0, 10, "mvm", origin, 3),),
     )
 

@@ -59,7 +59,10 @@ def test_cell_utilization_needs_the_chip(directory: Path) -> None:
 
 
 def test_map_and_table(inspection: layers.Inspection) -> None:
-    totals, chip, table = inspect.report(inspection)
+    totals, chip, table, waits = inspect.report(inspection)
+    assert isinstance(waits, render.Table)
+    assert waits.header == ("stream", ">cycles", ">operand", ">message")
+    assert list(waits.rows) == [("tile 0", "50,000", "0.0 %", "100.0 %"), ("tile 1", "50,000", "40.0 %", "60.0 %")]
     assert isinstance(chip, render.Lines)
     assert isinstance(table, render.Table)
     drawn = ["".join(s.text for s in line) for line in chip.lines]
@@ -141,6 +144,9 @@ def test_json_and_csv(inspection: layers.Inspection) -> None:
     layer = json.loads(jsontext.dumps(inspect.to_json(inspection, layer=inspect.find_layer(inspection, "pooler"))))
     assert layer["static"][0]["weight"] == "/pooler/dense/Gemm.weight"
     tile = json.loads(jsontext.dumps(inspect.to_json(inspection, tile=inspect.find_tile(inspection, 7))))
+    assert tile["stalls"] == {}
+    second = inspect.to_json(inspection, tile=inspect.find_tile(inspection, 1))
+    assert second["stalls"] == {"message": 30_000, "operand": 20_000}
     assert (tile["id"], tile["kind"]) == (7, "digital")
     rows = list(csv.DictReader(io.StringIO(inspect.csv_text(inspection))))
     assert [r["layer"] for r in rows] == [layer.name for layer in inspection.layers]

@@ -147,6 +147,7 @@ def test_run_report_order_and_units() -> None:
         "Time",
         "Energy",
         "Layers",
+        "Waiting: the 2 of 3 tiles",
         "Bound",
     ]
     text = render.plain(blocks)
