@@ -16,7 +16,8 @@ program's work on the whole chip, so none is above the simulated cycles:
 - ``remote_buffer``: cycles of the tiles' queues for resident buffers, over all tiles
 - ``host``: cycles of all host calls
 - ``chain``: the longest chain of instructions of which each reads what the one before wrote, in the same tile or by
-  a message, or waits for its token, every one as fast as if it were alone. Chains through writes more than the window
+  a message, or waits for its token, every one as fast as if it were alone; products with the same matrix follow each
+  other in it, because its cells take one row after the other. Chains through writes more than the window
   (64 instructions) back are not followed, which can only make the bound smaller
 """
 

@@ -16,11 +16,11 @@ That is its start. When it ends:
 - compute: start + its cycles.
 - ``send``, ``signal``: from the start it waits for room in the channels to all destinations at once. A channel has
   room if it is empty or its bytes and the message's are at most ``channel_bytes``; a message leaves it when the
-  ``recv`` that takes it ends. Then the header leaves. Link j of its way is entered as soon as the header is
-  there and the link is free long enough, stays occupied for ``ceil(bytes / link_bytes_per_cycle)`` cycles (at least 1), and the header is at the next router
-  ``router_cycles`` after it entered. A multicast takes the tree of the ways, shared links once. The message has
-  arrived when its last byte has: occupation after the header. The instruction ends when the last byte has left for
-  the first link (the latest of them); what is blocked further on is held by the routers.
+  ``recv`` that takes it ends. Then the header leaves. Link j of its way is entered as soon as the header is there and
+  the link is free long enough, stays occupied for ``ceil(bytes / link_bytes_per_cycle)`` cycles (at least 1), and the
+  header is at the next router ``router_cycles`` after it entered. A multicast takes the tree of the ways, shared links
+  once. The message has arrived when its last byte has: occupation after the header. The instruction ends when the last
+  byte has left for the first link (the latest of them); what is blocked further on is held by the routers.
 - ``recv``: takes the next message of its channel; the copy runs at link width, along with the arrival: ``max(start +
   occupation, arrival)``.
 - ``wait``: ``max(start, arrival)`` of its token; nothing after it issues before that.
@@ -33,9 +33,9 @@ That is its start. When it ends:
 - host: one call at a time on the whole chip, in order of start.
 - ``halt``: at its issue.
 
-What happens in the same cycle happens in the order of tile number, then instruction. Links are taken when the header
-leaves the source, all of the way at once: a later packet does not slip in before an earlier one's header has come by.
-That, the unlimited depth of routers, and the free order of the local buffer's ports are the approximations.
+What happens in the same cycle happens in the order of tile number, then instruction. Links are reserved when the header
+leaves the source, all of the way at once; a later packet may slip in before a reservation for a later time. Few
+reservations of a link are kept apart. That, the unlimited depth of routers, and the free order of the local buffer's ports are the approximations.
 """
 
 from __future__ import annotations
@@ -373,9 +373,7 @@ class Reference:
         there = self.tiles[flight.tile].foreman.port if job.home < 0 else job.home
         at_home = job.home == flight.tile
         if phase == 0:
-            arrivals, left = (
-                ([now], now) if at_home else self._packet(flight, flight.tile, (there,), job.request, now)
-            )
+            arrivals, left = ([now], now) if at_home else self._packet(flight, flight.tile, (there,), job.request, now)
             self._at(arrivals[0], flight, 1)
             self._hand_over(flight, left)
         elif phase == 1:
