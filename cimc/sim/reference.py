@@ -35,7 +35,8 @@ That is its start. When it ends:
 
 What happens in the same cycle happens in the order of tile number, then instruction. Links are reserved when the header
 leaves the source, all of the way at once; a later packet may slip in before a reservation for a later time. Few
-reservations of a link are kept apart. That, the unlimited depth of routers, and the free order of the local buffer's ports are the approximations.
+reservations of a link are kept apart. That, the unlimited depth of routers, and the free order of the local buffer's
+ports are the approximations.
 """
 
 from __future__ import annotations
