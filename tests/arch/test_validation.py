@@ -1,0 +1,57 @@
+"""The validation suite against published figures: each test holds, or says why not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.validation.__main__ import MACHINES, sections
+from benchmarks.validation.figure import Figure, Validation
+
+# What was published, typed in a second time, so that an edit of the suite cannot move its own target.
+PUBLISHED = {
+    "ISAAC-CE": {"peak": 41.29, "power efficiency": 627.5, "chip power": 65.8, "chip area": 85.4, "MVM interval": 1600},
+    "PUMA": {"MVM latency": 2304, "MVM energy": 43.97, "node power": 62.5, "node area": 90.6, "peak": 52.31},
+}
+
+
+@pytest.fixture(scope="module", params=MACHINES, ids=lambda m: m.__name__.rsplit(".", 1)[-1])
+def machine(request: pytest.FixtureRequest) -> Validation:
+    return request.param.validate()
+
+
+def test_what_went_in_comes_out(machine: Validation) -> None:
+    for figure in machine.figures:
+        if figure.role in ("built", "sums"):
+            assert abs(figure.error) < 0.02, figure
+
+
+def test_tests_hold_or_say_why(machine: Validation) -> None:
+    assert any(f.role == "tests" for f in machine.figures)
+    for figure in machine.figures:
+        assert figure.within or figure.role in ("tests", "conflict"), figure
+        assert figure.within or figure.why, figure
+        assert figure.role != "conflict" or figure.why, figure
+
+
+def test_published_figures_are_those_published(machine: Validation) -> None:
+    told = {f.what: f.published for f in machine.figures}
+    assert PUBLISHED[machine.title].items() <= told.items()
+
+
+def test_errors_and_table() -> None:
+    figure = Figure("x", 4.0, 5.0, "", "tests", "")
+    assert figure.error == pytest.approx(0.25)
+    assert not figure.within
+    page = "\n".join(s.markdown() for s in sections())
+    assert "| MVM energy | 43.97 | 43.66 | nJ | -0.7 % | tests | text |" in page
+    assert all(f"## {m.validate().title}" in page for m in MACHINES)
+
+
+def by_name(validate: Callable[[], Validation]) -> dict[str, Figure]:
+    return {f.what: f for f in validate().figures}
+
+
+def test_puma_within_two_percent() -> None:
+    found = by_name(next(m for m in MACHINES if m.__name__.endswith("puma")).validate)
+    for what in ("MVM latency", "MVM energy", "MVMU power", "core power", "tile power", "node power", "node area"):
+        assert abs(found[what].error) < 0.02, what
