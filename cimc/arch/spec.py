@@ -13,6 +13,7 @@ from typing import Annotated, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
+from cimc.arch.baseline import BaselineSpec
 from cimc.arch.device import DeviceSpec
 from cimc.errors import did_you_mean
 
@@ -253,6 +254,7 @@ class ChipSpec(Record):
     host: HostSpec
     costs: CostSpec
     device: DeviceSpec | None = None  # what analog numerics model
+    baseline: BaselineSpec | None = None  # the von-Neumann machine a run is set beside
 
     @model_validator(mode="after")
     def _consistent(self) -> ChipSpec:

@@ -6,7 +6,7 @@ import csv
 import io
 
 from cimc import errors
-from cimc.report import units
+from cimc.report import baseline, units
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Content, Inspection, Layer, load
 from cimc.report.mapping_file import Block, TilePlace
@@ -41,8 +41,9 @@ def report(inspection: Inspection) -> list[ReportBlock]:
             ("latency", units.time_ns(run.latency_ns), f"{units.whole(run.cycles)} cycles"),
             ("energy", units.energy_pj(run.total_pj)),
         ]
+    beside = baseline.blocks(run) if run is not None else []
     maps = [_map(inspection, chip) for chip in sorted({t.chip for t in mapping.tiles})]
-    return [Facts("Mapping", rows), *maps, _table(inspection)]
+    return [Facts("Mapping", rows), *beside, *maps, _table(inspection)]
 
 
 def letter(inspection: Inspection, layer: Layer) -> str:

@@ -17,6 +17,9 @@ from cimc.isa.operands import Affine, View, extent
 from cimc.isa.program import MatrixDecl, Program, TileProgram
 from cimc.sim import noc
 
+SUM_BYTES = 4
+"""A core's accumulators are 32 bits wide."""
+
 
 class Action(enum.IntEnum):
     """How the engines carry out an instruction."""
@@ -55,6 +58,7 @@ class Job:
     response: int = 0
     static_macs: int = 0
     cores: int = 0  # that work in it
+    core_bytes: int = 0  # into the cores' input registers and out of their accumulators
     home: int = -1
 
     @property
@@ -153,7 +157,8 @@ class Foreman:
             return Job(0, ranges, bill)
         cycles = self._cycles(spec, operands, words, bill)
         cores = len({b.core for o in operands if isinstance(o, MatrixDecl) for b in o.blocks})
-        return Job(max(1, cycles), ranges, bill, static_macs=_static_macs(operands), cores=cores)
+        moved = _core_bytes(operands)
+        return Job(max(1, cycles), ranges, bill, static_macs=_static_macs(operands), cores=cores, core_bytes=moved)
 
     def offsets(self, instruction: Instruction) -> list[tuple[int, Affine]]:
         """Element size and offset of each view behind a job's ranges, in their order."""
@@ -245,3 +250,14 @@ def _static_macs(operands: list[Shape | MatrixDecl]) -> int:
     if len(operands) != 3 or not isinstance(operands[1], MatrixDecl) or not isinstance(operands[2], Shape):
         return 0
     return operands[2].rows * operands[1].rows * operands[1].cols
+
+
+def _core_bytes(operands: list[Shape | MatrixDecl]) -> int:
+    """Of an MVM: each block takes its inputs and gives its 32-bit sums, row by row."""
+    if not _static_macs(operands):
+        return 0
+    matrix, x = operands[1], operands[2]
+    assert isinstance(matrix, MatrixDecl)
+    assert isinstance(x, Shape)
+    taken = sum((b.row_end - b.row) * x.element.bytes + (b.col_end - b.col) * SUM_BYTES for b in matrix.blocks)
+    return x.rows * taken
