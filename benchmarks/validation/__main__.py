@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.figures import Section, show
-from benchmarks.validation import isaac, puma
+from benchmarks.validation import colonnade, hermes, isaac, neurram, puma
 from benchmarks.validation.figure import Validation, summary
 
-MACHINES = (isaac, puma)
+MACHINES = (isaac, puma, hermes, neurram, colonnade)
 
 
 def found() -> list[Validation]:
