@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.figures import Section, show
-from benchmarks.validation import colonnade, hermes, isaac, neurram, puma
+from benchmarks.validation import colonnade, hermes, isaac, mlp, neurram, puma
 from benchmarks.validation.figure import Validation, summary
 
 MACHINES = (isaac, puma, hermes, neurram, colonnade)
@@ -17,7 +17,7 @@ def found() -> list[Validation]:
 def sections() -> list[Section]:
     """A summary, then a table a machine."""
     machines = found()
-    return [summary(machines), *(m.section() for m in machines)]
+    return [summary(machines), *(m.section() for m in machines), mlp.section()]
 
 
 if __name__ == "__main__":

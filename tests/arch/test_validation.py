@@ -5,8 +5,10 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks.validation import mlp
 from benchmarks.validation.__main__ import MACHINES, sections
 from benchmarks.validation.figure import Figure, Validation
+from cimc.sim.result import Event
 
 # What was published, typed in a second time, so that an edit of the suite cannot move its own target.
 PUBLISHED = {
@@ -87,6 +89,24 @@ def test_neurram_sweep_within_ten_percent() -> None:
     assert len(throughput) == len(efficiency) == 10
     assert all(f.within for f in throughput)
     assert [f.what for f in efficiency if not f.within] == ["6-bit in, 8-bit out, 2-phase: efficiency"]
+
+
+def test_puma_mlp() -> None:
+    """7,879 cycles in PUMA's simulator: on equal stages the MVMs take as long, and what is left is explained."""
+    shipped, equal, wide = mlp.runs()
+    assert equal.split["MVMs"] == wide.split["MVMs"] == 7200
+    assert shipped.split["MVMs"] == 4 * 1280
+    assert all(sum(run.split.values()) == run.cycles for run in (shipped, equal, wide))
+    assert abs(wide.cycles / 7879 - 1) < 0.05
+    assert equal.cycles - wide.cycles == pytest.approx(equal.split["messages"] - wide.split["messages"], abs=50)
+
+
+def test_a_split_gives_each_cycle_once() -> None:
+    events = [
+        Event(0, "core:W", 10, 20, "mvm", None, 1), Event(0, "vector", 15, 25, "add", None, 2),
+        Event(1, "port", 22, 30, "send", None, 3), Event(1, "memory", 0, 12, "load", None, 4),
+    ]  # fmt: skip
+    assert mlp.split(events) == {"memory": 10, "MVMs": 10, "functions": 5, "messages": 5}
 
 
 def test_puma_within_two_percent() -> None:
