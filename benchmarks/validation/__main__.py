@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.figures import Section, show
-from benchmarks.validation import colonnade, hermes, isaac, mlp, neurram, puma
+from benchmarks.validation import colonnade, hermes, hybrids, isaac, mlp, neurram, puma
 from benchmarks.validation.figure import Validation, summary
 
-MACHINES = (isaac, puma, hermes, neurram, colonnade)
-
-
-def found() -> list[Validation]:
-    """Every machine."""
-    return [machine.validate() for machine in MACHINES]
+MACHINES: dict[str, Callable[[], Validation]] = {
+    "isaac": isaac.validate,
+    "puma": puma.validate,
+    "hermes": hermes.validate,
+    "neurram": neurram.validate,
+    "colonnade": colonnade.validate,
+    "xformer": hybrids.xformer,
+    "retransformer": hybrids.retransformer,
+}
 
 
 def sections() -> list[Section]:
     """A summary, then a table a machine."""
-    machines = found()
+    machines = [validate() for validate in MACHINES.values()]
     return [summary(machines), *(m.section() for m in machines), mlp.section()]
 
 
