@@ -79,7 +79,9 @@ class CoreSpec(Record):
     dac_bits: Annotated[int, Field(ge=1, le=16)]  # input bits applied at a time
     drive: Literal["levels", "width", "planes"] = "levels"  # how dac_bits bits are applied at a time
     input_sign: Literal["twos_complement", "ternary"] = "twos_complement"  # ternary: +V, 0, -V, the sign takes no bit
-    phases: Count = 1  # times the whole MVM is gone through (signs of inputs and weights apart)
+    phases: Annotated[int, Field(ge=1, le=1024)] = (
+        1  # times the whole MVM is gone through (signs of inputs and weights apart)
+    )
     shared_dac: bool = False  # one set of wordline drivers for all crossbars of the core
     step_ns: Positive  # drive and integrate one input step (digital core: one bit step of the adder tree)
     pulse_ns: NonNegative = 0.0  # added to a step of b bits (2^b - 1) times: pulses of the step, or their width
@@ -103,6 +105,11 @@ class CoreSpec(Record):
         if self.crossbar.active_rows > self.crossbar.rows:
             raise ValueError(
                 f"crossbar.active_rows: {self.crossbar.active_rows} exceeds the {self.crossbar.rows} rows there are"
+            )
+        drive = (self.drive, self.input_sign, self.phases, self.shared_dac, self.pulse_ns)
+        if self.adc is None and drive != ("levels", "twos_complement", 1, False, 0.0):
+            raise ValueError(
+                "drive: a digital core streams bits; drive, input_sign, phases, shared_dac, pulse_ns need an adc"
             )
         return self
 

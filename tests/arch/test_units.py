@@ -224,3 +224,15 @@ def test_lossless_adc_bits_hold_the_largest_sum(rows, cell_bits, dac_bits, bits)
     chip = toy_with(crossbar={"rows": rows, "cols": 8, "cell_bits": cell_bits}, dac_bits=dac_bits)
     assert chip.tile(0).core.adc_bits == bits
     assert 2 ** (bits - 1) <= rows * (2**cell_bits - 1) * (2**dac_bits - 1) < 2**bits
+
+
+def test_a_digital_core_has_no_drivers_to_describe():
+    for change in (
+        {"phases": 2},
+        {"drive": "planes"},
+        {"input_sign": "ternary"},
+        {"shared_dac": True},
+        {"pulse_ns": 1.0},
+    ):
+        with pytest.raises(ValueError, match="a digital core streams bits"):
+            toy_with(adc=None, encoding="twos_complement", **change)
