@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.validation.figure import Figure, Validation, mvm_energy_nj
 from cimc.arch import units
 from cimc.arch.load import load
+from cimc.arch.spec import ChipSpec
 
 TILES, IMAS = 168, 12
 # Table 6 per tile in mW: eDRAM, bus, router, sigmoid, shift-and-add, max-pool, output register. How much they are used
@@ -42,6 +43,7 @@ def validate() -> Validation:
         Figure("power efficiency", 627.5, tops * 1000 / watts, "GOPS/W", "tests", "text"),
         Figure("ADC share of tile power", 0.58, IMAS * power["adc"] / TILES / IMAS / tile, "", "sums", "derived, Table 6"),
         Figure("ADC share of tile area", 0.31, area["adc"] / TILES / 1e6 / tile_mm2, "", "sums", "derived, Table 6"),
+        Figure("storage density", 0.74, _mebibytes(chip) / mm2, "MiB/mm2", "tests", "text"),
         Figure(
             "area efficiency", 478.95, tops * 1000 / mm2, "GOPS/mm2", "conflict", "text",
             "41.29 TOPS over the table's own 85.4 mm2 are 483.5 GOPS/mm2; the text's 478.95 is 1 % off its own table",
@@ -57,3 +59,10 @@ def validate() -> Validation:
         "and HyperTransport (10.4 W) are taken as they stand. ISAAC was never fabricated."
     )
     return Validation("ISAAC-CE", "isaac", about, figures)
+
+
+def _mebibytes(chip: ChipSpec) -> float:
+    """What all cells of the chip hold."""
+    core = chip.tiles["cim"].core
+    assert core is not None
+    return TILES * IMAS * core.crossbars * core.rows * core.cols * core.crossbar.cell_bits / 8 / 2**20
