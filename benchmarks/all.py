@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import accuracy, architectures, speed
+from benchmarks import accuracy, architectures, movement, speed
 from benchmarks.figures import Section
+from benchmarks.validation import __main__ as validation
 
 RESULTS = Path("docs/results.md")
 HEAD = """# Results
@@ -38,7 +39,7 @@ def script(title: str, name: str, about: str) -> Section | None:
 def main() -> None:
     """Run everything and write the page."""
     found: list[Section] = []
-    for part in (accuracy, architectures, speed):
+    for part in (accuracy, architectures, validation, movement, speed):
         print(f"{part.__name__} ...", file=sys.stderr, flush=True)
         found += part.sections()
     for title, name, about in SCRIPTS:

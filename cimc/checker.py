@@ -16,9 +16,11 @@ from cimc.compiler import Compiled, Options, compile_model
 from cimc.layers import Layers, compare_layers
 from cimc.reference import Reference
 from cimc.report import figures
+from cimc.report.baseline import with_baseline
 from cimc.report.check import CheckReport, CheckSeconds, LayerNotes
 from cimc.report.compare import Tolerance, compare
 from cimc.report.figures import HostNode
+from cimc.report.mapping_file import work_of
 from cimc.report.progress import follow, stage
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
@@ -135,7 +137,9 @@ def _report(
         layers=layers.agreements if layers else None,
         fallbacks=host_nodes(compiled),
         seconds=CheckSeconds(*(after - before for before, after in pairwise(clock))),
-        run=figures.from_result(result, host_nodes(compiled)),
+        run=with_baseline(
+            figures.from_result(result, host_nodes(compiled)), work_of(compiled.mapping), compiled.hardware.spec
+        ),
         command=how.command,
         reference=reference.name,
         layer_notes=_notes(layers) if layers else None,

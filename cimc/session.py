@@ -17,7 +17,9 @@ from cimc.errors import did_you_mean
 from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
 from cimc.report import figures
+from cimc.report.baseline import with_baseline
 from cimc.report.figures import RunFigures
+from cimc.report.mapping_file import Work, read_mapping, work_of
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
 
@@ -50,9 +52,11 @@ class InferenceSession:
             self._program: Program = program.program
             self._weights: Weights = program.weights
             self._chip: ChipSpec = program.hardware.spec
+            self._work: Work | None = work_of(program.mapping)
         else:
             found = bundle.read(Path(program))
             self._program, self._weights, self._chip = found.program, found.weights, found.hardware.spec
+            self._work = read_mapping(found.folder / bundle.MAPPING).work if found.folder else None
         verify(self._program, self._chip, self._weights)
         self._numerics: Numerics = numerics
         self._seed = seed
@@ -94,4 +98,6 @@ class InferenceSession:
     @property
     def report(self) -> RunFigures | None:
         """Cycles, energy, traffic ... of the last run; None before the first."""
-        return figures.from_result(self._result) if self._result else None
+        if self._result is None:
+            return None
+        return with_baseline(figures.from_result(self._result), self._work, self._chip)

@@ -3,7 +3,8 @@
     python -m models.small gpt2 --layers 2 --hidden 64 --with-past -o out/gpt2.onnx
     python -m models.small bert-base -o out/bert-base.onnx
 
-From Python: ``bert(layers=2, hidden=64)``, ``gpt2(...)``, ``llama(...)``, ``vit(...)``, ``cnn(...)`` return the model.
+From Python: ``bert(layers=2, hidden=64)``, ``gpt2(...)``, ``llama(...)``, ``vit(...)``, ``cnn(...)``, ``mlp(...)`` return
+the model.
 A weight depends on the seed and on its own name only: with and without ``with_past``, or at another opset, a model has
 the same weights. They are scaled so that attention is uneven, tokens stay apart and logits spread.
 """
@@ -22,10 +23,11 @@ from models.encoder import BertConfig, bert_model
 from models.gpt2 import Gpt2Config, gpt2_model
 from models.graph import save
 from models.llama import LlamaConfig, llama_model
+from models.mlp import MlpConfig, mlp_model
 from models.vision import CnnConfig, VitConfig, cnn_model, vit_model
 from models.weights import RandomWeights
 
-Config = BertConfig | Gpt2Config | LlamaConfig | VitConfig | CnnConfig
+Config = BertConfig | Gpt2Config | LlamaConfig | VitConfig | CnnConfig | MlpConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ RECIPES: dict[str, Recipe] = {
     "llama": Recipe(LlamaConfig(), "Llama decoder: RMSNorm, rotary positions, grouped queries, SwiGLU"),
     "vit": Recipe(VitConfig(), "vision transformer"),
     "cnn": Recipe(CnnConfig(), "residual CNN"),
+    "mlp": Recipe(MlpConfig(), "multilayer perceptron, 256-256-256-256-10 as PUMA's simulator is compared on"),
     # Published sizes: Devlin et al. 2019; Radford et al. 2019; Dosovitskiy et al. 2021; the config.json of
     # HuggingFaceTB/SmolLM2-135M and of TinyLlama/TinyLlama-1.1B.
     "bert-base": Recipe(
@@ -95,6 +98,8 @@ def build(config: Config, seed: int = 0) -> onnx.ModelProto:
             return vit_model(config, weights)
         case CnnConfig():
             return cnn_model(config, weights)
+        case MlpConfig():
+            return mlp_model(config, weights)
 
 
 def _builder(default: Config) -> Callable[..., onnx.ModelProto]:
@@ -110,6 +115,7 @@ gpt2 = _builder(Gpt2Config())
 llama = _builder(LlamaConfig())
 vit = _builder(VitConfig())
 cnn = _builder(CnnConfig())
+mlp = _builder(MlpConfig())
 
 
 def main(arguments: list[str] | None = None) -> int:

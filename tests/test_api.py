@@ -33,6 +33,7 @@ def test_compile_and_run(model: Path, tmp_path: Path) -> None:
         (y,) = session.run(None, {"x": x})
         np.testing.assert_allclose(y, W[:2], atol=1e-6)
         assert session.report is not None
+        assert (session.report.baseline is None) == isinstance(source, str)  # a bare program is no model
 
 
 def test_a_session_says_what_it_takes_and_gives(model: Path) -> None:

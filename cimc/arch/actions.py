@@ -16,6 +16,7 @@ class Action:
     component: str
     unit: str  # "analog core", "digital core", "core", "matmul", "lanes" or "chip"
     doc: str
+    optional: bool = False  # a hardware file may leave it out: it is then not billed
 
 
 ACTIONS: dict[str, Action] = {
@@ -24,6 +25,9 @@ ACTIONS: dict[str, Action] = {
     "dac.drive": Action("dac", "analog core", "one wordline, one input step"),
     "shift_add.op": Action("shift_add", "analog core", "one code shifted and added to a sum"),
     "digital.mac_bit": Action("digital_mac", "digital core", "one weight bit times one input bit, added up"),
+    "digital.input_bit": Action(
+        "digital_mac", "digital core", "one weight, one input bit: what does not grow with the weight's bits", True
+    ),
     "cell.write": Action("cell_write", "core", "one write pulse on one cell"),
     "matmul.mac": Action("matmul", "matmul", "one multiply-accumulate of the dynamic matmul unit"),
     "matmul.load_byte": Action("matmul", "matmul", "one byte of the stationary operand into the array"),

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
+from cimc.arch.baseline import BaselineSpec
 from cimc.arch.device import DeviceSpec
 from cimc.errors import did_you_mean
 
@@ -50,6 +51,7 @@ class AdcSpec(Record):
     bits: Annotated[int, Field(ge=0, le=24)]
     conversion_ns: Positive  # one conversion of one ADC
     cols_per_adc: Count  # columns that take turns on one ADC
+    overlapped: bool = True  # converts while the next step is driven; false: one circuit does both, one after the other
 
 
 class CrossbarSpec(Record):
@@ -75,7 +77,15 @@ class CoreSpec(Record):
     weight_bits: Annotated[int, Field(ge=2, le=16)]
     encoding: Literal["offset", "differential", "twos_complement"]
     dac_bits: Annotated[int, Field(ge=1, le=16)]  # input bits applied at a time
+    drive: Literal["levels", "width", "planes"] = "levels"  # how dac_bits bits are applied at a time
+    input_sign: Literal["twos_complement", "ternary"] = "twos_complement"  # ternary: +V, 0, -V, the sign takes no bit
+    phases: Annotated[int, Field(ge=1, le=1024)] = (
+        1  # times the whole MVM is gone through (signs of inputs and weights apart)
+    )
+    shared_dac: bool = False  # one set of wordline drivers for all crossbars of the core
     step_ns: Positive  # drive and integrate one input step (digital core: one bit step of the adder tree)
+    pulse_ns: NonNegative = 0.0  # added to a step of b bits (2^b - 1) times: pulses of the step, or their width
+    pipelined_rows: bool = True  # false: a row starts when the one before has left the pipeline
     shift_add_ns: NonNegative
     fill_ns: NonNegative  # the first row's way through the pipeline beyond one interval
     write_row_ns: NonNegative  # write one row of cells, once
@@ -96,6 +106,11 @@ class CoreSpec(Record):
             raise ValueError(
                 f"crossbar.active_rows: {self.crossbar.active_rows} exceeds the {self.crossbar.rows} rows there are"
             )
+        drive = (self.drive, self.input_sign, self.phases, self.shared_dac, self.pulse_ns)
+        if self.adc is None and drive != ("levels", "twos_complement", 1, False, 0.0):
+            raise ValueError(
+                "drive: a digital core streams bits; drive, input_sign, phases, shared_dac, pulse_ns need an adc"
+            )
         return self
 
     @property
@@ -108,6 +123,12 @@ class CoreSpec(Record):
     def crossbars(self) -> int:
         """Physical crossbars of one core: one per slice, twice that for differential pairs."""
         return self.slices * (2 if self.encoding == "differential" else 1)
+
+    def input_steps(self, input_bits: int) -> tuple[int, ...]:
+        """Bits of each input step, the same in every phase: ``dac_bits`` at a time, the last step what is left. With
+        ternary inputs the sign is the pulse's own, so an input has one bit less (Wan et al., Nature 2022)."""
+        bits = max(1, input_bits - 1) if self.input_sign == "ternary" else input_bits
+        return tuple(min(self.dac_bits, bits - start) for start in range(0, bits, self.dac_bits))
 
     @property
     def digital(self) -> bool:
@@ -154,6 +175,8 @@ class MatmulSpec(Record):
     operand_bits: Literal[4, 8, 16]
     load_bytes_per_cycle: Count  # stationary operand into the array
     startup_cycles: Whole
+    row_cycles: Count = 1  # cycles per row streamed through (a bit-serial in-memory array takes one per bit or more)
+    write_row_cycles: Whole = 0  # cycles to write a row of the stationary block into cells; 0: none beyond loading
 
 
 class TileSpec(Record):
@@ -238,6 +261,7 @@ class ChipSpec(Record):
     host: HostSpec
     costs: CostSpec
     device: DeviceSpec | None = None  # what analog numerics model
+    baseline: BaselineSpec | None = None  # the von-Neumann machine a run is set beside
 
     @model_validator(mode="after")
     def _consistent(self) -> ChipSpec:
@@ -269,7 +293,7 @@ class ChipSpec(Record):
         for tile in self.tiles.values():
             core = ["core", "digital core" if tile.core.digital else "analog core"] if tile.core else []
             needed |= {*core, *(["matmul"] if tile.matmul else []), *(["lanes"] if tile.vector or tile.special else [])}
-        wanted = [a for a, row in ACTIONS.items() if row.unit in needed]
+        wanted = [a for a, row in ACTIONS.items() if row.unit in needed and not row.optional]
         missing = [a for a in wanted if a not in {base(key) for key in given}]
         problems = [f"costs.energy_pj: no energy for '{a}' ({ACTIONS[a].doc})" for a in missing]
         return problems + self._resolution_problems() + self._scaling_problems()

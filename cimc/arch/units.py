@@ -22,16 +22,29 @@ __all__ = [
 def mvm_interval_ns(core: CoreSpec, input_bits: int) -> float:
     """Time from one row to the next of an MVM, in ns.
 
-    ``max(step_ns, cols_per_adc · conversion_ns, shift_add_ns) · ceil(input_bits / dac_bits)
-    · ceil(rows / active_rows)``: the slowest stage of drive-and-integrate, conversion (none for a digital core) and
-    shift-and-add, per input step and row group. The scheme is ISAAC's pipeline (Shafiee et al., ISCA 2016)."""
+    ``Σ over the input steps of max(drive, conversion, shift_add_ns) · phases · ceil(rows / active_rows)``, where a step
+    of b bits is driven for ``step_ns + (2^b - 1) · pulse_ns`` and converted in ``cols_per_adc · conversion_ns`` (nothing
+    for a digital core; added to the drive where the ADC is not ``overlapped``). The scheme is ISAAC's pipeline (Shafiee
+    et al., ISCA 2016); pulses in proportion to the input are those of HERMES (Khaddam-Aljameh et al., JSSC 2022: width)
+    and NeuRRAM (Wan et al., Nature 2022: number). Rows that are not pipelined (``pipelined_rows: false``; PUMA, Ankit
+    et al., ASPLOS 2019, whose MVM is one blocking instruction) take ``fill_ns`` each as well."""
     conversion = min(core.adc.cols_per_adc, core.cols) * core.adc.conversion_ns if core.adc else 0.0
-    stage = max(core.step_ns, conversion, core.shift_add_ns)
-    return stage * _steps(core, input_bits) * ceil(core.rows / core.crossbar.active_rows)
+    once = sum(_stage(core, bits, conversion) for bits in core.input_steps(input_bits))
+    interval = once * core.phases * ceil(core.rows / core.crossbar.active_rows)
+    return interval if core.pipelined_rows else interval + core.fill_ns
 
 
-def _steps(core: CoreSpec, input_bits: int) -> int:
-    return ceil(input_bits / core.dac_bits)
+def _stage(core: CoreSpec, bits: int, conversion: float) -> float:
+    drive = core.step_ns + (2**bits - 1) * core.pulse_ns
+    if core.adc and not core.adc.overlapped:
+        return max(drive + conversion, core.shift_add_ns)
+    return max(drive, conversion, core.shift_add_ns)
+
+
+def _drives(core: CoreSpec, input_bits: int) -> int:
+    """Times a wordline is driven for one row: once a step, or once a bit where bits are applied one after another."""
+    steps = core.input_steps(input_bits)
+    return core.phases * (sum(steps) if core.drive == "planes" else len(steps))
 
 
 class TileUnits:
@@ -61,27 +74,33 @@ class TileUnits:
     def mvm_actions(self, blocks: Sequence[tuple[int, int]], rows: int, input_bits: int) -> dict[str, int]:
         """Actions of ``rows`` rows through weight blocks of (k inputs, n outputs) each.
 
-        With steps = ceil(input_bits / dac_bits), groups = ceil(k / active_rows), per block and row:
+        With steps = phases · ceil(input_bits / dac_bits), drives = steps (phases · input_bits where the drive is
+        ``planes``), groups = ceil(k / active_rows), per block and row:
 
-        - ``crossbar.step``: crossbars · steps · groups (crossbars = slices, twice that for differential pairs)
-        - ``dac.drive``: crossbars · steps · k (each driven wordline belongs to one group)
+        - ``crossbar.step``: crossbars · drives · groups (crossbars = slices, twice that for differential pairs)
+        - ``dac.drive``: crossbars · drives · k (each driven wordline belongs to one group); once for all crossbars of a
+          core with ``shared_dac``
         - ``adc.convert``: slices · steps · groups · n (the two columns of a differential pair are subtracted before one
           conversion; only columns in use are converted)
         - ``shift_add.op``: one per conversion; with offset encoding k more, for the sum of the inputs that is
           multiplied by the offset and subtracted
 
-        A digital core bills ``digital.mac_bit``: k · n · weight_bits · input_bits. Row groups that hold no weights are
-        stepped through in time (the cores of a matrix run in lockstep) but not driven."""
+        Ternary inputs have one bit less. A digital core bills ``digital.mac_bit``: k · n · weight_bits · input_bits, and
+        ``digital.input_bit``: k · n · input_bits, if the hardware file gives it an energy. Row groups that hold no
+        weights are stepped through in time (the cores of a matrix run in lockstep) but not driven."""
         core = self.core
         if core.digital:
-            return {"digital.mac_bit": rows * core.weight_bits * input_bits * sum(k * n for k, n in blocks)}
-        steps = _steps(core, input_bits) * rows
+            bits = rows * input_bits * sum(k * n for k, n in blocks)
+            whole = {"digital.input_bit": bits} if "digital.input_bit" in self.chip.costs.energy_pj else {}
+            return {"digital.mac_bit": bits * core.weight_bits, **whole}
+        steps = core.phases * len(core.input_steps(input_bits)) * rows
+        drives = _drives(core, input_bits) * rows
         groups = [ceil(k / core.crossbar.active_rows) for k, _ in blocks]
         inputs = sum(k for k, _ in blocks)
         conversions = core.slices * steps * sum(g * n for g, (_, n) in zip(groups, blocks, strict=True))
         return {
-            "crossbar.step": core.crossbars * steps * sum(groups),
-            "dac.drive": core.crossbars * steps * inputs,
+            "crossbar.step": core.crossbars * drives * sum(groups),
+            "dac.drive": (1 if core.shared_dac else core.crossbars) * drives * inputs,
             "adc.convert": conversions,
             "shift_add.op": conversions + (rows * inputs if core.encoding == "offset" else 0),
         }
@@ -93,8 +112,10 @@ class TileUnits:
         return self._intervals[input_bits]
 
     def mvm_fill(self, input_bits: int) -> int:
-        """Cycles until the first row is done: one interval and ``fill_ns``."""
-        return self.mvm_interval(input_bits) + self.chip.cycles(self.core.fill_ns)
+        """Cycles until the first row is done: one interval and ``fill_ns``, which is part of the interval where rows
+        are not pipelined."""
+        fill = self.chip.cycles(self.core.fill_ns) if self.core.pipelined_rows else 0
+        return self.mvm_interval(input_bits) + fill
 
     def mvm_cycles(self, rows: int, input_bits: int) -> int:
         """``fill + (rows - 1) · interval``; 0 without rows."""
@@ -108,10 +129,14 @@ class TileUnits:
 
     def matmul_cycles(self, batch: int, m: int, n: int, k: int) -> int:
         """Weight-stationary array of rows × cols MACs:
-        ``startup + batch · Σ over ceil(k / rows) · ceil(n / cols) passes of (ceil(bytes / load_bytes_per_cycle) + m)``;
-        a pass loads its block of the (k × n) operand, then streams the m rows of the other one, a row a cycle."""
+        ``startup + batch · Σ over ceil(k / rows) · ceil(n / cols) passes of (load + m · row_cycles)``; a pass loads its
+        block of the (k × n) operand, then streams the m rows of the other one. Loading takes
+        ``ceil(bytes / load_bytes_per_cycle)`` cycles, and at least ``write_row_cycles`` for each row of the array that
+        the block fills (cells are written row by row)."""
         unit, bandwidth = self.matmul, self.matmul.load_bytes_per_cycle
-        once = sum(count * (ceil(size / bandwidth) + m) for count, size in self._passes(n, k)) if m else 0
+        cells = min(k, unit.rows) * unit.write_row_cycles  # of a full block; the last one is charged as much
+        passes = self._passes(n, k) if m else ()
+        once = sum(count * (max(ceil(size / bandwidth), cells) + m * unit.row_cycles) for count, size in passes)
         return unit.startup_cycles + batch * once
 
     def _passes(self, n: int, k: int) -> Iterator[tuple[int, int]]:
@@ -191,7 +216,8 @@ def _tile_parts(tile: TileSpec) -> dict[str, float]:
     elif tile.core:
         adcs = tile.cores * tile.core.adcs
         crossbars = tile.cores * tile.core.crossbars
-        parts.update({"crossbar": crossbars, "dac": crossbars * tile.core.rows, "adc": adcs, "shift_add": adcs})
+        drivers = tile.cores * (1 if tile.core.shared_dac else tile.core.crossbars) * tile.core.rows
+        parts.update({"crossbar": crossbars, "dac": drivers, "adc": adcs, "shift_add": adcs})
     if tile.core:
         parts["cim_tile"] = 1
     if tile.matmul:
@@ -263,7 +289,7 @@ def _peak_rates(units: TileUnits, input_bits: int) -> Iterator[tuple[str, float]
         for action, n in units.mvm_actions([(tile.core.rows, tile.core.cols)] * tile.cores, 1, input_bits).items():
             yield action, n / interval
     if tile.matmul:
-        yield "matmul.mac", tile.matmul.rows * tile.matmul.cols * chip.clock_ghz
+        yield "matmul.mac", tile.matmul.rows * tile.matmul.cols * chip.clock_ghz / tile.matmul.row_cycles
     for lanes, names in ((tile.vector, ("vector.alu", "vector.mul")), (tile.special, ("special.div", "special.func"))):
         if lanes:
             yield max(names, key=lambda a: energy_pj(chip, a)), lanes.lanes * chip.clock_ghz

@@ -59,7 +59,7 @@ def command(
     from cimc import bundle
     from cimc.device import Device
     from cimc.isa.verify import verify
-    from cimc.report import device_cost, figures, jsontext
+    from cimc.report import baseline, device_cost, figures, jsontext
     from cimc.report import run as run_report
     from cimc.report.mapping_file import read_mapping
     from cimc.report.progress import follow, stage
@@ -96,6 +96,7 @@ def command(
                 analog=Analog(device, samples=samples),
             )
     told = figures.from_result(result, mapping.host if mapping else ())
+    told = baseline.with_baseline(told, mapping.work if mapping else None, found.hardware.spec)
     if outputs_path and result.outputs is not None:
         opt.save_arrays(outputs_path, result.outputs)
     opt.save_trace(trace, result, found.hardware.spec)

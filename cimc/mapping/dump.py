@@ -9,9 +9,11 @@ from cimc.ir.graph import Graph
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import View
 from cimc.isa.program import Program
+from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping, PlacedMatrix
+from cimc.mapping.work import work
 
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+__all__ = ["Json", "dump"]
 
 
 def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> dict[str, Json]:
@@ -38,6 +40,7 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
         "tiles": [_tile(chip, t, used) for t in range(chip.tile_count)],
         "static": static,
         "dynamic": list(_dynamic(graph, program)),
+        "work": work(graph),
         "host": [
             {"node": str(n.origin), "op_type": str(n.attr("op_type")), "reason": str(n.attr("reason"))}
             for n in graph.nodes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -76,6 +76,21 @@ class HostNode(Record):
     reason: str
 
 
+class BaselineFigures(Record):
+    """The same model on a von-Neumann machine (:mod:`cimc.report.baseline`). ``bytes`` by what is moved through its
+    memory, with ``total``, and ``cache``; ``cycles`` are those of the chip's clock. ``ratio``: baseline over this run,
+    None where the run has none; ``assumptions``: every number that went in, ``sources`` where it is from."""
+
+    bytes: dict[Name, Amount]
+    cycles: Cycles
+    latency_ns: Amount
+    energy_pj: Energy
+    limit: Literal["memory", "compute"]
+    ratio: dict[Name, Amount | None]
+    assumptions: dict[Name, float | str]
+    sources: dict[Name, str] = {}
+
+
 class RunSeconds(Record):
     """Wall-clock seconds the two engines took on this computer."""
 
@@ -102,6 +117,7 @@ class RunFigures(Record):
     counts: dict[Name, Cycles] = {}  # analog numerics: conversions, saturated ...
     layers: dict[Name, LayerFigures] = {}
     host: tuple[HostNode, ...] = ()
+    baseline: BaselineFigures | None = None  # of a compiled model; None for a bare program or without timing
 
     @property
     def total_pj(self) -> float | None:

@@ -8,9 +8,19 @@ from typing import cast
 
 from rich.console import Console
 
+from cimc.arch.actions import component
 from cimc.arch.load import DEFAULT, Hardware, load, presets
 from cimc.arch.spec import ChipSpec, TileSpec
-from cimc.arch.units import area_by_part, leakage_by_part, mvm_interval_ns, part_counts, peak_power_mw, peak_tops
+from cimc.arch.units import (
+    TileUnits,
+    area_by_part,
+    energy_pj,
+    leakage_by_part,
+    mvm_interval_ns,
+    part_counts,
+    peak_power_mw,
+    peak_tops,
+)
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -86,21 +96,44 @@ def _tile(chip: ChipSpec, kind: str) -> dict[str, Json]:
             "adc_bits": core.adc_bits or None,
             "adcs": core.adcs,
             "interval_ns": mvm_interval_ns(core, _INPUT_BITS),
+            **(_mvm(chip, kind) if _placed(chip, tile) else {}),
         }
     return about
 
 
 def _totals(chip: ChipSpec) -> dict[str, Json]:
     cores = [(_placed(chip, t) * t.cores, t.core) for t in chip.tiles.values() if t.core]
+    tops, watts = peak_tops(chip, _INPUT_BITS), sum(peak_power_mw(chip, _INPUT_BITS).values()) / 1000
+    mm2 = sum(area_by_part(chip).values()) / 1e6
     return {
         "tiles": chip.tile_count,
         "cores": sum(n for n, _ in cores),
         "crossbars": sum(n * core.crossbars for n, core in cores),
         "weights": sum(n * core.rows * core.cols for n, core in cores),
-        "peak_tops": peak_tops(chip, _INPUT_BITS),
-        "peak_power_mw": sum(peak_power_mw(chip, _INPUT_BITS).values()),
-        "area_mm2": sum(area_by_part(chip).values()) / 1e6,
+        "peak_tops": tops,
+        "peak_power_mw": 1000 * watts,
+        "area_mm2": mm2,
         "leakage_mw": sum(leakage_by_part(chip).values()),
+        "tops_per_w": tops / watts if watts else None,
+        "tops_per_mm2": tops / mm2 if mm2 else None,
+    }
+
+
+def _mvm(chip: ChipSpec, kind: str) -> dict[str, Json]:
+    """One MVM of a full block on one core: its time and energy, and the converters' share of the energy (None where the
+    file gives them none of their own)."""
+    tile = next(i for i in range(chip.tile_count) if chip.kind(i) == kind)
+    units = TileUnits(chip, tile)
+    actions = units.mvm_actions([(units.core.rows, units.core.cols)], 1, _INPUT_BITS)
+    parts = {a: n * energy_pj(chip, a) for a, n in actions.items()}
+    total = sum(parts.values())
+    adc = sum(pj for a, pj in parts.items() if component(a) == "adc")
+    macs = units.core.rows * units.core.cols
+    return {
+        "mvm_latency_ns": units.mvm_cycles(1, _INPUT_BITS) / chip.clock_ghz,
+        "mvm_energy_pj": total,
+        "mac_energy_pj": total / macs,
+        "adc_energy_share": adc / total if adc else None,
     }
 
 
@@ -135,6 +168,7 @@ def show(hardware: Hardware, console: Console) -> None:
     for row in chip.layout:
         _line(console, f"  {row}")
     _show_tiles(cast("Mapping[str, Mapping[str, Json]]", about["tiles"]), console)
+    _show_mvm(cast("Mapping[str, Mapping[str, Json]]", about["tiles"]), console)
     _show_totals(cast("Mapping[str, Json]", about["totals"]), console)
     missing = cast("list[str]", about["no_figure"])
     if missing:
@@ -169,18 +203,47 @@ def _show_tiles(tiles: Mapping[str, Mapping[str, Json]], console: Console) -> No
         _print(console, cores)
 
 
+def _show_mvm(tiles: Mapping[str, Mapping[str, Json]], console: Console) -> None:
+    rows: list[Sequence[str]] = [("kind", "first row", "rows after it", "energy", "a MAC", "ADC's share")]
+    for kind, t in tiles.items():
+        core = cast("Mapping[str, Json]", t.get("core") or {})
+        if "mvm_energy_pj" in core:
+            share = core["adc_energy_share"]
+            rows.append(
+                (
+                    kind,
+                    f"{_number(core['mvm_latency_ns']):,.4g} ns",
+                    f"{_number(core['interval_ns']):,.4g} ns",
+                    f"{_number(core['mvm_energy_pj']) / 1000:,.4g} nJ",
+                    f"{1000 * _number(core['mac_energy_pj']):,.4g} fJ",
+                    "-" if share is None else f"{100 * _number(share):.1f} %",
+                )
+            )
+    if len(rows) > 1:
+        _line(console, "\nAn MVM of a full block on one core (8-bit inputs; counted actions x energies)", "bold")
+        _print(console, rows)
+
+
 def _show_totals(totals: Mapping[str, Json], console: Console) -> None:
     forms = {
-        "cores": ("cores", "{:,.0f}"),
-        "crossbars": ("crossbars", "{:,.0f}"),
-        "weights": ("weights", "{:,.0f}"),
-        "peak, 8-bit inputs": ("peak_tops", "{:.4g} TOPS"),
-        "peak power": ("peak_power_mw", "{:,.0f} mW (cores, MACs and lanes; without buffers, NoC, memory and host)"),
-        "leakage": ("leakage_mw", "{:,.1f} mW"),
-        "area": ("area_mm2", "{:.2f} mm2"),
+        "cores": ("cores", "{:,.0f}", "tiles x cores of a tile"),
+        "crossbars": ("crossbars", "{:,.0f}", "cores x slices (x 2 for differential pairs)"),
+        "weights": ("weights", "{:,.0f}", "cores x rows x columns"),
+        "peak, 8-bit inputs": ("peak_tops", "{:.4g} TOPS", "2 x weights / time from one row to the next"),
+        "peak power": (
+            "peak_power_mw",
+            "{:,.0f} mW",
+            "sum of actions a ns x energies: cores, MACs, lanes (not buffers, NoC, memory, host)",
+        ),
+        "efficiency": ("tops_per_w", "{:.4g} TOPS/W", "peak / peak power"),
+        "leakage": ("leakage_mw", "{:,.1f} mW", "sum of parts x leakages"),
+        "area": ("area_mm2", "{:.2f} mm2", "sum of parts x areas"),
+        "density": ("tops_per_mm2", "{:.4g} TOPS/mm2", "peak / area"),
     }
+    rows: list[Sequence[str]] = [("", "", "")]
+    rows += [(label, form.format(_number(totals[k])), formula) for label, (k, form, formula) in forms.items()]
     _line(console, "\nTotals", "bold")
-    _print(console, [("", ""), *((label, form.format(_number(totals[k]))) for label, (k, form) in forms.items())])
+    _print(console, rows)
 
 
 def keys(hardware: Hardware) -> dict[str, Json]:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import jinja2
 
-from cimc.report import units
+from cimc.report import baseline, units
 from cimc.report.chip_map import TILE, chip_shape, colour_of
+from cimc.report.figures import RunFigures
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Content, Inspection, Layer
 
@@ -163,7 +164,26 @@ def _charts(inspection: Inspection) -> list[BarChart]:
         most = max(v for _, v in traffic) or 1
         bars = [BarRow(k, units.size_bytes(v), 100 * v / most, "") for k, v in traffic]
         charts.append(BarChart("Traffic", "Bytes moved at each level.", bars))
-    return charts
+    return [*charts, *_baseline(run)]
+
+
+def _baseline(run: RunFigures) -> list[BarChart]:
+    """The von-Neumann machine's bytes, time and energy, each over the run's own."""
+    found = run.baseline
+    if found is None:
+        return []
+    told = {
+        "bytes": units.size_bytes(found.bytes["total"]),
+        "latency": units.time_ns(found.latency_ns),
+        "energy": units.energy_pj(found.energy_pj["total"]),
+    }
+    most = max((v or 0.0 for v in found.ratio.values()), default=0.0) or 1.0
+    bars = [BarRow(k, told.get(k, ""), 100 * (v or 0.0) / most, units.ratio(v)) for k, v in found.ratio.items()]
+    about = (
+        f"What the same matrix products take on a machine with a memory ({baseline.assumptions(found)}; limited by "
+        f"{found.limit}, every operand moves once), and how many times this run's bytes off chip, latency and energy."
+    )
+    return [BarChart("Beside a von-Neumann machine", about, bars)]
 
 
 def _bound(inspection: Inspection) -> str:

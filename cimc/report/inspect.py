@@ -6,7 +6,7 @@ import csv
 import io
 
 from cimc import errors
-from cimc.report import units, waiting
+from cimc.report import baseline, units, waiting
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Inspection, Layer, load
 from cimc.report.mapping_file import Block, TilePlace
@@ -42,9 +42,10 @@ def report(inspection: Inspection) -> list[ReportBlock]:
             ("latency", units.time_ns(run.latency_ns), f"{units.whole(run.cycles)} cycles"),
             ("energy", units.energy_pj(run.total_pj)),
         ]
+    beside = baseline.blocks(run) if run is not None else []
     maps = [_map(inspection, chip) for chip in sorted({t.chip for t in mapping.tiles})]
     waits = waiting.blocks(run, _SHOWN_WAITING) if run is not None else []
-    return [Facts("Mapping", rows), *maps, _table(inspection), *waits]
+    return [Facts("Mapping", rows), *beside, *maps, _table(inspection), *waits]
 
 
 def letter(inspection: Inspection, layer: Layer) -> str:

@@ -6,6 +6,7 @@ it speaks of exists, that nothing overflows. The reports work on these records a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -90,6 +91,40 @@ class DynamicOp(Record):
         return self.origin or self.node
 
 
+class Product(Record):
+    """A matrix product of the model, however it is mapped: batch · (m × k) · (k × n). ``a``, ``b`` and ``y`` are the
+    elements of operands and result that exist only once (windows of a convolution overlap)."""
+
+    node: Name
+    kind: Name
+    batch: Extent
+    m: Extent
+    k: Extent
+    n: Extent
+    a: Index
+    b: Index
+    y: Index
+    weight: Name = ""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.batch * self.m * self.k * self.n
+
+
+class Work(Record):
+    """What the model multiplies, in order, and the bytes of its inputs and outputs."""
+
+    io_bytes: Index
+    products: list[Product]
+
+    @property
+    def weights(self) -> int:
+        """Elements of all weight matrices, each counted once however often it is used."""
+        once = {p.weight or f"{i}": p.b for i, p in enumerate(self.products) if p.kind == "static"}
+        return sum(once.values())
+
+
 class Totals(Record):
     """Sums over the chip."""
 
@@ -109,6 +144,7 @@ class MappingFile(Record):
     dynamic: list[DynamicOp]
     host: list[HostNode]
     totals: Totals
+    work: Work | None = None  # absent in files of older versions
 
     @model_validator(mode="after")
     def _consistent(self) -> MappingFile:
@@ -167,6 +203,12 @@ def parse_mapping(text: str, path: str | Path = "mapping.json") -> MappingFile:
     except ValidationError as fault:
         why = first_fault(fault)
         raise errors.REPORT_FILE(what="mapping", path=path, why=why, command="compile") from None
+
+
+def work_of(mapping: Mapping[str, object]) -> Work | None:
+    """The work in a mapping that was made in this process; None if it has none."""
+    found = mapping.get("work")
+    return Work.model_validate(found) if found is not None else None
 
 
 def read_mapping(path: Path) -> MappingFile:

@@ -1,7 +1,7 @@
 """The report of a run: what was run on what, what it cost, and what set the pace. Every figure with its unit.
 
 Fixed order: configuration → memory and cells → what runs where → traffic → MACs → cycles by resource → time → energy
-by component → layers → bound and attainment.
+by component → beside a von-Neumann machine → layers → bound and attainment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec
-from cimc.report import units, waiting
+from cimc.report import baseline, units, waiting
 from cimc.report.figures import RunFigures
 from cimc.report.mapping_file import MappingFile
 from cimc.report.render import Bar, Bars, Block, Facts, Table, text
@@ -45,6 +45,7 @@ def report(
         _cycles(run),
         _time(run),
         _energy(run),
+        *baseline.blocks(run),
         _layers(run),
         *waiting.blocks(run, TOP_WAITING),
         _counts(run),
@@ -246,6 +247,7 @@ def csv_text(run: RunFigures, setting: Setting) -> str:
         **{f"energy_pj_{k}": v for k, v in sorted(run.components.items())},
         **{f"traffic_bytes_{k}": v for k, v in (run.traffic_bytes or {}).items()},
         **{f"macs_{k}": v for k, v in (run.macs or {}).items()},
+        **{f"baseline_ratio_{k}": v for k, v in (run.baseline.ratio.items() if run.baseline else ())},
     }
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

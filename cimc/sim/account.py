@@ -32,6 +32,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
         actions=actions,
         utilization=_utilization(layout, state, cycles),
         traffic_bytes={
+            "core_registers": sum(j.core_bytes * n for j, n in jobs),
             "local_buffer": actions.get("buffer.read_byte", 0) + actions.get("buffer.write_byte", 0) - remote,
             "remote_buffer": remote,
             "noc": actions.get("noc.byte_hop", 0),

@@ -43,7 +43,7 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
         "slice_bits": slice_bits(core),
         "weight_encoding": core.encoding,
         "input_bits": inputs.bits,
-        "input_encoding": "twos_complement" if inputs.signed else "unsigned",
+        "input_encoding": _input_encoding(core) if inputs.signed else "unsigned",
         "dac_bits": core.dac_bits,
         "rows": core.crossbar.rows,
         "active_rows": core.crossbar.active_rows,
@@ -53,6 +53,11 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
         full = device.adc_range == "full"
         mapping["adc"] = {**converter(core, core.adc.bits, full=full), **device.converter()}
     return AnalogConfig.from_mapping(mapping)
+
+
+def _input_encoding(core: CoreSpec) -> str:
+    """Signed inputs: ternary drivers apply the magnitude's bits with the sign."""
+    return "sign_magnitude" if core.input_sign == "ternary" else "twos_complement"
 
 
 def slice_bits(core: CoreSpec) -> list[int]:

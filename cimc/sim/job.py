@@ -17,6 +17,9 @@ from cimc.isa.operands import View, extent
 from cimc.isa.program import GlobalBuffer, MatrixDecl, Program, TileProgram
 from cimc.sim import noc
 
+SUM_BYTES = 4
+"""A core's accumulators are 32 bits wide."""
+
 
 class Action(enum.IntEnum):
     """How the engines carry out an instruction."""
@@ -56,6 +59,7 @@ class Job:
     response: int = 0
     static_macs: int = 0
     cores: int = 0  # that work in it
+    core_bytes: int = 0  # into the cores' input registers and out of their accumulators
     home: int = -1
     busy: int = 0
 
@@ -163,8 +167,9 @@ class Foreman:
         cycles = max(1, self._cycles(spec, operands, words, bill))
         busy = spec.busy(self._units, *operands, **words) if spec.busy else cycles
         cores = len({b.core for o in operands if isinstance(o, MatrixDecl) for b in o.blocks})
-        macs = _static_macs(operands)
-        return Job(cycles, ranges, bill, static_macs=macs, cores=cores, busy=max(1, min(busy, cycles)))
+        macs, moved = _static_macs(operands), _core_bytes(operands)
+        taken = max(1, min(busy, cycles))
+        return Job(cycles, ranges, bill, static_macs=macs, cores=cores, core_bytes=moved, busy=taken)
 
     def _cycles(
         self, spec: Spec, operands: list[Shape | MatrixDecl], words: dict[str, Value], bill: Counter[str]
@@ -247,3 +252,14 @@ def _static_macs(operands: list[Shape | MatrixDecl]) -> int:
     if len(operands) != 3 or not isinstance(operands[1], MatrixDecl) or not isinstance(operands[2], Shape):
         return 0
     return operands[2].rows * operands[1].rows * operands[1].cols
+
+
+def _core_bytes(operands: list[Shape | MatrixDecl]) -> int:
+    """Of an MVM: each block takes its inputs and gives its 32-bit sums, row by row."""
+    if not _static_macs(operands):
+        return 0
+    matrix, x = operands[1], operands[2]
+    assert isinstance(matrix, MatrixDecl)
+    assert isinstance(x, Shape)
+    taken = sum((b.row_end - b.row) * x.element.bytes + (b.col_end - b.col) * SUM_BYTES for b in matrix.blocks)
+    return x.rows * taken

@@ -8,16 +8,16 @@ from cimc.report.hardware import keys
 
 
 def test_presets_are_found():
-    assert {"isaac", "sram-digital", "toy"} <= set(presets())
+    assert {"isaac", "puma", "sram-digital", "toy"} <= set(presets())
     assert DEFAULT in presets()
 
 
 @pytest.mark.parametrize("name", presets())
 def test_every_number_has_a_source(name):
-    """Every number in the file; what the file leaves out (active_rows ...) is derived from numbers that have one, and
-    an absent core counts 0."""
+    """Every number in the file; what the file leaves out (active_rows ...) is derived from numbers that have one, or is
+    the neutral value (an absent core counts 0, an MVM has one phase)."""
     hardware = load(name)
-    derived = ("active_rows", "cols_per_adc", "cores")
+    derived = ("active_rows", "cols_per_adc", "cores", "phases", "pulse_ns", "row_cycles", "write_row_cycles")
     bare = [
         key
         for key, value in keys(hardware).items()

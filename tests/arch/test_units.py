@@ -1,5 +1,7 @@
 """Actions and cycles against slow definitions (every step of every row walked) and against the toy machine by hand."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,16 +25,18 @@ def toy_with(**core: object) -> ChipSpec:
 
 
 def walk(core: CoreSpec, blocks: list[tuple[int, int]], rows: int, input_bits: int) -> dict[str, int]:
-    """The definition: go through rows, blocks, input steps, row groups, crossbars and columns one at a time."""
+    """The definition: go through rows, blocks, phases, input steps, row groups, crossbars and columns one at a time."""
     bill = {"crossbar.step": 0, "dac.drive": 0, "adc.convert": 0, "shift_add.op": 0}
+    magnitude = max(1, input_bits - 1) if core.input_sign == "ternary" else input_bits
     for _ in range(rows):
         for k, n in blocks:
-            for _ in range(0, input_bits, core.dac_bits):
+            for _, first_bit in itertools.product(range(core.phases), range(0, magnitude, core.dac_bits)):
+                pulses = min(core.dac_bits, magnitude - first_bit) if core.drive == "planes" else 1
                 for first in range(0, k, core.crossbar.active_rows):
                     driven = min(core.crossbar.active_rows, k - first)
-                    for _ in range(core.crossbars):
+                    for crossbar, _ in itertools.product(range(core.crossbars), range(pulses)):
                         bill["crossbar.step"] += 1
-                        bill["dac.drive"] += driven
+                        bill["dac.drive"] += driven if crossbar == 0 or not core.shared_dac else 0
                     for _ in range(core.slices):
                         bill["adc.convert"] += n
                         bill["shift_add.op"] += n
@@ -46,6 +50,10 @@ cores = st.builds(
     encoding=st.sampled_from(["offset", "differential", "twos_complement"]),
     weight_bits=st.integers(2, 9),
     dac_bits=st.integers(1, 4),
+    drive=st.sampled_from(["levels", "width", "planes"]),
+    input_sign=st.sampled_from(["twos_complement", "ternary"]),
+    phases=st.integers(1, 4),
+    shared_dac=st.booleans(),
     crossbar=st.builds(
         dict, rows=st.just(8), cols=st.just(8), cell_bits=st.integers(1, 4), active_rows=st.integers(1, 8)
     ),
@@ -101,15 +109,40 @@ def test_toy_mvm_by_hand():
         ({"crossbar": {"rows": 8, "cols": 8, "cell_bits": 2, "active_rows": 3}}, 48),  # 3 row groups
         ({"adc": None, "encoding": "twos_complement", "step_ns": 0.5}, 8),  # digital: shift-and-add, no conversion
         ({"step_ns": 2.01}, 17),  # 16.08 ns round up to whole cycles
+        ({"dac_bits": 8, "step_ns": 3.0, "pulse_ns": 0.5}, 131),  # a pulse of up to 255 x 0.5 ns: 130.5
+        ({"dac_bits": 3, "pulse_ns": 1.0}, 2 + 7 + 2 + 7 + 2 + 3),  # steps of 3, 3 and 2 bits
+        ({"dac_bits": 3, "pulse_ns": 1.0, "input_sign": "ternary"}, 2 + 7 + 2 + 7 + 2 + 1),  # 7 bits: 3, 3 and 1
+        ({"phases": 4}, 64),  # the whole MVM four times
+        ({"adc": {"bits": 5, "conversion_ns": 1.0, "cols_per_adc": 2, "overlapped": False}}, 32),  # 2 + 2 ns a step
+        ({"pipelined_rows": False}, 20),  # the 4 ns of fill are part of every row
     ],
 )
 def test_interval_is_the_slowest_stage(changes, interval):
     assert TileUnits(toy_with(**changes), 0).mvm_interval(8) == interval
 
 
+def test_rows_that_are_not_pipelined():
+    """Each row takes fill and interval; so does the first."""
+    tile = TileUnits(toy_with(pipelined_rows=False), 0)
+    assert [tile.mvm_cycles(rows, 8) for rows in (0, 1, 2, 10)] == [0, 20, 40, 200]
+
+
 def test_digital_core_bills_bit_products():
-    tile = TileUnits(toy_with(adc=None, encoding="twos_complement"), 0)
-    assert tile.mvm_actions([(8, 8), (3, 5)], 2, 8) == {"digital.mac_bit": 2 * 8 * 8 * (64 + 15)}
+    chip = toy_with(adc=None, encoding="twos_complement")
+    products = {"digital.mac_bit": 2 * 8 * 8 * (64 + 15)}
+    assert TileUnits(chip, 0).mvm_actions([(8, 8), (3, 5)], 2, 8) == products
+    data = chip.model_dump()
+    data["costs"]["energy_pj"]["digital.input_bit"] = 0.25  # billed where it has an energy
+    both = TileUnits(ChipSpec.model_validate(data), 0).mvm_actions([(8, 8), (3, 5)], 2, 8)
+    assert both == {**products, "digital.input_bit": 2 * 8 * (64 + 15)}
+
+
+def test_matmul_in_memory():
+    """A row streams in 8 cycles, and a row of cells is written in 5: 4 rows of a block, 20 cycles, more than loading."""
+    data = TOY.model_dump()
+    data["tiles"]["all"]["matmul"] |= {"row_cycles": 8, "write_row_cycles": 5}
+    tile = TileUnits(ChipSpec.model_validate(data), 0)
+    assert tile.matmul_cycles(2, 3, 4, 8) == 2 + 2 * 2 * (20 + 3 * 8)
 
 
 def test_program_by_hand():
@@ -164,7 +197,7 @@ def test_a_unit_the_tile_lacks():
 
 def test_vocabulary():
     assert {units.component(a) for a in ACTIONS} | {"leakage"} == set(COMPONENTS)
-    assert all(units.energy_pj(TOY, a) > 0 for a in ACTIONS if a != "digital.mac_bit")
+    assert all(units.energy_pj(TOY, a) > 0 for a, row in ACTIONS.items() if row.unit != "digital core")
     with pytest.raises(KeyError):
         units.energy_pj(TOY, "adc.divide")
     assert set(units.part_counts(TOY)) < set(PARTS)
@@ -191,3 +224,15 @@ def test_lossless_adc_bits_hold_the_largest_sum(rows, cell_bits, dac_bits, bits)
     chip = toy_with(crossbar={"rows": rows, "cols": 8, "cell_bits": cell_bits}, dac_bits=dac_bits)
     assert chip.tile(0).core.adc_bits == bits
     assert 2 ** (bits - 1) <= rows * (2**cell_bits - 1) * (2**dac_bits - 1) < 2**bits
+
+
+def test_a_digital_core_has_no_drivers_to_describe():
+    for change in (
+        {"phases": 2},
+        {"drive": "planes"},
+        {"input_sign": "ternary"},
+        {"shared_dac": True},
+        {"pulse_ns": 1.0},
+    ):
+        with pytest.raises(ValueError, match="a digital core streams bits"):
+            toy_with(adc=None, encoding="twos_complement", **change)

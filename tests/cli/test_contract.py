@@ -95,6 +95,20 @@ def test_run_json(folder: Path, tmp_path: Path, cimc: Cimc) -> None:
     assert first == second
 
 
+def test_a_compiled_model_is_set_beside_a_baseline(folder: Path, cimc: Cimc) -> None:
+    """x (n × 4) times W (4 × 4): 16 bytes of weights; another machine without another compile; none for a bare program."""
+    found = json.loads(cimc("run", folder, "--json", "-").out)["baseline"]
+    assert (found["bytes"]["weights"], found["bytes"]["activations"], found["assumptions"]["memory"]) == (16, 0, "hbm2")
+    slow = "baseline={memory: ddr4, bytes_per_ns: 1.0, batch: 4}"
+    other = json.loads(cimc("run", folder, "-c", slow, "--json", "-").out)["baseline"]
+    assert other["bytes"]["weights"] == 4
+    assert other["latency_ns"] == other["bytes"]["total"]
+    assert other["sources"]["bytes_per_ns"] == "the hardware file"
+    assert json.loads(cimc("run", EXAMPLES[-1], "--no-values", "--json", "-").out)["baseline"] is None
+    assert "Beside a von-Neumann machine" in cimc("inspect", folder).out
+    assert cimc("run", folder, "-c", "baseline={memory: tape}").exit == 2
+
+
 def test_values_alone_and_time_alone(folder: Path, tmp_path: Path, cimc: Cimc) -> None:
     np.savez(tmp_path / "in.npz", x=np.eye(3, 4, dtype=np.float32))
     both = cimc("run", folder, "--json", "-")

@@ -126,6 +126,7 @@ def mapping(depth: int = 6) -> dict[str, Any]:
         "tiles": tiles,
         "static": static,
         "dynamic": dynamic,
+        "work": work(depth),
         "host": [{"node": "/embeddings/Where", "op_type": "Where", "reason": "no tile unit selects by a mask"}],
         "totals": {
             "crossbars_used": sum(used.values()) * SLICES,
@@ -134,6 +135,25 @@ def mapping(depth: int = 6) -> dict[str, Any]:
             "tiles_used": sum(1 for n in used.values() if n) + len({d["tile"] for d in dynamic}),
         },
     }
+
+
+def work(depth: int = 6) -> dict[str, Any]:
+    """What the model multiplies: 128 tokens through every matrix, and 12 heads of 32 per layer."""
+    rows = [
+        {"node": node, "kind": "static", "batch": 1, "m": 128, "k": k, "n": n, "a": 128 * k, "b": k * n, "y": 128 * n,
+         "weight": f"{node}.weight"}
+        for node, k, n in matrices(depth)
+    ]  # fmt: skip
+    for i in range(depth):
+        where = f"/encoder/layer.{i}/attention/self"
+        square, long = 12 * 128 * 128, 12 * 128 * 32
+        rows += [
+            {"node": f"{where}/MatMul", "kind": "qk", "batch": 12, "m": 128, "k": 32, "n": 128, "a": long, "b": long,
+             "y": square, "weight": ""},
+            {"node": f"{where}/MatMul_1", "kind": "pv", "batch": 12, "m": 128, "k": 128, "n": 32, "a": square, "b": long,
+             "y": long, "weight": ""},
+        ]  # fmt: skip
+    return {"io_bytes": 128 * 8 + 128 * 384 * 4, "products": rows}
 
 
 def _cost(start: int, span: int, busy: dict[str, int], macs: float) -> Cost:

@@ -321,7 +321,7 @@ def test_accounts_tell_resident_buffers_from_global_memory():
     t = tile(0, do("load", A, view("h", 8), origin="/x"), do("store", view("g", 4), view("a", 4)), buffers=LOCAL)
     got = reach(t)
     assert got.traffic_bytes == {
-        "local_buffer": 32 + 16, "remote_buffer": 32, "noc": 32, "global_memory": 16, "host": 0,
+        "core_registers": 0, "local_buffer": 32 + 16, "remote_buffer": 32, "noc": 32, "global_memory": 16, "host": 0,
     }  # fmt: skip
     x = got.layers["/x"]
     assert x.energy_pj == {"buffer": 32 * (ENERGY["buffer.read_byte"] + ENERGY["buffer.write_byte"]), "noc": 16.0}

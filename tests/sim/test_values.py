@@ -262,6 +262,21 @@ def test_perfect_analog_cores_equal_integer_arithmetic(adc_bits: int | None):
     assert counts.get("saturated", 0) == 0
 
 
+def test_ternary_inputs_stream_their_magnitude_with_the_sign():
+    """Lossless, it is the same product; the conversions are one plane fewer than in two's complement."""
+    x = np.random.default_rng(3).normal(size=(4, 20)).astype(np.float32)
+    machine = chip()
+    tiles = {
+        name: t.model_copy(update={"core": t.core.model_copy(update={"input_sign": "ternary"})}) if t.core else t
+        for name, t in machine.tiles.items()
+    }
+    ternary = machine.model_copy(update={"tiles": tiles})
+    want, all_planes = run_values(linear(), weights(), {"x": x}, machine, numerics="analog")
+    got, magnitude = run_values(linear(), weights(), {"x": x}, ternary, numerics="analog")
+    np.testing.assert_array_equal(got["y"], want["y"])
+    assert magnitude["conversions"] * 8 == all_planes["conversions"] * 7
+
+
 def test_a_coarse_converter_errs_and_noise_follows_the_seed():
     x = np.random.default_rng(3).normal(size=(4, 20)).astype(np.float32)
     exact, _ = run_values(linear(), weights(), {"x": x}, chip(), numerics="integer")
