@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cimc import errors
 from cimc.frontend import functions, halves, host, onnx_reader
-from cimc.frontend.builder import MAX_VALUE, NARROW, Builder, Impossible, Unsupported, Value, element_of
+from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand
 from cimc.frontend.dims import SEQUENCE, Binding, Dims
 from cimc.frontend.record import (
@@ -171,8 +171,6 @@ class _Import:
                 path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix
             )
         try:
-            if kind.dtype.name in NARROW:
-                raise Unsupported(f"element type {kind.dtype.name} is not supported for inputs")
             found = Type(element_of(kind.dtype), self.dims.shape(kind))
         except Unsupported as e:
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=str(e), fix=fix) from e
@@ -183,9 +181,6 @@ class _Import:
 
     def output(self, name: str, scope: _Scope) -> Value:
         value = scope.values.get(name)
-        if isinstance(value, Value) and value.narrow:
-            why = f"element type {value.narrow} is not supported for outputs"
-            raise errors.MODEL_OP(node=name, op="output", why=why)
         if isinstance(value, Value):
             return value
         why = f"output '{name}' is not produced by any node" if value is None else f"output '{name}' is a sequence"

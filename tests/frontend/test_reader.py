@@ -248,7 +248,7 @@ def test_deeply_nested_subgraphs(tmp_path: Path) -> None:
     ("info", "word"),
     [
         (value("x", [2], TensorProto.STRING), "STRING"),
-        (value("x", [2], TensorProto.FLOAT8E4M3FN), "float8_e4m3fn"),
+        (value("x", [2], TensorProto.COMPLEX64), "COMPLEX64"),
         (helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [2]), "sequence"),
         (onnx.ValueInfoProto(name="x"), "not declared"),
         (value("x", None), "number of dimensions"),
