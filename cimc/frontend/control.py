@@ -54,6 +54,9 @@ def loop(c: Call) -> tuple[Operand, ...]:
     trips = c.known_ints(0, "the trip count")
     going = _truth(c, c.opt(1))
     limit = trips[0] if trips else MAX_TRIPS + 1
+    if going is None:
+        c.ask(c.x(1))
+        raise NeedsHost("the condition is known only at run time")
     state: tuple[Operand, ...] = c.inputs[2:]
     if len(body.inputs) != len(state) + 2 or len(body.outputs) < len(state) + 1:
         raise Impossible("the body's inputs and outputs do not match the loop's")

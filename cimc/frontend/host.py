@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx
 
-from cimc.frontend import onnx_writer
+from cimc.frontend import onnx_writer, ort
 from cimc.frontend.builder import MAX_CONSTANT, Builder, Impossible, Unsupported, Value, element_of, room
 from cimc.frontend.call import Operand
 from cimc.frontend.record import Array, OnnxGraph, OnnxNode, Unreadable
@@ -25,11 +25,41 @@ INEXACT = frozenset(("DFT", "STFT"))
 """Ops whose results in onnxruntime are outside the standard's tolerance, or of other shapes than ONNX infers: ONNX's
 reference implementation runs them."""
 MS = "com.microsoft"
-BY_VALUE = frozenset(("Resize", "Upsample", "Col2Im", "MaxUnpool", "CenterCropPad", "AffineGrid"))
-"""Ops whose operands after the first decide the output's shape by their values."""
+_REST = tuple(range(1, 8))
+BY_VALUE: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Resize", "Upsample", "Col2Im", "MaxUnpool", "CenterCropPad", "AffineGrid", "DFT"), _REST),
+    **dict.fromkeys(("NonZero", "Unique"), (0,)),
+    **dict.fromkeys(("NonMaxSuppression", "MelWeightMatrix"), (0, *_REST)),
+    "STFT": (1, 3),
+}
+"""Ops whose outputs' shape is decided by the values of some operands: by the numbers of those."""
+DOMAINS = ("ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
+"""The standard's other domains; nodes of theirs that no function defines are left to the host."""
 INFERENCE_ERRORS = (onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError)
 _EMBEDDED = 4096
+_TEXTS = {
+    "tensor(double)": Element.F64,
+    "tensor(float)": Element.F32,
+    "tensor(float16)": Element.F16,
+    "tensor(int64)": Element.I64,
+    "tensor(int32)": Element.I32,
+    "tensor(int16)": Element.I16,
+    "tensor(int8)": Element.I8,
+    "tensor(uint64)": Element.U64,
+    "tensor(uint32)": Element.U32,
+    "tensor(uint16)": Element.U16,
+    "tensor(uint8)": Element.U8,
+    "tensor(bool)": Element.B8,
+}
+"""onnxruntime's words for element types."""
 BF16 = Element.BF16.dtype(exact=True)
+
+
+def knows(node: OnnxNode) -> bool:
+    """Whether the host may know an operator outside the standard's main domain."""
+    if node.domain == MS:
+        return node.op_type in ort.kernels(MS)
+    return node.domain in DOMAINS and onnx.defs.has(node.op_type, node.domain)
 
 
 def call(
@@ -119,7 +149,7 @@ def _stamp(node: OnnxNode, opsets: Mapping[str, int]) -> Mapping[str, int]:
 
 def _foreign(graph: OnnxGraph, opsets: Mapping[str, int]) -> bool:
     nested = (v for n in graph.nodes for v in n.attributes.values() if isinstance(v, OnnxGraph))
-    known = ("", "com.microsoft")
+    known = ("", MS, *DOMAINS)
     return any(n.domain not in known or n.domain not in opsets for n in graph.nodes) or any(
         _foreign(g, opsets) for g in nested
     )
@@ -127,6 +157,8 @@ def _foreign(graph: OnnxGraph, opsets: Mapping[str, int]) -> bool:
 
 def _output_types(model: onnx.ModelProto, reason: str) -> dict[str, Type]:
     """Static types by ONNX's own inference. Constants too large to embed are shown to it as types only."""
+    if model.graph.node[0].domain == MS:
+        return _runtime_types(model, reason)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except INFERENCE_ERRORS as e:
@@ -134,6 +166,7 @@ def _output_types(model: onnx.ModelProto, reason: str) -> dict[str, Type]:
     kinds: dict[str, Type] = {}
     for info in inferred.graph.output:
         tensor = info.type.tensor_type
+        _state(model.graph, tensor)
         dims = tensor.shape.dim
         if not tensor.HasField("shape") or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in dims):
             raise Unsupported(f"{reason}; and the shape of its output '{info.name}' is known only at run time")
@@ -141,6 +174,33 @@ def _output_types(model: onnx.ModelProto, reason: str) -> dict[str, Type]:
         if isinstance(dtype, Unreadable):
             raise Unsupported(dtype.reason)
         kinds[info.name] = Type(element_of(dtype), tuple(d.dim_value for d in dims))
+    return kinds
+
+
+def _state(graph: onnx.GraphProto, tensor: onnx.TypeProto.Tensor) -> None:
+    """Extents of outputs that constant operands give and ONNX's inference does not (MaxUnpool) or wrongly (STFT of real
+    signals: all frequencies, where half of them and one are asked for) read from them."""
+    node, known = graph.node[0], {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
+    operands = [known.get(i) for i in node.input]
+    if node.op_type == "MaxUnpool" and len(operands) > 2 and operands[2] is not None:
+        tensor.shape.CopyFrom(onnx.TensorShapeProto())
+        tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=int(n)) for n in operands[2])
+    if node.op_type == "STFT" and len(tensor.shape.dim) == 4 and all(a.i for a in node.attribute):
+        bins = tensor.shape.dim[2]
+        bins.dim_value = bins.dim_value // 2 + 1
+
+
+def _runtime_types(model: onnx.ModelProto, reason: str) -> dict[str, Type]:
+    """Static types by onnxruntime's inference, of operators that only it knows."""
+    try:
+        runner = HostNode(model.SerializeToString(deterministic=True))
+    except Refused as e:
+        raise Unsupported(f"{reason}; and onnxruntime cannot run it on the host: {e}") from e
+    kinds: dict[str, Type] = {}
+    for name, text, dims in runner.results:
+        if text not in _TEXTS or not all(isinstance(d, int) and d >= 0 for d in dims):
+            raise Unsupported(f"{reason}; and the type of its output '{name}', {text} {list(dims)}, is not static")
+        kinds[name] = Type(_TEXTS[text], tuple(d for d in dims if isinstance(d, int)))
     return kinds
 
 

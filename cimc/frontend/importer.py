@@ -275,14 +275,16 @@ class _Import:
         try:
             return halves.translate(found, Call(node, inputs, version, self.b, run, self.note, self.ask))
         except NeedsHost as e:
-            return self.on_host(node, inputs, scope, str(e))
+            return self.on_host(node, inputs, scope, str(e), standard=e.standard)
 
     def unknown(self, node: OnnxNode) -> str:
         """Why an operator cannot be known whatever its operands are; nothing if it may be."""
         key = (node.domain, node.op_type)
         if node.domain == STANDARD or key in self.model.functions or key in SPELLINGS:
             return ""
-        if node.domain != "com.microsoft":
+        if host.knows(node):
+            return ""
+        if node.domain != host.MS:
             return f"the model has no function of that name, and domain '{node.domain}' is not known"
         return "this operator of onnxruntime's own is not known"
 
@@ -294,14 +296,17 @@ class _Import:
             return self.inline(function, node, inputs, scope)
         return self.on_host(node, inputs, scope, "tiles have no instruction for it")
 
-    def on_host(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str) -> tuple[Operand, ...]:
+    def on_host(
+        self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str, *, standard: bool = False
+    ) -> tuple[Operand, ...]:
         operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
         operands.update({name: self.read(name, scope) for name in node.captures})
-        # Sizes, scales and the like: every operand but the first may have to be known.
-        for value in inputs[1:]:
-            if isinstance(value, Value) and self.b.array(value) is None and node.op_type in host.BY_VALUE:
+        # Sizes, scales and the like may have to be known.
+        for at in host.BY_VALUE.get(node.op_type, ()):
+            value = inputs[at] if at < len(inputs) else None
+            if isinstance(value, Value) and self.b.array(value) is None:
                 self.ask(value)
-        return host.call(self.b, node, operands, scope.opsets, reason)
+        return host.call(self.b, node, operands, scope.opsets, reason, standard=standard)
 
     def note(self, text: str) -> None:
         """Something the user should know, said once."""

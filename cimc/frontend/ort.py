@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,14 @@ def refusals() -> tuple[type[Exception], ...]:
         state.RuntimeException,
         state.EPFail,
     )
+
+
+@functools.cache
+def kernels(domain: str) -> frozenset[str]:
+    """The operators of a domain that onnxruntime runs on a CPU."""
+    state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    found = state.get_all_opkernel_def()
+    return frozenset(str(k.op_name) for k in found if k.domain == domain and k.provider == "CPUExecutionProvider")
 
 
 def session(data: bytes | str, *, optimize: bool = False, entries: Mapping[str, str] | None = None) -> Any:

@@ -39,7 +39,8 @@ class Refused(Exception):
 
 
 class HostNode:
-    """One node, ready to run. Raises Refused if there is no way to run it."""
+    """One node, ready to run. ``names``: its inputs; ``results``: name, element type and extents of its outputs, in
+    onnxruntime's words, where that runs it. Raises Refused if there is no way to run it."""
 
     def __init__(self, model: bytes, threads: int = 0) -> None:
         import onnx
@@ -50,6 +51,7 @@ class HostNode:
             raise Refused("it is no serialized ONNX model") from e
         self.names = tuple(i.name for i in self._model.graph.input)
         self.standard = self._model.producer_name == STANDARD
+        self.results: tuple[tuple[str, str, tuple[int | str | None, ...]], ...] = ()
         self._run = self._reference() if self.standard else self._session(model, threads)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
@@ -70,6 +72,7 @@ class HostNode:
         session: Any = _guarded(
             lambda: onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), faults
         )
+        self.results = tuple((o.name, o.type, tuple(o.shape)) for o in session.get_outputs())
         return lambda given: _arrays(_guarded(lambda: session.run(None, given, quiet), faults))
 
     def _reference(self) -> Callable[[dict[str, Array]], list[Array]]:
