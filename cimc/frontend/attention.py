@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Builder, Impossible, Unsupported, Value, room
+from cimc.frontend.builder import Builder, Impossible, Value, room
 from cimc.frontend.call import Call, spelling
 from cimc.isa.operands import Element
 

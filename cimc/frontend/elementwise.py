@@ -6,7 +6,7 @@ import math
 
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Impossible, Unsupported, Value
-from cimc.frontend.call import Call, NeedsHost, Translate, element_of, spelling
+from cimc.frontend.call import Call, NeedsHost, Operand, Translate, element_of, spelling
 from cimc.frontend.narrow import converted
 from cimc.frontend.record import Unreadable
 from cimc.frontend.tensors import dtype_name, dtype_of
@@ -102,10 +102,12 @@ def where(c: Call) -> Value:
 
 
 @spelling("Identity", "Dropout", runs="view", note="Dropout: inference mode only")
-def identity(c: Call) -> tuple[Value | None, ...]:
-    """The input; a dropout's mask is all true in inference."""
+def identity(c: Call) -> tuple[Operand, ...]:
+    """The input, whatever it is; a dropout's mask is all true in inference."""
+    if c.node.op_type == "Identity":
+        return c.inputs[:1]
     x = c.x()
-    if c.node.op_type == "Dropout" and len(c) > 2:
+    if len(c) > 2:
         training = c.known(2, "training_mode")
         ratio = c.known(1, "ratio")
         drops = ratio is None or float(ratio.reshape(-1)[0]) != 0.0

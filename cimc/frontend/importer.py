@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors
-from cimc.frontend import functions, halves, host, onnx_reader
+from cimc.frontend import functions, groups, halves, host, onnx_reader
 from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand
 from cimc.frontend.dims import SEQUENCE, Binding, Dims
 from cimc.frontend.record import (
     STANDARD,
     Array,
+    Group,
     OnnxFunction,
     OnnxGraph,
     OnnxModel,
@@ -72,8 +73,9 @@ def load(
     first: errors.CimcError | None = None
     fixed: dict[str, Array] = {}
     while True:
-        bound = Dims.bind(model.path, _open_inputs(model), dims or {}, inputs, sequence)
-        attempt = _Import(model, bound, fixed)
+        opened = groups.opened(_open_inputs(model), inputs)
+        bound = Dims.bind(model.path, opened.tensors, dims or {}, inputs, sequence)
+        attempt = _Import(model, bound, fixed, opened)
         try:
             return attempt.result(first)
         except errors.CimcError as e:
@@ -111,12 +113,13 @@ class _Scope:
 class _Import:
     """One import: the builder, the faults found so far."""
 
-    def __init__(self, model: OnnxModel, dims: Dims, fixed: Mapping[str, Array]) -> None:
+    def __init__(self, model: OnnxModel, dims: Dims, fixed: Mapping[str, Array], opened: groups.Inputs) -> None:
         self.model = model
         self.dims = dims
         self.b = Builder()
         self.faults = errors.Collector()
         self.fixed = fixed
+        self.opened = opened
         self.asked: set[str] = set()
         self.notes: list[str] = []
         self.count = 0
@@ -126,10 +129,11 @@ class _Import:
         for name, kind in self.dims.inputs:
             declared = self.input_type(name, kind)
             scope.values[name] = self.fix(name, declared) if name in self.fixed else self.b.input(name, declared)
+        scope.values.update(self.opened.operands(scope.values))
         self.initializers(self.model.graph, scope)
         self.nodes(self.model.graph.nodes, scope)
         self.faults.raise_if_any()
-        outputs = [(o, self.output(o, scope)) for o in self.model.graph.outputs]
+        outputs = [named for o in self.model.graph.outputs for named in self.output(o, scope)]
         self.faults.raise_if_any()
         bindings = tuple(self.dims.bound.values())
         graph, constants = self.b.finish(
@@ -179,11 +183,17 @@ class _Import:
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=why, fix="bind smaller dimensions with --dim")
         return found
 
-    def output(self, name: str, scope: _Scope) -> Value:
+    def output(self, name: str, scope: _Scope) -> list[tuple[str, Value]]:
+        """An output's tensors with their names: one, or as many as a sequence has, or none of an absent optional."""
         value = scope.values.get(name)
-        if isinstance(value, Value):
-            return value
-        why = f"output '{name}' is not produced by any node" if value is None else f"output '{name}' is a sequence"
+        if isinstance(value, tuple):
+            return [(groups.element_name(name, i), v) for i, v in enumerate(value)]
+        if value is not None:
+            return [(name, value)]
+        declared = self.model.graph.declared.get(name)
+        if name in scope.values and declared is not None and isinstance(declared.dtype, Group):
+            return []
+        why = f"output '{name}' is not produced by any node"
         raise errors.MODEL_MALFORMED(path=self.model.path, where="graph", why=why)
 
     def initializers(self, graph: OnnxGraph, scope: _Scope) -> None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Unsupported, Value, room
+from cimc.frontend.builder import Impossible, Value, room
 from cimc.frontend.call import Call, NeedsHost, spelling
 from cimc.frontend.layout import take
 from cimc.isa.operands import Element

@@ -7,6 +7,10 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+import onnx
+
 from cimc.frontend.record import Array
 
 
@@ -52,6 +56,29 @@ def run(data: bytes, inputs: Mapping[str, Array]) -> Sequence[object]:
     options.log_severity_level = 4
     found: Sequence[object] = session(data).run(None, dict(inputs), options)
     return found
+
+
+_FLOAT8 = {
+    "tensor(float8e4m3fn)": ml_dtypes.float8_e4m3fn,
+    "tensor(float8e4m3fnuz)": ml_dtypes.float8_e4m3fnuz,
+    "tensor(float8e5m2)": ml_dtypes.float8_e5m2,
+    "tensor(float8e5m2fnuz)": ml_dtypes.float8_e5m2fnuz,
+}
+
+
+def fed(array: Array) -> Any:
+    """An array as a session takes it: of types that NumPy has not, the bytes and ONNX's number of the type."""
+    if array.dtype not in (np.dtype(t) for t in (*_FLOAT8.values(), ml_dtypes.bfloat16)):
+        return array
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    code = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    data = np.ascontiguousarray(array).view(f"u{array.itemsize}").reshape(array.shape)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(data, code)
+
+
+def read(array: Array, kind: str) -> Array:
+    """What a session gives for an output of this type: float8 comes as bytes."""
+    return array.view(_FLOAT8[kind]) if kind in _FLOAT8 and array.dtype == np.uint8 else array
 
 
 def first_line(error: BaseException) -> str:
