@@ -26,6 +26,7 @@ MAX_NPZ_BYTES = 8 * 2**30
 MAX_CONFIG_BYTES = 2**20
 _TOPS = dict.fromkeys((Element.I8, Element.U8), 128) | {Element.U4: 16, Element.I4: 8, Element.U2: 4, Element.I2: 2}
 """Values of integer types that have few: drawn from 0 on, below these."""
+_NARROW = frozenset(e.dtype(exact=False) for e in Element if e.narrow)
 _FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
 
 
@@ -66,8 +67,10 @@ def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[
 
 
 def _named_type(array: Array, dtype: np.dtype[np.generic]) -> Array:
-    """Files of arrays keep of types that NumPy has not (bfloat16, float8, 4 bits) only the bytes."""
-    return array.view(dtype) if array.dtype.kind == "V" and array.dtype == f"V{dtype.itemsize}" else array
+    """Files of arrays keep of types that NumPy has not (bfloat16, float8, 4 bits) only the bytes; numbers of 8 bits and
+    less may also be given as uint8."""
+    kept = array.dtype == f"V{dtype.itemsize}" or (array.dtype == np.uint8 and dtype in _NARROW)
+    return array.view(dtype) if kept and array.dtype != dtype else array
 
 
 def types(program: Program) -> dict[str, Type]:
