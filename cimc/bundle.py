@@ -71,7 +71,8 @@ def write_weights(weights: Mapping[str, Array], path: Path) -> None:
     for name in sorted(weights):
         array = weights[name]
         header[name] = {
-            "dtype": _NAMES[str(array.dtype)],
+            # The format has no names for most narrow types: their bytes, which the program's declarations tell.
+            "dtype": _NAMES.get(str(array.dtype), "U8"),
             "shape": list(array.shape),
             "data_offsets": [at, at + array.nbytes],
         }

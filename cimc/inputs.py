@@ -24,6 +24,9 @@ Array = NDArray[np.generic]
 
 MAX_NPZ_BYTES = 8 * 2**30
 MAX_CONFIG_BYTES = 2**20
+_TOPS = dict.fromkeys((Element.I8, Element.U8), 128) | {Element.U4: 16, Element.I4: 8, Element.U2: 4, Element.I2: 2}
+"""Values of integer types that have few: drawn from 0 on, below these."""
+_NARROW = frozenset(e.dtype(exact=False) for e in Element if e.narrow)
 _FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
 
 
@@ -44,7 +47,7 @@ def read(path: Path) -> dict[str, Array]:
 
 def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[str, Array]:
     """The given inputs, checked against the model's: all there, none unknown, element type and shape right."""
-    collector = errors.Collector()
+    collector, checked = errors.Collector(), dict[str, Array]()
     for name in given:
         if name not in wanted_types:
             known = ", ".join(wanted_types)
@@ -53,13 +56,21 @@ def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[
         if name not in given:
             collector.add(errors.INPUT_MISSING(name=name, known=", ".join(wanted_types)))
             continue
-        array = given[name]
         dtype = wanted.element.dtype(exact=False)
+        array = _named_type(given[name], dtype)
+        checked[name] = array
         if array.dtype != dtype or array.shape != wanted.shape:
             got = f"{array.dtype}{list(array.shape)}"
             collector.add(errors.INPUT_MISMATCH(name=name, got=got, want=f"{dtype}{list(wanted.shape)}"))
     collector.raise_if_any()
-    return dict(given)
+    return checked
+
+
+def _named_type(array: Array, dtype: np.dtype[np.generic]) -> Array:
+    """Files of arrays keep of types that NumPy has not (bfloat16, float8, 4 bits) only the bytes; numbers of 8 bits and
+    less may also be given as uint8."""
+    kept = array.dtype == f"V{dtype.itemsize}" or (array.dtype == np.uint8 and dtype in _NARROW)
+    return array.view(dtype) if kept and array.dtype != dtype else array
 
 
 def types(program: Program) -> dict[str, Type]:
@@ -134,7 +145,9 @@ def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator, t
         return np.broadcast_to(np.arange(wanted.shape[-1]), wanted.shape).astype(dtype)
     if "type" in low:
         return np.zeros(wanted.shape, dtype)
-    top = rows or (128 if wanted.element in (Element.I8, Element.U8) else 100)
+    if wanted.element.narrow and not wanted.element.value.startswith(("i", "u")):
+        return np.abs(rng.standard_normal(wanted.shape, np.float32)).astype(dtype)
+    top = rows or _TOPS.get(wanted.element, 100)
     if rows and tokens.vocabulary:
         top = min(rows, tokens.vocabulary)
     ids = rng.integers(0, max(1, top), wanted.shape).astype(dtype)

@@ -6,7 +6,7 @@ A model is compiled for the shapes of the inputs it is run with, and its tile pr
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,19 +16,33 @@ from numpy.typing import NDArray
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from cimc.compiler import compile_model
+from cimc.frontend import groups
 from cimc.sim.values import run_values
 
 Array = NDArray[np.generic]
 
 
-def compute(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
+Given = Array | Sequence[Array] | None
+"""A tensor, a sequence of tensors, or an absent optional."""
+
+
+def compute(path: Path, inputs: Mapping[str, Given]) -> dict[str, Array]:
     """The model's outputs by name for these inputs: compiled to tile programs for the default hardware and run in ``float``
-    numerics. Raises CimcError if the model is not supported."""
-    compiled = compile_model(path, inputs=inputs, specialize=True)
+    numerics. Element i of sequence ``y`` is output ``y.i``. Raises CimcError if the model is not supported."""
+    arrays = dict(_tensors(inputs))
+    compiled = compile_model(path, inputs=arrays, specialize=True)
     assert compiled is not None
-    given = {name: value for name, value in inputs.items() if name not in compiled.fixed}
+    given = {name: value for name, value in arrays.items() if name not in compiled.fixed}
     outputs, _ = run_values(compiled.program, compiled.weights, given, compiled.hardware.spec)
     return outputs
+
+
+def _tensors(inputs: Mapping[str, Given]) -> Iterator[tuple[str, Array]]:
+    for name, value in inputs.items():
+        if isinstance(value, np.ndarray):
+            yield name, value
+        elif value is not None:
+            yield from ((groups.element_name(name, i), np.asarray(v)) for i, v in enumerate(value))
 
 
 class CimcRep(BackendRep):
@@ -48,20 +62,28 @@ class CimcRep(BackendRep):
             path = Path(folder) / "model.onnx"
             path.write_bytes(self._model.SerializeToString())
             found = compute(path, given)
-        return namedtupledict("Outputs", self._outputs)(*(found[name] for name in self._outputs))
+        return namedtupledict("Outputs", self._outputs)(*groups.gathered(self._outputs, found).values())
 
-    def _named(self, inputs: Any) -> dict[str, Array]:
+    def _named(self, inputs: Any) -> dict[str, Given]:
         if isinstance(inputs, Mapping):
-            mapped = cast("Mapping[str, Array]", inputs)
-            return {name: np.asarray(v) for name, v in mapped.items()}
-        return {name: np.asarray(v) for name, v in zip(self._inputs, _listed(inputs), strict=True)}
+            return {name: _given(v) for name, v in cast("Mapping[str, Any]", inputs).items()}
+        return {name: _given(v) for name, v in zip(self._inputs, _listed(inputs), strict=True)}
 
 
-def _listed(inputs: Any) -> list[Array]:
+def _given(value: Any) -> Given:
+    """A tensor however it is written; a list of arrays is a sequence."""
+    if value is None:
+        return None
+    if isinstance(value, list) and all(isinstance(v, np.ndarray) for v in cast("list[object]", value)):
+        return cast("list[Array]", value)
+    return np.asarray(value)
+
+
+def _listed(inputs: Any) -> list[Any]:
     """The inputs of a call in order: a mapping's values, a list's elements, or one array."""
     if isinstance(inputs, Mapping):
-        return list(cast("Mapping[str, Array]", inputs).values())
-    return list(cast("Sequence[Array]", inputs)) if isinstance(inputs, list | tuple) else [np.asarray(inputs)]
+        return list(cast("Mapping[str, Any]", inputs).values())
+    return list(cast("Sequence[Any]", inputs)) if isinstance(inputs, list | tuple) else [np.asarray(inputs)]
 
 
 class CimcBackend(Backend):

@@ -44,6 +44,14 @@ def test_bfloat16_weights(tmp_path: Path) -> None:
     assert np.array_equal(found, array)
 
 
+def test_narrow_weights_are_kept_as_bytes(tmp_path: Path) -> None:
+    array = np.arange(-8, 8).astype(np.int8).astype(ml_dtypes.int4).reshape(4, 4)
+    bundle.write_weights({"b": array}, tmp_path / "w.safetensors")
+    found = bundle.read_weights(tmp_path / "w.safetensors")["b"]
+    assert found.dtype == np.uint8
+    assert np.array_equal(found.view(ml_dtypes.int4), array)
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-3], lambda b: b"\xff" * 8 + b[8:], lambda b: b""])
 def test_damaged_weights_are_refused(damage, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from cimc import inputs
+from cimc.cli.options import save_arrays
 from cimc.errors import CimcError
+from cimc.ir.graph import Type
+from cimc.isa.operands import Element
 from tests.e2e.workloads import PRESETS, case, compiled
 
 
@@ -34,6 +37,26 @@ def test_the_seed_says_everything(folder: Path) -> None:
     a, b, c = (inputs.draw(program, seed) for seed in (1, 1, 2))
     assert all(np.array_equal(a[n], b[n]) for n in a)
     assert any(not np.array_equal(a[n], c[n]) for n in a)
+
+
+def test_types_that_files_of_arrays_lose(tmp_path: Path) -> None:
+    kinds = {"h": Type(Element.BF16, (3,)), "n": Type(Element.I4, (3,)), "f": Type(Element.F8E5M2, (3,))}
+    given = {n: np.array([1, -2, 3]).astype(t.element.dtype(exact=False)) for n, t in kinds.items()}
+    save_arrays(tmp_path / "x.npz", given)
+    found = inputs.check(kinds, inputs.read(tmp_path / "x.npz"))
+    for name, array in given.items():
+        assert found[name].dtype == array.dtype
+        assert np.array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("element", [e for e in Element if e.narrow])
+def test_narrow_inputs_are_drawn_within_their_range(element: Element) -> None:
+    drawn = inputs.draw_types({"x": Type(element, (64,))}, 3)["x"]
+    assert drawn.dtype == element.dtype(exact=False)
+    numbers = drawn.astype(np.float32)
+    assert np.isfinite(numbers).all()
+    assert len(np.unique(numbers)) > 1
+    assert (numbers >= 0).all()
 
 
 def test_faults_are_all_told(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -33,6 +34,23 @@ def test_run_model() -> None:
 def test_run_node() -> None:
     node = helper.make_node("Gemm", ["a", "b", ""], ["c"], transB=1)
     np.testing.assert_allclose(run_node(node, [X, X])[0], X @ X.T, rtol=1e-6)
+
+
+def test_sequences_in_and_out() -> None:
+    insert = helper.make_node("SequenceInsert", ["s", "x"], ["t"])
+    sequence = helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None)
+    result = helper.make_tensor_sequence_value_info("t", onnx.TensorProto.FLOAT, None)
+    proto = model([insert], [sequence, value("x", [2, 2])], [result])
+    found = CimcBackend.run_model(proto, [[X[0], X], 2 * X])[0]
+    assert [v.tolist() for v in found] == [X[0].tolist(), X.tolist(), (2 * X).tolist()]
+
+
+def test_narrow_elements_in_and_out() -> None:
+    codes = np.arange(-8, 8).astype(np.int8).astype(ml_dtypes.int4)
+    node = helper.make_node("DequantizeLinear", ["a", "b"], ["c"])
+    np.testing.assert_array_equal(run_node(node, [codes, np.array(0.5, np.float32)])[0], np.arange(-8, 8) / 2)
+    cast = helper.make_node("Cast", ["a"], ["c"], to=onnx.TensorProto.INT4)
+    assert np.array_equal(run_node(cast, [np.arange(-8, 8, dtype=np.int32)])[0], codes)
 
 
 def test_devices() -> None:

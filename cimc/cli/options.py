@@ -190,14 +190,16 @@ def opened(path: Path) -> Generator[IO[str], None, None]:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Write outputs as an .npz under their names; raises REPORT_UNWRITABLE if the file cannot be written."""
+    """Write outputs as an .npz under their names, of types that NumPy has not the bytes; raises REPORT_UNWRITABLE if the
+    file cannot be written."""
     import numpy as np
 
     from cimc import errors
 
+    stored = {n: a if a.dtype.isbuiltin == 1 else a.view(f"V{a.itemsize}") for n, a in arrays.items()}
     try:
         with path.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]  # arrays by name
+            np.savez(stream, allow_pickle=False, **stored)  # pyright: ignore[reportArgumentType]  # arrays by name
     except OSError as e:
         raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Builder, Impossible, Unsupported, Value, room
+from cimc.frontend.builder import Builder, Impossible, Value, room
 from cimc.frontend.call import Call, spelling
 from cimc.isa.operands import Element
 
@@ -171,7 +171,7 @@ def _standard_bias(c: Call, q: Value, t: int, mask: Value | None, past: int, len
     if left < 0 and right < 0:
         return bias
     if lengths is not None:
-        raise Unsupported("sliding windows over an external cache")
+        return f.add(b, additive(b, _length_window(c, lengths, s, t, (left, right)), element), bias)
     room((s, t), 8)
     window = np.ones((s, t), np.bool_) if right < 0 else np.tri(s, t, past + right, dtype=np.bool_)
     if left >= 0:
@@ -189,6 +189,23 @@ def _length_bias(c: Call, lengths: Value, s: int, t: int, element: Element) -> V
         rows = b.constant(np.arange(s, dtype=np.int64).reshape(s, 1) - s)
         seen = f.binary(b, "and", seen, f.binary(b, "le", keys, f.binary(b, "add", count, rows)))
     return additive(b, seen, element)
+
+
+def _length_window(c: Call, lengths: Value, s: int, t: int, sides: tuple[int, int]) -> Value:
+    """Whether key j is within the window of row i, which stands ``length - s`` from the start of its sample's cache
+    (b × 1 × s × t); a side of less than 0 has no bound."""
+    b, (left, right) = c.b, sides
+    room((lengths.type.size, s, t), 8)
+    count = f.reshape(b, f.cast(b, lengths, Element.I64), (lengths.type.size, 1, 1, 1))
+    ahead = b.constant(np.arange(t, dtype=np.int64) - np.arange(s, dtype=np.int64).reshape(s, 1) + s)
+    seen: Value | None = None
+    if right >= 0:
+        seen = f.binary(b, "le", ahead, f.shifted(b, count, right))
+    if left >= 0:
+        near = f.binary(b, "ge", ahead, f.shifted(b, count, -left))
+        seen = near if seen is None else f.binary(b, "and", seen, near)
+    assert seen is not None
+    return seen
 
 
 @spelling("RotaryEmbedding", note="opset 23 and later")

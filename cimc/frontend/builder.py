@@ -8,11 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 
 from cimc.frontend.record import Array
 from cimc.ir.graph import Attr, Graph, Node, Type
+from cimc.isa.kernels import cast
 from cimc.isa.operands import Element
 from cimc.ops import OPS
 from cimc.ops.op import Numerics
@@ -25,16 +25,14 @@ MAX_VALUE = 1 << 36
 MAX_TABLE = 1 << 31
 """Bytes of a mask or grid that a translation makes for itself."""
 _SMALL = 4096
-_WIDENED: dict[np.dtype[np.generic], np.dtype[np.generic]] = {
-    np.dtype(ml_dtypes.int4): np.dtype(np.int8),
-    np.dtype(ml_dtypes.uint4): np.dtype(np.uint8),
-    # Every float8 number is a float16 number.
-    np.dtype(ml_dtypes.float8_e4m3fn): np.dtype(np.float16),
-    np.dtype(ml_dtypes.float8_e4m3fnuz): np.dtype(np.float16),
-    np.dtype(ml_dtypes.float8_e5m2): np.dtype(np.float16),
-    np.dtype(ml_dtypes.float8_e5m2fnuz): np.dtype(np.float16),
+_HOLDERS = {
+    Element.I4: Element.I8,
+    Element.U4: Element.U8,
+    Element.I2: Element.I8,
+    Element.U2: Element.U8,
+    # Every number of the others is a float16 number, but for the powers of two of E8M0.
+    Element.F8E8M0: Element.F32,
 }
-NARROW = frozenset(d.name for d in _WIDENED)
 _ELEMENTS = {e.dtype(exact=True): e for e in Element if not e.quantized}
 
 
@@ -55,12 +53,10 @@ def room(shape: Sequence[int], itemsize: int = 1) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value of the graph under construction. ``narrow`` names the 4-bit or float8 type of a constant that is held in a
-    wider one."""
+    """A value of the graph under construction."""
 
     name: str
     type: Type
-    narrow: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,8 +85,7 @@ class Value:
 
 
 def element_of(dtype: np.dtype[np.generic]) -> Element:
-    """The element type of a NumPy type. Raises Unsupported if there is none (4-bit and float8 types are for constants
-    only, which hold them in wider ones)."""
+    """The element type of a NumPy type. Raises Unsupported if there is none."""
     found = _ELEMENTS.get(dtype)
     if found is None:
         raise Unsupported(f"element type {dtype} is not supported")
@@ -112,6 +107,7 @@ class Builder:
         self._final: dict[str, str] = {}
         self._taken: set[str] = set()
         self._count = 0
+        self._wide: dict[str, Value] = {}
 
     def input(self, name: str, kind: Type) -> Value:
         """An input of the graph."""
@@ -123,14 +119,11 @@ class Builder:
 
     def constant(self, array: Array, name: str = "") -> Value:
         """A constant; ``name`` if it has one in the model. Small equal ones are one."""
-        narrow = array.dtype.name if array.dtype in _WIDENED else ""
-        if narrow:
-            array = array.astype(_WIDENED[array.dtype])
         kind = Type(element_of(array.dtype), array.shape)
-        key = ("constant", kind, narrow, array.tobytes()) if not name and array.nbytes <= _SMALL else None
+        key = ("constant", kind, array.tobytes()) if not name and array.nbytes <= _SMALL else None
         if key in self._known:
             return self._known[key][0]
-        value = Value(self._fresh(), kind, narrow)
+        value = Value(self._fresh(), kind)
         self._types[value.name] = kind
         self._arrays[value.name] = array
         if name:
@@ -138,6 +131,30 @@ class Builder:
         if key:
             self._known[key] = (value,)
         return value
+
+    def wide(self, value: Value) -> Value:
+        """The same numbers in a type that is computed with: those of 2 and 4 bits as bytes, of narrow floats as wider
+        ones. Of a constant: at once, and in its place, under its name."""
+        if not value.element.narrow:
+            return value
+        if value.name not in self._wide:
+            self._wide[value.name] = self._widened(value, _HOLDERS.get(value.element, Element.F16))
+        return self._wide[value.name]
+
+    def _widened(self, value: Value, holder: Element) -> Value:
+        array = self._arrays.get(value.name)
+        if array is None:
+            return self.emit("cast", (value,), to=holder.value)[0]
+        found = self.constant(cast(array, holder.dtype(exact=True)))
+        if value.name in self._final:
+            self._final.setdefault(found.name, self._final.pop(value.name))
+        return found
+
+    def narrowed(self, value: Value, element: Element) -> Value:
+        """Numbers that a narrow element type has, in that type; read again, they are ``value`` itself."""
+        found = self.emit("cast", (value,), to=element.value)[0]
+        self._wide[found.name] = value
+        return found
 
     @property
     def count(self) -> int:

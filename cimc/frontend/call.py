@@ -17,7 +17,12 @@ from cimc.frontend.record import Array, AttrValue, OnnxGraph, OnnxNode, Unreadab
 
 
 class NeedsHost(Exception):
-    """The op, or this use of it, is left to the host controller; the message says why."""
+    """The op, or this use of it, is left to the host controller; the message says why. ``standard``: only ONNX's
+    reference implementation does it as the standard says."""
+
+    def __init__(self, why: str, *, standard: bool = False) -> None:
+        super().__init__(why)
+        self.standard = standard
 
 
 Operand = Value | tuple[Value, ...] | None

@@ -107,9 +107,10 @@ def gather_block_quantized(c: Call) -> Value:
 def _table(c: Call, data: Value, scales: Value, zeros: Value | None) -> Value:
     """The table in the scales' element type: codes signed (around 0) or unsigned (around half their range)."""
     b, bits, block = c.b, c.int("bits", 4), c.int("block_size", 128)
-    packed = data.element is Element.U8 and not data.narrow
+    packed = data.element is Element.U8
+    data, zeros = b.wide(data), None if zeros is None else b.wide(zeros)
     if data.element not in (Element.U8, Element.I8) or bits not in BITS or block < 1:
-        raise Unsupported(f"a table of {data.narrow or data.element.value} with {bits} bits in blocks of {block}")
+        raise Unsupported(f"a table of {data.element.value} with {bits} bits in blocks of {block}")
     codes = unpacked(b, data, bits) if packed else data
     axis = c.axis(c.int("quantize_axis", 1), codes.rank)
     size = codes.shape[axis]

@@ -29,10 +29,14 @@ def if_(c: Call) -> tuple[Operand, ...]:
     return tuple(_chosen(c, gate, a, b) for a, b in zip(yes, no, strict=True))
 
 
-def _chosen(c: Call, gate: Value, yes: Operand, no: Operand) -> Value:
+def _chosen(c: Call, gate: Value, yes: Operand, no: Operand) -> Operand:
+    if isinstance(yes, tuple) and isinstance(no, tuple) and len(yes) == len(no):
+        return tuple(_tensor(_chosen(c, gate, a, b)) for a, b in zip(yes, no, strict=True))
     if not isinstance(yes, Value) or not isinstance(no, Value):
-        raise Unsupported("a branch taken at run time gives something other than a tensor")
+        c.ask(gate)
+        raise Unsupported("its branches give sequences or optionals of different lengths, chosen at run time")
     if yes.type != no.type:
+        c.ask(gate)
         raise Unsupported(f"its branches give {yes.type} and {no.type}, and which one is known only at run time")
     return yes if yes == no else f.select(c.b, gate, yes, no)
 
@@ -54,6 +58,9 @@ def loop(c: Call) -> tuple[Operand, ...]:
     trips = c.known_ints(0, "the trip count")
     going = _truth(c, c.opt(1))
     limit = trips[0] if trips else MAX_TRIPS + 1
+    if going is None:
+        c.ask(c.x(1))
+        raise NeedsHost("the condition is known only at run time")
     state: tuple[Operand, ...] = c.inputs[2:]
     if len(body.inputs) != len(state) + 2 or len(body.outputs) < len(state) + 1:
         raise Impossible("the body's inputs and outputs do not match the loop's")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import NARROW, Impossible, Unsupported, Value
-from cimc.frontend.call import Call, NeedsHost, Translate, element_of, spelling
+from cimc.frontend.builder import Impossible, Unsupported, Value
+from cimc.frontend.call import Call, NeedsHost, Operand, Translate, element_of, spelling
+from cimc.frontend.narrow import converted
 from cimc.frontend.record import Unreadable
 from cimc.frontend.tensors import dtype_name, dtype_of
 from cimc.ir.levels import FLOATS
@@ -101,10 +102,12 @@ def where(c: Call) -> Value:
 
 
 @spelling("Identity", "Dropout", runs="view", note="Dropout: inference mode only")
-def identity(c: Call) -> tuple[Value | None, ...]:
-    """The input; a dropout's mask is all true in inference."""
+def identity(c: Call) -> tuple[Operand, ...]:
+    """The input, whatever it is; a dropout's mask is all true in inference."""
+    if c.node.op_type == "Identity":
+        return c.inputs[:1]
     x = c.x()
-    if c.node.op_type == "Dropout" and len(c) > 2:
+    if len(c) > 2:
         training = c.known(2, "training_mode")
         ratio = c.known(1, "ratio")
         drops = ratio is None or float(ratio.reshape(-1)[0]) != 0.0
@@ -118,15 +121,17 @@ def identity(c: Call) -> tuple[Value | None, ...]:
 def target_element(c: Call, code: int) -> Element:
     """The element type of a cast's target. Raises Unsupported if there is none."""
     dtype = dtype_of(code)
-    if isinstance(dtype, Unreadable) or dtype.name in NARROW:
+    if isinstance(dtype, Unreadable):
         raise Unsupported(f"element type {dtype_name(code)} is not supported")
     return element_of(dtype)
 
 
-@spelling("Cast", note="between the float, integer and bool types of 8 bits and more (no float8, 4-bit, text)")
+@spelling("Cast", note="between all types but text; to float8e8m0 on the host")
 def cast(c: Call) -> Value:
     """Elements in another type."""
     x, element = c.x(), target_element(c, c.int("to"))
+    if x.element.narrow or element.narrow:
+        return converted(c.b, x, element, saturate=bool(c.int("saturate", 1)))
     before, c.b.deferred = c.b.deferred, x.rank >= 2 and x.element in (Element.I8, Element.U8) and element in FLOATS
     try:
         # Weights stored as bytes: their integers stay visible until the passes have looked at them.
@@ -138,7 +143,7 @@ def cast(c: Call) -> Value:
 @spelling("CastLike")
 def cast_like(c: Call) -> Value:
     """Elements in the type of the second input."""
-    return f.cast(c.b, c.x(0), c.x(1).element)
+    return converted(c.b, c.x(0), c.x(1).element, saturate=bool(c.int("saturate", 1)))
 
 
 @spelling("Clip")

@@ -68,6 +68,10 @@ def _given(attribute: Any) -> bool:
     return attribute.default_value is not None and attribute.default_value.type in kinds
 
 
+def _type(value: Value, shape: tuple[int, ...] | None) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), shape)
+
+
 def _dependent(
     schema: Any, node: OnnxNode, inputs: tuple[Operand, ...], opsets: Mapping[str, int]
 ) -> onnx.FunctionProto | None:
@@ -75,8 +79,9 @@ def _dependent(
     for value in inputs:
         kind = onnx.TypeProto()
         if isinstance(value, Value):
-            code = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-            kind = onnx.helper.make_tensor_type_proto(code, value.shape)
+            kind = _type(value, value.shape)
+        elif value:
+            kind = onnx.helper.make_sequence_type_proto(_type(value[0], None))
         types.append(kind.SerializeToString())
     proto = onnx_writer.node_proto(node).SerializeToString()
     try:

@@ -45,7 +45,7 @@ def _rounds(b: Builder, node: Node) -> bool:
 
 
 def _widened(b: Builder, operand: Operand) -> Operand:
-    if not isinstance(operand, Value) or operand.element not in HALVES or operand.narrow:
+    if not isinstance(operand, Value) or operand.element not in HALVES:
         return operand
     before, b.deferred = b.deferred, b.deferred or operand.type.size > DEFERRED
     try:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors
-from cimc.frontend import functions, halves, host, onnx_reader
-from cimc.frontend.builder import MAX_VALUE, NARROW, Builder, Impossible, Unsupported, Value, element_of
+from cimc.frontend import functions, groups, halves, host, onnx_reader
+from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand
 from cimc.frontend.dims import SEQUENCE, Binding, Dims
 from cimc.frontend.record import (
     STANDARD,
     Array,
+    Group,
     OnnxFunction,
     OnnxGraph,
     OnnxModel,
@@ -72,8 +73,9 @@ def load(
     first: errors.CimcError | None = None
     fixed: dict[str, Array] = {}
     while True:
-        bound = Dims.bind(model.path, _open_inputs(model), dims or {}, inputs, sequence)
-        attempt = _Import(model, bound, fixed)
+        opened = groups.opened(_open_inputs(model), inputs)
+        bound = Dims.bind(model.path, opened.tensors, dims or {}, inputs, sequence)
+        attempt = _Import(model, bound, fixed, opened)
         try:
             return attempt.result(first)
         except errors.CimcError as e:
@@ -111,12 +113,13 @@ class _Scope:
 class _Import:
     """One import: the builder, the faults found so far."""
 
-    def __init__(self, model: OnnxModel, dims: Dims, fixed: Mapping[str, Array]) -> None:
+    def __init__(self, model: OnnxModel, dims: Dims, fixed: Mapping[str, Array], opened: groups.Inputs) -> None:
         self.model = model
         self.dims = dims
         self.b = Builder()
         self.faults = errors.Collector()
         self.fixed = fixed
+        self.opened = opened
         self.asked: set[str] = set()
         self.notes: list[str] = []
         self.count = 0
@@ -126,10 +129,11 @@ class _Import:
         for name, kind in self.dims.inputs:
             declared = self.input_type(name, kind)
             scope.values[name] = self.fix(name, declared) if name in self.fixed else self.b.input(name, declared)
+        scope.values.update(self.opened.operands(scope.values))
         self.initializers(self.model.graph, scope)
         self.nodes(self.model.graph.nodes, scope)
         self.faults.raise_if_any()
-        outputs = [(o, self.output(o, scope)) for o in self.model.graph.outputs]
+        outputs = [named for o in self.model.graph.outputs for named in self.output(o, scope)]
         self.faults.raise_if_any()
         bindings = tuple(self.dims.bound.values())
         graph, constants = self.b.finish(
@@ -171,8 +175,6 @@ class _Import:
                 path=self.model.path, name=name, why="its number of dimensions is not declared", fix=fix
             )
         try:
-            if kind.dtype.name in NARROW:
-                raise Unsupported(f"element type {kind.dtype.name} is not supported for inputs")
             found = Type(element_of(kind.dtype), self.dims.shape(kind))
         except Unsupported as e:
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=str(e), fix=fix) from e
@@ -181,14 +183,17 @@ class _Import:
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=why, fix="bind smaller dimensions with --dim")
         return found
 
-    def output(self, name: str, scope: _Scope) -> Value:
+    def output(self, name: str, scope: _Scope) -> list[tuple[str, Value]]:
+        """An output's tensors with their names: one, or as many as a sequence has, or none of an absent optional."""
         value = scope.values.get(name)
-        if isinstance(value, Value) and value.narrow:
-            why = f"element type {value.narrow} is not supported for outputs"
-            raise errors.MODEL_OP(node=name, op="output", why=why)
-        if isinstance(value, Value):
-            return value
-        why = f"output '{name}' is not produced by any node" if value is None else f"output '{name}' is a sequence"
+        if isinstance(value, tuple):
+            return [(groups.element_name(name, i), v) for i, v in enumerate(value)]
+        if value is not None:
+            return [(name, value)]
+        declared = self.model.graph.declared.get(name)
+        if name in scope.values and declared is not None and isinstance(declared.dtype, Group):
+            return []
+        why = f"output '{name}' is not produced by any node"
         raise errors.MODEL_MALFORMED(path=self.model.path, where="graph", why=why)
 
     def initializers(self, graph: OnnxGraph, scope: _Scope) -> None:
@@ -280,14 +285,16 @@ class _Import:
         try:
             return halves.translate(found, Call(node, inputs, version, self.b, run, self.note, self.ask))
         except NeedsHost as e:
-            return self.on_host(node, inputs, scope, str(e))
+            return self.on_host(node, inputs, scope, str(e), standard=e.standard)
 
     def unknown(self, node: OnnxNode) -> str:
         """Why an operator cannot be known whatever its operands are; nothing if it may be."""
         key = (node.domain, node.op_type)
         if node.domain == STANDARD or key in self.model.functions or key in SPELLINGS:
             return ""
-        if node.domain != "com.microsoft":
+        if host.knows(node):
+            return ""
+        if node.domain != host.MS:
             return f"the model has no function of that name, and domain '{node.domain}' is not known"
         return "this operator of onnxruntime's own is not known"
 
@@ -299,14 +306,17 @@ class _Import:
             return self.inline(function, node, inputs, scope)
         return self.on_host(node, inputs, scope, "tiles have no instruction for it")
 
-    def on_host(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str) -> tuple[Operand, ...]:
+    def on_host(
+        self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str, *, standard: bool = False
+    ) -> tuple[Operand, ...]:
         operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
         operands.update({name: self.read(name, scope) for name in node.captures})
-        # Sizes, scales and the like: every operand but the first may have to be known.
-        for value in inputs[1:]:
-            if isinstance(value, Value) and self.b.array(value) is None and node.op_type in host.BY_VALUE:
+        # Sizes, scales and the like may have to be known.
+        for at in host.BY_VALUE.get(node.op_type, ()):
+            value = inputs[at] if at < len(inputs) else None
+            if isinstance(value, Value) and self.b.array(value) is None:
                 self.ask(value)
-        return host.call(self.b, node, operands, scope.opsets, reason)
+        return host.call(self.b, node, operands, scope.opsets, reason, standard=standard)
 
     def note(self, text: str) -> None:
         """Something the user should know, said once."""

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Unsupported, Value, room
+from cimc.frontend.builder import Impossible, Value, room
 from cimc.frontend.call import Call, NeedsHost, spelling
 from cimc.frontend.layout import take
 from cimc.isa.operands import Element
@@ -191,14 +191,37 @@ def _worst(x: Value, *, largest: bool) -> np.ndarray:
     return np.array(low if largest else high, x.dtype)
 
 
-@spelling("Resize", note="run by the host; align_corners only between whole sizes")
+@spelling("Compress", note="condition known when the model is compiled")
+def compress(c: Call) -> Value:
+    """The slices along an axis (of the flat tensor without one) for which the condition is true."""
+    x, keep = c.x(0), c.known(1, "the condition")
+    assert keep is not None
+    if not c.has("axis"):
+        x = f.reshape(c.b, x, (x.type.size,))
+    axis = c.axis(c.int("axis", 0), x.rank)
+    places = np.flatnonzero(keep)
+    if keep.ndim != 1 or np.any(places >= x.shape[axis]):
+        raise Impossible(f"a condition of {keep.shape} for axis {axis} of {x.type}")
+    index = c.b.constant(places.astype(np.int64))
+    y = _parts(c, x, axis, places.tolist(), index) if places.size < 2 or places.size > 1 << 16 else None
+    return gather_rows(c, x, axis, index) if y is None else y
+
+
+@spelling("MaxUnpool", note="left to the host")
+def max_unpool(c: Call) -> Value:
+    """Left to the host; with an output shape, which onnxruntime takes the places to be of, to the standard's own."""
+    raise NeedsHost("tiles have no instruction for it", standard=c.opt(2) is not None)
+
+
+@spelling("Resize", note="left to the host")
 def resize(c: Call) -> Value:
-    """Left to the host, but for what onnxruntime computes otherwise than the standard."""
+    """Left to the host: onnxruntime, or the standard's own where that departs from it."""
     scales = c.known(2, "the scales") if c.version >= 11 and c.opt(3) is None else None
     corners = c.text("coordinate_transformation_mode", "half_pixel") == "align_corners"
     axes = c.ints("axes") or range(c.x().rank)
     if corners and scales is not None and scales.size == len(axes):
         sizes = [c.x().shape[a] * float(s) for a, s in zip(axes, scales.reshape(-1).tolist(), strict=True)]
         if any(abs(n - round(n)) > 1e-3 for n in sizes):
-            raise Unsupported("align_corners to sizes that are not whole: onnxruntime departs from the standard here")
+            why = "align_corners to sizes that are not whole, where onnxruntime departs from the standard"
+            raise NeedsHost(why, standard=True)
     raise NeedsHost("tiles have no instruction for it")

@@ -77,14 +77,33 @@ def per_channel(b: Builder, v: Value, rank: int) -> Value:
     return f.reshape(b, v, (v.type.size, *(1,) * (rank - 2)))
 
 
-@spelling("BatchNormalization", note="inference mode only")
-def batch_normalization(c: Call) -> Value:
-    """With given mean and variance; they and the gain become one factor and one term per channel."""
+@spelling("BatchNormalization", note="training mode since opset 14")
+def batch_normalization(c: Call) -> Value | tuple[Value, ...]:
+    """With given mean and variance, or in training mode those of the batch; the running moments are then outputs."""
     x, scale, bias, mean, variance = (c.x(i) for i in range(5))
-    if c.int("training_mode", 0) or c.outputs > 1:
-        raise Unsupported("training mode updates the moments")
     if x.rank < 2 or any(v.shape != (x.shape[1],) for v in (scale, bias, mean, variance)):
         raise Impossible(f"batch normalization of {x.type} with gain {scale.type} and mean {mean.type}")
+    if c.int("training_mode", 0):
+        axes = (0, *range(2, x.rank))
+        wide = f.cast(c.b, x, mean.element)
+        batch = f.reduce(c.b, "reduce_mean", wide, axes, keep=False)
+        centred = f.binary(c.b, "sub", wide, per_channel(c.b, batch, x.rank))
+        spread = f.reduce(c.b, "reduce_mean", f.mul(c.b, centred, centred), axes, keep=False)
+        running = (_running(c, mean, batch), _running(c, variance, f.cast(c.b, spread, variance.element)))
+        return (_by_moments(c, x, scale, bias, batch, f.cast(c.b, spread, variance.element)), *running)
+    if c.outputs > 1:
+        raise Unsupported("training mode before opset 14")
+    return _by_moments(c, x, scale, bias, mean, variance)
+
+
+def _running(c: Call, old: Value, new: Value) -> Value:
+    """A moment carried on from batch to batch."""
+    momentum = c.float("momentum", 0.9)
+    return f.add(c.b, f.scaled(c.b, old, momentum), f.scaled(c.b, new, 1 - momentum))
+
+
+def _by_moments(c: Call, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Value:
+    """Moments and gain become one factor and one term per channel."""
     wide = variance.element
     factor = f.mul(
         c.b, f.cast(c.b, scale, wide), f.unary(c.b, "rsqrt", f.shifted(c.b, variance, c.float("epsilon", 1e-5)))

@@ -21,6 +21,7 @@ from cimc.frontend.record import (
     Array,
     AttrRef,
     AttrValue,
+    Group,
     OnnxFunction,
     OnnxGraph,
     OnnxModel,
@@ -126,7 +127,7 @@ class _Reader:
         for entry in imports:
             domain = "" if entry.domain == "ai.onnx" else entry.domain
             found[domain] = max(found.get(domain, 0), entry.version)
-        if "" in found and found[""] not in OPSETS:
+        if "" in found and not 1 <= found[""] <= OPSETS[-1]:
             why = f"uses opset {found['']}; opsets {OPSETS[0]} to {OPSETS[-1]} can be read"
             raise self.malformed("opset_import", why)
         return found
@@ -167,6 +168,9 @@ class _Reader:
         kind = info.type.WhichOneof("value")
         if kind is None:
             return TensorType(Unreadable("its type is not declared"), None)
+        if kind in ("sequence_type", "optional_type"):
+            why = f"it is a {kind.removesuffix('_type')}, not a tensor: its length is known with inputs only"
+            return TensorType(Group(why, kind == "optional_type"), None)
         if kind != "tensor_type":
             return TensorType(Unreadable(f"it is a {kind.removesuffix('_type')}, not a tensor"), None)
         tensor = info.type.tensor_type
@@ -205,8 +209,20 @@ class _Reader:
                 raise self.malformed(f"node '{name}'", f"gives attribute '{a.name}' twice")
             attributes[a.name] = self.attribute(a, f"node '{name}', attribute '{a.name}'", depth)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
+        if not domain and self.opsets.get("", OPSETS[0]) < OPSETS[0]:
+            self.unchanged(proto.op_type)
         captures = order.captures(v for v in attributes.values() if isinstance(v, OnnxGraph))
         return OnnxNode(proto.op_type, domain, name, tuple(proto.input), tuple(proto.output), attributes, captures)
+
+    def unchanged(self, op_type: str) -> None:
+        """Operators of opsets before 7, when broadcasting changed, are read if they are the same in 7."""
+        version = self.opsets[""]
+        versions = [_since(op_type, v) for v in (version, OPSETS[0])]
+        if versions[0] != versions[1]:
+            why = (
+                f"uses opset {version}, in which '{op_type}' is another operator than from {OPSETS[0]} to {OPSETS[-1]}"
+            )
+            raise self.malformed("opset_import", f"{why}, which can be read")
 
     def unique(self, name: str) -> str:
         """Exporters leave nodes unnamed or give one name to several: origins need one name each."""
@@ -260,6 +276,14 @@ class _Reader:
         return OnnxFunction(
             domain, p.name, tuple(p.input), tuple(p.output), tuple(p.attribute), defaults, ordered, opsets
         )
+
+
+def _since(op_type: str, version: int) -> int:
+    """Since when an operator is what it is in a version; 0 if there is none of that name."""
+    try:
+        return onnx.defs.get_schema(op_type, version, "").since_version
+    except onnx.defs.SchemaError:
+        return 0
 
 
 def _text(data: bytes) -> str | bytes:

@@ -33,7 +33,7 @@ def _attribute(node: OnnxNode, name: str, value: AttrValue) -> onnx.AttributePro
     if isinstance(value, OnnxGraph):
         return helper.make_attribute(name, _graph(value))
     if isinstance(value, np.ndarray):
-        return helper.make_attribute(name, numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return helper.make_attribute(name, numpy_helper.from_array(np.asarray(value, order="C"), name))
     if value == ():
         return None
     return helper.make_attribute(name, value)
@@ -46,7 +46,7 @@ def _value_info(name: str, kind: TensorType) -> onnx.ValueInfoProto:
 
 
 def _tensor(name: str, array: Array) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.ascontiguousarray(array), name)
+    return numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 
 def _graph(graph: OnnxGraph) -> onnx.GraphProto:

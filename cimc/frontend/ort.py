@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
 
 from cimc.frontend.record import Array
 
@@ -21,6 +26,14 @@ def refusals() -> tuple[type[Exception], ...]:
         state.RuntimeException,
         state.EPFail,
     )
+
+
+@functools.cache
+def kernels(domain: str) -> frozenset[str]:
+    """The operators of a domain that onnxruntime runs on a CPU."""
+    state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    found = state.get_all_opkernel_def()
+    return frozenset(str(k.op_name) for k in found if k.domain == domain and k.provider == "CPUExecutionProvider")
 
 
 def session(data: bytes | str, *, optimize: bool = False, entries: Mapping[str, str] | None = None) -> Any:
@@ -43,6 +56,33 @@ def run(data: bytes, inputs: Mapping[str, Array]) -> Sequence[object]:
     options.log_severity_level = 4
     found: Sequence[object] = session(data).run(None, dict(inputs), options)
     return found
+
+
+_FED = frozenset(
+    np.dtype(t)
+    for t in (
+        ml_dtypes.bfloat16,
+        ml_dtypes.float8_e4m3fn,
+        ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e5m2,
+        ml_dtypes.float8_e5m2fnuz,
+    )
+)
+
+
+def fed(array: Array) -> Any:
+    """An array as a session takes it: of types that NumPy has not, the bytes and ONNX's number of the type."""
+    if array.dtype not in _FED:
+        return array
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    code = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    data = np.ascontiguousarray(array).view(f"u{array.itemsize}").reshape(array.shape)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(data, code)
+
+
+def read(array: Array, kind: str) -> Array:
+    """What a session gives for an output of this type: the one kind of float8 it gives at all comes as bytes."""
+    return array.view(ml_dtypes.float8_e4m3fn) if kind == "tensor(float8e4m3fn)" and array.dtype == np.uint8 else array
 
 
 def first_line(error: BaseException) -> str:

@@ -14,35 +14,35 @@ from cimc.frontend import compose as f
 from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
 from cimc.frontend.call import Call, spelling
 from cimc.frontend.elementwise import target_element
-from cimc.frontend.tensors import dtype_name
+from cimc.frontend.narrow import LARGEST, converted
 from cimc.isa.operands import Element
 
 MS = "com.microsoft"
-_INTEGERS = {Element.U8: "uint8", Element.I8: "int8", Element.U16: "uint16", Element.I16: "int16"}
-_NIBBLES = {21: ("uint4", Element.U8), 22: ("int4", Element.I8)}
+_BITS = {Element.U2: 2, Element.I2: 2, Element.U4: 4, Element.I4: 4} | {
+    Element.U8: 8, Element.I8: 8, Element.U16: 16, Element.I16: 16
+}  # fmt: skip
+_SIGNED = (Element.I2, Element.I4, Element.I8, Element.I16)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The numbers a quantised value can take: ``scale · (code - zero)`` for the codes of ``element`` (of the 4-bit type
-    ``narrow`` if that is set). Scale and zero point: scalars, vectors along ``axis``, or one per ``block`` elements
-    along it; ``shaped`` if they broadcast as they are."""
+    """The numbers a quantised value can take: ``scale · (code - zero)`` for the codes of ``element``, integers or small
+    floats (``saturate``: codes of those stay in their range). Scale and zero point: scalars, vectors along ``axis``, or
+    one per ``block`` elements along it; ``shaped`` if they broadcast as they are."""
 
     scale: Value
     zero: Value | None
     element: Element
-    narrow: str = ""
     axis: int = 1
     block: int = 0
     shaped: bool = False
+    saturate: bool = True
 
     @property
     def range(self) -> tuple[int, int]:
-        """Smallest and largest code."""
-        if self.narrow:
-            return (-8, 7) if self.narrow == "int4" else (0, 15)
-        top = 1 << (8 * self.element.bytes)
-        return (-(top // 2), top // 2 - 1) if self.element in (Element.I8, Element.I16) else (0, top - 1)
+        """Smallest and largest code of integers."""
+        top = 1 << _BITS[self.element]
+        return (-(top // 2), top // 2 - 1) if self.element in _SIGNED else (0, top - 1)
 
 
 def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None) -> Value:
@@ -52,7 +52,8 @@ def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None)
         return f.reshape(b, dequantize(b, *_split(b, x, grid), element), x.shape)
     scale, zero = spread(b, grid.scale, x, grid), spread(b, grid.zero, x, grid)
     assert scale is not None
-    scale = f.cast(b, scale, Element.F32)
+    scale, x = f.cast(b, b.wide(scale), Element.F32), b.wide(x)
+    zero = None if zero is None else b.wide(zero)
     zero = None if zero is None or is_zero(b, zero) else f.cast(b, zero, Element.F32)
     with deferred(b, when=b.array(x) is not None and x.rank >= 2):
         wide = f.cast(b, x, Element.F32)
@@ -63,23 +64,28 @@ def dequantize(b: Builder, x: Value, grid: Grid, element: Element | None = None)
 def quantize(b: Builder, x: Value, grid: Grid) -> Value:
     """``clip(round(x / scale) + zero)``: ties to even, codes clipped to their range, all in float32."""
     if _even(x, grid):
-        y = quantize(b, *_split(b, x, grid))
-        return replace(f.reshape(b, y, x.shape), narrow=grid.narrow)
+        return f.reshape(b, quantize(b, *_split(b, x, grid)), x.shape)
     scale, zero = spread(b, grid.scale, x, grid), spread(b, grid.zero, x, grid)
     assert scale is not None
-    ratio = f.binary(b, "div", f.cast(b, x, Element.F32), f.cast(b, scale, Element.F32))
+    ratio = f.binary(b, "div", f.cast(b, x, Element.F32), f.cast(b, b.wide(scale), Element.F32))
     return codes(b, ratio, zero, grid)
 
 
 def codes(b: Builder, ratio: Value, zero: Value | None, grid: Grid) -> Value:
     """Numbers already divided by the scale (float32), as codes of the grid."""
-    y = f.unary(b, "round", ratio)
+    whole = grid.element in _BITS
+    y = f.unary(b, "round", ratio) if whole else ratio
     if zero is not None and not is_zero(b, zero):
-        y = f.add(b, y, f.cast(b, zero, Element.F32))
+        y = f.add(b, y, f.cast(b, b.wide(zero), Element.F32))
+    if not whole:
+        return converted(b, y, grid.element, saturate=grid.saturate)
     low, high = grid.range
     y = f.binary(b, "max", y, b.scalar(low, Element.F32))
     y = f.binary(b, "min", y, b.scalar(high, Element.F32))
-    return replace(f.cast(b, y, grid.element), narrow=grid.narrow)
+    if grid.element.narrow:
+        held = f.cast(b, y, Element.I8 if grid.element in _SIGNED else Element.U8)
+        return b.narrowed(held, grid.element)
+    return f.cast(b, y, grid.element)
 
 
 def is_zero(b: Builder, value: Value) -> bool:
@@ -161,33 +167,28 @@ def _axis_of(c: Call, x: Value) -> int:
     return c.int("axis", 1) if x.rank != 1 else 0
 
 
-@spelling("QuantizeLinear", note="to 4, 8 and 16 bit integers; per tensor, per axis, by blocks")
+@spelling("QuantizeLinear", note="to integers of 2 to 16 bits, float8, float4; per tensor, per axis, by blocks")
 def quantize_linear(c: Call) -> Value:
     """``clip(round(x / scale) + zero)``."""
     x, scale, zero = c.x(0), c.x(1), c.opt(2)
-    narrow, element = _target(c, zero)
-    return quantize(c.b, x, Grid(scale, zero, element, narrow, _axis_of(c, x), c.int("block_size", 0)))
+    saturate = bool(c.int("saturate", 1))
+    return quantize(
+        c.b, x, Grid(scale, zero, _target(c, zero), _axis_of(c, x), c.int("block_size", 0), saturate=saturate)
+    )
 
 
-def _target(c: Call, zero: Value | None) -> tuple[str, Element]:
-    if zero is not None:
-        if zero.element not in _INTEGERS:
-            raise Unsupported(f"quantisation to {zero.narrow or zero.element.value}")
-        return zero.narrow, zero.element
-    code = c.int("output_dtype", 0) or 2
-    if code in _NIBBLES:
-        return _NIBBLES[code]
-    element = target_element(c, code)
-    if element not in _INTEGERS:
-        raise Unsupported(f"quantisation to {dtype_name(code)}")
-    return "", element
+def _target(c: Call, zero: Value | None) -> Element:
+    element = target_element(c, c.int("output_dtype", 0) or 2) if zero is None else zero.element
+    if element not in _BITS and element not in LARGEST:
+        raise Unsupported(f"quantisation to {element.value}")
+    return element
 
 
-@spelling("DequantizeLinear", note="from integers of 4 to 32 bits, float8 weights; per tensor, per axis, by blocks")
+@spelling("DequantizeLinear", note="from integers of 2 to 32 bits, float8, float4; per tensor, per axis, by blocks")
 def dequantize_linear(c: Call) -> Value:
     """``(x - zero) · scale``. Of weights: computed when needed, so that the integers can go into cells as they are."""
     x, scale, zero = c.x(0), c.x(1), c.opt(2)
-    grid = Grid(scale, zero, x.element, x.narrow, _axis_of(c, x), c.int("block_size", 0))
+    grid = Grid(scale, zero, x.element, _axis_of(c, x), c.int("block_size", 0))
     element = target_element(c, c.int("output_dtype")) if c.int("output_dtype", 0) else None
     return dequantize(c.b, x, grid, element)
 

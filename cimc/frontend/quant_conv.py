@@ -12,16 +12,26 @@ from cimc.frontend.quant_matmul import integer_product, output_grid, requantized
 from cimc.isa.operands import Element
 
 
-def image_rows(c: Call, x: Value, kernel: Sequence[int], zero: int) -> Value:
+def image_rows(c: Call, x: Value, kernel: Sequence[int], zero: int | Value) -> Value:
     """Windows of x (n × c × spatial…) as (n × out… × c × kernel…), the border filled with the zero point."""
     strides, dilations = c.ints("strides") or (1,) * len(kernel), c.ints("dilations") or (1,) * len(kernel)
     fits = len(strides) == len(dilations) == len(kernel) == x.rank - 2
     if not fits or min((*strides, *dilations, *kernel), default=0) < 1:
         raise Impossible(f"a convolution of {x.type}: kernel {tuple(kernel)}, strides {strides}, dilations {dilations}")
     before, after = borders(c, x.shape[2:], kernel, strides, dilations)
-    wide = f.pad(c.b, x, (0, 0, *before), (0, 0, *after), zero)
+    wide = _bordered(c.b, x, (0, 0, *before), (0, 0, *after), zero)
     attrs = {"kernel": tuple(kernel), "stride": strides, "dilation": dilations}
     return c.b.emit("window", (wide,), **attrs)[0]
+
+
+def _bordered(b: Builder, x: Value, before: Sequence[int], after: Sequence[int], zero: int | Value) -> Value:
+    """x with a border of the zero point; of one that is known only at run time, put where a mask says."""
+    if isinstance(zero, int):
+        return f.pad(b, x, before, after, zero)
+    if not any((*before, *after)):
+        return x
+    inside = f.pad(b, f.expand(b, b.scalar(True, Element.B8), x.shape), before, after)
+    return f.select(b, inside, f.pad(b, x, before, after), f.reshape(b, zero, ()))
 
 
 def borders(
@@ -65,18 +75,17 @@ def integer_conv(c: Call, x: Value, w: Value, x_zero: Value | None, w_zero: Valu
     return f.concat(b, parts, parts[0].rank - 1)
 
 
-def _fill(b: Builder, zero: Value | None) -> int:
-    """The code that means zero: the border's value, so it must be known when the model is compiled."""
+def _fill(b: Builder, zero: Value | None) -> int | Value:
+    """The code that means zero, the border's value: a number if it is known when the model is compiled."""
     if zero is None:
         return 0
     array = b.array(zero)
-    return -1 if array is None or array.size != 1 else int(array.reshape(-1)[0])
+    return zero if array is None else int(array.reshape(-1)[0])
 
 
-def _checked(c: Call, zero: Value | None) -> Value | None:
-    padded = any(c.ints("pads") or ()) or c.text("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID")
-    if zero is not None and (zero.type.size != 1 or (padded and c.b.array(zero) is None)):
-        raise Impossible("the input's zero point fills the border, but is not one number known at compile time")
+def _checked(zero: Value | None) -> Value | None:
+    if zero is not None and zero.type.size != 1:
+        raise Impossible("the input's zero point fills the border, but is not one number")
     return zero
 
 
@@ -87,14 +96,14 @@ def _channels_second(b: Builder, y: Value) -> Value:
 @spelling("ConvInteger", note="constant weights: their own codes in cells")
 def conv_integer(c: Call) -> Value:
     """int32 sums of 8-bit integers less their zero points."""
-    return _channels_second(c.b, integer_conv(c, c.x(0), c.x(1), _checked(c, c.opt(2)), c.opt(3)))
+    return _channels_second(c.b, integer_conv(c, c.x(0), c.x(1), _checked(c.opt(2)), c.opt(3)))
 
 
 @spelling("QLinearConv", note="constant weights: their own codes in cells")
 def q_linear_conv(c: Call) -> Value:
     """8-bit integers with scales in, 8-bit integers out; bias in the sums' scale."""
     b = c.b
-    acc = integer_conv(c, c.x(0), c.x(3), _checked(c, c.x(2)), c.x(5))
+    acc = integer_conv(c, c.x(0), c.x(3), _checked(c.x(2)), c.x(5))
     acc = f.add(b, acc, c.opt(8))
     w_scale = c.x(4)
     w_scale = f.reshape(b, w_scale, ()) if w_scale.type.size == 1 else w_scale

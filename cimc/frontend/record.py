@@ -33,6 +33,13 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
+class Group(Unreadable):
+    """The type of a sequence or an optional."""
+
+    optional: bool = False
+
+
+@dataclass(frozen=True)
 class TensorType:
     """Element type (NumPy) and dims of a declared value: an int, a symbol's text, or None where nothing is said.
     ``dims`` is None if even the rank is not declared."""

@@ -91,7 +91,8 @@ def _run(
     try:
         session: Any = ort.session(source, optimize=model.optimize, entries={_FOLDER: str(model.folder)})
         known = {i.name for i in session.get_inputs()}
-        found: Sequence[object] = session.run(list(names), {k: v for k, v in inputs.items() if k in known})
+        found: Sequence[object] = session.run(list(names), {k: ort.fed(v) for k, v in inputs.items() if k in known})
+        kinds = {o.name: str(o.type) for o in session.get_outputs()}
     except (RuntimeError, ValueError, *ort.refusals()) as e:
         raise errors.REFERENCE(model=model.path, why=ort.first_line(e)) from None
-    return dict(zip(names, [np.asarray(v) for v in found], strict=True))
+    return {n: ort.read(np.asarray(v), kinds.get(n, "")) for n, v in zip(names, found, strict=True)}

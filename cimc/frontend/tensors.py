@@ -39,9 +39,17 @@ _BITS: dict[int, type[np.uint8] | type[np.uint16]] = {
     TensorProto.FLOAT8E4M3FNUZ: np.uint8,
     TensorProto.FLOAT8E5M2: np.uint8,
     TensorProto.FLOAT8E5M2FNUZ: np.uint8,
+    TensorProto.FLOAT8E8M0: np.uint8,
 }
-_NIBBLES = {TensorProto.INT4, TensorProto.UINT4}
-_KNOWN = {*_PACKED, *_BITS, *_NIBBLES}
+_IN_BYTE: dict[int, int] = {
+    TensorProto.INT4: 2,
+    TensorProto.UINT4: 2,
+    TensorProto.FLOAT4E2M1: 2,
+    TensorProto.INT2: 4,
+    TensorProto.UINT2: 4,
+}
+"""How many elements are packed into a byte."""
+_KNOWN = {*_PACKED, *_BITS, *_IN_BYTE}
 
 
 @dataclass
@@ -53,7 +61,7 @@ class Tensors:
 
     def array(self, tensor: onnx.TensorProto, where: str) -> Array | Unreadable:
         """The tensor's values. Raises CimcError if its data contradicts its type and shape; element types that
-        nothing here can hold (strings, complex, float4) come back as Unreadable."""
+        nothing here can hold (strings, complex) come back as Unreadable."""
         shape = self._shape(tensor, where)
         if tensor.data_type not in _KNOWN:
             return Unreadable(f"tensors of element type {dtype_name(tensor.data_type)} are not supported")
@@ -61,8 +69,8 @@ class Tensors:
             raise self._malformed(where, "is stored in segments, which no exporter writes")
         if tensor.data_location == TensorProto.EXTERNAL:
             return self._external(tensor, shape, where)
-        if tensor.data_type in _NIBBLES:
-            return self._nibbles(tensor, shape, where)
+        if tensor.data_type in _IN_BYTE:
+            return self._packed(tensor, shape, where)
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         if tensor.HasField("raw_data"):
             return self._raw(tensor.raw_data, dtype, shape, where)
@@ -93,9 +101,9 @@ class Tensors:
         wide = np.array(values, dtype=np.int64 if name == "int32_data" else None)
         return wide.astype(dtype).reshape(shape)
 
-    def _nibbles(self, tensor: onnx.TensorProto, shape: tuple[int, ...], where: str) -> Array:
+    def _packed(self, tensor: onnx.TensorProto, shape: tuple[int, ...], where: str) -> Array:
         stored = len(tensor.raw_data) if tensor.HasField("raw_data") else len(tensor.int32_data)
-        self._size(stored, (math.prod(shape) + 1) // 2, shape, np.dtype(np.uint8), where)
+        self._size(stored, -(-math.prod(shape) // _IN_BYTE[tensor.data_type]), shape, np.dtype(np.uint8), where)
         return numpy_helper.to_array(tensor)
 
     def _size(self, have: int, need: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str) -> None:
@@ -110,9 +118,8 @@ class Tensors:
         entries = {e.key: e.value for e in tensor.external_data}
         location = entries.get("location", "")
         path = self._resolve(tensor.name, location)
-        count = (math.prod(shape) + 1) // 2 if tensor.data_type in _NIBBLES else math.prod(shape)
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        need = count if tensor.data_type in _NIBBLES else count * dtype.itemsize
+        need = -(-math.prod(shape) // _IN_BYTE.get(tensor.data_type, 1)) * dtype.itemsize
         offset = self._number(tensor.name, location, entries.get("offset", "0"), "offset")
         length = self._number(tensor.name, location, entries.get("length", str(need)), "length")
         have = path.stat().st_size
@@ -124,7 +131,7 @@ class Tensors:
             )
         if need == 0:
             return np.zeros(shape, dtype)
-        if tensor.data_type in _NIBBLES:
+        if tensor.data_type in _IN_BYTE:
             inline = onnx.TensorProto(data_type=tensor.data_type, dims=shape)
             inline.raw_data = bytes(np.memmap(path, np.uint8, "r", offset, (need,)))
             return numpy_helper.to_array(inline)

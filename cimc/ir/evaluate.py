@@ -6,14 +6,13 @@ Values are freed after their last use, so the memory needed is that of the live 
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import numpy as np
 
 from cimc import errors
 from cimc.ir.graph import Array, Constants, Graph, Node
+from cimc.isa.hostnode import HostNode, Refused
 from cimc.ops import OPS, Numerics
 
 Watch = Callable[[Node, str, Array], None]
@@ -133,34 +132,18 @@ def _check(graph: Graph, node: Node, name: str, value: Array, numerics: Numerics
 
 
 def run_host(call: Array, operands: list[Array | None]) -> list[Array]:
-    """One ONNX node through onnxruntime, optimisations off. ``call``: the serialized single-node model (uint8);
-    operands in the order of its inputs, absent optional ones None.
+    """One ONNX node on the host. ``call``: the serialized single-node model (uint8); operands in the order of its inputs,
+    absent optional ones None.
 
-    Raises CimcError (host-node) if onnxruntime refuses the node or its operands.
+    Raises CimcError (host-node) if the host refuses the node or its operands.
     """
-    faults: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")  # ships no types
-    refusals: tuple[type[Exception], ...] = (
-        faults.Fail,
-        faults.InvalidArgument,
-        faults.InvalidGraph,
-        faults.InvalidProtobuf,
-        faults.NotImplemented,
-        faults.RuntimeException,
-        ValueError,
-    )
     present = [np.asarray(x, order="C") for x in operands if x is not None]
     try:
-        session = _session(np.asarray(call, dtype=np.uint8).tobytes())
-        feeds = {i.name: x for i, x in zip(session.get_inputs(), present, strict=True)}
-        return [np.asarray(y) for y in session.run(None, feeds)]
-    except refusals as fault:
-        raise errors.HOST_NODE(why=str(fault).strip().splitlines()[0]) from fault
+        return _node(np.asarray(call, dtype=np.uint8).tobytes()).run(present)
+    except (Refused, ValueError) as fault:
+        raise errors.HOST_NODE(why=str(fault)) from fault
 
 
 @functools.lru_cache(maxsize=256)
-def _session(model: bytes) -> Any:
-    onnxruntime: Any = importlib.import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def _node(model: bytes) -> HostNode:
+    return HostNode(model)

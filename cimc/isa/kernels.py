@@ -267,9 +267,28 @@ REDUCE: dict[str, tuple[str, Callable[[Array], Array], str]] = {
 }
 
 
+_SMALL = frozenset(np.dtype(t) for t in (ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.int2, ml_dtypes.uint2))
+_NARROW = _SMALL | frozenset(
+    np.dtype(t)
+    for t in (
+        ml_dtypes.float8_e4m3fn,
+        ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e5m2,
+        ml_dtypes.float8_e5m2fnuz,
+        ml_dtypes.float8_e8m0fnu,
+        ml_dtypes.float4_e2m1fn,
+    )
+)
+
+
 def cast(x: Array, dtype: np.dtype[np.generic]) -> Array:
     """Convert elements: to bool by comparing with zero, from float to integer truncating; out of range wraps as in
-    C."""
+    C. To 8-bit and 4-bit floats to the nearest, ties to even; beyond their range infinity or, where they have none, NaN
+    (4 bits: the largest)."""
+    if x.dtype in _NARROW:
+        x = x.astype(np.float32)  # which has every number of theirs
+    if dtype in _SMALL:
+        return cast(x, np.dtype(np.int64)).astype(dtype)
     if dtype == np.bool_:
         return x != 0
     with np.errstate(invalid="ignore", over="ignore"):

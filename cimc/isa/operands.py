@@ -12,7 +12,8 @@ import numpy as np
 
 class Element(enum.Enum):
     """Element types of buffers. The ``q`` types are what cimc quantises: integers in ``integer`` and ``analog``
-    numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics."""
+    numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics. Numbers of less than
+    a byte and 8-bit floats (the ``narrow`` ones) are stored, moved and converted, never computed with."""
 
     F64 = "f64"
     F32 = "f32"
@@ -27,19 +28,34 @@ class Element(enum.Enum):
     U16 = "u16"
     U8 = "u8"
     B8 = "b8"
+    I4 = "i4"
+    U4 = "u4"
+    I2 = "i2"
+    U2 = "u2"
+    F8E4M3FN = "f8e4m3fn"
+    F8E4M3FNUZ = "f8e4m3fnuz"
+    F8E5M2 = "f8e5m2"
+    F8E5M2FNUZ = "f8e5m2fnuz"
+    F8E8M0 = "f8e8m0"
+    F4E2M1 = "f4e2m1"
     Q8 = "q8"
     Q16 = "q16"
     Q32 = "q32"
 
     @property
     def bytes(self) -> int:
-        """Bytes one element takes in a buffer and on a link, in every numerics."""
+        """Bytes one element takes in a buffer and on a link, in every numerics: at least one."""
         return _BYTES[self]
 
     @property
     def quantized(self) -> bool:
         """Whether ``float`` numerics hold this type unrounded."""
         return self in (Element.Q8, Element.Q16, Element.Q32)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether instructions only move and convert it."""
+        return self in _NARROW
 
     def dtype(self, *, exact: bool) -> np.dtype[np.generic]:
         """The NumPy type that holds a value of this element; ``exact`` for ``float`` numerics."""
@@ -62,10 +78,34 @@ _DTYPES: dict[Element, np.dtype[np.generic]] = {
     Element.U16: np.dtype(np.uint16),
     Element.U8: np.dtype(np.uint8),
     Element.B8: np.dtype(np.bool_),
+    Element.I4: np.dtype(ml_dtypes.int4),
+    Element.U4: np.dtype(ml_dtypes.uint4),
+    Element.I2: np.dtype(ml_dtypes.int2),
+    Element.U2: np.dtype(ml_dtypes.uint2),
+    Element.F8E4M3FN: np.dtype(ml_dtypes.float8_e4m3fn),
+    Element.F8E4M3FNUZ: np.dtype(ml_dtypes.float8_e4m3fnuz),
+    Element.F8E5M2: np.dtype(ml_dtypes.float8_e5m2),
+    Element.F8E5M2FNUZ: np.dtype(ml_dtypes.float8_e5m2fnuz),
+    Element.F8E8M0: np.dtype(ml_dtypes.float8_e8m0fnu),
+    Element.F4E2M1: np.dtype(ml_dtypes.float4_e2m1fn),
     Element.Q8: np.dtype(np.int8),
     Element.Q16: np.dtype(np.int16),
     Element.Q32: np.dtype(np.int32),
 }
+_NARROW = frozenset(
+    (
+        Element.I4,
+        Element.U4,
+        Element.I2,
+        Element.U2,
+        Element.F8E4M3FN,
+        Element.F8E4M3FNUZ,
+        Element.F8E5M2,
+        Element.F8E5M2FNUZ,
+        Element.F8E8M0,
+        Element.F4E2M1,
+    )
+)
 _BYTES = {element: dtype.itemsize for element, dtype in _DTYPES.items()}
 
 

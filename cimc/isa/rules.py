@@ -21,6 +21,7 @@ INTEGER = SIGNED | UNSIGNED
 NUMBER = FLOATING | INTEGER | QUANTIZED
 BITS = INTEGER | {Element.B8}
 ANY = frozenset(Element)
+COMPUTED = frozenset(e for e in Element if not e.narrow)
 CODES = frozenset({Element.Q8, Element.Q16, Element.I8, Element.I16})
 SUMS = frozenset({Element.Q32, Element.I32})
 
@@ -64,9 +65,14 @@ def unary(elements: Elements) -> Rule:
     """y, x: x of these elements broadcasts to y."""
 
     def rule(y: Shape, x: Shape) -> str:
-        return _first(_among("x", x, elements), _broadcast("x", x, y))
+        return _first(_among("x", x, elements), _written(y, elements), _broadcast("x", x, y))
 
     return rule
+
+
+def _written(y: Shape, read: Elements) -> str:
+    """Narrow elements are made by what also reads them."""
+    return _among("y", y, COMPUTED) if read is not ANY else ""
 
 
 def binary(elements: Elements, *, alike: bool = True) -> Rule:
@@ -77,6 +83,7 @@ def binary(elements: Elements, *, alike: bool = True) -> Rule:
             _among("a", a, elements),
             _among("b", b, elements),
             _same("b", b, a, "a") if alike else "",
+            _written(y, elements),
             _broadcast("a", a, y),
             _broadcast("b", b, y),
         )
@@ -88,7 +95,9 @@ def reduction(elements: Elements) -> Rule:
     """y, x: y has x's extents, the last of them 1."""
 
     def rule(y: Shape, x: Shape) -> str:
-        return _first(_among("x", x, elements), _rank(x), _equal("y", y, (*x.extents[:-1], 1), "x"))
+        return _first(
+            _among("x", x, elements), _written(y, elements), _rank(x), _equal("y", y, (*x.extents[:-1], 1), "x")
+        )
 
     return rule
 
@@ -105,7 +114,8 @@ def rowwise(y: Shape, x: Shape, **_: float) -> str:
 def select(y: Shape, condition: Shape, a: Shape, b: Shape) -> str:
     """y, condition, a, b: all broadcast to y; a and b are alike."""
     shapes = (("condition", condition), ("a", a), ("b", b))
-    return _first(_same("b", b, a, "a"), *(_broadcast(name, x, y) for name, x in shapes))
+    narrow = _same("y", y, a, "a") if y.element.narrow or a.element.narrow else ""
+    return _first(_same("b", b, a, "a"), narrow, *(_broadcast(name, x, y) for name, x in shapes))
 
 
 def move(y: Shape, x: Shape) -> str:
@@ -123,9 +133,11 @@ def gather(y: Shape, table: Shape, index: Shape) -> str:
 
 
 def fill(y: Shape, *, value: float) -> str:
-    """The value exists in y's element type."""
+    """The value exists in y's element type; of narrow ones, only 0 is made."""
     if y.element in FLOATING:
         return ""
+    if y.element.narrow and (value != 0 or y.element is Element.F8E8M0):
+        return f"{value!r} is not made in {y.element.value}: 0 is, where it is a value"
     bits = 1 if y.element is Element.B8 else 8 * y.element.bytes
     unsigned = y.element in UNSIGNED or y.element is Element.B8
     low, high = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

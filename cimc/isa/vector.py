@@ -40,7 +40,7 @@ _ORDERED = {"min", "max", "reduce_max", "reduce_min", "reduce_argmax", "reduce_a
 def _elements(mnemonic: str, action: str) -> rules.Elements:
     """What an elementwise instruction or a reduction reads."""
     if mnemonic in _LOGICAL or mnemonic in _ORDERED:
-        return rules.ANY
+        return rules.COMPUTED
     if mnemonic.startswith("bit"):
         return rules.BITS
     if mnemonic in ("shl", "shr"):

@@ -136,7 +136,8 @@ def _array(buffer: Buffer | GlobalBuffer, place: str, weights: Weights | None, f
 
 
 def _stored(element: Element, dtype: np.dtype[np.generic]) -> bool:
-    return dtype in (element.dtype(exact=False), element.dtype(exact=True))
+    """Whether the weights may hold an element so; narrow ones also as the bytes they are in a file."""
+    return dtype in (element.dtype(exact=False), element.dtype(exact=True)) or (element.narrow and dtype == np.uint8)
 
 
 def _unique(kind: str, names: Iterable[tuple[str, int]], faults: Faults) -> None:

@@ -142,7 +142,7 @@ _EXPONENT = {Element.F64: 11, Element.F32: 8, Element.F16: 5, Element.BF16: 8}
 def lossless(source: Element, target: Element) -> bool:
     """Whether every value of one element type is a value of the other."""
     if source is target or source is Element.B8:
-        return True
+        return source is target or target is not Element.F8E8M0  # which has no 0
     if source in _MANTISSA:
         wider = target in _MANTISSA and _MANTISSA[target] >= _MANTISSA[source]
         return wider and _EXPONENT[target] >= _EXPONENT[source]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,15 +10,13 @@ import numpy as np
 from cimc.ir.graph import Array, Attr, Constants, Graph, Node, Type
 from cimc.ir.levels import FLOATS, flat
 from cimc.isa.operands import Element
+from cimc.passes.dequantized import Codes, chain, dequantized, per_column
 from cimc.passes.editor import Editor
 
 CODES, STEPS, BLOCK_STEPS = ".model_codes", ".model_steps", ".model_block_steps"
 """Suffixes of what stands beside weights that the model has as integers: int8 codes (k × n), float32 scales (n), or
 scales per block of inputs (blocks × n)."""
 
-BYTES = (Element.I8, Element.U8)
-MOVES = frozenset(("reshape", "transpose", "slice", "window", "pad"))
-"""Ops that only move elements, so that they may come before dequantising instead of after it."""
 SHIFT = 128
 """Cells hold signed codes: unsigned weights are stored less this."""
 
@@ -67,19 +64,6 @@ class Integers:
         return work.editor.finish()
 
 
-@dataclass(frozen=True)
-class _Codes:
-    """A value as ``scale · (codes - zero)``: names of the codes, of the scale and of the zero point ("" for none), and
-    the moves that lead from the codes to the value. ``axis``: along which scale and zero point vary, before the moves;
-    -1 if they are scalars."""
-
-    codes: str
-    scale: str
-    zero: str
-    axis: int
-    moves: tuple[Node, ...]
-
-
 class _Rewriter:
     def __init__(self, editor: Editor) -> None:
         self.editor = editor
@@ -90,7 +74,7 @@ class _Rewriter:
             self.editor.keep(node)
 
     def _rewritten(self, node: Node) -> bool:
-        x, w = (self._dequantized(v) for v in node.inputs)
+        x, w = (dequantized(self.editor, v) for v in node.inputs)
         if w is not None and self.editor.is_constant(w.codes) and (x is None or x.axis >= 0):
             self._remember(w, node.inputs[1])
         if w is None:
@@ -104,12 +88,12 @@ class _Rewriter:
         self._write(node, x, w)
         return True
 
-    def _matrix(self, w: _Codes, value: str) -> bool:
+    def _matrix(self, w: Codes, value: str) -> bool:
         """Whether the weights are a matrix whose scales vary along the columns only."""
         whole = flat(self.editor.types[value].shape) and not any(m.op == "pad" for m in w.moves)
-        return whole and self._per_column(w, value)
+        return whole and per_column(self.editor, w, value)
 
-    def _remember(self, w: _Codes, value: str) -> None:
+    def _remember(self, w: Codes, value: str) -> None:
         """Weights of float activations: their codes and scales stand beside them, for ``quantize`` to take as they
         are, if their zero is the cells' zero."""
         editor = self.editor
@@ -130,7 +114,7 @@ class _Rewriter:
         """Weights written as (codes - zero) · scale over n × blocks × size, flattened and transposed: codes of up to 4
         bits with integer zero points, or bytes around 128."""
         editor = self.editor
-        found = self._chain(value, ("transpose", "reshape", "mul", "sub", "cast"))
+        found = chain(self.editor, value, ("transpose", "reshape", "mul", "sub", "cast"))
         if found is None or len(editor.types[value].shape) != 2:
             return
         _, _, mul, sub, cast = found
@@ -155,75 +139,14 @@ class _Rewriter:
         """Whether codes less their zero point surely are int8."""
         if self.editor.types[codes].element is not Element.U8:
             return False
-        narrow = self._chain(codes, ("reshape", "concat")) is not None
+        narrow = chain(self.editor, codes, ("reshape", "concat")) is not None
         if self.editor.is_constant(zero):
             point = self.editor.value(zero)
             return bool(np.all(point == (8 if narrow else SHIFT)))
-        source = self._chain(zero, ("cast",))
+        source = chain(self.editor, zero, ("cast",))
         return narrow and source is not None and self.editor.types[source[0].inputs[0]].element is Element.U8
 
-    def _chain(self, value: str, ops: tuple[str, ...]) -> list[Node] | None:
-        """The nodes behind a value, each the first operand's producer, if they are these ops."""
-        found: list[Node] = []
-        for op in ops:
-            node = self.editor.producer.get(value)
-            if node is None or node.op != op:
-                return None
-            found.append(node)
-            value = node.inputs[0]
-        return found
-
-    def _dequantized(self, value: str) -> _Codes | None:
-        """What stands behind a value, if it is moves of a dequantised tensor of 8-bit integers."""
-        moves: list[Node] = []
-        node = self.editor.producer.get(value)
-        while node is not None and node.op in MOVES:
-            if node.op == "pad" and node.get("value", 0.0) != 0:
-                return None
-            moves.append(node)
-            node = self.editor.producer.get(node.inputs[0])
-        if node is None or node.op != "mul" or self.editor.types[value].element not in FLOATS:
-            return None
-        wide, scale = node.inputs
-        if self.editor.is_constant(wide):
-            wide, scale = scale, wide
-        if self.editor.types[wide].shape != self.editor.types[node.outputs[0]].shape:
-            return None
-        return self._centred(wide, scale, tuple(reversed(moves)))
-
-    def _centred(self, wide: str, scale: str, moves: tuple[Node, ...]) -> _Codes | None:
-        node, zero = self.editor.producer.get(wide), ""
-        if node is not None and node.op == "sub":
-            zero = node.inputs[1]
-            node = self.editor.producer.get(node.inputs[0])
-        if node is None or node.op != "cast" or not self.editor.is_constant(scale):
-            return None
-        codes = node.inputs[0]
-        whole = self.editor.types[codes]
-        axis = self._axis(whole.shape, scale)
-        if whole.element not in BYTES or axis is None or (zero and not self.editor.is_constant(zero)):
-            return None
-        along = self._axis(whole.shape, zero) if zero else -1
-        return None if along is None or along not in (-1, axis) else _Codes(codes, scale, zero, axis, moves)
-
-    def _axis(self, shape: tuple[int, ...], vector: str) -> int | None:
-        """The axis of ``shape`` that a scale varies along; -1 for a scalar, None for more than one axis."""
-        extents = self.editor.types[vector].shape
-        wide = (1,) * (len(shape) - len(extents)) + extents
-        varying = [a for a, n in enumerate(wide) if n != 1]
-        if len(varying) > 1 or len(wide) != len(shape):
-            return None
-        return varying[0] if varying else -1
-
-    def _per_column(self, w: _Codes, value: str) -> bool:
-        """Whether the scales, after the moves, vary along the columns only."""
-        axis: int | None = w.axis
-        for move in w.moves:
-            if axis is not None and axis >= 0:
-                axis = _follow(move, self.editor.types[move.inputs[0]].shape, axis, self.editor)
-        return axis is not None and (axis < 0 or axis == len(self.editor.types[value].shape) - 1)
-
-    def _write(self, node: Node, x: _Codes, w: _Codes) -> None:
+    def _write(self, node: Node, x: Codes, w: Codes) -> None:
         editor, (y,) = self.editor, node.outputs
         rows, columns = editor.types[node.inputs[1]].shape[-2:]
         codes = self._moves(x, y)
@@ -242,7 +165,7 @@ class _Rewriter:
             )
         self._cast(node, scaled, element, y)
 
-    def _dynamic(self, node: Node, x: _Codes, w: _Codes) -> bool:
+    def _dynamic(self, node: Node, x: Codes, w: Codes) -> bool:
         """Both operands are activations: the dynamic matmul unit multiplies integers exactly."""
         editor, (y,) = self.editor, node.outputs
         operands = [self._signed(node, v) for v in (x, w)]
@@ -253,7 +176,7 @@ class _Rewriter:
         self._cast(node, scaled, editor.types[y].element, y)
         return True
 
-    def _signed(self, node: Node, v: _Codes) -> str:
+    def _signed(self, node: Node, v: Codes) -> str:
         """The codes less their zero point, in 16 bits if there is one."""
         zero = self._integer(v.zero)
         codes = self._moves(v, node.outputs[0])
@@ -271,7 +194,7 @@ class _Rewriter:
         attrs: tuple[tuple[str, Attr], ...] = (("to", element.value),)
         return self.editor.emit("cast", (value,), origins=node.origins, output=output, attrs=attrs)
 
-    def _moves(self, x: _Codes, y: str) -> str:
+    def _moves(self, x: Codes, y: str) -> str:
         """The codes moved as the dequantised values were; borders of zeros become borders of the zero point."""
         value = x.codes
         for move in x.moves:
@@ -290,7 +213,7 @@ class _Rewriter:
     def _integer(self, zero: str) -> int:
         return int(self.editor.value(zero).reshape(-1)[0]) if zero else 0
 
-    def _cells(self, w: _Codes, shape: tuple[int, int], y: str) -> tuple[str, str]:
+    def _cells(self, w: Codes, shape: tuple[int, int], y: str) -> tuple[str, str]:
         """The weights as signed codes (k × n), and their zero point (float32, one or n; "" if it is 0) less the same
         shift."""
         editor, matrix = self.editor, self._moves(w, y)
@@ -306,7 +229,7 @@ class _Rewriter:
             matrix = editor.emit("reshape", (matrix,), origins=(), output=editor.fresh(hint), attrs=attrs)
         return matrix, self._centre(w, shape[1])
 
-    def _centre(self, w: _Codes, columns: int) -> str:
+    def _centre(self, w: Codes, columns: int) -> str:
         editor = self.editor
         shift = SHIFT if editor.types[w.codes].element is Element.U8 else 0
         if not w.zero and not shift:
@@ -348,7 +271,7 @@ class _Rewriter:
             acc = editor.emit("sub", (acc, term), origins=node.origins, output=editor.fresh(f"{y}.acc"))
         return acc
 
-    def _scale(self, node: Node, x: _Codes, w: _Codes, columns: int) -> str:
+    def _scale(self, node: Node, x: Codes, w: Codes, columns: int) -> str:
         """Both scales and the matmul's as one constant of one or n elements."""
         editor = self.editor
         whole = editor.value(self._vector(x.scale, 1)).astype("float32").reshape(()) * editor.value(
@@ -358,19 +281,3 @@ class _Rewriter:
         value = (whole * whole.dtype.type(factor)).astype("float32")
         type = Type(Element.F32, value.shape)
         return editor.constant(editor.fresh(f"{node.outputs[0]}.scale"), type, lambda _: value)
-
-
-def _follow(move: Node, shape: tuple[int, ...], axis: int, editor: Editor) -> int | None:
-    """Where an axis is after a move; None if it does not stay an axis of its own."""
-    if move.op == "transpose":
-        perm = move.attr("perm")
-        return perm.index(axis) if isinstance(perm, tuple) else None
-    if move.op != "reshape":
-        return None
-    after = editor.types[move.outputs[0]].shape
-    before, at = math.prod(shape[:axis]), 1
-    for new, extent in enumerate(after):
-        if at == before and extent == shape[axis]:
-            return new
-        at *= extent
-    return None

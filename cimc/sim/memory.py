@@ -68,6 +68,8 @@ def from_weights(buffer: Buffer | GlobalBuffer, what: str, weights: Weights, exa
         raise errors.WEIGHT_MISSING(key=key, what=what)
     array = weights[key]
     stored = buffer.element.dtype(exact=False)
+    if buffer.element.narrow and array.dtype == np.uint8:
+        array = array.view(stored)
     if array.size != buffer.size or array.dtype not in (dtype, stored):
         raise errors.WEIGHT_MISMATCH(key=key, got=describe(array), what=what, want=_wanted(stored, buffer.shape))
     storage = _of(array.astype(dtype, copy=False).reshape(buffer.shape))

@@ -217,6 +217,9 @@ def test_lossless_casts_lose_nothing(source: Element, target: Element) -> None:
     if not lossless(source, target) or target is Element.B8:
         return
     old, new = source.dtype(exact=False), target.dtype(exact=False)
+    if source.narrow:
+        assert source is target
+        return
     if np.issubdtype(old, np.integer):
         info = np.iinfo(old)
         values = np.array([info.min, info.max, info.max - 1, info.min + 1, 0, 1], old)
