@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import re
@@ -17,7 +18,8 @@ from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import CoreSpec
-from cimc.codegen.lower import lower, weights_of
+from cimc.codegen.contents import Contents
+from cimc.codegen.lower import lower
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
@@ -71,10 +73,16 @@ class Compiled:
     graph: Graph
     constants: Constants
     program: Program
-    weights: Mapping[str, Array]
+    contents: Contents
     mapping: Mapping[str, Json]
     pipeline: str
     seconds: tuple[tuple[str, float], ...]
+
+    @functools.cached_property
+    def weights(self) -> Mapping[str, Array]:
+        """The arrays of the program by its keys, all in memory, computed when this is first asked for: what a run needs, and
+        writing does not."""
+        return dict(self.contents)
 
     def manifest(self) -> dict[str, object]:
         """Enough to repeat the compile bit for bit; no times, no paths of this machine."""
@@ -105,7 +113,7 @@ class Compiled:
             bundle.MAPPING: json.dumps(self.mapping, indent=1, ensure_ascii=False) + "\n",
             bundle.HARDWARE: self.hardware.text,
         }
-        bundle.write(folder, texts, self.weights, self.manifest())
+        bundle.write(folder, texts, self.contents, self.manifest())
 
 
 def compile_model(
@@ -138,7 +146,7 @@ def compile_model(
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)
-        weights = weights_of(program, graph, outcome.constants)
+        contents = Contents(program, graph, outcome.constants)
     with stage("verify"):
         verify(program, hardware.spec, None)
     return Compiled(
@@ -154,7 +162,7 @@ def compile_model(
         graph,
         outcome.constants,
         program,
-        weights,
+        contents,
         dump(graph, mapping, program, hardware.spec),
         text,
         outcome.seconds,
