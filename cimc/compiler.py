@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.metadata
 import json
 import re
@@ -127,9 +128,26 @@ def compile_model(
 ) -> Compiled | None:
     """Compile a model file (or a folder with ``model.onnx``). ``inputs`` bind symbolic dims by their shapes. None if
     ``watch`` stops the pipeline early. Raises CimcError for everything a user can put right."""
+    # Compiling makes millions of objects that stay. The collector would look through all of them again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _compile(Path(model), options or Options(), inputs, calibration, watch, specialize)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _compile(
+    model: Path,
+    options: Options,
+    inputs: Mapping[str, NDArray[np.generic]] | None,
+    calibration: Sequence[Mapping[str, NDArray[np.generic]]],
+    watch: Watch | None,
+    specialize: bool,
+) -> Compiled | None:
     from cimc.frontend import importer
 
-    options = options or Options()
     hardware = hardware_files.load(options.hardware, options.overrides)
     text = options.passes or _pipeline(options, _core(hardware))
     with stage("import"):
