@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from cimc.arch.load import Hardware
 from cimc.isa.operands import Element
 from cimc.isa.program import Program, Weights
 from cimc.isa.text import parse_program
+from cimc.mapped import MappedFile
 
 Array = NDArray[np.generic]
 
@@ -33,6 +35,7 @@ RUN = "run.json"
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors format
+PART_BYTES = 16 * 2**20  # what of an array is written at once
 
 _NAMES = {
     "float64": "F64",
@@ -64,31 +67,73 @@ class Bundle:
     folder: Path | None
 
 
-def write_weights(weights: Mapping[str, Array], path: Path) -> None:
-    """Write arrays in the safetensors format, one after another, so that only one is in memory at a time."""
+class Lazy(Protocol):
+    """Arrays by name that are computed when they are read; types and shapes are known before."""
+
+    def __iter__(self) -> Iterator[str]: ...
+    def __getitem__(self, name: str, /) -> Array: ...
+    def kind(self, key: str) -> tuple[np.dtype[np.generic], tuple[int, ...]]: ...
+    def release(self) -> None:
+        """Give back memory that what was read so far still takes."""
+
+
+@dataclass(frozen=True)
+class _Present:
+    """Arrays that are in memory."""
+
+    arrays: Mapping[str, Array]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def kind(self, key: str) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
+        return self.arrays[key].dtype, self.arrays[key].shape
+
+    def release(self) -> None:
+        """Nothing can be given back."""
+
+
+def write_weights(weights: Mapping[str, Array] | Lazy, path: Path) -> str:
+    """Write arrays in the safetensors format, one after another, so that only one is in memory at a time. Returns the
+    SHA-256 of the file."""
+    source = _Present(weights) if isinstance(weights, Mapping) and not hasattr(weights, "kind") else weights
+    lazy = cast(Lazy, source)
     header: dict[str, object] = {}
+    names = sorted(lazy)
     at = 0
-    for name in sorted(weights):
-        array = weights[name]
-        header[name] = {
-            # The format has no names for most narrow types: their bytes, which the program's declarations tell.
-            "dtype": _NAMES.get(str(array.dtype), "U8"),
-            "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }
-        at += array.nbytes
+    for name in names:
+        dtype, shape = lazy.kind(name)
+        size = math.prod(shape) * dtype.itemsize
+        # The format has no names for most narrow types: their bytes, which the program's declarations tell.
+        header[name] = {"dtype": _NAMES.get(str(dtype), "U8"), "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
     with path.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little"))
-        stream.write(text)
-        for name in sorted(weights):
-            _write_array(stream, weights[name])
+        for part in (len(text).to_bytes(8, "little"), text):
+            stream.write(part)
+            digest.update(part)
+        for name in names:
+            for part in _parts(lazy, name):
+                stream.write(part)
+                digest.update(part)
+            lazy.release()
+    return digest.hexdigest()
 
 
-def _write_array(stream: BinaryIO, array: Array) -> None:
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    stream.write(flat.data)
+def _parts(weights: Lazy, name: str) -> Iterator[memoryview]:
+    """The bytes of an array, a few rows at a time: one that is no contiguous block is copied to become one."""
+    array = weights[name]
+    if (array.dtype, array.shape) != weights.kind(name):
+        raise AssertionError(f"{name} is {array.dtype}{list(array.shape)}, not {weights.kind(name)}")
+    rows = array.reshape(1) if array.ndim == 0 else array
+    step = max(1, PART_BYTES * len(rows) // max(1, rows.nbytes))
+    for first in range(0, len(rows), step):
+        yield np.ascontiguousarray(rows[first : first + step]).reshape(-1).view(np.uint8).data
 
 
 def read_weights(path: Path) -> dict[str, Array]:
@@ -106,17 +151,14 @@ def read_weights(path: Path) -> dict[str, Array]:
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(min(length, MAX_HEADER_BYTES)))
+    whole = MappedFile(path)
     found: dict[str, Array] = {}
     for name in sorted(names):
         entry = header[name]
         if entry["dtype"] not in _DTYPES:
             raise errors.FILE_UNREADABLE(what="weights file", path=path, why=f"{name!r} has type {entry['dtype']}")
-        first, last = entry["data_offsets"]
-        shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
-        if first == last:
-            found[name] = np.zeros(shape, dtype)
-        else:
-            found[name] = np.memmap(path, dtype, "r", 8 + length + first, shape)
+        first, _ = entry["data_offsets"]
+        found[name] = whole.array(8 + length + first, _DTYPES[entry["dtype"]], tuple(entry["shape"]))
     return found
 
 
@@ -126,7 +168,9 @@ def check_target(folder: Path) -> None:
         raise errors.OUTPUT_OCCUPIED(path=folder)
 
 
-def write(folder: Path, texts: Mapping[str, str], weights: Mapping[str, Array], manifest: Mapping[str, object]) -> None:
+def write(
+    folder: Path, texts: Mapping[str, str], weights: Mapping[str, Array] | Lazy, manifest: Mapping[str, object]
+) -> None:
     """Write a compiled folder: into a temporary one beside it first, then put in its place. A folder that is there already is
     replaced only if it is empty or holds an earlier compile."""
     check_target(folder)
@@ -139,8 +183,8 @@ def write(folder: Path, texts: Mapping[str, str], weights: Mapping[str, Array], 
     try:
         for name, text in texts.items():
             (made / name).write_text(text, encoding="utf-8")
-        write_weights(weights, made / WEIGHTS)
-        hashes = {name: _sha256(made / name) for name in sorted([*texts, WEIGHTS])}
+        hashes = {WEIGHTS: write_weights(weights, made / WEIGHTS), **{name: _sha256(made / name) for name in texts}}
+        hashes = dict(sorted(hashes.items()))
         (made / MANIFEST).write_text(json.dumps({**manifest, "files": hashes}, indent=2) + "\n", encoding="utf-8")
         made.chmod(0o755)
         if folder.exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib.metadata
 import json
 import re
@@ -17,7 +19,8 @@ from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import CoreSpec
-from cimc.codegen.lower import lower, weights_of
+from cimc.codegen.contents import Contents
+from cimc.codegen.lower import lower
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
@@ -73,10 +76,16 @@ class Compiled:
     graph: Graph
     constants: Constants
     program: Program
-    weights: Mapping[str, Array]
+    contents: Contents
     mapping: Mapping[str, Json]
     pipeline: str
     seconds: tuple[tuple[str, float], ...]
+
+    @functools.cached_property
+    def weights(self) -> Mapping[str, Array]:
+        """The arrays of the program by its keys, all in memory, computed when this is first asked for: what a run needs, and
+        writing does not."""
+        return dict(self.contents)
 
     def manifest(self) -> dict[str, object]:
         """Enough to repeat the compile bit for bit; no times, no paths of this machine."""
@@ -108,7 +117,7 @@ class Compiled:
             bundle.MAPPING: json.dumps(self.mapping, indent=1, ensure_ascii=False) + "\n",
             bundle.HARDWARE: self.hardware.text,
         }
-        bundle.write(folder, texts, self.weights, self.manifest())
+        bundle.write(folder, texts, self.contents, self.manifest())
 
 
 def compile_model(
@@ -122,9 +131,26 @@ def compile_model(
 ) -> Compiled | None:
     """Compile a model file (or a folder with ``model.onnx``). ``inputs`` bind symbolic dims by their shapes. None if
     ``watch`` stops the pipeline early. Raises CimcError for everything a user can put right."""
+    # Compiling makes millions of objects that stay. The collector would look through all of them again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _compile(Path(model), options or Options(), inputs, calibration, watch, specialize)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _compile(
+    model: Path,
+    options: Options,
+    inputs: Mapping[str, NDArray[np.generic]] | None,
+    calibration: Sequence[Mapping[str, NDArray[np.generic]]],
+    watch: Watch | None,
+    specialize: bool,
+) -> Compiled | None:
     from cimc.frontend import importer
 
-    options = options or Options()
     hardware = hardware_files.load(options.hardware, options.overrides)
     text = options.passes or _pipeline(options, _core(hardware))
     with stage("import"):
@@ -141,7 +167,7 @@ def compile_model(
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)
-        weights = weights_of(program, graph, outcome.constants)
+        contents = Contents(program, graph, outcome.constants)
     with stage("verify"):
         verify(program, hardware.spec, None)
     return Compiled(
@@ -157,7 +183,7 @@ def compile_model(
         graph,
         outcome.constants,
         program,
-        weights,
+        contents,
         dump(graph, mapping, program, hardware.spec),
         text,
         outcome.seconds,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
@@ -15,7 +13,7 @@ from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
-from cimc.ir.graph import Array, Constants, Graph
+from cimc.ir.graph import Graph
 from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
@@ -248,29 +246,3 @@ def _addresses(code: TileCode, steps: Sequence[Step], ends: Sequence[int], base:
     of one segment share no bytes then, so that nothing has to wait for a buffer to be done with."""
     buffers = [Buffer(n, r.element, r.shape, 0) for n, r in code.rooms.items() if not r.key]
     return allocate({b.name: b.bytes for b in buffers}, lives(steps, buffers, ends), base)
-
-
-def weights_of(program: Program, graph: Graph, constants: Constants) -> dict[str, Array]:
-    """What the program's keys name: constants, pieces of constants, weight codes with their unrounded twins, host calls."""
-    found: dict[str, Array] = {}
-    for buffer in program.globals:
-        if buffer.key:
-            found[buffer.key] = constants[buffer.key]
-    for tile in program.tiles:
-        for local in tile.buffers:
-            if local.key:
-                found[local.key] = _piece(local.key, constants)
-        for matrix in tile.matrices:
-            for key in (matrix.key, f"{matrix.key}.float"):
-                if key in constants:
-                    found[key] = constants[key]
-    for node in graph.nodes:
-        if node.op == "host":
-            found[str(node.attr("call"))] = constants[str(node.attr("call"))]
-    return dict(sorted(found.items()))
-
-
-def _piece(key: str, constants: Constants) -> Array:
-    name, _, span = key.rpartition("[")
-    first, _, last = span.rstrip("]").partition(":")
-    return np.ascontiguousarray(constants[name]).reshape(-1)[int(first) : int(last)]

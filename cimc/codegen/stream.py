@@ -67,6 +67,8 @@ class Stream:
         self.matrices = {
             n.outputs[0]: self.placement.matrices[n.outputs[0]][replica] for n in segment.nodes if n.op in MATRIX_OPS
         }
+        self.number = {n.outputs[0]: i for i, n in enumerate(segment.nodes)}
+        self.readers = self._readers()
         self.matrix_tiles = {p.tile for m in self.matrices.values() for p in m.parts}
         self.share = shares(self.space.domain, len(homes))[replica]
         self.storing: dict[int, set[str]] = {}
@@ -209,21 +211,23 @@ class Stream:
             return columns(x, first, 1, last - first)
         tiles = [part.tile]
         if tail.root in state.owner:
-            tiles = self._matrix_tiles(tail.root)
+            tiles = self.readers[tail.root]
         x = self._bring(state, tail.root, tiles, node.origin)[part.tile]
         return columns(columns(x, tail.start, tail.step, tail.width), first, 1, last - first)
 
-    def _matrix_tiles(self, root: str) -> list[int]:
-        """Tiles of all matrices that multiply a value: one multicast serves them."""
-        tiles: dict[int, None] = {}
+    def _readers(self) -> dict[str, list[int]]:
+        """Value → the tiles of all matrices that multiply it: one multicast serves them."""
+        found: dict[str, dict[int, None]] = {}
         for node in self.segment.nodes:
-            if node.op in MATRIX_OPS and node.inputs[0] in self.tails and self.tails[node.inputs[0]].root == root:
-                tiles.update(dict.fromkeys(p.tile for p in self.matrices[node.outputs[0]].parts))
-        return list(tiles)
+            tail = self.tails.get(node.inputs[0]) if node.op in MATRIX_OPS else None
+            if tail is not None:
+                parts = self.matrices[node.outputs[0]].parts
+                found.setdefault(tail.root, {}).update(dict.fromkeys(p.tile for p in parts))
+        return {root: list(tiles) for root, tiles in found.items()}
 
     def _declare(self, code: TileCode, node: Node, part: Part, k: int) -> str:
         placed = self.matrices[node.outputs[0]]
-        name = f"W{self.segment.index}_{self.segment.nodes.index(node)}_{self.replica}_{k}"
+        name = f"W{self.segment.index}_{self.number[node.outputs[0]]}_{self.replica}_{k}"
         if name not in code.matrices:
             (r0, r1), (c0, c1) = part.rows, part.cols
             blocks = tuple(

@@ -17,6 +17,7 @@ from onnx import AttributeProto
 
 from cimc import errors
 from cimc.frontend import order
+from cimc.frontend.blobs import Blobs, skeleton
 from cimc.frontend.record import (
     Array,
     AttrRef,
@@ -31,6 +32,7 @@ from cimc.frontend.record import (
 )
 from cimc.frontend.tensors import MAX_DIM, MAX_RANK, Tensors, dtype_of
 from cimc.frontend.utf8 import bad_text
+from cimc.mapped import MappedFile
 
 MAX_FILE = (1 << 31) - 1
 """Protobuf's own limit on a message."""
@@ -58,19 +60,19 @@ def locate(path: Path) -> Path:
 def read(path: Path) -> OnnxModel:
     """Read a model file. Raises CimcError for anything that is not a readable ONNX model."""
     path = locate(path)
-    data = _bytes(path)
-    proto = _parse(path, data)
-    digest = hashlib.sha256(data)
-    del data
-    reader = _Reader(path, proto)
+    _check(path)
+    digest = hashlib.sha256()
+    _hash_file(digest, path)
+    proto, blobs = _parse(path, digest.digest())
+    reader = _Reader(path, proto, blobs)
     graph = reader.graph(proto.graph, "graph", 0)
     functions = reader.functions(proto.functions)
     for location in sorted(reader.tensors.files):
-        _hash_file(digest, reader.tensors.files[location])
+        _hash_file(digest, reader.tensors.files[location].path)
     return OnnxModel(path, graph, functions, reader.opsets, digest.hexdigest())
 
 
-def _bytes(path: Path) -> bytes:
+def _check(path: Path) -> None:
     if not path.is_file():
         raise errors.FILE_UNREADABLE(what="model", path=path, why="it is not a regular file")
     size = path.stat().st_size
@@ -81,13 +83,16 @@ def _bytes(path: Path) -> bytes:
         )
     if size == 0:
         raise errors.MODEL_NOT_ONNX(path=path, why="the file is empty")
+
+
+def _parse(path: Path, digest: bytes) -> tuple[onnx.ModelProto, Blobs | None]:
+    """The model's message; if large tensors were left where they lie, where that is."""
     try:
-        return path.read_bytes()
+        mapped = MappedFile(path)
+        small = skeleton(mapped.pages, digest)
+        data = path.read_bytes() if small is None else small
     except OSError as e:
         raise errors.FILE_UNREADABLE(what="model", path=path, why=e.strerror or str(e)) from e
-
-
-def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     if data.startswith(b"version https://git-lfs"):
         raise errors.MODEL_NOT_ONNX(path=path, why="it is a Git LFS pointer, not the file it points to")
     try:
@@ -98,23 +103,26 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
         raise errors.MODEL_NOT_ONNX(path=path, why="it holds no graph")
     if place := bad_text(proto):
         raise errors.MODEL_NOT_ONNX(path=path, why=f"the text of a field {place} is no UTF-8")
-    return proto
+    return proto, None if small is None else Blobs(mapped, digest)
 
 
 def _hash_file(digest: hashlib._Hash, path: Path) -> None:  # pyright: ignore[reportPrivateUsage]  # the type's only name
-    with path.open("rb") as f:
-        left = MAX_HASHED
-        while left > 0 and (block := f.read(1 << 22)):
-            digest.update(block)
-            left -= len(block)
+    try:
+        with path.open("rb") as f:
+            left = MAX_HASHED
+            while left > 0 and (block := f.read(1 << 22)):
+                digest.update(block)
+                left -= len(block)
+    except OSError as e:
+        raise errors.FILE_UNREADABLE(what="model", path=path, why=e.strerror or str(e)) from e
 
 
 class _Reader:
     """Turns the parts of one model into records, checking as it goes."""
 
-    def __init__(self, path: Path, proto: onnx.ModelProto) -> None:
+    def __init__(self, path: Path, proto: onnx.ModelProto, blobs: Blobs | None = None) -> None:
         self.path = path
-        self.tensors = Tensors(path)
+        self.tensors = Tensors(path, blobs)
         self.opsets = self.versions(proto.opset_import)
         self.nodes = 0
         self.names: set[str] = set()

@@ -14,7 +14,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from cimc import errors
+from cimc.frontend.blobs import Blobs, located
 from cimc.frontend.record import Array, Unreadable
+from cimc.mapped import MappedFile
 
 MAX_DIM = 1 << 40
 MAX_RANK = 32
@@ -52,12 +54,23 @@ _IN_BYTE: dict[int, int] = {
 _KNOWN = {*_PACKED, *_BITS, *_IN_BYTE}
 
 
+@dataclass(frozen=True)
+class External:
+    """An external data file that was opened."""
+
+    path: Path
+    size: int
+    mapped: MappedFile | None  # None for an empty file
+
+
 @dataclass
 class Tensors:
-    """Reads the tensors of one model. ``files`` collects the external files that were opened, by location."""
+    """Reads the tensors of one model. ``blobs``: where the data of large tensors lies that the message leaves out.
+    ``files`` collects the external files that were opened, by location."""
 
     model: Path
-    files: dict[str, Path] = field(default_factory=dict[str, Path])
+    blobs: Blobs | None = None
+    files: dict[str, External] = field(default_factory=dict[str, External])
 
     def array(self, tensor: onnx.TensorProto, where: str) -> Array | Unreadable:
         """The tensor's values. Raises CimcError if its data contradicts its type and shape; element types that
@@ -85,6 +98,10 @@ class Tensors:
         return shape
 
     def _raw(self, data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str) -> Array:
+        if self.blobs is not None and (place := located(data, self.blobs.digest)):
+            offset, length = place
+            self._size(length, math.prod(shape) * dtype.itemsize, shape, dtype, where)
+            return self.blobs.file.array(offset, dtype, shape)
         self._size(len(data), math.prod(shape) * dtype.itemsize, shape, dtype, where)
         return np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 
@@ -102,8 +119,10 @@ class Tensors:
         return wide.astype(dtype).reshape(shape)
 
     def _packed(self, tensor: onnx.TensorProto, shape: tuple[int, ...], where: str) -> Array:
-        stored = len(tensor.raw_data) if tensor.HasField("raw_data") else len(tensor.int32_data)
-        self._size(stored, -(-math.prod(shape) // _IN_BYTE[tensor.data_type]), shape, np.dtype(np.uint8), where)
+        need = -(-math.prod(shape) // _IN_BYTE[tensor.data_type])
+        if tensor.HasField("raw_data"):
+            return _unpacked(tensor.data_type, shape, self._raw(tensor.raw_data, np.dtype(np.uint8), (need,), where))
+        self._size(len(tensor.int32_data), need, shape, np.dtype(np.uint8), where)
         return numpy_helper.to_array(tensor)
 
     def _size(self, have: int, need: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str) -> None:
@@ -117,33 +136,32 @@ class Tensors:
     def _external(self, tensor: onnx.TensorProto, shape: tuple[int, ...], where: str) -> Array | Unreadable:
         entries = {e.key: e.value for e in tensor.external_data}
         location = entries.get("location", "")
-        path = self._resolve(tensor.name, location)
+        file = self._resolve(tensor.name, location)
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         need = -(-math.prod(shape) // _IN_BYTE.get(tensor.data_type, 1)) * dtype.itemsize
         offset = self._number(tensor.name, location, entries.get("offset", "0"), "offset")
         length = self._number(tensor.name, location, entries.get("length", str(need)), "length")
-        have = path.stat().st_size
         if length != need:
             raise self._bad(tensor.name, location, f"gives {length} bytes where the tensor needs {need}")
-        if offset + need > have:
+        if offset + need > file.size:
             raise self._bad(
-                tensor.name, location, f"ends at byte {have}, before byte {offset + need} that the tensor needs"
+                tensor.name, location, f"ends at byte {file.size}, before byte {offset + need} that the tensor needs"
             )
-        if need == 0:
+        if need == 0 or file.mapped is None:
             return np.zeros(shape, dtype)
         if tensor.data_type in _IN_BYTE:
-            inline = onnx.TensorProto(data_type=tensor.data_type, dims=shape)
-            inline.raw_data = bytes(np.memmap(path, np.uint8, "r", offset, (need,)))
-            return numpy_helper.to_array(inline)
-        return np.memmap(path, dtype, "r", offset, shape if shape else (1,)).reshape(shape)
+            return _unpacked(tensor.data_type, shape, file.mapped.array(offset, np.dtype(np.uint8), (need,)))
+        return file.mapped.array(offset, dtype, shape)
 
     def _number(self, tensor: str, location: str, text: str, what: str) -> int:
         if not text.isascii() or not text.isdigit() or len(text) > 18:
             raise self._bad(tensor, location, f"has the {what} {text[:40]!r}, which is no number of bytes")
         return int(text)
 
-    def _resolve(self, tensor: str, location: str) -> Path:
+    def _resolve(self, tensor: str, location: str) -> External:
         """The data file: beside the model or below, never outside its folder, never through a link that leaves it."""
+        if location in self.files:
+            return self.files[location]
         if not location or "\0" in location:
             raise self._bad(tensor, location[:80].replace("\0", "?"), "names no file")
         name = Path(location.replace("\\", "/"))
@@ -160,11 +178,21 @@ class Tensors:
             raise self._bad(tensor, location, "is a link that leaves the model's folder")
         if not real.is_file():
             raise self._bad(tensor, location, "is not a file")
-        self.files[location] = real
-        return real
+        size = real.stat().st_size
+        try:
+            self.files[location] = External(real, size, MappedFile(real) if size else None)
+        except OSError as e:
+            raise self._bad(tensor, location, f"cannot be read: {e.strerror or e}") from e
+        return self.files[location]
 
     def _bad(self, tensor: str, location: str, why: str) -> errors.CimcError:
         return errors.MODEL_EXTERNAL(path=self.model, tensor=tensor, location=location, why=why)
+
+
+def _unpacked(data_type: int, shape: tuple[int, ...], packed: Array) -> Array:
+    """Numbers of 4 or 2 bits, several to a byte."""
+    inline = TensorProto(data_type=data_type, dims=shape, raw_data=packed.tobytes())
+    return numpy_helper.to_array(inline)
 
 
 def dtype_name(code: int) -> str:

@@ -1,7 +1,7 @@
 """Constants derived from other constants, computed when they are first asked for.
 
 A pass that folds, transposes or quantises weights only notes how; a model's weights are not copied before somebody
-reads them.
+reads them, and not held after.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 
+from cimc import mapped
 from cimc.ir.graph import Array, Constants
 
 Make = Callable[[Constants], Array]
 """Computes a constant from the others."""
 
-KEEP_BYTES = 16 << 20
-"""Results up to this size are kept once computed; larger ones only as long as somebody holds them."""
+SMALL_BYTES = 1 << 16
+"""Results up to this size are kept once computed."""
+RECENT_BYTES = 32 << 20
+"""Larger ones are kept while those used last take no more than this together, and as long as somebody holds them."""
 
 
 class Derived(Mapping[str, Array]):
@@ -25,7 +28,10 @@ class Derived(Mapping[str, Array]):
         self._base = base
         self._made = dict(made)
         self._kept: dict[str, Array] = {}
+        self._recent: dict[str, Array] = {}  # in the order of their last use
+        self._recent_bytes = 0
         self._held: weakref.WeakValueDictionary[str, Array] = weakref.WeakValueDictionary()
+        self._read: set[str] = set()
 
     def add(self, name: str, make: Make) -> None:
         """One more derived constant: for whoever builds the mapping, before others see it."""
@@ -35,23 +41,50 @@ class Derived(Mapping[str, Array]):
         """This mapping with more derived constants. What is computed already stays computed."""
         derived = Derived(self._base, {**self._made, **made})
         derived._kept = {name: value for name, value in self._kept.items() if name not in made}
+        for name, value in self._recent.items():
+            if name not in made:
+                derived._remember(name, value)
         return derived
 
     def __getitem__(self, name: str) -> Array:
         make = self._made.get(name)
         if make is None:
-            return self._base[name]
+            found = self._base[name]
+            if found.nbytes > SMALL_BYTES:
+                self._read.add(name)
+            return found
         found = self._kept.get(name)
-        if found is None:
-            found = self._held.get(name)
         if found is not None:
             return found
-        value = make(self)
-        if value.nbytes <= KEEP_BYTES:
+        found = self._held.get(name)
+        value = make(self) if found is None else found
+        if value.nbytes <= SMALL_BYTES:
             self._kept[name] = value
         else:
             self._held[name] = value
+            self._remember(name, value)
         return value
+
+    def _remember(self, name: str, value: Array) -> None:
+        if value.nbytes > RECENT_BYTES:
+            return
+        old = self._recent.pop(name, None)
+        if old is not None:
+            self._recent_bytes -= old.nbytes
+        self._recent[name] = value
+        self._recent_bytes += value.nbytes
+        while self._recent_bytes > RECENT_BYTES:
+            oldest = next(iter(self._recent))
+            self._recent_bytes -= self._recent.pop(oldest).nbytes
+
+    def release(self) -> None:
+        """Give back the memory of the pages of mapped files that were read, and of the larger results. Both come back when
+        they are asked for again."""
+        for name in self._read:
+            mapped.release(self._base[name])
+        self._read.clear()
+        self._recent.clear()
+        self._recent_bytes = 0
 
     def __contains__(self, name: object) -> bool:
         return name in self._made or name in self._base

@@ -39,12 +39,24 @@ def symmetric_codes(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
     float32; codes hold integers of at most ``2^(bits-1) - 1`` in size; scales keep ``axis`` with extent 1; an
     all-zero vector gets scale 1."""
     x = np.ascontiguousarray(x, dtype=np.float32)
+    scale = symmetric_scales(np.max(np.abs(x), axis=axis, keepdims=True, initial=0), bits)
+    return codes_by(x, scale, bits), scale
+
+
+def symmetric_scales(peak: Array, bits: int) -> Array:
+    """The scales of :func:`symmetric_codes`, by the largest size in each vector."""
     top = np.float32(2 ** (bits - 1) - 1)
-    peak = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
     scale = np.where(peak > 0, peak / top, np.float32(1)).astype(np.float32)
     # A peak among the smallest denormals divides to zero: such a vector rounds to zeros.
-    scale = np.where(scale > 0, scale, np.float32(1))
-    return np.clip(np.rint(x / scale), -top, top), scale
+    return np.where(scale > 0, scale, np.float32(1))
+
+
+def codes_by(x: Array, scale: Array, bits: int) -> Array:
+    """The codes of :func:`symmetric_codes`, by the scales (float32; of a shape that broadcasts)."""
+    top = np.float32(2 ** (bits - 1) - 1)
+    found = x / scale
+    np.rint(found, out=found)
+    return np.clip(found, -top, top, out=found)
 
 
 def quantized_product(a: Array, b: Array, bits: int) -> Array:

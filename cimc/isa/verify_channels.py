@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cimc import errors
 from cimc.isa.operands import View, extent
-from cimc.isa.program import TileProgram
+from cimc.isa.program import Buffer, TileProgram
 from cimc.isa.ranges import Box, corners
 from cimc.isa.visit import Faults, Visit, Walk
 
@@ -16,6 +16,9 @@ Channel = tuple[int, int, int, bool]
 """Source, destination, tag, and whether it carries tokens (signal, wait) or data (send, recv)."""
 
 Use = tuple[TileProgram, Visit]
+
+_Buffers = Mapping[int, Mapping[str, Buffer]]
+"""Local buffers by the identity of the tile's program and by name."""
 
 
 @dataclass
@@ -30,9 +33,10 @@ def check_channels(walks: Sequence[tuple[TileProgram, Walk]], params: Box, fault
     Messages are counted by size and element type; where a size depends on a repeat variable only their number is."""
     channels = _collect(walks, faults)
     envs = list(corners(params, frozenset(params)))
+    buffers = {id(tile): {b.name: b for b in reversed(tile.buffers)} for tile, _ in walks}
     for channel, ends in channels.items():
         for env in envs:
-            if _compare(channel, ends, env, faults):
+            if _compare(channel, ends, env, buffers, faults):
                 break
 
 
@@ -70,9 +74,9 @@ def _some(tiles: set[int]) -> str:
     return ", ".join(map(str, first)) + (", ..." if len(first) < len(tiles) else "")
 
 
-def _compare(channel: Channel, ends: _Ends, env: Mapping[str, int], faults: Faults) -> bool:
+def _compare(channel: Channel, ends: _Ends, env: Mapping[str, int], buffers: _Buffers, faults: Faults) -> bool:
     source, destination, tag, token = channel
-    sent, received = _messages(ends.sent, env), _messages(ends.received, env)
+    sent, received = _messages(ends.sent, env, buffers), _messages(ends.received, env, buffers)
     at = "".join(f", {n}={v}" for n, v in sorted(env.items()))
     tile, visit = (ends.sent or ends.received)[0]
     if sent.total() != received.total():
@@ -91,20 +95,20 @@ def _compare(channel: Channel, ends: _Ends, env: Mapping[str, int], faults: Faul
     return True
 
 
-def _messages(uses: Sequence[Use], env: Mapping[str, int]) -> Counter[str]:
+def _messages(uses: Sequence[Use], env: Mapping[str, int], buffers: _Buffers) -> Counter[str]:
     """Number of messages by what they hold; the empty text where that depends on a repeat variable."""
     out: Counter[str] = Counter()
     for tile, visit in uses:
         times = 1
         for count in visit.counts:
             times *= max(extent(count, env), 0)
-        out[_content(tile, visit, env)] += times
+        out[_content(visit, env, buffers[id(tile)])] += times
     return +out
 
 
-def _content(tile: TileProgram, visit: Visit, env: Mapping[str, int]) -> str:
+def _content(visit: Visit, env: Mapping[str, int], buffers: Mapping[str, Buffer]) -> str:
     view = visit.step.operands[0] if visit.step.operands else None
-    buffer = next((b for b in tile.buffers if isinstance(view, View) and b.name == view.buffer), None)
+    buffer = buffers.get(view.buffer) if isinstance(view, View) else None
     if buffer is None or not isinstance(view, View):
         return ""
     size = 1

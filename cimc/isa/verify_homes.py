@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -15,14 +17,12 @@ from cimc.isa.visit import Faults
 class _Place:
     buffer: Buffer | GlobalBuffer
     resident: bool
+    low: int
+    high: int
 
-    @property
-    def low(self) -> int:
-        return self.buffer.address
 
-    @property
-    def high(self) -> int:
-        return self.buffer.address + self.buffer.bytes
+def _place(buffer: Buffer | GlobalBuffer, *, resident: bool) -> _Place:
+    return _Place(buffer, resident, buffer.address, buffer.address + buffer.bytes)
 
 
 def check_homes(program: Program, chip: ChipSpec | None, faults: Faults) -> None:
@@ -35,10 +35,10 @@ def check_homes(program: Program, chip: ChipSpec | None, faults: Faults) -> None
             what = f"'{g.name}' lies at byte {g.address} of tile {g.tile}"
             _wrong(g, what, "tile -1 and address 0 mean global memory", faults)
         if g.resident and _home(g, chip, faults):
-            homes.setdefault(g.tile, []).append(_Place(g, resident=True))
+            homes.setdefault(g.tile, []).append(_place(g, resident=True))
     for tile in program.tiles:
         if tile.tile in homes:
-            homes[tile.tile] += [_Place(b, resident=False) for b in tile.buffers]
+            homes[tile.tile] += [_place(b, resident=False) for b in tile.buffers]
     for number, places in homes.items():
         for a, b in _shared(places):
             faults.report(
@@ -74,16 +74,32 @@ def _home(g: GlobalBuffer, chip: ChipSpec | None, faults: Faults) -> bool:
     return True
 
 
-def _shared(places: Iterable[_Place]) -> Iterator[tuple[_Place, _Place]]:
+def _shared(places: Sequence[_Place]) -> Iterator[tuple[_Place, _Place]]:
     """Pairs that share bytes, of which one at least is resident. In the order of addresses: of each place only those
     that begin before its end are looked at."""
-    order = sorted((p for p in places if p.buffer.bytes > 0), key=lambda p: (p.low, p.high))
+    if _apart(places):
+        return
+    order = sorted((p for p in places if p.high > p.low), key=lambda p: (p.low, p.high))
     for i, a in enumerate(order):
         for b in order[i + 1 :]:
             if b.low >= a.high:
                 break
             if a.resident or b.resident:
                 yield a, b
+
+
+def _apart(places: Sequence[_Place]) -> bool:
+    """Whether no pair does. Local buffers may share bytes with each other, thousands of them the same ones: of those only
+    the nearest resident is looked at."""
+    residents = sorted((p for p in places if p.resident and p.high > p.low), key=lambda p: p.low)
+    if any(a.high > b.low for a, b in pairwise(residents)):
+        return False
+    lows = [p.low for p in residents]
+    for p in places:
+        below = bisect_left(lows, p.high) - 1  # the last resident that begins before p ends
+        if not p.resident and p.high > p.low and below >= 0 and residents[below].high > p.low:
+            return False
+    return True
 
 
 def _wrong(g: GlobalBuffer, what: str, hint: str, faults: Faults) -> None:

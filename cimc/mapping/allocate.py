@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
 from itertools import accumulate
 
 from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Kind, Repeat, Step
@@ -56,18 +58,50 @@ def allocate(sizes: Mapping[str, int], spans: Mapping[str, Span], base: int) -> 
     """First-fit addresses from ``base`` on, in order of birth (ties: larger first, then name), and the peak. Buffers nobody
     accesses get no bytes."""
     order = sorted((n for n in sizes if n in spans), key=lambda n: (spans[n].first, -sizes[n], n))
-    placed: list[tuple[int, int, int]] = []  # (address, end, last position)
+    free = _Gaps(base)
+    living: list[tuple[int, int, int]] = []  # (last position, address, end)
     addresses: dict[str, int] = {}
     peak = base
     for name in order:
         span, size = spans[name], aligned(sizes[name])
-        placed = [p for p in placed if p[2] >= span.first]
-        address = base
-        for low, high, _ in sorted(placed):
-            if address + size <= low:
-                break
-            address = max(address, high)
-        addresses[name] = address
-        placed.append((address, address + size, span.last))
+        while living and living[0][0] < span.first:
+            _, low, high = heappop(living)
+            free.give(low, high)
+        address = addresses[name] = free.take(size)
+        if size:
+            heappush(living, (span.last, address, address + size))
         peak = max(peak, address + size)
     return addresses, peak
+
+
+class _Gaps:
+    """Free bytes from an address on: gaps in ascending order, the last without end."""
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.lows: list[int] = [base]
+        self.highs: list[float] = [math.inf]
+
+    def take(self, size: int) -> int:
+        """The lowest address with room, taken."""
+        if size == 0:
+            return self.base
+        at = next(i for i, (low, high) in enumerate(zip(self.lows, self.highs, strict=True)) if low + size <= high)
+        address = self.lows[at]
+        if address + size == self.highs[at]:
+            del self.lows[at], self.highs[at]
+        else:
+            self.lows[at] = address + size
+        return address
+
+    def give(self, low: int, high: int) -> None:
+        """Bytes that are free again."""
+        at = bisect_left(self.lows, low)
+        if at < len(self.lows) and self.lows[at] == high:
+            self.lows[at] = low
+        else:
+            self.lows.insert(at, low)
+            self.highs.insert(at, high)
+        if at and self.highs[at - 1] == low:
+            self.highs[at - 1] = self.highs[at]
+            del self.lows[at], self.highs[at]

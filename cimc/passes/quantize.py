@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -13,7 +13,7 @@ from cimc import errors
 from cimc.ir.constants import Make
 from cimc.ir.evaluate import FLOAT_COMPANION, evaluate_all
 from cimc.ir.graph import Array, Constants, Graph, Node, Type
-from cimc.isa.kernels import symmetric_codes
+from cimc.isa.kernels import codes_by, symmetric_scales
 from cimc.isa.operands import Element
 from cimc.ops import Numerics
 from cimc.passes.editor import Editor
@@ -21,6 +21,8 @@ from cimc.passes.integers import BLOCK_STEPS, CODES, STEPS
 
 ACTIVATION_BITS = 8
 """Bits of the codes that ``quantize`` produces (element type q8)."""
+PART_BYTES = 1 << 20
+"""Weights are quantised in parts of about this size (as float32): what lies between then stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -218,18 +220,32 @@ class _Codes:
 
     def codes(self, constants: Constants) -> Array:
         """int8 codes (k × n)."""
-        return symmetric_codes(self._finite(constants), self.bits, 0)[0].astype(np.int8)
+        w = constants[self.weight]
+        scales, found = self.scale(constants), np.empty(w.shape, np.int8)
+        for part in _parts(w):
+            found[part] = codes_by(w[part].astype(np.float32, copy=False), scales[part[1]], self.bits)
+        return found
 
     def scale(self, constants: Constants) -> Array:
         """float32 scales (n)."""
-        return symmetric_codes(self._finite(constants), self.bits, 0)[1].reshape(-1)
-
-    def _finite(self, constants: Constants) -> Array:
-        w = constants[self.weight].astype(np.float32, copy=False)
-        bad = int(np.size(w) - np.count_nonzero(np.isfinite(w)))
+        w = constants[self.weight]
+        peaks, bad = np.zeros(w.shape[1], np.float32), 0
+        for part in _parts(w):
+            sizes = np.abs(w[part].astype(np.float32, copy=False))
+            bad += sizes.size - int(np.count_nonzero(np.isfinite(sizes)))
+            peaks[part[1]] = np.maximum(peaks[part[1]], np.max(sizes, axis=0, initial=0))
         if bad:
             raise errors.WEIGHT_NOT_FINITE(weight=self.weight, layer=self.layer, count=bad)
-        return w
+        return symmetric_scales(peaks, self.bits)
+
+
+def _parts(w: Array) -> Iterator[tuple[slice, slice]]:
+    """Parts of a matrix that lie together in memory and are few bytes: rows, or columns of a transposed one."""
+    axis = int(abs(w.strides[1]) > abs(w.strides[0]))
+    step = max(1, PART_BYTES * w.shape[axis] // max(1, w.size * 4))
+    for first in range(0, w.shape[axis], step):
+        part = slice(first, first + step)
+        yield (slice(None), part) if axis else (part, slice(None))
 
 
 def _as_float(weight: str) -> Make:

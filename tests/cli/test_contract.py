@@ -285,7 +285,7 @@ def test_a_compile_that_is_cut_short_leaves_nothing(
     def cut(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(bundle, "_write_array", cut)
+    monkeypatch.setattr(bundle, "_parts", cut)
     done = cimc("compile", model, "-o", tmp_path / "out", "--dim", "n=2", "-q")
     assert done.exit == (130 if isinstance(fault, KeyboardInterrupt) else 2)
     assert {p.name for p in tmp_path.iterdir()} == {"linear.onnx"}
@@ -299,7 +299,7 @@ def test_a_failed_compile_leaves_the_earlier_one(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bundle, "_write_array", cut)
+    monkeypatch.setattr(bundle, "_parts", cut)
     assert cimc("compile", model, "-o", folder, "--dim", "n=9", "-q").exit == 130
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert {p.name for p in folder.parent.iterdir()} == {"linear.onnx", folder.name}

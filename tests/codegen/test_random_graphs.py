@@ -6,7 +6,8 @@ import hypothesis
 import numpy as np
 
 from cimc.arch.load import load
-from cimc.codegen.lower import lower, weights_of
+from cimc.codegen.contents import Contents
+from cimc.codegen.lower import lower
 from cimc.ir.evaluate import evaluate
 from cimc.isa.printer import print_program
 from cimc.isa.text import parse_program
@@ -23,7 +24,7 @@ CHIP = load("toy", ("tiles.all.cores=64", "tiles.all.local_bytes=65536")).spec
 def test_programs_compute_what_graphs_mean(drawn: Drawn) -> None:
     graph, mapping = build(drawn.graph, CHIP, "w8a8")
     program = lower(graph, mapping, CHIP)
-    weights = weights_of(program, graph, drawn.constants)
+    weights = Contents(program, graph, drawn.constants)
     names = drawn.graph.outputs
     for exact in (False, True):
         wanted = evaluate(drawn.graph, drawn.constants, drawn.inputs, Numerics(exact=exact))

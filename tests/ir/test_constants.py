@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cimc.ir.constants import KEEP_BYTES, derived
+from cimc.ir.constants import RECENT_BYTES, derived
 from cimc.ir.graph import Array, Constants
 
 
@@ -43,7 +43,7 @@ def test_large_results_are_held_only_as_long_as_somebody_needs_them() -> None:
 
     def large(constants: Constants) -> Array:
         calls.append(1)
-        return np.zeros(KEEP_BYTES + 1, np.int8)
+        return np.zeros(RECENT_BYTES + 1, np.int8)
 
     held = derived({})
     held.add("large", large)

@@ -37,6 +37,28 @@ def test_the_peak_is_at_least_what_lives_at_once_and_at_most_everything(buffers:
     assert max(at_once, default=0) <= peak <= sum(aligned(n) for n in sizes.values())
 
 
+def plain(sizes: dict[str, int], spans: dict[str, Span], base: int) -> dict[str, int]:
+    """First fit by its definition: the lowest address that no living buffer reaches into."""
+    found: dict[str, int] = {}
+    for name in sorted(sizes, key=lambda n: (spans[n].first, -sizes[n], n)):
+        taken = sorted((a, a + aligned(sizes[o])) for o, a in found.items() if spans[o].last >= spans[name].first)
+        address = base
+        for low, high in taken:
+            if address + aligned(sizes[name]) <= low:
+                break
+            address = max(address, high)
+        found[name] = address
+    return found
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(BUFFERS, st.sampled_from((0, 640)))
+def test_addresses_are_those_of_plain_first_fit(buffers: dict[str, tuple[int, Span]], base: int) -> None:
+    sizes = {n: size if size > 20 else 0 for n, (size, _) in buffers.items()}
+    spans = {n: span for n, (_, span) in buffers.items()}
+    assert allocate(sizes, spans, base)[0] == plain(sizes, spans, base)
+
+
 def test_buffers_one_after_another_share_one_place() -> None:
     sizes = dict.fromkeys("abc", 64)
     addresses, peak = allocate(sizes, {"a": Span(0, 1), "b": Span(2, 3), "c": Span(4, 5)}, 128)
