@@ -49,8 +49,8 @@ def text() -> str:
         "",
         f"- operators that draw random numbers ({_names(RANDOM)}; Dropout in training mode)",
         f"- operators that onnxruntime computes otherwise than the standard says ({_names(INEXACT)})",
-        "- operators whose output shape depends on values known only at run time (NonZero, Unique, Compress,",
-        "  NonMaxSuppression ... of anything but constants)",
+        "- operators whose output shape depends on values known only at run time (Unique, Compress, NonMaxSuppression ...",
+        "  of anything but constants; NonZero but as its row says)",
         f"- operators of other domains; loops of more than {MAX_TRIPS} rounds",
         "",
     ]

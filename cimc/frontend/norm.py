@@ -77,21 +77,42 @@ def per_channel(b: Builder, v: Value, rank: int) -> Value:
     return f.reshape(b, v, (v.type.size, *(1,) * (rank - 2)))
 
 
-@spelling("BatchNormalization", note="inference mode only")
-def batch_normalization(c: Call) -> Value:
-    """With given mean and variance; they and the gain become one factor and one term per channel."""
+@spelling("BatchNormalization", note="training mode (since opset 14) too: exporters write weight standardisation so")
+def batch_normalization(c: Call) -> tuple[Value, ...]:
+    """With given mean and variance, or those of the batch; they and the gain become one factor and one term per channel."""
     x, scale, bias, mean, variance = (c.x(i) for i in range(5))
-    if c.int("training_mode", 0) or c.outputs > 1:
+    training = bool(c.int("training_mode", 0))
+    if c.outputs > 1 and not training:
         raise Unsupported("training mode updates the moments")
     if x.rank < 2 or any(v.shape != (x.shape[1],) for v in (scale, bias, mean, variance)):
         raise Impossible(f"batch normalization of {x.type} with gain {scale.type} and mean {mean.type}")
+    running: tuple[Value, ...] = ()
+    if training:
+        fresh = _moments(c.b, x, variance.element)
+        momentum = c.float("momentum", 0.9)
+        running = tuple(
+            f.add(c.b, f.scaled(c.b, old, momentum), f.scaled(c.b, f.cast(c.b, new, old.element), 1 - momentum))
+            for old, new in zip((mean, variance), fresh, strict=True)
+        )
+        mean, variance = fresh
     wide = variance.element
     factor = f.mul(
         c.b, f.cast(c.b, scale, wide), f.unary(c.b, "rsqrt", f.shifted(c.b, variance, c.float("epsilon", 1e-5)))
     )
     term = f.binary(c.b, "sub", f.cast(c.b, bias, wide), f.mul(c.b, f.cast(c.b, mean, wide), factor))
     factor, term = (f.cast(c.b, v, x.element) for v in (factor, term))
-    return f.add(c.b, f.mul(c.b, x, per_channel(c.b, factor, x.rank)), per_channel(c.b, term, x.rank))
+    y = f.add(c.b, f.mul(c.b, x, per_channel(c.b, factor, x.rank)), per_channel(c.b, term, x.rank))
+    return (y, *running)[: c.outputs]
+
+
+def _moments(b: Builder, x: Value, wide: Element) -> tuple[Value, Value]:
+    """Mean and variance (of the population) per channel over the batch."""
+    rows = f.cast(b, f.move_axis(b, x, 1, 0), wide)
+    rows = f.reshape(b, rows, (x.shape[1], x.type.size // max(x.shape[1], 1)))
+    mean = f.reduce(b, "reduce_mean", rows, (1,), keep=True)
+    apart = f.binary(b, "sub", rows, mean)
+    variance = f.reduce(b, "reduce_mean", f.mul(b, apart, apart), (1,), keep=False)
+    return f.reshape(b, mean, (x.shape[1],)), variance
 
 
 @spelling("InstanceNormalization")
