@@ -267,12 +267,22 @@ REDUCE: dict[str, tuple[str, Callable[[Array], Array], str]] = {
 }
 
 
+def _without_nan(x: Array, y: Array) -> Array:
+    """y, integers from the numbers x, with the lowest of them where x is NaN."""
+    odd = np.isnan(x)
+    if not odd.any():
+        return y
+    lowest = 0 if y.dtype.kind == "u" else -(1 << (8 * y.dtype.itemsize - 1))
+    return np.where(odd, np.array(lowest).astype(y.dtype), y)
+
+
 def cast(x: Array, dtype: np.dtype[np.generic]) -> Array:
     """Convert elements: to bool by comparing with zero, from float to integer truncating; out of range wraps as in
-    C."""
+    C; NaN becomes the lowest number, as where codes are clipped by comparisons that it fails (onnxruntime's)."""
     if dtype == np.bool_:
         return x != 0
     with np.errstate(invalid="ignore", over="ignore"):
         if is_float(x.dtype) and np.issubdtype(dtype, np.integer):
-            return np.trunc(x).astype(np.int64).astype(dtype) if dtype.itemsize < 8 else x.astype(dtype)
+            y = np.trunc(x).astype(np.int64).astype(dtype) if dtype.itemsize < 8 else x.astype(dtype)
+            return _without_nan(x, y)
         return x.astype(dtype)
