@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc import inputs as input_files
 from cimc import study
 from cimc.compiler import Compiled, Options, compile_model
+from cimc.ir.graph import Graph
+from cimc.isa.operands import Element
 from cimc.layers import Layers, compare_layers
 from cimc.reference import Reference
 from cimc.report import figures
@@ -29,6 +32,9 @@ from cimc.sim.values import Analog
 from cimc.study import DeviceOptions, DeviceStudy
 
 Array = NDArray[np.generic]
+HALVES = (Element.F16, Element.BF16)
+MOVES = frozenset(("cast", "copy", "reshape", "transpose", "slice", "expand"))
+"""Ops that compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,9 @@ def _report(
 ) -> CheckReport:
     reference, wanted = against
     assert result.outputs is not None
+    found = result.outputs
+    graph = compiled.imported
+    rounded = dict(zip(graph.output_names or graph.outputs, half_precision(graph), strict=True))
     tolerance = how.tolerance or Tolerance(how.numerics)
     layers: Layers | None = None
     if how.layers:
@@ -133,7 +142,7 @@ def _report(
         hardware=compiled.hardware.name,
         numerics=how.numerics,
         seed=how.seed,
-        outputs=[compare(n, result.outputs[n], w, tolerance) for n, w in wanted.items()],
+        outputs=[compare(n, found[n], w, tolerance, rounded[n]) for n, w in wanted.items()],
         layers=layers.agreements if layers else None,
         fallbacks=host_nodes(compiled),
         seconds=CheckSeconds(*(after - before for before, after in pairwise(clock))),
@@ -150,6 +159,20 @@ def _notes(layers: Layers) -> LayerNotes:
     jump = layers.jump
     told = None if jump is None else (jump.name, jump.op, jump.before_db, jump.after_db)
     return LayerNotes(layers.numerics, told, layers.causes)
+
+
+def half_precision(graph: Graph) -> tuple[float, ...]:
+    """For each output the relative spacing of the half-precision type that it is a cast of, as converters that keep the
+    types of inputs and outputs write it; 0 if it is none."""
+    producers = {o: n for n in graph.nodes for o in n.outputs}
+    found: list[float] = []
+    for name in graph.outputs:
+        value = name
+        while value in producers and producers[value].op in MOVES and graph.types[value].element not in HALVES:
+            value = producers[value].inputs[0]
+        kind = graph.types[value].element
+        found.append(float(ml_dtypes.finfo(kind.dtype(exact=True)).eps) if kind in HALVES else 0.0)
+    return tuple(found)
 
 
 def host_nodes(compiled: Compiled) -> tuple[HostNode, ...]:

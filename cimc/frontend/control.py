@@ -15,7 +15,9 @@ MAX_TRIPS = 256
 
 
 @spelling(
-    "If", note="a condition known when the model is compiled chooses; otherwise both branches run and one is selected"
+    "If",
+    note="a condition known when the model is compiled chooses (in `check`, one that small inputs of the model decide);"
+    " otherwise both branches run and one is selected",
 )
 def if_(c: Call) -> tuple[Operand, ...]:
     """One branch, or both and a select."""
@@ -23,6 +25,7 @@ def if_(c: Call) -> tuple[Operand, ...]:
     known = c.b.array(condition)
     if known is not None:
         return c.run(c.graph("then_branch" if bool(known.reshape(-1)[0]) else "else_branch"), ())
+    c.ask(condition)
     yes, no = c.run(c.graph("then_branch"), ()), c.run(c.graph("else_branch"), ())
     c.note(f"If '{c.node.name}' is decided at run time: both branches are computed, one is selected")
     gate = f.reshape(c.b, condition, ())
@@ -37,7 +40,8 @@ def _chosen(c: Call, gate: Value, yes: Operand, no: Operand) -> Operand:
         raise Unsupported("its branches give sequences or optionals of different lengths, chosen at run time")
     if yes.type != no.type:
         c.ask(gate)
-        raise Unsupported(f"its branches give {yes.type} and {no.type}, and which one is known only at run time")
+        why = f"its branches give {yes.type} and {no.type}, and which one is known only at run time"
+        raise Unsupported(f"{why}; where a small input of the model decides it, check with --inputs compiles it in")
     return yes if yes == no else f.select(c.b, gate, yes, no)
 
 

@@ -52,8 +52,8 @@ def text() -> str:
         "Refused, all nodes of a model at once:",
         "",
         f"- operators that draw random numbers ({_names(RANDOM)}; Dropout in training mode)",
-        "- operators whose output shape depends on values known only at run time (NonZero, Unique, Compress,",
-        "  NonMaxSuppression ... of anything but constants)",
+        "- operators whose output shape depends on values known only at run time (Unique, Compress, NonMaxSuppression ...",
+        "  of anything but constants; NonZero but as its row says)",
         f"- operators of other domains; loops of more than {MAX_TRIPS} rounds",
         "",
     ]

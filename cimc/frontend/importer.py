@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors
-from cimc.frontend import functions, groups, halves, host, onnx_reader
+from cimc.frontend import functions, groups, halves, host, onnx_reader, ragged
 from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
-from cimc.frontend.call import Call, NeedsHost, Operand
+from cimc.frontend.call import Call, NeedsHost, Operand, Spelling
 from cimc.frontend.dims import SEQUENCE, Binding, Dims
 from cimc.frontend.record import (
     STANDARD,
@@ -101,13 +101,15 @@ class _Poison(Exception):
 
 @dataclass(frozen=True)
 class _Scope:
-    """Where a node is translated: opset versions, the path of calls that leads here, the names it may read."""
+    """Where a node is translated: opset versions, the path of calls that leads here, the names it may read; ``marks``:
+    those of them that are lists of a length known only at run time."""
 
     opsets: Mapping[str, int]
     prefix: str
     calls: tuple[tuple[str, str], ...]
     values: MutableMapping[str, Operand]
     failed: set[str] = field(default_factory=set[str])
+    marks: dict[str, ragged.Mark] = field(default_factory=dict[str, ragged.Mark])
 
 
 class _Import:
@@ -186,6 +188,8 @@ class _Import:
     def output(self, name: str, scope: _Scope) -> list[tuple[str, Value]]:
         """An output's tensors with their names: one, or as many as a sequence has, or none of an absent optional."""
         value = scope.values.get(name)
+        if name in scope.marks:
+            raise errors.MODEL_OP(node=name, op="output", why=ragged.REFUSED)
         if isinstance(value, tuple):
             return [(groups.element_name(name, i), v) for i, v in enumerate(value)]
         if value is not None:
@@ -193,7 +197,7 @@ class _Import:
         declared = self.model.graph.declared.get(name)
         if name in scope.values and declared is not None and isinstance(declared.dtype, Group):
             return []
-        why = f"output '{name}' is not produced by any node"
+        why = f"output {name!r} is not produced by any node"
         raise errors.MODEL_MALFORMED(path=self.model.path, where="graph", why=why)
 
     def initializers(self, graph: OnnxGraph, scope: _Scope) -> None:
@@ -271,7 +275,12 @@ class _Import:
 
     def translated(self, node: OnnxNode, scope: _Scope) -> tuple[Operand, ...]:
         inputs = tuple(self.read(name, scope) for name in node.inputs)
+        for name in node.outputs:  # the same names again, in another round of a loop
+            scope.marks.pop(name, None)
         function = self.model.functions.get((node.domain, node.op_type))
+        marks = {i: scope.marks[n] for i, n in enumerate(node.inputs) if n in scope.marks}
+        if scope.marks.keys() & set(node.captures) or (marks and function is not None):
+            raise Unsupported(f"it takes a list whose length is known only at run time; {ragged.REFUSED}")
         if function is not None:
             return self.inline(function, node, inputs, scope)
         found = SPELLINGS.get((node.domain, node.op_type))
@@ -282,10 +291,27 @@ class _Import:
         def run(graph: OnnxGraph, arguments: Sequence[Operand], suffix: str = "") -> tuple[Operand, ...]:
             return self.subgraph(graph, arguments, replace(scope, prefix=f"{node.name}{suffix}/"))
 
+        call = Call(node, inputs, version, self.b, run, self.note, self.ask)
+        if marks or found.translate is ragged.non_zero:
+            return self.on_list(found, call, marks, scope)
         try:
-            return halves.translate(found, Call(node, inputs, version, self.b, run, self.note, self.ask))
+            return halves.translate(found, call)
         except NeedsHost as e:
             return self.on_host(node, inputs, scope, str(e), standard=e.standard)
+
+    def on_list(self, found: Spelling, call: Call, marks: ragged.Marks, scope: _Scope) -> tuple[Operand, ...]:
+        """A node that makes or reads a list of a length known only at run time."""
+        written = ragged.write_back(call, marks)
+        if written is not None:
+            return (written,)
+        try:
+            results = halves.translate(found, call)
+        except NeedsHost as e:
+            raise Unsupported(f"{e}; and it reads a list whose length is known only at run time") from e
+        begun = ragged.begins(call)
+        followed = (begun,) if not marks else ragged.follow(call, marks, results)
+        scope.marks.update({n: m for n, m in zip(call.node.outputs, followed, strict=False) if n and m})
+        return results
 
     def unknown(self, node: OnnxNode) -> str:
         """Why an operator cannot be known whatever its operands are; nothing if it may be."""
@@ -339,7 +365,13 @@ class _Import:
         given = functions.arguments(function, node)
         self.nodes([functions.bind(n, given) for n in function.nodes], inner)
         wanted = zip(function.outputs, node.outputs, strict=False)
-        return tuple(self.read(o, inner) if used else None for o, used in wanted)
+        return tuple(self.result_of(o, inner) if used else None for o, used in wanted)
+
+    def result_of(self, name: str, scope: _Scope) -> Operand:
+        """A value that leaves a function or a subgraph."""
+        if name in scope.marks:
+            raise Unsupported(f"its output '{name}' is a list; {ragged.REFUSED}")
+        return self.read(name, scope)
 
     def subgraph(self, graph: OnnxGraph, arguments: Sequence[Operand], scope: _Scope) -> tuple[Operand, ...]:
         if len(arguments) != len(graph.inputs):
@@ -351,7 +383,7 @@ class _Import:
             values[name] = value
         self.initializers(graph, inner)
         self.nodes(graph.nodes, inner)
-        return tuple(self.read(o, inner) for o in graph.outputs)
+        return tuple(self.result_of(o, inner) for o in graph.outputs)
 
 
 __all__ = ["Array", "Binding", "Imported", "load"]

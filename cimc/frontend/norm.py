@@ -84,13 +84,9 @@ def batch_normalization(c: Call) -> Value | tuple[Value, ...]:
     if x.rank < 2 or any(v.shape != (x.shape[1],) for v in (scale, bias, mean, variance)):
         raise Impossible(f"batch normalization of {x.type} with gain {scale.type} and mean {mean.type}")
     if c.int("training_mode", 0):
-        axes = (0, *range(2, x.rank))
-        wide = f.cast(c.b, x, mean.element)
-        batch = f.reduce(c.b, "reduce_mean", wide, axes, keep=False)
-        centred = f.binary(c.b, "sub", wide, per_channel(c.b, batch, x.rank))
-        spread = f.reduce(c.b, "reduce_mean", f.mul(c.b, centred, centred), axes, keep=False)
-        running = (_running(c, mean, batch), _running(c, variance, f.cast(c.b, spread, variance.element)))
-        return (_by_moments(c, x, scale, bias, batch, f.cast(c.b, spread, variance.element)), *running)
+        fresh = _moments(c.b, x, variance.element)
+        running = (_running(c, old, new) for old, new in zip((mean, variance), fresh, strict=True))
+        return (_by_moments(c, x, scale, bias, *fresh), *running)[: max(1, c.outputs)]
     if c.outputs > 1:
         raise Unsupported("training mode before opset 14")
     return _by_moments(c, x, scale, bias, mean, variance)
@@ -99,7 +95,7 @@ def batch_normalization(c: Call) -> Value | tuple[Value, ...]:
 def _running(c: Call, old: Value, new: Value) -> Value:
     """A moment carried on from batch to batch."""
     momentum = c.float("momentum", 0.9)
-    return f.add(c.b, f.scaled(c.b, old, momentum), f.scaled(c.b, new, 1 - momentum))
+    return f.add(c.b, f.scaled(c.b, old, momentum), f.scaled(c.b, f.cast(c.b, new, old.element), 1 - momentum))
 
 
 def _by_moments(c: Call, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Value:
@@ -111,6 +107,16 @@ def _by_moments(c: Call, x: Value, scale: Value, bias: Value, mean: Value, varia
     term = f.binary(c.b, "sub", f.cast(c.b, bias, wide), f.mul(c.b, f.cast(c.b, mean, wide), factor))
     factor, term = (f.cast(c.b, v, x.element) for v in (factor, term))
     return f.add(c.b, f.mul(c.b, x, per_channel(c.b, factor, x.rank)), per_channel(c.b, term, x.rank))
+
+
+def _moments(b: Builder, x: Value, wide: Element) -> tuple[Value, Value]:
+    """Mean and variance (of the population) per channel over the batch."""
+    rows = f.cast(b, f.move_axis(b, x, 1, 0), wide)
+    rows = f.reshape(b, rows, (x.shape[1], x.type.size // max(x.shape[1], 1)))
+    mean = f.reduce(b, "reduce_mean", rows, (1,), keep=True)
+    apart = f.binary(b, "sub", rows, mean)
+    variance = f.reduce(b, "reduce_mean", f.mul(b, apart, apart), (1,), keep=False)
+    return f.reshape(b, mean, (x.shape[1],)), variance
 
 
 @spelling("InstanceNormalization")

@@ -14,7 +14,8 @@ from cimc.isa.operands import Element
 
 MAX_WRITES = 64
 MAX_RUNS = 64
-_REDUCE = {"none": "", "add": "add", "mul": "mul", "max": "max", "min": "min"}
+REDUCE = {"none": "", "add": "add", "mul": "mul", "max": "max", "min": "min"}
+"""How a write joins what is there: the op of the IR, or nothing where it replaces it."""
 
 
 @spelling("ScatterElements", "Scatter", note="up to 64 writes along the axis, each a select; more are left to the host")
@@ -22,7 +23,7 @@ def scatter_elements(c: Call) -> Value:
     """``y[index[i][j]][j] = updates[i][j]`` for axis 0: write after write, each selects where its index points."""
     b, x, index, updates = c.b, c.x(0), c.x(1), c.x(2)
     axis, reduction = c.axis(c.int("axis", 0), x.rank), c.text("reduction", "none")
-    if index.rank != x.rank or updates.shape != index.shape or reduction not in _REDUCE:
+    if index.rank != x.rank or updates.shape != index.shape or reduction not in REDUCE:
         raise Impossible(f"scatter of {updates.type} by {index.type} into {x.type}")
     others = [a for a in range(x.rank) if a != axis]
     writes = index.shape[axis]
@@ -39,7 +40,7 @@ def scatter_elements(c: Call) -> Value:
     for i in range(writes):
         hit = f.binary(b, "eq", numbers, f.part(b, places, -1, i, 1))
         value = f.part(b, new, -1, i, 1)
-        op = _REDUCE[reduction]
+        op = REDUCE[reduction]
         y = f.select(b, hit, f.binary(b, op, y, value) if op else f.expand(b, value, y.shape), y)
     return f.move_axis(b, y, -1, axis)
 

@@ -58,9 +58,10 @@ def frame(c: Call, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> Frame:
     excess = [0] * n
     for i in range(n):
         whole = spatial[i] + before[i] + after[i]
-        if whole < reach[i]:
+        ceil = bool(c.int("ceil_mode", 0))
+        if whole < reach[i] and not (ceil and whole > reach[i] - stride[i]):
             raise Impossible(f"a window of {reach[i]} over {whole} elements")
-        if c.int("ceil_mode", 0):
+        if ceil:
             # A window that would start in the padding behind the input is left out.
             steps = -(-(whole - reach[i]) // stride[i])
             steps -= steps * stride[i] >= spatial[i] + before[i]

@@ -21,6 +21,7 @@ from cimc.frontend import (
     quant_conv,
     quant_elementwise,
     quant_matmul,
+    ragged,
     reduce,
     scatter,
 )
@@ -38,6 +39,7 @@ FILES = (
     layout,
     index,
     scatter,
+    ragged,
     quant,
     quant_matmul,
     quant_conv,

@@ -291,12 +291,20 @@ _NARROW = _SMALL | frozenset(
         ml_dtypes.float4_e2m1fn,
     )
 )
+def _without_nan(x: Array, y: Array) -> Array:
+    """y, integers from the numbers x, with the lowest of them where x is NaN."""
+    odd = np.isnan(x)
+    if not odd.any():
+        return y
+    lowest = 0 if y.dtype.kind == "u" else -(1 << (8 * y.dtype.itemsize - 1))
+    return np.where(odd, np.array(lowest).astype(y.dtype), y)
 
 
 def cast(x: Array, dtype: np.dtype[np.generic]) -> Array:
     """Convert elements: to bool by comparing with zero, from float to integer truncating; out of range wraps as in
-    C. To 8-bit and 4-bit floats to the nearest, ties to even; beyond their range infinity or, where they have none, NaN
-    (4 bits: the largest)."""
+    C; NaN becomes the lowest number, as where codes are clipped by comparisons that it fails (onnxruntime's). To 8-bit and
+    4-bit floats to the nearest, ties to even; beyond their range infinity or, where they have none, NaN (4 bits: the
+    largest)."""
     if x.dtype in _NARROW:
         x = x.astype(np.float32)  # which has every number of theirs
     if dtype in _SMALL:
@@ -305,5 +313,6 @@ def cast(x: Array, dtype: np.dtype[np.generic]) -> Array:
         return x != 0
     with np.errstate(invalid="ignore", over="ignore"):
         if is_float(x.dtype) and np.issubdtype(dtype, np.integer):
-            return np.trunc(x).astype(np.int64).astype(dtype) if dtype.itemsize < 8 else x.astype(dtype)
+            y = np.trunc(x).astype(np.int64).astype(dtype) if dtype.itemsize < 8 else x.astype(dtype)
+            return _without_nan(x, y)
         return x.astype(dtype)

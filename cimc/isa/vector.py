@@ -143,7 +143,8 @@ declare(
         Unit.VECTOR,
         _cast,
         lambda units, y, x: {"vector.alu": y.size},
-        "y = x converted to y's element type. To integers it truncates towards zero; to b8 it compares with zero.",
+        "y = x converted to y's element type. To integers it truncates towards zero, NaN to the lowest number; to b8 it"
+        " compares with zero.",
         rule=rules.unary(rules.ANY),
     )
 )

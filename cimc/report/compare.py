@@ -23,6 +23,7 @@ The rules, in this order:
    of at least ``min_equal`` (default 0.9) is equal, because near-ties may fall either way.
 4. ``float`` numerics: max_abs_error ≤ max(atol, rtol · max |want|); by default atol is 1e-5 and rtol 1e-3, or four units
    in the last place of the reference's dtype where that is more (float16: 3.9e-3, bfloat16: 3.1e-2): it rounds too.
+   An output that the model casts from such a type counts as of that type.
 5. ``integer`` and ``analog`` numerics: cosine_similarity ≥ min_cosine, 0.98 by default; and if the caller gave ``atol``
    or ``rtol`` himself, rule 4 as well.
 """
@@ -140,9 +141,14 @@ class Agreement:
 
 
 def compare(
-    name: str, got: NDArray[np.generic], want: NDArray[np.generic], tolerance: Tolerance | None = None
+    name: str,
+    got: NDArray[np.generic],
+    want: NDArray[np.generic],
+    tolerance: Tolerance | None = None,
+    resolution: float = 0.0,
 ) -> Agreement:
-    """Compare ``got`` with the reference ``want`` (any shape, float, integer or bool) by the rules above."""
+    """Compare ``got`` with the reference ``want`` (any shape, float, integer or bool) by the rules above.
+    ``resolution``: relative spacing of a narrower type that the reference was rounded to, if it was."""
     tolerance = tolerance or Tolerance()
     if got.shape != want.shape:
         return _refused(name, want, "shape", f"shape {list(got.shape)} instead of {list(want.shape)}")
@@ -164,7 +170,7 @@ def compare(
         # On the integers themselves: float64 does not tell 2^53 from 2^53 + 1.
         verdict = _equal_verdict(1.0 - int(np.count_nonzero(got != want)) / max(1, e.size), tolerance)
     else:
-        verdict = _verdict(error, cosine, largest, tolerance, _resolution(want))
+        verdict = _verdict(error, cosine, largest, tolerance, max(_resolution(want), resolution))
     return Agreement(
         name=name,
         shape=tuple(int(n) for n in want.shape),

@@ -170,6 +170,22 @@ def test_an_if_decided_at_run_time_selects(tmp_path: Path, condition: bool) -> N
     assert ops(imported).count("select") == 1
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_if_whose_branches_differ_in_shape_is_decided_by_the_inputs_given(tmp_path: Path, cached: bool) -> None:
+    """As optimum merges a decoder with and one without a cache."""
+    then = graph([node("Concat", ["past", "x"], ["t"], axis=0)], [value("t", None)])
+    other = graph([node("Relu", ["x"], ["e"])], [value("e", None)])
+    inputs = [value("x", [2, 3]), value("past", ["p", 3]), value("c", [1], TensorProto.BOOL)]
+    path = save(tmp_path, model([branches(then, other)], inputs, [value("y", None)]))
+    feeds = {"x": weights(2, 3), "past": weights(4, 3), "c": np.array([cached])}
+    with pytest.raises(errors.CimcError, match="--inputs"):
+        load(path, inputs=feeds)
+    imported = load(path, inputs=feeds, specialize=True)
+    assert imported.fixed == {"c"}
+    y = imported.graph.outputs[0]
+    assert imported.graph.types[y].shape == ((6, 3) if cached else (2, 3))
+
+
 def test_an_if_decided_by_a_shape_leaves_one_branch(tmp_path: Path) -> None:
     then = graph([node("Neg", ["x"], ["t"])], [value("t", None)])
     other = graph([node("Unsqueeze", ["x", "ax"], ["e"])], [value("e", None)])
@@ -249,7 +265,7 @@ def test_what_tiles_cannot_do_becomes_a_host_call(tmp_path: Path) -> None:
 def test_everything_unsupported_is_reported_at_once(tmp_path: Path) -> None:
     nodes = [
         node("RandomNormalLike", ["x"], ["a"], name="noise"),
-        node("NonZero", ["x"], ["b"], name="where"),
+        node("Unique", ["x"], ["b"], name="where"),
         node("Strange", ["x"], ["d"], domain="com.example", name="odd"),
         node("Relu", ["b"], ["y"], name="after"),
     ]

@@ -126,3 +126,15 @@ def test_a_weight_stays_integer_until_it_is_needed(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     graph = load(tmp_path / "m.onnx").graph
     assert [n.op for n in graph.nodes] == ["cast", "mul"]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16])
+def test_not_a_number_becomes_the_lowest_code(tmp_path: Path, kind: type) -> None:
+    """As in onnxruntime: rows that a quantised mask hides whole are NaN after the softmax, in models really exported."""
+    x = np.array([[np.nan, 0.5, -0.5, np.inf, -np.inf]], np.float32)
+    given = [x, np.array(0.01, np.float32), np.array(3, kind)]
+    element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    proto = node_model("QuantizeLinear", given, fixed=[1, 2], outputs=[element], domain="", opset=21)
+    _, got = by_cimc(proto, {"x0": x}, tmp_path)
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    assert got["y0"].tolist() == [[low, 53, max(-47, low), high, low]]
