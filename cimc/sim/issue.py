@@ -36,6 +36,7 @@ from cimc.sim.state import (
     ISSUE,
     ISSUED,
     LAST,
+    OPEN,
     READY,
     RECEIVE,
     S_HIGH,
@@ -47,10 +48,9 @@ from cimc.sim.state import (
     T_LATEST,
     T_LONGEST,
     T_NEXT_ISSUE,
+    T_OPEN,
     T_ROW,
     T_TAIL,
-    T_TODO,
-    TODO,
     TRACED,
     UNKNOWN,
     WAIT,
@@ -119,13 +119,13 @@ def step(c: Flat, s: State, t: int) -> int:
 @inner
 def issue(c: Flat, s: State) -> None:
     """Issue an instruction of the last tile that may be able to, or take that tile off the list."""
-    t = int(s.todo[s.scalar[TODO] - 1])
+    t = int(s.open[s.scalar[OPEN] - 1])
     order = s.tile[t, T_TAIL]
     held = s.tile[t, T_BARRIER] >= 0 or order - s.tile[t, T_HEAD] >= W
     row = -1 if held else step(c, s, t)
     if row < 0:
-        s.scalar[TODO] -= 1
-        s.tile[t, T_TODO] = 0
+        s.scalar[OPEN] -= 1
+        s.tile[t, T_OPEN] = 0
         return
     g = t * W + order % W
     free = max(s.tile[t, T_NEXT_ISSUE], s.tile[t, T_BARRIER_END])
@@ -311,10 +311,10 @@ def finish(c: Flat, s: State) -> None:
         s.tile[t, T_BARRIER_END] = max(s.tile[t, T_BARRIER_END], time)
         s.tile[t, T_BARRIER_CHAIN] = max(s.tile[t, T_BARRIER_CHAIN], chain_end)
     retire(s, t)
-    if s.tile[t, T_TODO] == 0:
-        s.tile[t, T_TODO] = 1
-        s.todo[s.scalar[TODO]] = t
-        s.scalar[TODO] += 1
+    if s.tile[t, T_OPEN] == 0:
+        s.tile[t, T_OPEN] = 1
+        s.open[s.scalar[OPEN]] = t
+        s.scalar[OPEN] += 1
 
 
 @inner

@@ -51,6 +51,7 @@ from cimc.sim.state import (
     MESSAGE,
     NOW,
     NOW_KEY,
+    OPEN,
     OPERAND,
     Q_BUSY,
     Q_FREE,
@@ -58,7 +59,6 @@ from cimc.sim.state import (
     READY,
     RECEIVE,
     SEND,
-    TODO,
     UNIT,
     UNKNOWN,
     VERSION,
@@ -447,7 +447,7 @@ def loop(c: Flat, s: State, rates: Ints, steps: int) -> int:
     """Take up to ``steps`` steps; see :data:`advance`."""
     for _ in range(steps):
         if s.scalar[READY] == 0 and s.scalar[ENDED] == 0:
-            if s.scalar[TODO] > 0:
+            if s.scalar[OPEN] > 0:
                 issue(c, s)
             elif s.scalar[HEAP] > 0:
                 happen(c, s, rates)

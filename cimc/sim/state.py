@@ -20,13 +20,13 @@ COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT = range(7)  # Action, as numba 
 STALLS = ("issue", "operand", "unit", "message", "channel", "link", "memory")
 """What an execution may have to wait for; see docs/contract.md."""
 ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(7)
-# scalars; TODO, READY, ENDED and HEAP are the lengths of what State calls so
-TODO, READY, ENDED, HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD, CHAIN, VERSION = range(11)
+# scalars; OPEN, READY, ENDED and HEAP are the lengths of what State calls so
+OPEN, READY, ENDED, HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD, CHAIN, VERSION = range(11)
 NOW, NOW_KEY = 11, 12  # the event that happens
 
 
 # columns of the tables
-T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, T_TODO = range(8)
+T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, T_OPEN = range(8)
 T_LATEST, T_LONGEST = 8, 9
 F_ROW, F_ORDER, F_VARIANT, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED = range(10)
 F_CHAIN, F_CHAIN_END, F_PREVIOUS, F_FREE = range(10, 14)
@@ -53,7 +53,7 @@ class State(NamedTuple):
         np.uint64
     ]  # slot, F_MASK ...: places in the window it waits for, by hazard, by unit, for results; who waits
     span: Ints  # slot, range, S: bytes it touches
-    todo: Ints  # tiles that may be able to issue
+    open: Ints  # tiles that may be able to issue
     ready: Ints  # slots that have nothing left to wait for
     ended: Ints  # slots whose end has become known
     heap: Ints  # event, (time, key)
@@ -89,7 +89,7 @@ def fresh(layout: Layout, trace: int) -> State:
         flight=zeros(tiles * W, 14),
         mask=np.zeros((tiles * W, 5), np.uint64),
         span=zeros(tiles * W, layout.ranges, 2),
-        todo=np.arange(tiles)[::-1].copy(),
+        open=np.arange(tiles)[::-1].copy(),
         ready=zeros(tiles * W),
         ended=zeros(tiles * W),
         heap=zeros(tiles * (W + 1), 2),
@@ -104,11 +104,11 @@ def fresh(layout: Layout, trace: int) -> State:
         stall=zeros(len(c.rows), len(STALLS)),
         trace=zeros(trace, 4),
     )
-    state.scalar[TODO] = tiles
+    state.scalar[OPEN] = tiles
     state.scalar[BAD] = state.scalar[NOW] = -1
     state.tile[:, T_ROW] = c.tile_start
     state.tile[:, T_BARRIER] = -1
-    state.tile[:, T_TODO] = 1
+    state.tile[:, T_OPEN] = 1
     state.channel[:, C_RECEIVER] = -1
     state.channel[:, C_SENDER] = -1
     state.spent[:, FIRST] = 1 << 62
