@@ -148,4 +148,6 @@ def test_the_three_schemas_are_there() -> None:
 def test_only_the_door_sees_onnx() -> None:
     """ruff bans the import elsewhere; what may still see it is listed here."""
     seen = [f for f in PACKAGE if re.search(r"^\s*(?:import|from) onnx\b", read(f), re.M)]
-    assert {f.relative_to(ROOT / "cimc").parts[0] for f in seen} <= {"frontend", "onnx_backend.py"}
+    # A host call is a serialized ONNX node: the file that runs it reads that much of the format.
+    others = [f for f in seen if f != ROOT / "cimc" / "isa" / "hostnode.py"]
+    assert {f.relative_to(ROOT / "cimc").parts[0] for f in others} <= {"frontend", "onnx_backend.py"}
