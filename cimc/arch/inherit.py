@@ -64,4 +64,3 @@ def _merge(below: Mapping[str, Plain], own: Mapping[str, Plain], path: Path, gon
             gone.add((*path, key))
             merged[key] = value
     return merged
-

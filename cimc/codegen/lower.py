@@ -242,8 +242,9 @@ def weights_of(program: Program, graph: Graph, constants: Constants) -> dict[str
     """What the program's keys name: constants, pieces of constants, weight codes with their unrounded twins, host calls."""
     found: dict[str, Array] = {}
     for buffer in program.globals:
-        if buffer.key:
-            found[buffer.key] = constants[buffer.key]
+        for key in (buffer.key, f"{buffer.key}.float") if buffer.key else ():
+            if key == buffer.key or (buffer.element.quantized and key in constants):
+                found[key] = constants[key]
     for tile in program.tiles:
         for local in tile.buffers:
             if local.key:
