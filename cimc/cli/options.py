@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cimc.sim.result import RunResult
 
 F = TypeVar("F", bound=Callable[..., object])
+MOST_NAMES_BYTES = 1 << 20  # of a file that --digital names
 
 
 def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -57,6 +58,19 @@ compile_options = stack(
         default="dynamic",
         show_default=True,
         help="Activation scales: per row at run time, or constants measured on the inputs.",
+    ),
+    click.option(
+        "--digital",
+        "digital",
+        multiple=True,
+        metavar="NODE[,NODE...]",
+        help="Static matmuls (ONNX nodes or weights, patterns with *) on the digital matmul units; @FILE: one a line.",
+    ),
+    click.option(
+        "--outliers",
+        default="",
+        metavar="OPTIONS",
+        help="Input channels with the largest range on the digital matmul units: 'channels=8, by=activations'.",
     ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )
@@ -110,6 +124,34 @@ def parse_dims(pairs: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"'{name}' is given both {dims[name]} and {value}", param_hint="--dim")
         dims[name] = int(value)
     return dims
+
+
+def read_digital(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that ``--digital`` lists: between commas, or a line each of ``@FILE`` (``#`` begins a comment). Raises
+    FILE_NOT_FOUND, FILE_UNREADABLE."""
+    from cimc import errors
+
+    found: list[str] = []
+    for text in given:
+        if not text.startswith("@"):
+            found += text.split(",")
+            continue
+        path = Path(text[1:])
+        if not path.exists():
+            raise errors.FILE_NOT_FOUND(what="list of layers", path=path)
+        try:
+            with path.open("rb") as stream:
+                raw = stream.read(MOST_NAMES_BYTES + 1)
+            if len(raw) > MOST_NAMES_BYTES:
+                raise errors.FILE_UNREADABLE(
+                    what="list of layers", path=path, why=f"more than {MOST_NAMES_BYTES} bytes"
+                )
+            found += [line.partition("#")[0] for line in raw.decode("utf-8").splitlines()]
+        except OSError as e:
+            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why=e.strerror or "read error") from None
+        except UnicodeDecodeError as e:
+            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why=f"byte {e.start} is no UTF-8") from None
+    return tuple(name for text in found if (name := text.strip()))
 
 
 def read_times(

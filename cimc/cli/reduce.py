@@ -32,6 +32,8 @@ def command(
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
+    digital: tuple[str, ...],
+    outliers: str,
     passes: str,
     inputs_path: Path | None,
     numerics: Numerics,
@@ -58,7 +60,9 @@ def command(
     from cimc.compiler import Options
     from cimc.report.compare import Tolerance
 
-    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    apart = opt.read_digital(digital)
+    bound = opt.parse_dims(dims)
+    chosen = Options(hardware or DEFAULT, overrides, bound, precision, activations, passes, apart, outliers)
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = opt.note
