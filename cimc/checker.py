@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -121,9 +122,9 @@ def _within(
 def _outcome(made: _Run) -> Outcome:
     result = made.checked.result
     timing, counts = result.timing, result.counts
-    cosines = [a.cosine_similarity for a in made.checked.report.outputs]
+    cosines = [a.cosine_similarity for a in made.checked.report.outputs]  # NaN where an output is all zero
     return Outcome(
-        min((c for c in cosines if c is not None), default=None),
+        min((c for c in cosines if math.isfinite(c)), default=None),
         timing.cycles if timing is not None else None,
         sum(timing.energy_pj.values()) if timing is not None else None,
         counts.get("conversions", 0) if counts else 0,
