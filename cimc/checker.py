@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from cimc import errors, mixed, study
 from cimc import inputs as input_files
 from cimc.compiler import Compiled, Options, compile_model
+from cimc.ir.evaluate import evaluate_all
+from cimc.ir.graph import Node
 from cimc.layers import Layers, compare_layers
+from cimc.ops import Numerics as OpNumerics
 from cimc.reference import Reference
 from cimc.report import figures
-from cimc.report.check import CheckReport, CheckSeconds, LayerNotes
+from cimc.report.check import CheckReport, CheckSeconds, LayerNotes, NotFinite
 from cimc.report.compare import Tolerance, compare
 from cimc.report.figures import HostNode
 from cimc.report.jsontext import JsonObject
@@ -151,7 +154,7 @@ def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
         reference = Reference.of(compiled.model, every)
         wanted = reference.outputs(graph.output_names or graph.outputs)
     clock.append(time.perf_counter())
-    report = _report(model, compiled, how, result, (reference, wanted), clock)
+    report = _report(model, compiled, how, result, (reference, wanted), feeds, clock)
     subject = study.Subject(compiled.program, compiled.weights, compiled.hardware.spec, feeds, wanted, how.seed)
     return _Run(Checked(report, compiled, result, wanted), subject, analog)
 
@@ -187,6 +190,7 @@ def _report(
     how: CheckOptions,
     result: RunResult,
     against: tuple[Reference, Mapping[str, Array]],
+    feeds: Mapping[str, Array],
     clock: list[float],
 ) -> CheckReport:
     reference, wanted = against
@@ -210,7 +214,30 @@ def _report(
         command=how.command,
         reference=reference.name,
         layer_notes=_notes(layers) if layers else None,
+        not_finite=_not_finite(compiled, feeds, result),
     )
+
+
+def _not_finite(compiled: Compiled, feeds: Mapping[str, Array], result: RunResult) -> NotFinite | None:
+    """Where NaN or infinity in the outputs comes from, in float numerics: quantising numerics refuse such activations by
+    themselves. None if all outputs are finite."""
+    outputs = result.outputs or {}
+    if all(np.isfinite(y).all() for y in outputs.values() if np.issubdtype(y.dtype, np.floating)):
+        return None
+    found: list[NotFinite] = []
+
+    def look(name: str, node: str, value: Array) -> None:
+        if not found and np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            found.append(NotFinite(name, node, "NaN" if np.isnan(value).any() else "infinity"))
+
+    for name, value in feeds.items():
+        look(name, "", value)
+
+    def watch(node: Node, name: str, value: Array) -> None:
+        look(name, node.origin.node, value)
+
+    evaluate_all(compiled.graph, compiled.constants, feeds, OpNumerics(), watch=watch)
+    return found[0] if found else None
 
 
 def _notes(layers: Layers) -> LayerNotes:
