@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog import AnalogMatrix, calibrate_range
+from cimc.analog import AnalogMatrix, calibrate_range, drift_factor
 from cimc.analog.config import refuse
 from cimc.analog.rng import Streams
 from cimc.arch import load as hardware_files
@@ -143,6 +143,9 @@ def _error(core: CoreSpec, device: Device, seed: int) -> tuple[float, float]:
         per = "slice" if device.adc_range == "calibrated_slice" else "core"
         physics = calibrate_range(weights, physics, x, device.adc_coverage, per)
     matrix = AnalogMatrix(weights, physics, seed, (0, 0))
+    if device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
+        per = "core" if device.drift_compensation == "global" else "column"
+        matrix.gain = drift_factor(weights, physics, seed, (0, 0), per)
     want = (x @ weights).astype(np.float64)
     got = matrix.mvm(x.astype(np.int8))
     clipped = matrix.counts.saturated / matrix.counts.conversions if matrix.counts.conversions else 0.0
