@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
 from cimc.mapping.build import build, matmul_room
+from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
@@ -48,6 +49,7 @@ class Options:
     precision: str = "w8a8"
     activations: Literal["dynamic", "static"] = "dynamic"
     passes: str = ""
+    choices: Choices = DEFAULT
     digital: tuple[str, ...] = ()
     outliers: str = ""
 
@@ -96,6 +98,7 @@ class Compiled:
                 "digital": list(self.options.digital),
                 "outliers": self.options.outliers,
                 "pipeline": self.pipeline,
+                "mapping": asdict(self.options.choices),
             },
             "tokens": {
                 "vocab_size": self.tokens.vocabulary,
@@ -142,7 +145,7 @@ def compile_model(
     if outcome.graph.level != "partitioned":
         raise errors.PIPELINE_SHORT(level=outcome.graph.level)
     with stage("mapping"):
-        graph, mapping = build(outcome.graph, hardware.spec, options.precision)
+        graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices)
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)

@@ -58,6 +58,7 @@ def command(
     digital: tuple[str, ...],
     outliers: str,
     passes: str,
+    mapping: tuple[str, ...],
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -88,9 +89,7 @@ def command(
     """
     from cimc import bundle
     from cimc import inputs as input_files
-    from cimc.arch.load import DEFAULT
     from cimc.checker import CheckOptions, check_model
-    from cimc.compiler import Options
     from cimc.report import check as check_report
     from cimc.report import jsontext
     from cimc.report.compare import Tolerance
@@ -105,9 +104,7 @@ def command(
         if asked and numerics != "analog":
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
-    apart = opt.read_digital(digital)
-    bound = opt.parse_dims(dims)
-    chosen = Options(hardware or DEFAULT, overrides, bound, precision, activations, passes, apart, outliers)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(

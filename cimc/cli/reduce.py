@@ -35,6 +35,7 @@ def command(
     digital: tuple[str, ...],
     outliers: str,
     passes: str,
+    mapping: tuple[str, ...],
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -55,14 +56,10 @@ def command(
     """
     from cimc import inputs as input_files
     from cimc import reducer
-    from cimc.arch.load import DEFAULT
     from cimc.checker import CheckOptions
-    from cimc.compiler import Options
     from cimc.report.compare import Tolerance
 
-    apart = opt.read_digital(digital)
-    bound = opt.parse_dims(dims)
-    chosen = Options(hardware or DEFAULT, overrides, bound, precision, activations, passes, apart, outliers)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = opt.note
