@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import accuracy, architectures, memory, movement, passes, scaling, speed
+from benchmarks import accuracy, architectures, memory, movement, passes, scaling, speed, technologies
 from benchmarks.figures import Section
 from benchmarks.validation import __main__ as validation
 
@@ -39,7 +39,7 @@ def script(title: str, name: str, about: str) -> Section | None:
 def main() -> None:
     """Run everything and write the page."""
     found: list[Section] = []
-    for part in (accuracy, architectures, validation, movement, speed, scaling, memory, passes):
+    for part in (accuracy, architectures, technologies, validation, movement, speed, scaling, memory, passes):
         print(f"{part.__name__} ...", file=sys.stderr, flush=True)
         found += part.sections()
     for title, name, about in SCRIPTS:

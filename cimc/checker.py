@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc import errors, mixed, study
 from cimc import inputs as input_files
-from cimc import study
 from cimc.compiler import Compiled, Options, compile_model
-from cimc.ir.graph import Graph
+from cimc.ir.evaluate import evaluate_all
+from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Element
 from cimc.layers import Layers, compare_layers
+from cimc.ops import Numerics as OpNumerics
 from cimc.reference import Reference
 from cimc.report import figures
 from cimc.report.baseline import with_baseline
-from cimc.report.check import CheckReport, CheckSeconds, LayerNotes
+from cimc.report.check import CheckReport, CheckSeconds, LayerNotes, NotFinite
 from cimc.report.compare import Tolerance, compare
 from cimc.report.figures import HostNode
+from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import work_of
+from cimc.report.mixed import MixedReport, Outcome, Sensitivity
 from cimc.report.progress import follow, stage
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
@@ -61,14 +66,86 @@ class Checked:
     result: RunResult
     outputs: Mapping[str, Array] = field(default_factory=dict[str, Array])
     device: DeviceStudy | None = None
+    mixed: MixedReport | None = None
+
+    def to_json(self) -> JsonObject:
+        """The object of ``check --json``."""
+        found = self.report.to_json()
+        if self.device is not None:
+            found["device"] = self.device.to_json()
+        if self.mixed is not None:
+            found["mixed"] = self.mixed.to_json()
+        return found
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A check before the studies beside it."""
+
+    checked: Checked
+    subject: study.Subject
+    analog: Analog
 
 
 def check_model(model: str, options: Options | None = None, how: CheckOptions | None = None) -> Checked:
     """Compile, run and compare with onnxruntime. Raises CimcError; differing outputs are no error but a failed report."""
     how = how or CheckOptions()
+    made = _check(model, options, how)
+    found: MixedReport | None = None
+    if how.device is not None and how.device.budget is not None and made.analog.device is not None:
+        made, found = _within(model, options, how, how.device.budget, made)
+    if how.device is None or made.analog.device is None:
+        return made.checked
+    beside = how.device.study(made.subject, made.analog.device, made.analog.samples, made.checked.result)
+    return replace(made.checked, device=beside, mixed=found)
+
+
+def _within(
+    model: str, options: Options | None, how: CheckOptions, budget: float, first: _Run
+) -> tuple[_Run, MixedReport]:
+    """The check with as many layers digital as an accuracy budget needs, and what was found on the way."""
+    device, samples, compiled = first.analog.device, first.analog.samples, first.checked.compiled
+    assert device is not None
+    assert how.device is not None
+    if first.subject.core is None:
+        raise errors.ANALOG_CONFIG(key="--budget", why="no core of the chip is analog", fix="choose other hardware")
+    seeds = range(how.seed, how.seed + max(how.device.trials, 1))
+    with stage("sensitivities"):
+        layers = mixed.sensitivities(first.subject, device, mixed.layers_of(compiled.graph), seeds, samples)
+    with stage("budget"):
+        found = mixed.search(first.subject, device, layers, budget, seeds, samples)
+    made, count, programs = first, found.digital, 1
+    base = options or Options()
+    while count:
+        names = tuple(layer.name for layer in layers[:count])
+        made = _check(model, replace(base, digital=(*base.digital, *names)), how)
+        programs += 1
+        cosine = _outcome(made).cosine
+        if cosine is None or cosine >= budget or count == len(layers):
+            break
+        # The cells of this program are others than those of the search: a few more layers.
+        count = len(layers) if programs > mixed.MOST_PROGRAMS else min(len(layers), count + max(1, len(layers) // 16))
+    told = [Sensitivity(x.name, x.weights, x.error, i < count) for i, x in enumerate(layers)]
+    return made, MixedReport(budget, tuple(seeds), told, _outcome(first), _outcome(made), programs)
+
+
+def _outcome(made: _Run) -> Outcome:
+    result = made.checked.result
+    timing, counts = result.timing, result.counts
+    cosines = [a.cosine_similarity for a in made.checked.report.outputs]  # NaN where an output is all zero
+    return Outcome(
+        min((c for c in cosines if math.isfinite(c)), default=None),
+        timing.cycles if timing is not None else None,
+        sum(timing.energy_pj.values()) if timing is not None else None,
+        counts.get("conversions", 0) if counts else 0,
+    )
+
+
+def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
+    """Compile, run and compare, without studies."""
     clock = [time.perf_counter()]
     given = how.inputs
-    calibration = (given,) if given and options and options.activations == "static" else ()
+    calibration = (given,) if given else ()
     compiled = compile_model(model, options, inputs=given, calibration=calibration, specialize=given is not None)
     assert compiled is not None
     clock.append(time.perf_counter())
@@ -84,12 +161,9 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
         reference = Reference.of(compiled.model, every)
         wanted = reference.outputs(graph.output_names or graph.outputs)
     clock.append(time.perf_counter())
-    report = _report(model, compiled, how, result, (reference, wanted), clock)
-    if how.device is None or analog.device is None:
-        return Checked(report, compiled, result, wanted)
+    report = _report(model, compiled, how, result, (reference, wanted), feeds, clock)
     subject = study.Subject(compiled.program, compiled.weights, compiled.hardware.spec, feeds, wanted, how.seed)
-    found = how.device.study(subject, analog.device, analog.samples, result)
-    return Checked(report, compiled, result, wanted, found)
+    return _Run(Checked(report, compiled, result, wanted), subject, analog)
 
 
 def _analog(compiled: Compiled, options: Options | None, how: CheckOptions, feeds: Mapping[str, Array]) -> Analog:
@@ -124,6 +198,7 @@ def _report(
     how: CheckOptions,
     result: RunResult,
     against: tuple[Reference, Mapping[str, Array]],
+    feeds: Mapping[str, Array],
     clock: list[float],
 ) -> CheckReport:
     reference, wanted = against
@@ -152,7 +227,30 @@ def _report(
         command=how.command,
         reference=reference.name,
         layer_notes=_notes(layers) if layers else None,
+        not_finite=_not_finite(compiled, feeds, result),
     )
+
+
+def _not_finite(compiled: Compiled, feeds: Mapping[str, Array], result: RunResult) -> NotFinite | None:
+    """Where NaN or infinity in the outputs comes from, in float numerics: quantising numerics refuse such activations by
+    themselves. None if all outputs are finite."""
+    outputs = result.outputs or {}
+    if all(np.isfinite(y).all() for y in outputs.values() if np.issubdtype(y.dtype, np.floating)):
+        return None
+    found: list[NotFinite] = []
+
+    def look(name: str, node: str, value: Array) -> None:
+        if not found and np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            found.append(NotFinite(name, node, "NaN" if np.isnan(value).any() else "infinity"))
+
+    for name, value in feeds.items():
+        look(name, "", value)
+
+    def watch(node: Node, name: str, value: Array) -> None:
+        look(name, node.origin.node, value)
+
+    evaluate_all(compiled.graph, compiled.constants, feeds, OpNumerics(), watch=watch)
+    return found[0] if found else None
 
 
 def _notes(layers: Layers) -> LayerNotes:

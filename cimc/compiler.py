@@ -26,10 +26,13 @@ from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
-from cimc.mapping.build import build
+from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
+from cimc.passes.digital import Digital
+from cimc.passes.outliers import Outliers
 from cimc.passes.pipeline_text import parse_pipeline
+from cimc.passes.quantize import Quantize
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
 from cimc.report.progress import stage
 
@@ -39,8 +42,9 @@ PRECISION = re.compile(r"w([2-8])a8")
 @dataclass(frozen=True)
 class Options:
     """What a user may choose about a compile. ``activations``: scales of activations per row at run time (``dynamic``) or
-    constant, measured on calibration inputs (``static``). ``passes``: a pipeline in place of the usual one; it must end at level
-    partitioned."""
+    constant, measured on calibration inputs (``static``). ``digital``: static matmuls on the digital matmul units, by
+    name or pattern. ``outliers``: options of the pass of that name, as ``channels=8, by=activations``; empty: no such pass.
+    ``passes``: a pipeline in place of the usual one; it must end at level partitioned."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -49,6 +53,8 @@ class Options:
     activations: Literal["dynamic", "static"] = "dynamic"
     passes: str = ""
     choices: Choices = DEFAULT
+    digital: tuple[str, ...] = ()
+    outliers: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,8 @@ class Compiled:
                 "dims": {b.name: b.value for b in self.bindings},
                 "precision": self.options.precision,
                 "activations": self.options.activations,
+                "digital": list(self.options.digital),
+                "outliers": self.options.outliers,
                 "pipeline": self.pipeline,
                 "mapping": asdict(self.options.choices),
             },
@@ -152,7 +160,7 @@ def _compile(
     from cimc.frontend import importer
 
     hardware = hardware_files.load(options.hardware, options.overrides)
-    text = options.passes or _pipeline(options, _core(hardware))
+    text = _pipeline(options, hardware)
     with stage("import"):
         imported = importer.load(model, dims=dict(options.dims), inputs=inputs, specialize=specialize)
     passes = with_calibration(parse_pipeline(text), calibration)
@@ -190,9 +198,28 @@ def _compile(
     )
 
 
-def _pipeline(options: Options, core: CoreSpec) -> str:
-    bits = _weight_bits(options.precision)
-    return default_pipeline(core.rows, core.cols, weight_bits=bits, activations=options.activations)
+def _pipeline(options: Options, hardware: Hardware) -> str:
+    """The pipeline's text. Raises PASS_OPTION for options that contradict a pipeline of one's own, or no tile can do."""
+    apart = parse_pipeline(f"outliers{{{options.outliers}}}", "--outliers") if options.outliers else ()
+    if options.passes and (options.digital or apart):
+        why = "a pipeline of your own (-p) says itself what is kept out of the cells"
+        raise errors.PASS_OPTION(option="--digital or --outliers", name="digital", why=why, fix="write it into -p")
+    if options.passes:
+        return options.passes
+    core = _core(hardware)
+    room = matmul_room(hardware.spec)
+    if (options.digital or apart) and not room:
+        why = f"no tile of {hardware.name} has a matmul unit"
+        raise errors.PASS_OPTION(option="layers", name="digital", why=why, fix="choose hardware that has one")
+    return default_pipeline(
+        core.rows,
+        core.cols,
+        weight_bits=_weight_bits(options.precision),
+        activations=options.activations,
+        outliers=next((p for p in apart if isinstance(p, Outliers)), None),
+        digital=Digital(",".join(options.digital)) if options.digital else None,
+        digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
+    )
 
 
 def _weight_bits(precision: str) -> int:

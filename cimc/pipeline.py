@@ -16,6 +16,8 @@ from cimc.ir.levels import check
 from cimc.ir.text import print_graph
 from cimc.ops import Numerics
 from cimc.passes.contract import Pass
+from cimc.passes.digital import Digital
+from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.pipeline_text import parse_pipeline, print_pipeline
 from cimc.passes.quantize import Quantize
@@ -31,15 +33,28 @@ TOLERANCE = 1e-3
 by some 1e-6 a layer; a wrong pass moves them by about 1."""
 
 
-def default_pipeline(rows: int, cols: int, *, weight_bits: int = 8, activations: str = "dynamic") -> str:
-    """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights."""
-    quantize = parse_pipeline(f"quantize{{activations={activations}, weight_bits={weight_bits}}}")
-    return f"{CANONICAL},{print_pipeline(quantize)},{print_pipeline((Partition(rows, cols),))}"
+def default_pipeline(
+    rows: int,
+    cols: int,
+    *,
+    weight_bits: int = 8,
+    activations: str = "dynamic",
+    outliers: Outliers | None = None,
+    digital: Digital | None = None,
+    digital_bytes: int = Quantize.digital_bytes,
+) -> str:
+    """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
+    of the cells; ``digital_bytes``: the largest piece of their weights that a tile with a matmul unit takes at once."""
+    quantize = parse_pipeline(
+        f"quantize{{activations={activations}, weight_bits={weight_bits}, digital_bytes={digital_bytes}}}"
+    )
+    apart = [one for one in (outliers, digital) if one is not None]
+    return ",".join((CANONICAL, *(print_pipeline((one,)) for one in (*apart, *quantize, Partition(rows, cols)))))
 
 
 def with_calibration(passes: Sequence[Pass], samples: Sequence[Mapping[str, Array]]) -> tuple[Pass, ...]:
     """The passes, with calibration inputs for those that measure activations."""
-    return tuple(replace(p, calibration=tuple(samples)) if isinstance(p, Quantize) else p for p in passes)
+    return tuple(replace(p, calibration=tuple(samples)) if isinstance(p, Quantize | Outliers) else p for p in passes)
 
 
 def labels(passes: Sequence[Pass]) -> tuple[str, ...]:

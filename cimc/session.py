@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import bundle, errors, inputs
+from cimc.analog.config import refuse
 from cimc.arch.spec import ChipSpec
 from cimc.compiler import Compiled
+from cimc.device import Device, duration
 from cimc.errors import did_you_mean
 from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
@@ -22,6 +24,8 @@ from cimc.report.figures import RunFigures
 from cimc.report.mapping_file import Work, read_mapping, work_of
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
+from cimc.sim.tally import Samples
+from cimc.sim.values import Analog, run_values
 
 Array = NDArray[np.generic]
 Numerics = Literal["float", "integer", "analog"]
@@ -38,7 +42,11 @@ class NodeArg:
 
 class InferenceSession:
     """Runs a program in one of the numerics. ``program``: a :class:`~cimc.compiler.Compiled`, or the path of a folder that
-    ``cimc compile`` wrote or of a ``.cim`` file. ``timing`` off leaves the report without cycles and energy."""
+    ``cimc compile`` wrote or of a ``.cim`` file. ``timing`` off leaves the report without cycles and energy.
+
+    For analog numerics: ``device``, settings as of ``--device`` (``"drift=off"``), ``technology`` and ``time`` since
+    programming (seconds, or a text as ``"1d"``) in place of the hardware's. ADC ranges that are calibrated are fitted to the
+    inputs of the first run. Raises ANALOG_CONFIG naming the key that is wrong."""
 
     def __init__(
         self,
@@ -47,6 +55,9 @@ class InferenceSession:
         seed: int = 0,
         *,
         timing: bool = True,
+        device: Sequence[str] = (),
+        technology: str | None = None,
+        time: float | str | None = None,
     ) -> None:
         if isinstance(program, Compiled):
             self._program: Program = program.program
@@ -62,6 +73,15 @@ class InferenceSession:
         self._seed = seed
         self._timing = timing
         self._result: RunResult | None = None
+        self._samples: Samples | None = None
+        self._device: Device | None = None
+        if numerics == "analog":
+            seconds = duration(time, "time") if isinstance(time, str) else time
+            self._device = Device.of(self._chip, device, technology, seconds)
+        elif device or technology is not None or time is not None:
+            raise refuse(
+                "numerics", f"'{numerics}' has no device", "device, technology and time need numerics='analog'"
+            )
 
     def get_inputs(self) -> list[NodeArg]:
         """The program's inputs."""
@@ -91,9 +111,20 @@ class InferenceSession:
             seed=self._seed,
             timing=self._timing,
             verified=True,
+            analog=Analog(self._device, samples=self._calibration(checked)),
         )
         assert self._result.outputs is not None
         return [self._result.outputs[name] for name in output_names or known]
+
+    def _calibration(self, feeds: Mapping[str, Array]) -> Samples | None:
+        """What ADC ranges are fitted to, where they are: the first inputs."""
+        if self._device is None or not self._device.calibrated:
+            return None
+        if self._samples is None:
+            self._samples = Samples()
+            how = Analog(samples=self._samples)
+            run_values(self._program, self._weights, feeds, self._chip, numerics="integer", analog=how)
+        return self._samples
 
     @property
     def report(self) -> RunFigures | None:

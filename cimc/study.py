@@ -60,7 +60,7 @@ class Subject:
 @dataclass(frozen=True)
 class DeviceOptions:
     """What ``check`` is asked about the device: ``--device``, ``--technology``, ``--time``, ``--rate``, ``--attribute``,
-    ``--trials``."""
+    ``--trials``, ``--budget``."""
 
     settings: tuple[str, ...] = ()
     technology: str | None = None
@@ -68,6 +68,7 @@ class DeviceOptions:
     rate: float = 1.0
     attribute: bool = False
     trials: int = 0
+    budget: float | None = None
 
     def of(self, options: Options | None) -> Device:
         """The device of the hardware asked for, at the first time; checked for every time."""

@@ -54,7 +54,8 @@ def calibrate_range(
     high = full // 2 if adc.signed else full
     if per == "core":
         reach = max(_reach(part, coverage, adc.signed) for part in sums)
-        step = max(math.ceil(reach / high), 1)
+        unit = 1.0 - config.device.gmin_norm  # what neighbouring levels are apart
+        step = max(math.ceil(reach / (high * unit)), 1) * unit
         lsb = replace(
             adc, rule="LSB", lsb_units=float(step), code_min=-high if adc.signed else 0, code_max=high, ranges=()
         )

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from cimc import errors
 from cimc.arch.document import MAX_BYTES, Document, Path, Plain, dotted, read
+from cimc.arch.inherit import extended
 from cimc.arch.overrides import Override, apply, record_of
 from cimc.arch.spec import ChipSpec
 from cimc.errors import Collector, Source, did_you_mean
@@ -53,9 +54,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Hardware:
 
     Raises UNKNOWN_HARDWARE, FILE_NOT_FOUND, FILE_UNREADABLE and the diagnostics of section "hardware"."""
     if name_or_path in presets():
-        resource = importlib.resources.files("cimc.arch") / "presets" / f"{name_or_path}.yaml"
-        text = resource.read_text(encoding="utf-8")
-        return parse(text, f"{name_or_path}.yaml", overrides, name=name_or_path)
+        return _hardware(_preset(name_or_path), overrides, name=name_or_path)
     path = pathlib.Path(name_or_path)
     if not path.is_file() and path.suffix not in _SUFFIXES and len(path.parts) <= 1:
         near = did_you_mean(name_or_path, presets())
@@ -83,7 +82,16 @@ def _read_file(path: pathlib.Path) -> str:
 
 def parse(text: str, path: str, overrides: Sequence[str] = (), *, name: str | None = None) -> Hardware:
     """The hardware a text describes; ``path`` is only what messages call it. Raises as :func:`load`."""
-    document = read(text, path)
+    return _hardware(read(text, path), overrides, name=name)
+
+
+def _preset(name: str) -> Document:
+    resource = importlib.resources.files("cimc.arch") / "presets" / f"{name}.yaml"
+    return read(resource.read_text(encoding="utf-8"), f"{name}.yaml")
+
+
+def _hardware(found: Document, overrides: Sequence[str], *, name: str | None) -> Hardware:
+    document = extended(found, presets(), _preset)
     data, changes = apply(document.data, tuple(overrides))
     try:
         spec = ChipSpec.model_validate(data)

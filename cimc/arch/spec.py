@@ -13,6 +13,7 @@ from typing import Annotated, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
+from cimc.arch.adcs import MOST_BITS
 from cimc.arch.baseline import BaselineSpec
 from cimc.arch.device import DeviceSpec
 from cimc.errors import did_you_mean
@@ -226,6 +227,7 @@ class CostSpec(Record):
     """Energy per action, leakage and area per part: the hardware file's ``costs``. The names are those of
     :mod:`cimc.arch.actions`, some with a qualifier: ``adc.convert@8``, ``crossbar@128x128``."""
 
+    adc_model: Literal["table", "regression"] = "table"  # energy and area of converters: given below, or by resolution
     energy_pj: dict[str, NonNegative]
     leakage_mw: dict[str, NonNegative]
     area_um2: dict[str, NonNegative]
@@ -317,6 +319,9 @@ class ChipSpec(Record):
     def _resolution_problems(self) -> list[str]:
         kinds = {name: t.core.adc_bits for name, t in self.tiles.items() if t.core and t.core.adc}
         bits = sorted(set(kinds.values()))
+        if self.costs.adc_model == "regression":
+            most = max(bits, default=0)
+            return [f"costs.adc_model: the regression ends at {MOST_BITS} bits, not {most}"] if most > MOST_BITS else []
         problems: list[str] = []
         for name, table in self._cost_tables().items():
             key = "adc.convert" if name == "energy_pj" else "adc"

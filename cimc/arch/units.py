@@ -11,6 +11,7 @@ from math import ceil
 from typing import Literal
 
 from cimc.arch.actions import BY_BITS, SCALED, base, component
+from cimc.arch.adcs import regression
 from cimc.arch.spec import ChipSpec, CoreSpec, LanesSpec, MatmulSpec, TileSpec
 
 __all__ = [
@@ -186,6 +187,8 @@ def _cost(chip: ChipSpec, table: Mapping[str, float], key: str) -> float:
     all the same: :class:`ChipSpec` sees to that); 0 where it is not given."""
     if key in BY_BITS:
         bits = next((t.core.adc_bits for t in chip.tiles.values() if t.core and t.core.adc), 0)
+        if bits and chip.costs.adc_model == "regression" and table is not chip.costs.leakage_mw:
+            return regression(key, bits)
         return table.get(f"{key}@{bits}", table.get(key, 0.0))
     if key in SCALED and key not in table:
         given = next((name for name in table if base(name) == key), None)

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 @click.option(
     "--trials", type=click.IntRange(1, 1000), help="Analog numerics: mean and spread of the error over so many seeds."
 )
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, max=1),
+    metavar="COSINE",
+    help="Analog numerics: keep the most sensitive layers digital until every output's cosine reaches this.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep the compiled folder.")
 @click.option("--outputs", "outputs_path", type=click.Path(path_type=Path), help="Write the outputs to an .npz.")
 @click.option("--atol", type=float, help="Largest absolute error allowed.")
@@ -49,6 +55,8 @@ def command(
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
+    digital: tuple[str, ...],
+    outliers: str,
     passes: str,
     mapping: tuple[str, ...],
     inputs_path: Path | None,
@@ -60,6 +68,7 @@ def command(
     inference_rate: float,
     attribute: bool,
     trials: int | None,
+    budget: float | None,
     output: Path | None,
     outputs_path: Path | None,
     atol: float | None,
@@ -91,11 +100,11 @@ def command(
     if output is not None:
         bundle.check_target(output)
     times = opt.read_times(numerics, device_settings, technology, device_time)
-    for name, asked in (("--attribute", attribute), ("--trials", trials)):
+    for name, asked in (("--attribute", attribute), ("--trials", trials), ("--budget", budget is not None)):
         if asked and numerics != "analog":
             raise click.UsageError(f"{name} needs --numerics analog")
-    device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0)
-    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping)
+    device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(
@@ -122,8 +131,7 @@ def command(
     if output is not None and checked.result.timing is not None:
         jsontext.write(report.run.to_json(), output / bundle.RUN)
     if json_target:
-        found = {"device": checked.device.to_json()} if checked.device else {}
-        opt.put_json(report.to_json() | found, json_target)
+        opt.put_json(checked.to_json(), json_target)
     if json_target != "-":
         opt.show(_blocks(model.name, checked, quiet))
     click.echo(check_report.closing_line(report), err=json_target == "-")
@@ -133,7 +141,7 @@ def command(
 def _blocks(program: str, checked: Checked, quiet: bool) -> list[Block]:
     """The report: of the run unless quiet, of the comparison, of the device."""
     from cimc.report import check as check_report
-    from cimc.report import jsontext
+    from cimc.report import jsontext, mixed
     from cimc.report import run as run_report
     from cimc.report.mapping_file import parse_mapping
 
@@ -143,7 +151,10 @@ def _blocks(program: str, checked: Checked, quiet: bool) -> list[Block]:
         mapping = parse_mapping(jsontext.dumps(checked.compiled.mapping))  # pyright: ignore[reportArgumentType]  # a JSON object
         setting = run_report.Setting(program, report.hardware, report.numerics, report.seed)
         blocks = run_report.report(report.run, setting, checked.compiled.hardware.spec, mapping)
-    return [*blocks, *check_report.report(report), *(checked.device.blocks() if checked.device else [])]
+    blocks += check_report.report(report)
+    if checked.mixed is not None:
+        blocks += mixed.blocks(checked.mixed)
+    return [*blocks, *(checked.device.blocks() if checked.device else [])]
 
 
 def _remarks(compiled: Compiled) -> list[str]:

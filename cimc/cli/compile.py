@@ -33,6 +33,8 @@ def command(
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
+    digital: tuple[str, ...],
+    outliers: str,
     passes: str,
     mapping: tuple[str, ...],
     inputs_path: Path | None,
@@ -60,13 +62,13 @@ def command(
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
     if output is not None:
         bundle.check_target(output)
-    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
-        calibration = (given,) if given and activations == "static" else ()
+        calibration = (given,) if given else ()
         made = compile_model(model, chosen, inputs=given, calibration=calibration, watch=watch)
         if made is None:
             return

@@ -57,3 +57,72 @@ def validate(file: Path) -> None:
 
     found = load(str(file))
     click.echo(f"{file}: valid, {found.spec.tile_count} tiles")
+
+
+@command.command("trade")
+@click.argument("hardware")
+@click.option("-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field.")
+@click.option("--technology", metavar="NAME", help="A memory technology in place of the hardware's.")
+@click.option("--time", "device_time", metavar="TIME", help="Since programming: 3600, 1h, 1d, 1mo, 1y.")
+@click.option(
+    "--device", "settings", multiple=True, metavar="KEY=VALUE", help="Part of the device model, as for check."
+)
+@click.option("--encoding", "encodings", metavar="NAME[,...]", help="offset, differential.")
+@click.option("--cell-bits", metavar="N[,...]", help="Bits of a cell.")
+@click.option("--rows", metavar="N[,...]", help="Rows driven at a time.")
+@click.option("--adc-bits", metavar="N[,...]", help="Bits of the converters; 0: as many as whole levels need.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Mean of so many seeds.")
+@click.option(
+    "--most-error", type=click.FloatRange(min=0), default=0.02, show_default=True, help="For the cheapest designs."
+)
+@opt.json_option
+def trade(
+    hardware: str,
+    overrides: tuple[str, ...],
+    technology: str | None,
+    device_time: str | None,
+    settings: tuple[str, ...],
+    encodings: str | None,
+    cell_bits: str | None,
+    rows: str | None,
+    adc_bits: str | None,
+    seeds: int,
+    most_error: float,
+    json_target: str | None,
+) -> None:
+    """Compare a core's design choices: encoding, cell bits, rows at a time, ADC bits. For each the error of a product
+    under the device, conversions, energy and the ADC's share of it, time and area. `*` is the hardware as it is.
+
+    \b
+    Example:
+      cimc hw trade reram --time 1d --cell-bits 1,2 --rows 128,32,16
+    """
+    from cimc import tradeoff
+    from cimc.arch.load import load
+    from cimc.device import Device, duration
+    from cimc.report import tradeoff as report
+
+    seconds = None if device_time is None else duration(device_time)
+    device = Device.of(load(hardware, overrides).spec, settings, technology, seconds)
+    choices = tradeoff.Choices(
+        tuple(encodings.split(",")) if encodings else tradeoff.ENCODINGS,
+        _numbers(cell_bits, "--cell-bits") or tradeoff.CELL_BITS,
+        _numbers(rows, "--rows"),
+        _numbers(adc_bits, "--adc-bits"),
+    )
+    about = tradeoff.setting(hardware, device)
+    found = tradeoff.variants(hardware, overrides, choices, device, range(seeds))
+    if json_target:
+        opt.put_json(report.to_json(about, found), json_target)
+    if json_target != "-":
+        opt.show(report.blocks(about, found, most_error))
+
+
+def _numbers(text: str | None, option: str) -> tuple[int, ...]:
+    """Whole numbers between commas."""
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and len(part) < 7 for part in parts):
+        raise click.BadParameter(f"'{text}' is no list of whole numbers, as in 128,32", param_hint=option)
+    return tuple(int(part) for part in parts)

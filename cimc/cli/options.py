@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cimc.sim.result import RunResult
 
 F = TypeVar("F", bound=Callable[..., object])
+MOST_NAMES_BYTES = 1 << 20  # of a file that --digital names
 
 
 def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -58,6 +59,19 @@ compile_options = stack(
         default="dynamic",
         show_default=True,
         help="Activation scales: per row at run time, or constants measured on the inputs.",
+    ),
+    click.option(
+        "--digital",
+        "digital",
+        multiple=True,
+        metavar="NODE[,NODE...]",
+        help="Static matmuls (ONNX nodes or weights, patterns with *) on the digital matmul units; @FILE: one a line.",
+    ),
+    click.option(
+        "--outliers",
+        default="",
+        metavar="OPTIONS",
+        help="Input channels with the largest range on the digital matmul units: 'channels=8, by=activations'.",
     ),
     click.option(
         "-m",
@@ -129,14 +143,53 @@ def compile_as(
     activations: Literal["dynamic", "static"],
     passes: str,
     mapping: tuple[str, ...],
+    digital: tuple[str, ...] = (),
+    outliers: str = "",
 ) -> Options:
-    """The options of a compile, from what the command line says."""
+    """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
     from cimc.arch.load import DEFAULT
     from cimc.compiler import Options
     from cimc.mapping.choices import parse_choices
 
-    chosen = parse_choices(mapping)
-    return Options(hardware or DEFAULT, overrides, parse_dims(dims), precision, activations, passes, chosen)
+    return Options(
+        hardware or DEFAULT,
+        overrides,
+        parse_dims(dims),
+        precision,
+        activations,
+        passes,
+        parse_choices(mapping),
+        read_digital(digital),
+        outliers,
+    )
+
+
+def read_digital(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that ``--digital`` lists: between commas, or a line each of ``@FILE`` (``#`` begins a comment). Raises
+    FILE_NOT_FOUND, FILE_UNREADABLE."""
+    from cimc import errors
+
+    found: list[str] = []
+    for text in given:
+        if not text.startswith("@"):
+            found += text.split(",")
+            continue
+        path = Path(text[1:])
+        if not path.exists():
+            raise errors.FILE_NOT_FOUND(what="list of layers", path=path)
+        try:
+            with path.open("rb") as stream:
+                raw = stream.read(MOST_NAMES_BYTES + 1)
+            if len(raw) > MOST_NAMES_BYTES:
+                raise errors.FILE_UNREADABLE(
+                    what="list of layers", path=path, why=f"more than {MOST_NAMES_BYTES} bytes"
+                )
+            found += [line.partition("#")[0] for line in raw.decode("utf-8").splitlines()]
+        except OSError as e:
+            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why=e.strerror or "read error") from None
+        except UnicodeDecodeError as e:
+            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why=f"byte {e.start} is no UTF-8") from None
+    return tuple(name for text in found if (name := text.strip()))
 
 
 def read_times(

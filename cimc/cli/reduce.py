@@ -32,6 +32,8 @@ def command(
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
+    digital: tuple[str, ...],
+    outliers: str,
     passes: str,
     mapping: tuple[str, ...],
     inputs_path: Path | None,
@@ -57,7 +59,7 @@ def command(
     from cimc.checker import CheckOptions
     from cimc.report.compare import Tolerance
 
-    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = opt.note

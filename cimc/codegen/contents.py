@@ -57,6 +57,9 @@ def _keys(program: Program, graph: Graph, constants: Constants) -> dict[str, tup
     for buffer in program.globals:
         if buffer.key:
             found[buffer.key] = (buffer.key, 0, None)
+        twin = f"{buffer.key}{FLOAT_COMPANION}"
+        if buffer.key and buffer.element.quantized and twin in constants:
+            found[twin] = (twin, 0, None)
     for tile in program.tiles:
         for local in tile.buffers:
             if local.key:

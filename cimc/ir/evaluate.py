@@ -21,7 +21,7 @@ Watch = Callable[[Node, str, Array], None]
 FLOAT_COMPANION = ".float"
 """Suffix of the constant that holds the unrounded original of quantised weight codes."""
 
-_CELLS_OPS = ("mvm", "blocked_mvm")
+_CELLS_OPS = ("mvm", "blocked_mvm", "matmul")
 
 
 def evaluate(graph: Graph, constants: Constants, inputs: Mapping[str, Array], numerics: Numerics) -> dict[str, Array]:

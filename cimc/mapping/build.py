@@ -15,7 +15,13 @@ def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAU
     """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit
     diagnostics."""
     graph, views = materialize(graph)
-    found = segments(graph)
+    found = segments(graph, matmul_room(chip))
     placement = place(graph, found, chip, precision, choices)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
     return graph, Mapping(homes(graph, views), ordered, placement, choices)
+
+
+def matmul_room(chip: ChipSpec) -> int:
+    """Bytes of constant operands that a tile with a matmul unit holds at once: half of the smallest such tile's buffer,
+    the rest is for what it works on. 0 if the chip has no such tile."""
+    return min((t.local_bytes for t in chip.tiles.values() if t.matmul is not None), default=0) // 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +19,7 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
+from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
 
 MIN_REPLICA_ROWS = 8
@@ -331,7 +332,10 @@ class _Placer:
                 continue
             able = self._able(segment)
             if segment.style is Style.SPREAD:
-                found[segment.index] = tuple(able)
+                count = self.spread_count(segment, able)
+                first = turn if count < len(able) else 0
+                found[segment.index] = tuple(able[(first + i) % len(able)] for i in range(count))
+                turn += count % len(able)
                 continue
             found[segment.index] = (able[turn % len(able)],)
             turn += 1
@@ -392,6 +396,23 @@ class _Placer:
         """Tiles that can do a segment's vector work."""
         local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
         return snake(self.chip, tiles_with(self.chip, units_needed(local)))
+
+    def spread_count(self, segment: Segment, able: Sequence[int]) -> int:
+        """Tiles that share a SPREAD segment's rows: all, unless it multiplies by constants. Each tile then loads all of
+        them from global memory, one tile after the other, and works off its rows: T tiles take T · W / bandwidth + C / T
+        cycles, with W bytes of constants and C cycles of rows through matmul and vector units."""
+        held = constants_held(self.graph, segment.nodes)
+        if not held:
+            return len(able)
+        tile = self.chip.tile(able[0])
+        passes = 0
+        for value in held:
+            k, n = self.graph.type(value).shape[-2:]
+            passes += math.ceil(k / tile.matmul.rows) * math.ceil(n / tile.matmul.cols) if tile.matmul else 0
+        elements = sum(self.graph.type(o).size for node in segment.nodes for o in node.outputs if o)
+        cycles = passes * segment.rows + elements / (tile.vector.lanes if tile.vector else 1)
+        best = math.sqrt(cycles * self.chip.memory.bytes_per_cycle / sum(held.values()))
+        return max(1, min(len(able), round(best)))
 
     def stage_count(self, segment: Segment) -> int:
         """Vector stages of a STREAM segment."""

@@ -6,7 +6,7 @@ List scheduling over the data flow: the current segment takes every ready node t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cimc.ir.graph import Graph, Node
@@ -121,13 +121,15 @@ class _Open:
     mixed: set[str] = field(default_factory=set[str])  # views of inside values that are not rows
     has_cells: bool = False
     has_whole: bool = False
+    held: dict[str, int] = field(default_factory=dict[str, int])  # constants that are read whole, and their bytes
 
 
 class _Scheduler:
     """Takes nodes from the ready list into segments."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, room: int) -> None:
         self.graph = graph
+        self.room = room
         self.order = {id(n): i for i, n in enumerate(graph.nodes)}
         self.uses = graph.uses()
         producers = graph.producers()
@@ -222,6 +224,9 @@ class _Scheduler:
                 return None
         if (whole and now.has_cells) or (node.op in MATRIX_OPS and now.has_whole):
             return None
+        held = now.held | constants_held(self.graph, (node,))
+        if now.held and sum(held.values()) > self.room:
+            return None
         return merged
 
     def _aligned(self, value: str, access: Access, domain: tuple[int, ...]) -> bool:
@@ -232,6 +237,7 @@ class _Scheduler:
         op = OPS[node.op]
         self.open.nodes.append(node)
         self.open.domain = domain
+        self.open.held |= constants_held(self.graph, (node,))
         self.open.has_cells |= node.op in MATRIX_OPS
         self.open.has_whole |= any(op.access(node, i) is Access.WHOLE for i, v in enumerate(node.inputs) if v)
         for out in node.outputs:
@@ -247,6 +253,16 @@ class _Scheduler:
         self.open = _Open()
 
 
+def constants_held(graph: Graph, nodes: Sequence[Node]) -> dict[str, int]:
+    """The constants that nodes read whole, and their bytes: a tile loads them once and keeps them through the segment."""
+    return {
+        v: graph.type(v).bytes
+        for node in nodes
+        for i, v in enumerate(node.inputs)
+        if v in graph.constants and OPS[node.op].access(node, i) is Access.WHOLE
+    }
+
+
 def rowwise(graph: Graph, node: Node) -> bool:
     """Whether a node works row by row: a row-wise op, or a concat of columns."""
     op = OPS[node.op]
@@ -257,9 +273,10 @@ def rowwise(graph: Graph, node: Node) -> bool:
     return op.form is Form.ROWWISE
 
 
-def segments(graph: Graph) -> tuple[Segment, ...]:
-    """The graph's nodes in segments, in an executable order. View nodes are in none."""
-    return _Scheduler(graph).run()
+def segments(graph: Graph, room: int = 1 << 40) -> tuple[Segment, ...]:
+    """The graph's nodes in segments, in an executable order. View nodes are in none. ``room``: bytes of constants read
+    whole that one segment may hold; a node that needs more by itself has a segment of its own."""
+    return _Scheduler(graph, room).run()
 
 
 def inside(graph: Graph, uses: Mapping[str, list[Node]], segment: Segment) -> dict[str, Tail]:

@@ -13,13 +13,19 @@ from cimc.isa.kernels import exact_product, quantized_product, softmax, symmetri
 from cimc.isa.operands import Element, static_shape
 from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
 
+CORES, DIGITAL = "cores", "digital"
+"""Where a static matmul runs: in cells, or on the dynamic matmul units, its weights loaded like any operand."""
+
 
 class Linear(Op):
     """``y = x · W``: x (… × k), W (k × n) constant. Levels imported and canonical; the quantize pass replaces it."""
 
     name: ClassVar[str] = "linear"
     arity: ClassVar[tuple[int, int]] = (2, 2)
-    doc: ClassVar[str] = "static matmul: x (… × k) times constant weights (k × n)"
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("unit", (str,), "cores"),)
+    doc: ClassVar[str] = (
+        "static matmul: x (… × k) times constant weights (k × n); unit: cores, or digital (matmul units)"
+    )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x, w = inputs
@@ -27,6 +33,8 @@ class Linear(Op):
         assert w is not None
         if len(w.shape) != 2 or not x.shape or x.shape[-1] != w.shape[0]:
             raise ValueError(f"linear of {x} and {w}")
+        if node.get("unit", CORES) not in (CORES, DIGITAL):
+            raise ValueError(f"unit {node.attr('unit')}")
         return (Type(x.element, (*x.shape[:-1], w.shape[1])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
@@ -174,7 +182,9 @@ class Matmul(Op):
     name: ClassVar[str] = "matmul"
     arity: ClassVar[tuple[int, int]] = (2, 2)
     attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,), 1.0),)
-    doc: ClassVar[str] = "dynamic matmul: scale · a (… × m × k) · b (… × k × n); integer operands give i32"
+    doc: ClassVar[str] = (
+        "dynamic matmul: scale · a (… × m × k) · b (… × k × n); integer operands give i32, quantised ones q32"
+    )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         a, b = inputs
@@ -184,7 +194,8 @@ class Matmul(Op):
             raise ValueError(f"matmul of {a} and {b}")
         lead = broadcast(a.shape[:-2], b.shape[:-2])
         whole = a.element in (Element.I8, Element.U8, Element.I16, Element.U16, Element.I32)
-        return (Type(Element.I32 if whole else a.element, (*lead, a.shape[-2], b.shape[-1])),)
+        result = Element.I32 if whole else Element.Q32 if a.element.quantized else a.element
+        return (Type(result, (*lead, a.shape[-2], b.shape[-1])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         a, b = inputs

@@ -1,4 +1,4 @@
-"""Pipelines as text: ``fold,fuse,quantize{activations=static, weight_bits=4}``. What prints, parses."""
+"""Pipelines as text: ``fold,fuse,digital{layers="/head/*"},quantize{weight_bits=4}``. What prints, parses."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from cimc.errors import Source
 from cimc.passes.classify import Classify
 from cimc.passes.contract import Pass
 from cimc.passes.dce import Dce
+from cimc.passes.digital import Digital
 from cimc.passes.fold import Fold
 from cimc.passes.fuse import Fuse
 from cimc.passes.integers import Integers
+from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
 
 Option = int | float | str | bool
 
-PASSES: dict[str, type[Pass]] = {p.name: p for p in (Integers, Fold, Fuse, Classify, Quantize, Partition, Dce)}
+PASSES: dict[str, type[Pass]] = {
+    p.name: p for p in (Integers, Fold, Fuse, Classify, Outliers, Digital, Quantize, Partition, Dce)
+}
 """Every pass by its name."""
 
 MOST_TEXT = 10_000
 """Longest pipeline that is parsed, in characters."""
 
-_TOKEN = re.compile(r"\s*([A-Za-z0-9_.+-]+|[{},=]|$)")
+_TOKEN = re.compile(r'\s*([A-Za-z0-9_.+-]+|"[^"\n]*"|[{},=]|$)')
+_PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -50,7 +55,8 @@ def _print_pass(one: Pass) -> str:
 
 
 def _print_option(value: Option) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if _PLAIN.fullmatch(text) else f'"{text}"'
 
 
 def parse_pipeline(text: str, where: str = "pipeline") -> tuple[Pass, ...]:
@@ -92,6 +98,12 @@ class _Reader:
         word = self._take()
         return word, self._at - len(word)
 
+    def _name(self, expected: str) -> tuple[str, int]:
+        """A word without quotes, and where it starts."""
+        if self._peek().startswith('"'):
+            self._fail(expected)
+        return self._word(expected)
+
     def passes(self) -> tuple[Pass, ...]:
         """All passes, to the end of the text."""
         if not self._peek():
@@ -105,7 +117,7 @@ class _Reader:
         return tuple(found)
 
     def _pass(self) -> Pass:
-        name, start = self._word("the name of a pass")
+        name, start = self._name("the name of a pass")
         kind = PASSES.get(name)
         if kind is None:
             meant = errors.did_you_mean(name, PASSES)
@@ -127,7 +139,7 @@ class _Reader:
         return kind(**given)
 
     def _option(self, kind: type[Pass]) -> tuple[str, Option]:
-        name, start = self._word("the name of an option")
+        name, start = self._name("the name of an option")
         known = options(kind)
         if name not in known:
             meant = errors.did_you_mean(name, known)
@@ -138,7 +150,7 @@ class _Reader:
         if self._take() != "=":
             self._fail("'=' and a value")
         text, start = self._word("a value")
-        value = _convert(text, known[name])
+        value = _convert(text.strip('"'), known[name])
         if value is None:
             wanted = type(known[name]).__name__
             why = f"'{text}' is no {wanted}"

@@ -16,6 +16,7 @@ from cimc.ir.graph import Array, Constants, Graph, Node, Type
 from cimc.isa.kernels import codes_by, symmetric_scales
 from cimc.isa.operands import Element
 from cimc.ops import Numerics
+from cimc.ops.matmul import CORES
 from cimc.passes.editor import Editor
 from cimc.passes.integers import BLOCK_STEPS, CODES, STEPS
 
@@ -33,6 +34,9 @@ class Quantize:
     originals stand beside the codes under ``NAME.float``. Weights that the model itself has as 8-bit integers keep their
     codes, and those in blocks of inputs their blocks (see ``integers``) unless
     ``keep_blocks`` is false: then they are quantised again, per output channel, and need fewer crossbars.
+
+    A ``linear{unit=digital}`` becomes ``matmul`` instead of ``mvm``, on the same codes and so with the same result, its
+    weights cut by columns into pieces of at most ``digital_bytes`` that a tile's buffer holds.
 
     Before::
 
@@ -58,6 +62,7 @@ class Quantize:
     activations: Literal["dynamic", "static"] = "dynamic"
     weight_bits: int = 8
     keep_blocks: bool = True
+    digital_bytes: int = 1 << 18
     calibration: tuple[Mapping[str, Array], ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,12 +72,15 @@ class Quantize:
         if not 2 <= self.weight_bits <= 8:
             why = f"{self.weight_bits} bits are not possible"
             raise errors.PASS_OPTION(option="weight_bits", name=self.name, why=why, fix="use 2 to 8")
+        if self.digital_bytes < 1:
+            why = f"{self.digital_bytes} is below 1"
+            raise errors.PASS_OPTION(option="digital_bytes", name=self.name, why=why, fix="give bytes of a buffer")
 
     def run(self, graph: Graph, constants: Constants) -> tuple[Graph, Constants]:
         """See the class. Raises CimcError: calibration if static scales cannot be measured; weight-not-finite, when
         the codes are first read, for weights that hold no finite number."""
         peaks = self._peaks(graph, constants) if self.activations == "static" else None
-        work = _Quantizer(Editor(graph, constants), self.weight_bits, peaks, keep_blocks=self.keep_blocks)
+        work = _Quantizer(Editor(graph, constants), self, peaks)
         for node in graph.nodes:
             work.visit(node)
         return work.editor.finish(self.leaves)
@@ -99,10 +107,11 @@ class Quantize:
 
 
 class _Quantizer:
-    def __init__(self, editor: Editor, bits: int, peaks: dict[str, float] | None, *, keep_blocks: bool) -> None:
+    def __init__(self, editor: Editor, how: Quantize, peaks: dict[str, float] | None) -> None:
         self.editor = editor
-        self.keep_blocks = keep_blocks
-        self.bits = bits
+        self.keep_blocks = how.keep_blocks
+        self.bits = how.weight_bits
+        self.piece = how.digital_bytes
         self.peaks = peaks
         self.activations: dict[str, tuple[str, str]] = {}
         self.weights: dict[str, tuple[str, str]] = {}
@@ -120,7 +129,7 @@ class _Quantizer:
             self._blocks(node, codes, scale)
             return
         cells, weight_scale = self._weight(node, w)
-        acc = editor.emit("mvm", (codes, cells), origins=node.origins, output=editor.fresh(f"{y}.acc"))
+        acc = self._product(node, codes, cells)
         element = editor.types[y].element
         result = y if element is Element.F32 else editor.fresh(f"{y}.f32")
         editor.emit("dequantize", (acc, scale, weight_scale), origins=node.origins, output=result)
@@ -135,7 +144,7 @@ class _Quantizer:
         total = ""
         for block, (cells, steps, rows) in enumerate(self._block_weights(w)):
             part = self._columns(node, codes, block * rows, rows)
-            acc = editor.emit("mvm", (part, cells), origins=node.origins, output=editor.fresh(f"{y}.acc"))
+            acc = self._product(node, part, cells)
             sums = editor.fresh(f"{y}.part")
             editor.emit("dequantize", (acc, scale, steps), origins=node.origins, output=sums)
             if total:
@@ -143,6 +152,31 @@ class _Quantizer:
             total = sums
         attrs = (("to", editor.types[y].element.value),)
         editor.emit("cast", (total,), origins=node.origins, output=y, attrs=attrs)
+
+    def _product(self, node: Node, codes: str, cells: str) -> str:
+        """Sums of codes times codes: in cells, or on the digital matmul units."""
+        editor, y = self.editor, node.outputs[0]
+        if node.get("unit", CORES) == CORES or len(editor.types[codes].shape) < 2:
+            return editor.emit("mvm", (codes, cells), origins=node.origins, output=editor.fresh(f"{y}.acc"))
+        k, n = editor.types[cells].shape
+        wide = max(self.piece // max(k, 1), 1)
+        if n <= wide:
+            return editor.emit("matmul", (codes, cells), origins=node.origins, output=editor.fresh(f"{y}.acc"))
+        parts: list[str] = []
+        for start in range(0, n, wide):
+            piece = self._piece(cells, slice(start, min(start + wide, n)))
+            parts.append(editor.emit("matmul", (codes, piece), origins=node.origins, output=editor.fresh(f"{y}.acc")))
+        attrs = (("axis", len(editor.types[codes].shape) - 1),)
+        return editor.emit("concat", parts, origins=node.origins, output=editor.fresh(f"{y}.acc"), attrs=attrs)
+
+    def _piece(self, cells: str, cols: slice) -> str:
+        """Some columns of weight codes."""
+        editor, k = self.editor, self.editor.types[cells].shape[0]
+        name = f"{cells}.cols{cols.start}"
+        if name not in editor.types:
+            editor.constant(name, Type(Element.Q8, (k, cols.stop - cols.start)), _columns_of(cells, cols))
+            editor.companion(name + FLOAT_COMPANION, _columns_of(cells + FLOAT_COMPANION, cols))
+        return name
 
     def _columns(self, node: Node, codes: str, start: int, size: int) -> str:
         shape = self.editor.types[codes].shape
@@ -254,6 +288,10 @@ def _as_float(weight: str) -> Make:
 
 def _rows_of(name: str, rows: slice, dtype: type[np.generic] | None = None) -> Make:
     return lambda constants: np.ascontiguousarray(constants[name][rows], dtype)
+
+
+def _columns_of(name: str, cols: slice) -> Make:
+    return lambda constants: np.ascontiguousarray(constants[name][:, cols])
 
 
 def _row_of(name: str, row: int) -> Make:

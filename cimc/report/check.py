@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from cimc.report import attribution, units
 from cimc.report.attribution import Attribution
@@ -36,9 +36,19 @@ class LayerNotes:
 
 
 @dataclass(frozen=True)
+class NotFinite:
+    """The first value, in execution order, that holds NaN or infinity where outputs do: its name, the node that makes it
+    (empty for an input), and what it holds."""
+
+    value: str
+    node: str
+    holds: str
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """Everything ``check`` found. ``layers`` is None unless they were compared; ``command`` repeats the check;
-    ``reference`` says what the outputs were compared with."""
+    ``reference`` says what the outputs were compared with; ``not_finite``, where NaN or infinity in them comes from."""
 
     model: str
     hardware: str
@@ -52,6 +62,7 @@ class CheckReport:
     command: str
     reference: str = "onnxruntime"
     layer_notes: LayerNotes | None = None
+    not_finite: NotFinite | None = None
 
     @property
     def passed(self) -> bool:
@@ -83,6 +94,8 @@ class CheckReport:
             found["layers"] = [agreement_json(a) for a in self.layers]
         if self.layer_notes is not None:
             found.update(_notes_json(self.layer_notes))
+        if self.not_finite is not None:
+            found["not_finite"] = asdict(self.not_finite)
         found["seconds"] = {
             "compile": self.seconds.compile,
             "run": self.seconds.run,
@@ -140,6 +153,10 @@ def report(check: CheckReport) -> list[Block]:
         ],
     )
     blocks: list[Block] = [setting, _table("Outputs against onnxruntime", check.outputs)]
+    if check.not_finite is not None:
+        where = f"made by {check.not_finite.node}" if check.not_finite.node else "given as input"
+        rows = [("first", check.not_finite.value, f"{where}: {check.not_finite.holds}")]
+        blocks.append(Facts("NaN or infinity in the outputs", rows))
     if check.layers is not None:
         blocks += _layers(check, check.layers)
     if check.fallbacks:

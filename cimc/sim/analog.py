@@ -51,7 +51,8 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
     }
     if core.adc is not None and core.adc.bits and device.adc:
         full = device.adc_range == "full"
-        mapping["adc"] = {**converter(core, core.adc.bits, full=full), **device.converter()}
+        leak = device.model.gmin_us / device.model.gmax_us if device.on_off else 0.0
+        mapping["adc"] = {**converter(core, core.adc.bits, full=full, leak=leak), **device.converter()}
     return AnalogConfig.from_mapping(mapping)
 
 
@@ -67,21 +68,27 @@ def slice_bits(core: CoreSpec) -> list[int]:
     return [min(cell, bits - start) for start in range(0, bits, cell)]
 
 
-def converter(core: CoreSpec, bits: int, *, full: bool = False) -> dict[str, object]:
+def converter(core: CoreSpec, bits: int, *, full: bool = False, leak: float = 0.0) -> dict[str, object]:
     """Step and range of an ADC of ``bits``.
 
     The largest partial sum is active_rows · (2^cell_bits - 1) · (2^dac_bits - 1). Sums in its upper half are rare
     (about half of all cell and input bits are zero), so the range is the lower half (for differential pairs, of both
     signs), as ISAAC saves its ninth bit (Shafiee et al., ISCA 2016, section V); ``full``: the whole of it. The step is
-    the smallest power of two with which ``bits`` reach that far; what lies beyond saturates and is counted."""
+    the smallest power of two with which ``bits`` reach that far; what lies beyond saturates and is counted.
+
+    ``leak`` is what a cell at its lowest level conducts, over what it does at its highest. Neighbouring levels are then
+    closer by 1 - leak, and so are the converter's steps; an offset column carries the leak of its driven rows (half of
+    them) on top, a pair takes it off itself."""
     largest = core.crossbar.active_rows * ((1 << core.crossbar.cell_bits) - 1) * ((1 << core.dac_bits) - 1)
     signed = core.encoding == "differential"
     codes = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
     reach = largest if full else (1 << largest.bit_length()) // 2 - 1
     step = 1
-    while codes * step < reach - step + 1:
+    leaked = 0 if signed else int(leak / (1 - leak) * largest / 2)
+    while codes * step < reach + leaked - step + 1:
         step *= 2
-    return {"bits": bits, "signed": signed, "lsb_units": step, "code_min": -codes if signed else 0, "code_max": codes}
+    low = -codes if signed else 0
+    return {"bits": bits, "signed": signed, "lsb_units": step * (1 - leak), "code_min": low, "code_max": codes}
 
 
 @dataclass

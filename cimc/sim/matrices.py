@@ -137,13 +137,15 @@ class MatrixFactory:
     exact: bool
     analog: AnalogCores | None = None
     samples: Samples | None = None  # filled with the inputs of integer matrices
+    only: frozenset[str] | None = None  # keys of the weights in analog cells, the others are exact; None: all
     budget: Budget = field(default_factory=Budget)
     _shared: dict[tuple[object, ...], Matrix] = field(default_factory=dict[tuple[object, ...], Matrix])
 
     def build(self, tile: int, decl: MatrixDecl, *, rewritten: bool) -> Matrix:
         """The matrix of a tile; ``rewritten`` if the program writes its cells. Raises WEIGHT_…."""
         core = self.chip.tile(tile).core
-        if self.analog is not None and core is not None and core.adc is not None:
+        analog = self.only is None or decl.key in self.only
+        if self.analog is not None and analog and core is not None and core.adc is not None:
             unit = self.analog.build(self._codes(tile, decl), core, tile, decl, rewritten=rewritten)
             return CheckedMatrix(decl, unit)
         key = (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols)

@@ -54,7 +54,8 @@ def failed(tile: int, step: int, instruction: Instruction, why: str) -> errors.C
 
 def not_finite(tile: int, step: int, instruction: Instruction, what: str) -> errors.CimcError:
     """The error of activations that cannot be quantised."""
-    return errors.NOT_FINITE(where=where(tile, step, instruction), what=what, text=text(instruction))
+    layer = f"layer {instruction.origin.node}, " if instruction.origin is not None else ""
+    return errors.NOT_FINITE(where=layer + where(tile, step, instruction), what=what, text=text(instruction))
 
 
 def waits(instruction: Instruction) -> str:

@@ -36,11 +36,13 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Analog:
     """How a run treats its analog cores. ``device`` None: the chip's. ``tally`` is filled. ``samples`` are filled by
-    integer numerics, and used by analog ones where the device calibrates its ADC ranges."""
+    integer numerics, and used by analog ones where the device calibrates its ADC ranges. ``only``: the keys of the
+    weights that are in analog cells, the others are computed exactly; None: all are."""
 
     device: Device | None = None
     tally: Tally = field(default_factory=Tally)
     samples: Samples | None = None
+    only: frozenset[str] | None = None
 
 
 class _Pause(Blocked):
@@ -112,7 +114,7 @@ class Engine:
         if numerics == "analog":
             self.cores = AnalogCores(how.device or Device.of(chip), seed, how.tally, how.samples)
         recorded = how.samples if numerics == "integer" else None
-        self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded)
+        self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded, how.only)
 
     def maybe_pause(self, tile: int) -> None:
         """Let other tiles run before this one, unless nothing has happened since it last did so."""

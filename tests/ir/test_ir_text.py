@@ -18,6 +18,7 @@ F32 = Element.F32
 SQUARE = (1, 2, 4, 4)
 
 SAMPLES: dict[str, Attr] = {
+    "unit": "digital",
     "to": "i64",
     "shape": (1, 2, 4, 4),
     "perm": (0, 1, 3, 2),
