@@ -63,10 +63,10 @@ class TileUnits:
 
         With steps = ceil(input_bits / dac_bits), groups = ceil(k / active_rows), per block and row:
 
-        - ``crossbar.step``: crossbars · steps · groups (crossbars = slices, twice that for differential pairs)
+        - ``crossbar.step``: crossbars · steps · groups (crossbars = slices and copies, twice that for differential pairs)
         - ``dac.drive``: crossbars · steps · k (each driven wordline belongs to one group)
-        - ``adc.convert``: slices · steps · groups · n (the two columns of a differential pair are subtracted before one
-          conversion; only columns in use are converted)
+        - ``adc.convert``: slices (and copies of them) · steps · groups · n (the two columns of a differential pair are
+          subtracted before one conversion; only columns in use are converted)
         - ``shift_add.op``: one per conversion; with offset encoding k more, for the sum of the inputs that is
           multiplied by the offset and subtracted
 
@@ -78,7 +78,7 @@ class TileUnits:
         steps = _steps(core, input_bits) * rows
         groups = [ceil(k / core.crossbar.active_rows) for k, _ in blocks]
         inputs = sum(k for k, _ in blocks)
-        conversions = core.slices * steps * sum(g * n for g, (_, n) in zip(groups, blocks, strict=True))
+        conversions = core.converted_slices * steps * sum(g * n for g, (_, n) in zip(groups, blocks, strict=True))
         return {
             "crossbar.step": core.crossbars * steps * sum(groups),
             "dac.drive": core.crossbars * steps * inputs,
@@ -164,8 +164,14 @@ def _cost(chip: ChipSpec, table: Mapping[str, float], key: str) -> float:
         return table.get(f"{key}@{bits}", table.get(key, 0.0))
     if key in SCALED and key not in table:
         given = next((name for name in table if base(name) == key), None)
-        return table[given] * _scale(chip, key, given.split("@", 1)[1]) if given else 0.0
-    return table.get(key, 0.0)
+        return table[given] * _scale(chip, key, given.split("@", 1)[1]) * _spare(chip) if given else 0.0
+    return table.get(key, 0.0) * (_spare(chip) if key in SCALED else 1.0)
+
+
+def _spare(chip: ChipSpec) -> float:
+    """What spare columns add to a crossbar: its columns over those in use (a wordline drives and loads all of them)."""
+    bars = (t.core.crossbar for t in chip.tiles.values() if t.core)
+    return max(((b.cols + b.spare_cols) / b.cols for b in bars), default=1.0)
 
 
 def _scale(chip: ChipSpec, key: str, size: str) -> float:

@@ -14,6 +14,7 @@ from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_facto
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
+from cimc.sim.faults import placed_faults
 from cimc.sim.tally import LayerTally, Samples, Tally
 
 Array = NDArray[np.generic]
@@ -47,6 +48,9 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
         "dac_bits": core.dac_bits,
         "rows": core.crossbar.rows,
         "active_rows": core.crossbar.active_rows,
+        "msb_copies": core.msb_copies,
+        "msb_slices": core.msb_slices,
+        "msb_combine": core.msb_combine,
         **device.keys(core),
     }
     if core.adc is not None and core.adc.bits and device.adc:
@@ -111,9 +115,15 @@ class AnalogCores:
         codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
         physics = replace(config(unit.core, self.device, inputs), row_blocks=part.blocks)
         stream = (unit.tile, part.core)
+        bits = 0
+        if self.device.faulty:
+            stuck, found = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
+            unit.layer.faults.add(found)
+            bits, physics = found.table_bits, replace(physics, stuck=stuck)
         if physics.adc is not None and self.device.calibrated:
             physics = self._calibrated(unit, part, codes, physics, (*key, part))
         matrix = AnalogMatrix(codes, physics, self.seed, stream)
+        unit.layer.tables.append((matrix, bits))
         if self.device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
             per = "core" if self.device.drift_compensation == "global" else "column"
             matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
@@ -143,12 +153,13 @@ class AnalogCores:
 @dataclass(frozen=True)
 class Part:
     """Rows and columns of a matrix that one :class:`AnalogMatrix` computes; ``blocks``: the row cuts inside it, counted
-    from its first row; ``core`` keys its random streams."""
+    from its first row; ``core`` keys its random streams; ``held``: the blocks of the cores in it."""
 
     rows: Bounds
     cols: Bounds
     blocks: tuple[Bounds, ...]
     core: int
+    held: tuple[Block, ...]
 
 
 def parts(blocks: Sequence[Block], *, apart: bool) -> list[Part]:
@@ -160,8 +171,8 @@ def parts(blocks: Sequence[Block], *, apart: bool) -> list[Part]:
     if grid and not apart:
         first = rows[0][0]
         cuts = tuple((a - first, b - first) for a, b in rows)
-        return [Part((first, rows[-1][1]), (cols[0][0], cols[-1][1]), cuts, blocks[0].core)]
-    return [Part((b.row, b.row_end), (b.col, b.col_end), ((0, b.row_end - b.row),), b.core) for b in blocks]
+        return [Part((first, rows[-1][1]), (cols[0][0], cols[-1][1]), cuts, blocks[0].core, tuple(blocks))]
+    return [Part((b.row, b.row_end), (b.col, b.col_end), ((0, b.row_end - b.row),), b.core, (b,)) for b in blocks]
 
 
 def _contiguous(bounds: Sequence[Bounds]) -> bool:
@@ -178,8 +189,7 @@ class AnalogUnit:
         # Wires couple the columns of a crossbar, so crossbars must be their true size.
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
         self.layer: LayerTally = cores.tally.layer(decl.key)
-        sides = 2 if core.encoding == "differential" else 1
-        self.layer.cells += decl.rows * decl.cols * len(slice_bits(core)) * sides
+        self.layer.cells += decl.rows * decl.cols * core.crossbars
         self._cores = cores
         self._matrices: dict[InputKind, list[AnalogMatrix]] = {}
 

@@ -14,10 +14,10 @@ def test_presets_are_found():
 
 @pytest.mark.parametrize("name", presets())
 def test_every_number_has_a_source(name):
-    """Every number in the file; what the file leaves out (active_rows ...) is derived from numbers that have one, and
-    an absent core counts 0."""
+    """Every number in the file; what the file leaves out (active_rows ...) is derived from numbers that have one, or has no
+    unit to stand for (spare columns, copies of slices): it counts 0 or 1."""
     hardware = load(name)
-    derived = ("active_rows", "cols_per_adc", "cores")
+    derived = ("active_rows", "cols_per_adc", "cores", "spare_cols", "msb_copies", "msb_slices")
     bare = [
         key
         for key, value in keys(hardware).items()
