@@ -17,6 +17,7 @@ from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import CoreSpec
+from cimc.codegen.calibrate import calibrating
 from cimc.codegen.lower import lower, weights_of
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
@@ -35,8 +36,8 @@ PRECISION = re.compile(r"w([2-8])a8")
 @dataclass(frozen=True)
 class Options:
     """What a user may choose about a compile. ``activations``: scales of activations per row at run time (``dynamic``) or
-    constant, measured on calibration inputs (``static``). ``passes``: a pipeline in place of the usual one; it must end at level
-    partitioned."""
+    constant, measured on calibration inputs (``static``). ``passes``: a pipeline in place of the usual one; it must end at
+    level partitioned. ``calibrate``: whether the program begins by calibrating its analog cores."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Options:
     precision: str = "w8a8"
     activations: Literal["dynamic", "static"] = "dynamic"
     passes: str = ""
+    calibrate: Literal["never", "start"] = "never"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Compiled:
                 "precision": self.options.precision,
                 "activations": self.options.activations,
                 "pipeline": self.pipeline,
+                "calibrate": self.options.calibrate,
             },
             "tokens": {
                 "vocab_size": self.tokens.vocabulary,
@@ -138,6 +141,8 @@ def compile_model(
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)
+        if options.calibrate == "start":
+            program = calibrating(program, hardware.spec)
         weights = weights_of(program, graph, outcome.constants)
     with stage("verify"):
         verify(program, hardware.spec, None)

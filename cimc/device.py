@@ -62,6 +62,8 @@ class Device:
     adc_noise_lsb: float = 0.0
     read_mode: str = "conversion"
     drift_compensation: Compensation = "none"
+    calibration_age: float = 0.0
+    calibration_interval: int = 1
     numbers: tuple[tuple[str, float], ...] = ()
 
     @classmethod
@@ -183,8 +185,8 @@ def _setting(text: str) -> tuple[str, object]:
         if value.lower() not in WORDS:
             raise refuse(f"device.{key}", f"'{value}' is neither on nor off", f"--device {key}=on")
         return key, WORDS[value.lower()]
-    if key == "seconds":
-        return key, duration(value, "device.seconds")
+    if key in ("seconds", "calibration_age"):
+        return key, duration(value, f"device.{key}")
     if "float" not in kind and "int" not in kind:
         return key, value
     try:
@@ -233,6 +235,9 @@ def _check_parts(device: Device, chip: ChipSpec) -> Device:
     lossless = all(t.core.adc.bits == 0 for t in chip.tiles.values() if t.core and t.core.adc)
     if device.adc_range != "fixed" and (lossless or not device.adc):
         raise refuse("device.adc_range", "there is no converter to set a range of", "give the cores' adc.bits")
+    if device.calibration_age > device.seconds:
+        why = f"{device.calibration_age:g} s ago lies before programming"
+        raise refuse("device.calibration_age", why, f"give at most seconds, {device.seconds:g}")
     return device.at(device.seconds)
 
 

@@ -82,6 +82,8 @@ class AnalogMatrix:
         self.counts = Counts(cells=self.cells.cells)
         # Digital factor on each column's sum (calibrate.py); None is 1.
         self.gain: NDArray[np.float64] | None = None
+        # What a column's sum is corrected by besides: a constant, and per unit of the sum of the inputs; (2, columns).
+        self.bias: NDArray[np.float64] | None = None
         self._choose_paths()
 
     def mvm(self, inputs: NDArray[Any]) -> NDArray[np.int32]:
@@ -92,16 +94,32 @@ class AnalogMatrix:
 
     def values(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """As ``mvm``, unrounded: whole numbers in some dtype, or float64."""
-        x = _inputs(inputs, self.inputs)
-        check_inputs(x, self.config.inputs)
-        if self.config.inputs.bits <= 8:
-            x = x.astype(np.int8 if self.config.inputs.signed else np.uint8, copy=False)
+        x = self._checked(inputs)
         first = self.counts.vectors
         self._count(len(x))
         if self._product is not None and self._tables is None and self.gain is None:
             return self._few(x) if len(x) <= FEW_VECTORS else self._product(x)
         total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
-        return self._finish(total if self.gain is None else total * self.gain, x)
+        total = total if self.gain is None else total * self.gain
+        if self.bias is not None:
+            total = total + self.bias[0] + self.bias[1] * x.sum(axis=1, dtype=np.int64)[:, None]
+        return self._finish(total, x)
+
+    def sums(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+        """What the columns' shift-and-adds hold, (vectors, columns), before any correction: what a calibration reads."""
+        x = self._checked(inputs)
+        first = self.counts.vectors
+        self._count(len(x))
+        total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
+        return total.astype(np.float64)
+
+    def _checked(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """Inputs that fit, in as few bytes as hold them."""
+        x = _inputs(inputs, self.inputs)
+        check_inputs(x, self.config.inputs)
+        if self.config.inputs.bits <= 8:
+            x = x.astype(np.int8 if self.config.inputs.signed else np.uint8, copy=False)
+        return x
 
     def _few(self, x: NDArray[Any]) -> NDArray[Any]:
         """The product for few vectors, from 8-bit weights where they fit."""

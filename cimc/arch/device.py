@@ -45,6 +45,8 @@ class DeviceSpec(BaseModel):
     adc_noise_lsb: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     read_mode: Literal["cell", "conversion"] | None = None
     drift_compensation: Compensation | None = None
+    calibration_age: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None  # seconds
+    calibration_interval: Annotated[int, Field(ge=1, le=10**12)] | None = None  # inferences
     sigma: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None  # a model's own number
     acceptance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None  # a model's own number
     temperature: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None  # kelvin

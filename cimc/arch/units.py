@@ -19,6 +19,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+CALIBRATION_BITS = 8  # of the known inputs that a calibration reads
+
+
 def mvm_interval_ns(core: CoreSpec, input_bits: int) -> float:
     """Time from one row to the next of an MVM, in ns.
 
@@ -85,6 +88,20 @@ class TileUnits:
             "adc.convert": conversions,
             "shift_add.op": conversions + (rows * inputs if core.encoding == "offset" else 0),
         }
+
+    def calibrate_actions(self, blocks: Sequence[tuple[int, int]], vectors: int) -> dict[str, int]:
+        """Actions of a calibration: those of an mvm of ``vectors`` rows of 8-bit inputs, and per vector and column five
+        ``shift_add.op`` (estimated) for the sums that the fit needs: of the reading, its square, and its products with
+        the sum of the inputs and with what it should be. None on a digital core."""
+        if self.core.digital:
+            return {}
+        found = self.mvm_actions(blocks, vectors, CALIBRATION_BITS)
+        found["shift_add.op"] += 5 * vectors * sum(n for _, n in blocks)
+        return found
+
+    def calibrate_cycles(self, vectors: int) -> int:
+        """As an mvm of ``vectors`` rows of 8-bit inputs; the fit is worked off beside it (estimated)."""
+        return 0 if self.core.digital else self.mvm_cycles(vectors, CALIBRATION_BITS)
 
     def mvm_interval(self, input_bits: int) -> int:
         """Cycles from one row to the next: :func:`mvm_interval_ns` rounded up to the clock."""

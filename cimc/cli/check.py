@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("model", type=click.Path(path_type=Path))
 @opt.compile_options
+@opt.calibrate_option
 @opt.run_options
 @opt.device_options
 @click.option("--attribute", is_flag=True, help="Analog numerics: split the error by effect, switched on one by one.")
@@ -50,6 +51,7 @@ def command(
     precision: str,
     activations: Literal["dynamic", "static"],
     passes: str,
+    calibrate: Literal["never", "start"],
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -96,7 +98,7 @@ def command(
         if asked and numerics != "analog":
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0)
-    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes, calibrate)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(

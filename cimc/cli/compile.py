@@ -15,6 +15,7 @@ from cimc.cli import options as opt
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @opt.compile_options
+@opt.calibrate_option
 @click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz whose shapes bind dimensions.")
 @click.option(
     "--print-after", multiple=True, metavar="PASS", help="Print the graph after a pass ('*': after every one)."
@@ -34,6 +35,7 @@ def command(
     precision: str,
     activations: Literal["dynamic", "static"],
     passes: str,
+    calibrate: Literal["never", "start"],
     inputs_path: Path | None,
     print_after: tuple[str, ...],
     stop_after: str,
@@ -60,7 +62,7 @@ def command(
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
     if output is not None:
         bundle.check_target(output)
-    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes, calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)

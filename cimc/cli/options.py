@@ -60,6 +60,13 @@ compile_options = stack(
     ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )
+calibrate_option = click.option(
+    "--calibrate",
+    type=click.Choice(["never", "start"]),
+    default="never",
+    show_default=True,
+    help="Calibrate the columns of the analog cores at the start of the program, against drift and converter errors.",
+)
 run_options = stack(
     click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz with the model's inputs."),
     click.option(

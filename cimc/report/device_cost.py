@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cimc.analog.technology import Fact, Technology
 from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.device import EFFECTS, Device
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step
 from cimc.isa.program import Program
 from cimc.report import units
 from cimc.report.jsontext import Json, JsonObject
@@ -127,7 +127,7 @@ def cost(program: Program, chip: ChipSpec, device: Device, result: RunResult, ra
         cells=cells,
         layers=layers,
         wear=_wear(program, chip, device.model, result, rate),
-        repairs=repairs(chip, core, device, result, cells),
+        repairs=repairs(program, chip, device, result, cells),
     )
 
 
@@ -171,8 +171,7 @@ def written_matrices(steps: Iterable[Step]) -> frozenset[str]:
 
 
 def _writes_cells(step: Instruction) -> bool:
-    operands = INSTRUCTIONS[step.mnemonic].operands
-    return bool(operands) and operands[0].kind is Kind.MATRIX
+    return INSTRUCTIONS[step.mnemonic].writes_cells
 
 
 def _tokens(program: Program) -> int | None:

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec, CoreSpec
-from cimc.arch.units import area_um2, energy_pj
+from cimc.arch.units import TileUnits, area_um2, energy_pj
 from cimc.device import Device
+from cimc.isa.program import Program
 from cimc.report import units
 from cimc.report.jsontext import JsonObject
 from cimc.report.render import Block, Facts
+from cimc.sim.calibration import calibrations
 from cimc.sim.result import RunResult
 from cimc.sim.tally import FaultTally
 
@@ -48,12 +50,28 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What the ``calibrate`` instructions of one run of the program take: ``cycles`` are those of the longest, as cores
+    calibrate side by side. ``interval``: inferences that share one calibration, ``age`` its seconds at the time of the
+    run."""
+
+    matrices: int
+    vectors: int
+    conversions: int
+    pj: float
+    cycles: int
+    interval: int
+    age: float
+
+
+@dataclass(frozen=True)
 class Repairs:
     """None for what is not in use."""
 
     faults: Faults | None
     spare: Extra | None
     copies: Extra | None
+    calibration: Calibration | None
     core: CoreSpec | None
 
     def to_json(self) -> JsonObject:
@@ -84,7 +102,19 @@ class Repairs:
             "energy_pj": self.copies.pj,
             "area_um2": self.copies.um2,
         }
-        return {"faults": faults, "spare_columns": spare, "msb_copies": copies}
+        c = self.calibration
+        calibration: JsonObject | None = c and {
+            "matrices": c.matrices,
+            "vectors": c.vectors,
+            "adc_conversions": c.conversions,
+            "energy_pj": c.pj,
+            "cycles": c.cycles,
+            "interval": c.interval,
+            "energy_pj_per_inference": c.pj / c.interval,
+            "cycles_per_inference": c.cycles / c.interval,
+            "age_seconds": c.age,
+        }
+        return {"faults": faults, "spare_columns": spare, "msb_copies": copies, "calibration": calibration}
 
     def blocks(self) -> list[Block]:
         """The same as text; nothing where no repair is in use."""
@@ -114,15 +144,39 @@ class Repairs:
             spent = f"{units.whole(extra.conversions)} conversions, {units.energy_pj(extra.pj)}"
             about = f"{units.whole(extra.cells)} cells, {spent}, {extra.um2 / 1e6:.3g} mm2 more"
             rows.append(("copies of top slices", what, about))
+        c = self.calibration
+        if c is not None:
+            once = f"{units.whole(c.conversions)} conversions, {units.energy_pj(c.pj)}, {units.whole(c.cycles)} cycles"
+            share = f", shared by {units.whole(c.interval)} inferences" if c.interval > 1 else " in every inference"
+            rows.append(("calibration", f"{units.whole(c.matrices)} matrices, {c.vectors} vectors", once + share))
         return rows
 
 
-def repairs(chip: ChipSpec, core: CoreSpec | None, device: Device, result: RunResult, cells: int) -> Repairs:
+def repairs(program: Program, chip: ChipSpec, device: Device, result: RunResult, cells: int) -> Repairs:
     """What is in use. ``cells``: those that hold weights, copies of slices included."""
+    core = next((t.core for t in chip.tiles.values() if t.core and t.core.adc), None)
     if core is None:
-        return Repairs(None, None, None, None)
+        return Repairs(None, None, None, None, None)
     faults = _faults(chip, device, result.faults.values(), result.table_reads) if result.faults else None
-    return Repairs(faults, _spare(chip, core, result), _copies(chip, core, result, cells), core)
+    extra = _spare(chip, core, result), _copies(chip, core, result, cells)
+    return Repairs(faults, *extra, _calibration(program, chip, device), core)
+
+
+def _calibration(program: Program, chip: ChipSpec, device: Device) -> Calibration | None:
+    """The bill of the program's calibrations."""
+    found = [(use.tile, use.matrix, use.vectors, use.times) for use in calibrations(program)]
+    if not found:
+        return None
+    conversions, spent, longest = 0, 0.0, 0
+    for tile, matrix, vectors, times in found:
+        unit = TileUnits(chip, tile)
+        did = unit.calibrate_actions([(b.row_end - b.row, b.col_end - b.col) for b in matrix.blocks], vectors)
+        conversions += times * did.get("adc.convert", 0)
+        spent += times * sum(count * energy_pj(chip, action) for action, count in did.items())
+        longest = max(longest, times * unit.calibrate_cycles(vectors))
+    most = max(vectors for _, _, vectors, _ in found)
+    interval, age = device.calibration_interval, device.calibration_age
+    return Calibration(len(found), most, conversions, spent, longest, interval, age)
 
 
 def _faults(chip: ChipSpec, device: Device, layers: Iterable[FaultTally], reads: int) -> Faults:

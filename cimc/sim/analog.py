@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor
+from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
@@ -107,6 +107,8 @@ class AnalogCores:
             return self._shared[key]
         made = [self._program(unit, part, inputs, key) for part in unit.parts]
         unit.layer.built += made
+        if unit.vectors:
+            self.calibrate(unit, made)
         if unit.shared:
             self._shared[key] = made
         return made
@@ -128,6 +130,25 @@ class AnalogCores:
             per = "core" if self.device.drift_compensation == "global" else "column"
             matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
         return matrix
+
+    def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
+        """Correct the columns of a unit's matrices, measured on their cells as they are, or as they were
+        ``calibration_age`` seconds ago."""
+        for part, matrix in zip(unit.parts, matrices, strict=True):
+            codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
+            found = measure_columns(self._earlier(unit, matrix, codes), codes, unit.vectors)
+            matrix.gain, matrix.bias = found.gain, found.bias
+
+    def _earlier(self, unit: AnalogUnit, matrix: AnalogMatrix, codes: NDArray[np.int64]) -> AnalogMatrix:
+        """A matrix when it was last calibrated: the same cells, less drifted."""
+        physics, age = matrix.config, self.device.calibration_age
+        if not age or physics.device.drift is None:
+            return matrix
+        then = replace(physics, device=replace(physics.device, seconds=max(physics.device.seconds - age, 0.0)))
+        streams = matrix.streams
+        found = AnalogMatrix(codes, then, streams.seed, (streams.tile, streams.core))
+        unit.layer.built.append(found)
+        return found
 
     def _calibrated(
         self, unit: AnalogUnit, part: Part, codes: NDArray[np.int64], physics: AnalogConfig, key: Shared
@@ -190,6 +211,7 @@ class AnalogUnit:
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
         self.layer: LayerTally = cores.tally.layer(decl.key)
         self.layer.cells += decl.rows * decl.cols * core.crossbars
+        self.vectors = 0  # known inputs of the last calibration
         self._cores = cores
         self._matrices: dict[InputKind, list[AnalogMatrix]] = {}
 
@@ -210,4 +232,13 @@ class AnalogUnit:
         """Rewrite the cells."""
         self.codes = np.array(codes)
         self.shared = False
+        self.vectors = 0
         self._matrices = {}
+
+    def calibrate(self, vectors: int) -> None:
+        """Correct the columns from here on, by what ``vectors`` known inputs read."""
+        if self.shared:  # what copies elsewhere read is no business of theirs
+            self.shared, self._matrices = False, {}
+        self.vectors = vectors
+        for made in self._matrices.values():
+            self._cores.calibrate(self, made)
