@@ -275,6 +275,14 @@ def _check_map(maps: StuckMaps, chip: ChipSpec) -> None:
             raise refuse("device.stuck_map", why, "name cores that are there")
 
 
+def device_calibrates(device: Device | None, given: bool) -> None:
+    """Refuse calibration inputs (``given``) for a device whose ADC ranges are not calibrated."""
+    if given and (device is None or not device.calibrated):
+        rule = "float or integer numerics" if device is None else f"adc_range is {device.adc_range}"
+        fix = "give --numerics analog --device adc_range=calibrated (or calibrated_slice)"
+        raise refuse("--calibration", f"there is no range to calibrate: {rule}", fix)
+
+
 def core_shape(core: CoreSpec) -> CoreShape:
     """The cells of one core, as its fault map has them."""
     bar = core.crossbar

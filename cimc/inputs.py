@@ -23,6 +23,7 @@ from cimc.isa.program import Program
 Array = NDArray[np.generic]
 
 MAX_NPZ_BYTES = 8 * 2**30
+MOST_RUNS = 256
 MAX_CONFIG_BYTES = 2**20
 _FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
 
@@ -60,6 +61,21 @@ def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[
             collector.add(errors.INPUT_MISMATCH(name=name, got=got, want=f"{dtype}{list(wanted.shape)}"))
     collector.raise_if_any()
     return dict(given)
+
+
+def calibration(wanted: Mapping[str, Type], given: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Inputs of calibration runs, checked as those of a run: arrays of the inputs' shapes, or all of them with one axis
+    more in front, one run for each of its entries (at most :data:`MOST_RUNS`)."""
+    if not any(n in given and given[n].ndim == len(t.shape) + 1 for n, t in wanted.items()):
+        return [check(wanted, given)]
+    counts = {n: len(a) for n, a in given.items() if n in wanted and a.ndim == len(wanted[n].shape) + 1}
+    first = next(iter(counts.values()))
+    whole = [n for n in given if n in wanted and n not in counts]
+    if whole or set(counts.values()) != {first} or not 1 <= first <= MOST_RUNS:
+        told = ", ".join([*(f"{n}: {c}" for n, c in counts.items()), *(f"{n}: none" for n in whole)])
+        why = f"its arrays do not hold the same number of runs ({told})"
+        raise errors.FILE_UNREADABLE(what="calibration file", path="--calibration", why=f"{why}, 1 to {MOST_RUNS}")
+    return [check(wanted, {n: a[i] if n in counts else a for n, a in given.items()}) for i in range(first)]
 
 
 def types(program: Program) -> dict[str, Type]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @opt.calibrate_option
 @opt.run_options
 @opt.device_options
+@opt.calibration_option
 @click.option("--attribute", is_flag=True, help="Analog numerics: split the error by effect, switched on one by one.")
 @click.option(
     "--trials", type=click.IntRange(1, 1000), help="Analog numerics: mean and spread of the error over so many seeds."
@@ -59,6 +60,7 @@ def command(
     technology: str | None,
     device_time: str | None,
     inference_rate: float,
+    calibration_path: Path | None,
     attribute: bool,
     trials: int | None,
     output: Path | None,
@@ -111,6 +113,7 @@ def command(
             "cimc " + shlex.join(sys.argv[1:]),
             layers=layers,
             device=device,
+            calibration=input_files.read(calibration_path) if calibration_path else None,
         )
         checked = check_model(str(model), chosen, how)
         if output is not None:

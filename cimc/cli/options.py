@@ -103,6 +103,13 @@ device_options = stack(
         help="Inferences a second, for the years until cells wear out.",
     ),
 )
+calibration_option = click.option(
+    "--calibration",
+    "calibration_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Analog numerics: inputs (or several, along a first axis) that ADC ranges are calibrated on.",
+)
 trace_option = click.option("--trace", type=click.Path(path_type=Path), help="Write a timeline that opens in Perfetto.")
 
 

@@ -93,16 +93,18 @@ class Tally:
 
 
 class Samples:
-    """Input vectors seen by every part of a weight in a run: what ADC ranges are calibrated on."""
+    """Input vectors seen by every part of a weight in a run, the first ``most`` of them: what ADC ranges are calibrated
+    on."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_SAMPLES) -> None:
+        self.most = most
         self._seen: dict[tuple[object, ...], list[Array]] = {}
         self._count: dict[tuple[object, ...], int] = {}
 
     def add(self, decl: MatrixDecl, x: Array) -> None:
         """Keep the first vectors."""
         key = _part(decl)
-        room = MOST_SAMPLES - self._count.get(key, 0)
+        room = self.most - self._count.get(key, 0)
         if room > 0:
             self._seen.setdefault(key, []).append(np.array(x[:room]))
             self._count[key] = self._count.get(key, 0) + min(room, len(x))
