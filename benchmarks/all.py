@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import accuracy, architectures, speed
+from benchmarks import accuracy, architectures, repairs, speed
 from benchmarks.figures import Section
 
 RESULTS = Path("docs/results.md")
@@ -38,7 +38,7 @@ def script(title: str, name: str, about: str) -> Section | None:
 def main() -> None:
     """Run everything and write the page."""
     found: list[Section] = []
-    for part in (accuracy, architectures, speed):
+    for part in (accuracy, architectures, repairs, speed):
         print(f"{part.__name__} ...", file=sys.stderr, flush=True)
         found += part.sections()
     for title, name, about in SCRIPTS:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec, CoreSpec
-from cimc.arch.units import TileUnits, area_um2, energy_pj
+from cimc.arch.units import TileUnits, area_um2, energy_pj, leakage_mw
 from cimc.device import Device
 from cimc.isa.program import Program
 from cimc.report import units
@@ -52,16 +52,22 @@ class Extra:
 @dataclass(frozen=True)
 class Calibration:
     """What the ``calibrate`` instructions of one run of the program take: ``cycles`` are those of the longest, as cores
-    calibrate side by side. ``interval``: inferences that share one calibration, ``age`` its seconds at the time of the
-    run."""
+    calibrate side by side; ``leakage_pj`` is what the whole chip leaks meanwhile. ``interval``: inferences that share
+    one calibration, ``age`` its seconds at the time of the run."""
 
     matrices: int
     vectors: int
     conversions: int
     pj: float
     cycles: int
+    leakage_pj: float
     interval: int
     age: float
+
+    @property
+    def per_inference(self) -> tuple[float, float]:
+        """(pJ, leakage included, and cycles) that one inference bears."""
+        return (self.pj + self.leakage_pj) / self.interval, self.cycles / self.interval
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,10 @@ class Repairs:
             "adc_conversions": c.conversions,
             "energy_pj": c.pj,
             "cycles": c.cycles,
+            "leakage_pj": c.leakage_pj,
             "interval": c.interval,
-            "energy_pj_per_inference": c.pj / c.interval,
-            "cycles_per_inference": c.cycles / c.interval,
+            "energy_pj_per_inference": c.per_inference[0],
+            "cycles_per_inference": c.per_inference[1],
             "age_seconds": c.age,
         }
         return {"faults": faults, "spare_columns": spare, "msb_copies": copies, "calibration": calibration}
@@ -146,7 +153,8 @@ class Repairs:
             rows.append(("copies of top slices", what, about))
         c = self.calibration
         if c is not None:
-            once = f"{units.whole(c.conversions)} conversions, {units.energy_pj(c.pj)}, {units.whole(c.cycles)} cycles"
+            spent = f"{units.energy_pj(c.pj)} and {units.energy_pj(c.leakage_pj)} leakage"
+            once = f"{units.whole(c.conversions)} conversions, {spent}, {units.whole(c.cycles)} cycles"
             share = f", shared by {units.whole(c.interval)} inferences" if c.interval > 1 else " in every inference"
             rows.append(("calibration", f"{units.whole(c.matrices)} matrices, {c.vectors} vectors", once + share))
         return rows
@@ -176,7 +184,8 @@ def _calibration(program: Program, chip: ChipSpec, device: Device) -> Calibratio
         longest = max(longest, times * unit.calibrate_cycles(vectors))
     most = max(vectors for _, _, vectors, _ in found)
     interval, age = device.calibration_interval, device.calibration_age
-    return Calibration(len(found), most, conversions, spent, longest, interval, age)
+    leaked = leakage_mw(chip) * longest / chip.clock_ghz  # mW · ns
+    return Calibration(len(found), most, conversions, spent, longest, leaked, interval, age)
 
 
 def _faults(chip: ChipSpec, device: Device, layers: Iterable[FaultTally], reads: int) -> Faults:
