@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,7 @@ def command(
     activations: Literal["dynamic", "static"],
     passes: str,
     calibrate: Literal["never", "start"],
+    mapping: tuple[str, ...],
     inputs_path: Path | None,
     print_after: tuple[str, ...],
     stop_after: str,
@@ -54,15 +56,16 @@ def command(
     """
     from cimc import bundle
     from cimc import inputs as input_files
-    from cimc.arch.load import DEFAULT
-    from cimc.compiler import Options, compile_model
+    from cimc.compiler import compile_model
     from cimc.pipeline import Watch
 
     if output is None and not (stop_after or print_after or dump_phases):
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
     if output is not None:
         bundle.check_target(output)
-    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes, calibrate)
+    chosen = replace(
+        opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping), calibrate=calibrate
+    )
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)
