@@ -7,7 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import accuracy, architectures, memory, movement, passes, scaling, speed, technologies
+from benchmarks import (
+    accuracy,
+    architectures,
+    memory,
+    movement,
+    passes,
+    repairs,
+    scaling,
+    speed,
+    technologies,
+)
 from benchmarks.figures import Section
 from benchmarks.validation import __main__ as validation
 
@@ -39,7 +49,8 @@ def script(title: str, name: str, about: str) -> Section | None:
 def main() -> None:
     """Run everything and write the page."""
     found: list[Section] = []
-    for part in (accuracy, architectures, technologies, validation, movement, speed, scaling, memory, passes):
+    parts = (accuracy, architectures, technologies, repairs, validation, movement, speed, scaling, memory, passes)
+    for part in parts:
         print(f"{part.__name__} ...", file=sys.stderr, flush=True)
         found += part.sections()
     for title, name, about in SCRIPTS:

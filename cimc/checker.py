@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cimc import errors, mixed, study
 from cimc import inputs as input_files
 from cimc.compiler import Compiled, Options, compile_model
+from cimc.device import device_calibrates
 from cimc.ir.evaluate import evaluate_all
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Element
@@ -44,7 +45,8 @@ MOVES = frozenset(("cast", "copy", "reshape", "transpose", "slice", "expand"))
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How to run and compare. ``inputs`` None: drawn from ``seed``. ``layers``: compare the values inside too."""
+    """How to run and compare. ``inputs`` None: drawn from ``seed``. ``layers``: compare the values inside too.
+    ``calibration``: inputs (or several, along a first axis) that ADC ranges are calibrated on; None: the run's own."""
 
     numerics: Numerics = "float"
     seed: int = 0
@@ -55,6 +57,7 @@ class CheckOptions:
     command: str = ""
     layers: bool = False
     device: DeviceOptions | None = None
+    calibration: Mapping[str, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -169,10 +172,15 @@ def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
 def _analog(compiled: Compiled, options: Options | None, how: CheckOptions, feeds: Mapping[str, Array]) -> Analog:
     """How analog numerics are to run: the device asked for, and what its converters are calibrated on."""
     device = how.device.of(options) if how.device and how.numerics == "analog" else None
+    device_calibrates(device, how.calibration is not None)
     if device is None or not device.calibrated:
         return Analog(device)
+    runs: Sequence[Mapping[str, Array]] = [feeds]
+    if how.calibration is not None:
+        taken = {n: v for n, v in how.calibration.items() if n not in compiled.fixed}
+        runs = input_files.calibration(input_files.types(compiled.program), taken)
     with stage("calibrate"):
-        samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, feeds)
+        samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, *runs)
     return Analog(device, samples=samples)
 
 

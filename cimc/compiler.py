@@ -19,6 +19,7 @@ from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import CoreSpec
+from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lower
 from cimc.inputs import Tokens, read_tokens
@@ -44,7 +45,8 @@ class Options:
     """What a user may choose about a compile. ``activations``: scales of activations per row at run time (``dynamic``) or
     constant, measured on calibration inputs (``static``). ``digital``: static matmuls on the digital matmul units, by
     name or pattern. ``outliers``: options of the pass of that name, as ``channels=8, by=activations``; empty: no such pass.
-    ``passes``: a pipeline in place of the usual one; it must end at level partitioned."""
+    ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
+    begins by calibrating its analog cores."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class Options:
     choices: Choices = DEFAULT
     digital: tuple[str, ...] = ()
     outliers: str = ""
+    calibrate: Literal["never", "start"] = "never"
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Compiled:
                 "digital": list(self.options.digital),
                 "outliers": self.options.outliers,
                 "pipeline": self.pipeline,
+                "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
             },
             "tokens": {
@@ -175,6 +179,8 @@ def _compile(
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)
+        if options.calibrate == "start":
+            program = calibrating(program, hardware.spec)
         contents = Contents(program, graph, outcome.constants)
     with stage("verify"):
         verify(program, hardware.spec, None)

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from cimc import errors
 from cimc.analog.config import refuse
+from cimc.analog.faults import CoreShape, StuckMaps, read_maps
 from cimc.analog.noise import conductances
 from cimc.analog.technology import Technology, technology
-from cimc.arch.device import AdcRange, Compensation, DeviceSpec
+from cimc.arch.device import AdcRange, Compensation, DeviceSpec, Remap
 from cimc.arch.spec import ChipSpec, CoreSpec
 
 EFFECTS = ("adc", "on_off", "programming", "drift", "read_noise", "faults", "ir_drop")
@@ -50,6 +51,8 @@ class Device:
     write_verify: int = 0
     stuck_off_rate: float = 0.0
     stuck_on_rate: float = 0.0
+    stuck_map: str = ""
+    remap: Remap = "none"
     wire_ohm: float = 0.0
     adc_range: AdcRange = "fixed"
     adc_coverage: float = 1.0
@@ -59,6 +62,8 @@ class Device:
     adc_noise_lsb: float = 0.0
     read_mode: str = "conversion"
     drift_compensation: Compensation = "none"
+    calibration_age: float = 0.0
+    calibration_interval: int = 1
     numbers: tuple[tuple[str, float], ...] = ()
 
     @classmethod
@@ -95,6 +100,11 @@ class Device:
         """Whether ADC ranges are fitted to a calibration run."""
         return self.adc and self.adc_range.startswith("calibrated")
 
+    @property
+    def faulty(self) -> bool:
+        """Whether cells may be stuck, by rate or by a map."""
+        return self.faults and (self.stuck_off_rate + self.stuck_on_rate > 0 or bool(self.stuck_map))
+
     def at(self, seconds: float) -> Device:
         """The same device at another time since programming. Raises ANALOG_CONFIG beyond what the technology's source
         measured."""
@@ -117,7 +127,7 @@ class Device:
             "programming": tech.default_model("programming_error") is not None,
             "drift": tech.default_model("drift") is not None and self.seconds > 0,
             "read_noise": tech.default_model("read_noise") is not None,
-            "faults": self.stuck_off_rate + self.stuck_on_rate > 0,
+            "faults": self.faulty,
             "ir_drop": self.wire_ohm > 0,
         }
         return tuple(name for name in EFFECTS if getattr(self, name) and real[name])
@@ -125,6 +135,7 @@ class Device:
     def random(self, core: CoreSpec) -> bool:
         """Whether another seed can give another result."""
         drawn = {"programming", "drift", "read_noise", "faults"} & set(self.active(core))
+        # Measured faults are not random, but copies in other tiles meet others.
         return bool(drawn) or (self.adc and self.adc_noise_lsb > 0)
 
     def keys(self, core: CoreSpec) -> dict[str, object]:
@@ -144,7 +155,7 @@ class Device:
                 found[key] = {"model": part.name, **numbers}
         if not self.on_off:
             found["Gmin_norm"] = 0.0
-        if self.faults:
+        if self.faults:  # a run draws them core by core (cimc.sim.faults); this is what one matrix alone would do
             found |= {"stuck_off_rate": self.stuck_off_rate, "stuck_on_rate": self.stuck_on_rate}
         if self.ir_drop and self.wire_ohm:
             found |= {"Rp_row_ohm": self.wire_ohm, "Rp_col_ohm": self.wire_ohm}
@@ -174,8 +185,8 @@ def _setting(text: str) -> tuple[str, object]:
         if value.lower() not in WORDS:
             raise refuse(f"device.{key}", f"'{value}' is neither on nor off", f"--device {key}=on")
         return key, WORDS[value.lower()]
-    if key == "seconds":
-        return key, duration(value, "device.seconds")
+    if key in ("seconds", "calibration_age"):
+        return key, duration(value, f"device.{key}")
     if "float" not in kind and "int" not in kind:
         return key, value
     try:
@@ -218,14 +229,65 @@ def _check_models(given: Mapping[str, object], tech: Technology) -> None:
 
 def _check_parts(device: Device, chip: ChipSpec) -> Device:
     """What needs another part of the chip; then the whole configuration of every analog core is built once."""
-    if device.faults is False and device.stuck_off_rate + device.stuck_on_rate > 0:
-        raise refuse("device.faults", "off contradicts a rate of stuck cells", "drop one of them")
+    _check_faults(device, chip)
     if device.ir_drop is False and device.wire_ohm > 0:
         raise refuse("device.ir_drop", "off contradicts wire_ohm", "drop one of them")
     lossless = all(t.core.adc.bits == 0 for t in chip.tiles.values() if t.core and t.core.adc)
     if device.adc_range != "fixed" and (lossless or not device.adc):
         raise refuse("device.adc_range", "there is no converter to set a range of", "give the cores' adc.bits")
+    if device.calibration_age > device.seconds:
+        why = f"{device.calibration_age:g} s ago lies before programming"
+        raise refuse("device.calibration_age", why, f"give at most seconds, {device.seconds:g}")
     return device.at(device.seconds)
+
+
+def _check_faults(device: Device, chip: ChipSpec) -> None:
+    """Faults come from one place, and what is to be repaired must be there."""
+    rates = device.stuck_off_rate + device.stuck_on_rate > 0
+    if device.faults is False and (rates or device.stuck_map):
+        raise refuse("device.faults", "off contradicts a rate or a map of stuck cells", "drop one of them")
+    if rates and device.stuck_map:
+        raise refuse("device.stuck_map", "it contradicts a rate of stuck cells", "give the map or the rates")
+    if device.remap != "none" and not device.faulty:
+        why = "there are no stuck cells to place weights around"
+        raise refuse("device.remap", why, "give stuck_map, stuck_off_rate or stuck_on_rate")
+    if device.remap != "none" and device.wire_ohm > 0:
+        why = "the model of IR drop (wire_ohm) has rows and columns in their order"
+        raise refuse("device.remap", why, "drop one of them")
+    if not device.stuck_map:
+        return
+    _check_map(read_maps(device.stuck_map), chip)
+
+
+def _check_map(maps: StuckMaps, chip: ChipSpec) -> None:
+    """A map has the shape of the chip's cores, and names none that is not there."""
+    cores: dict[int, tuple[CoreSpec, int]] = {}
+    for tile in range(chip.tile_count):
+        spec = chip.tile(tile)
+        if spec.core is not None and spec.core.adc is not None:
+            cores[tile] = spec.core, spec.cores
+    for tile, (core, count) in cores.items():
+        for number in range(count):
+            maps.of(core_shape(core), tile, number)  # refuses another shape
+    for tile, number in maps.cores:
+        if tile not in cores or number >= cores[tile][1]:
+            why = f"{maps.path}: the chip has no analog core {number} in tile {tile}"
+            raise refuse("device.stuck_map", why, "name cores that are there")
+
+
+def device_calibrates(device: Device | None, given: bool) -> None:
+    """Refuse calibration inputs (``given``) for a device whose ADC ranges are not calibrated."""
+    if given and (device is None or not device.calibrated):
+        rule = "float or integer numerics" if device is None else f"adc_range is {device.adc_range}"
+        fix = "give --numerics analog --device adc_range=calibrated (or calibrated_slice)"
+        raise refuse("--calibration", f"there is no range to calibrate: {rule}", fix)
+
+
+def core_shape(core: CoreSpec) -> CoreShape:
+    """The cells of one core, as its fault map has them."""
+    bar = core.crossbar
+    sides = 2 if core.encoding == "differential" else 1
+    return CoreShape(sides, core.slices, core.msb_slices, core.msb_copies, bar.cols, bar.spare_cols, bar.rows)
 
 
 def duration(text: str, key: str = "--time") -> float:

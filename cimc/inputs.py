@@ -23,6 +23,7 @@ from cimc.isa.program import Program
 Array = NDArray[np.generic]
 
 MAX_NPZ_BYTES = 8 * 2**30
+MOST_RUNS = 256
 MAX_CONFIG_BYTES = 2**20
 _TOPS = dict.fromkeys((Element.I8, Element.U8), 128) | {Element.U4: 16, Element.I4: 8, Element.U2: 4, Element.I2: 2}
 """Values of integer types that have few: drawn from 0 on, below these."""
@@ -71,6 +72,21 @@ def _named_type(array: Array, dtype: np.dtype[np.generic]) -> Array:
     less may also be given as uint8."""
     kept = array.dtype == f"V{dtype.itemsize}" or (array.dtype == np.uint8 and dtype in _NARROW)
     return array.view(dtype) if kept and array.dtype != dtype else array
+
+
+def calibration(wanted: Mapping[str, Type], given: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Inputs of calibration runs, checked as those of a run: arrays of the inputs' shapes, or all of them with one axis
+    more in front, one run for each of its entries (at most :data:`MOST_RUNS`)."""
+    if not any(n in given and given[n].ndim == len(t.shape) + 1 for n, t in wanted.items()):
+        return [check(wanted, given)]
+    counts = {n: len(a) for n, a in given.items() if n in wanted and a.ndim == len(wanted[n].shape) + 1}
+    first = next(iter(counts.values()))
+    whole = [n for n in given if n in wanted and n not in counts]
+    if whole or set(counts.values()) != {first} or not 1 <= first <= MOST_RUNS:
+        told = ", ".join([*(f"{n}: {c}" for n, c in counts.items()), *(f"{n}: none" for n in whole)])
+        why = f"its arrays do not hold the same number of runs ({told})"
+        raise errors.FILE_UNREADABLE(what="calibration file", path="--calibration", why=f"{why}, 1 to {MOST_RUNS}")
+    return [check(wanted, {n: a[i] if n in counts else a for n, a in given.items()}) for i in range(first)]
 
 
 def types(program: Program) -> dict[str, Type]:

@@ -32,7 +32,7 @@ from cimc.report.jsontext import JsonObject
 from cimc.report.progress import stage
 from cimc.report.render import Block
 from cimc.sim.result import RunResult
-from cimc.sim.tally import Samples, Tally
+from cimc.sim.tally import MOST_SAMPLES, Samples, Tally
 from cimc.sim.values import Analog, Numerics, run_values
 
 Array = NDArray[np.generic]
@@ -132,10 +132,17 @@ def analog_core(chip: ChipSpec) -> CoreSpec | None:
     return next((t.core for t in chip.tiles.values() if t.core is not None and t.core.adc is not None), None)
 
 
-def calibration(program: Program, weights: Weights, chip: ChipSpec, inputs: Arrays) -> Samples:
-    """The inputs that every matrix sees in a run in integer numerics: what ADC ranges are calibrated on."""
-    samples = Samples()
-    run_values(program, weights, inputs, chip, numerics="integer", analog=Analog(samples=samples))
+SEVERAL = 256  # input vectors kept per matrix part over several calibration runs
+
+
+def calibration(program: Program, weights: Weights, chip: ChipSpec, *inputs: Arrays) -> Samples:
+    """The inputs that every matrix sees in runs in integer numerics: what ADC ranges are calibrated on. Of one run the
+    first 64 vectors, of several an equal number of each, 256 together (at least one of each)."""
+    share = MOST_SAMPLES if len(inputs) == 1 else max(SEVERAL // max(len(inputs), 1), 1)
+    samples = Samples(0)
+    for one in inputs:
+        samples.most += share
+        run_values(program, weights, one, chip, numerics="integer", analog=Analog(samples=samples))
     return samples
 
 

@@ -1,7 +1,7 @@
 """The physics of one logical MVM core: encodings, cells, converters, noise. Knows no instruction set and no
 compiler."""
 
-from cimc.analog.calibrate import calibrate_range, drift_factor
+from cimc.analog.calibrate import calibrate_range, drift_factor, measure_columns
 from cimc.analog.config import AnalogConfig
 from cimc.analog.core import AnalogMatrix, Counts, mvm
 from cimc.analog.noise import conductances
@@ -16,6 +16,7 @@ __all__ = [
     "calibrate_range",
     "conductances",
     "drift_factor",
+    "measure_columns",
     "mvm",
     "technologies",
     "technology",

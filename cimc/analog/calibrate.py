@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, refuse
 from cimc.analog.core import AnalogMatrix
-from cimc.analog.encoding import drive, planes
+from cimc.analog.encoding import drive, planes, stored
+from cimc.analog.redundancy import mean_net
 
 SMALLEST = 1e-4  # aihwkit 1.2 inference/compensation/drift.py clamps the read-out here
 
@@ -102,6 +103,57 @@ def _read_out(core: AnalogMatrix) -> NDArray[np.float64]:
     """Mean magnitude of each column over all rows, the leak of a finite on/off ratio taken off."""
     encoding, leak = core.config.weights, core.config.device.gmin_norm
     total = np.zeros(core.cells.plus.shape[1:])
-    for part, shift, top in zip(core.cells.net, encoding.shifts, encoding.max_levels, strict=True):
+    for part, shift, top in zip(mean_net(core.cells), encoding.shifts, encoding.max_levels, strict=True):
         total += (part - (leak * top if encoding.kind == "offset" else 0.0)) * 2.0**shift
     return np.abs(total).mean(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What makes a column's sum right: ``gain`` times it, plus ``bias[0]``, plus ``bias[1]`` times the sum of the inputs;
+    ``gain`` (columns,), ``bias`` (2, columns)."""
+
+    gain: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+
+def known_inputs(core: AnalogMatrix, vectors: int) -> NDArray[np.int64]:
+    """The vectors that a calibration drives, (vectors, in): uniform over half the range of the inputs around a mean that
+    rises from vector to vector, so that a column's response to common and to single inputs can be told apart."""
+    low, high = core.config.inputs.low, core.config.inputs.high
+    quarter = max((high - low + 1) // 4, 1)
+    draw = core.streams.generator("calibration").integers(-quarter, quarter + 1, (vectors, core.inputs))
+    middles = np.rint(np.linspace(low + quarter, high - quarter, vectors)).astype(np.int64)
+    return np.clip(draw + middles[:, None], low, high)
+
+
+def measure_columns(core: AnalogMatrix, codes: NDArray[Any], vectors: int) -> Correction:
+    """Read known inputs through a core as it is now, converters and noise included, and fit each column to what ``codes``
+    (in, out) would have given: least squares of ``wanted = gain * sum + b0 + b1 * (sum of inputs)`` over ``vectors``.
+
+    A column that carries no signal of its own keeps a gain of 1. Refused below four vectors: three numbers are fitted.
+    """
+    if vectors < 4:
+        raise refuse("vectors", f"{vectors} are too few to fit three numbers a column", "give 4 or more")
+    x = known_inputs(core, vectors)
+    read, wanted = core.sums(x), _ideal_sums(core, np.asarray(codes, np.int64), x)
+    common = np.stack([np.ones(vectors), x.sum(axis=1).astype(np.float64)], axis=1)
+    projected = [part - common @ np.linalg.lstsq(common, part, rcond=None)[0] for part in (read, wanted)]
+    signal = np.square(projected[0]).sum(axis=0)
+    alive = signal > 1e-9 * np.square(wanted).sum(axis=0) + SMALLEST
+    gain = np.where(alive, (projected[0] * projected[1]).sum(axis=0) / np.where(alive, signal, 1.0), 1.0)
+    bias = np.linalg.lstsq(common, wanted - gain * read, rcond=None)[0]
+    return Correction(gain, bias.astype(np.float64))
+
+
+def _ideal_sums(core: AnalogMatrix, codes: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What the shift-and-adds would hold with ideal cells of the same on/off ratio."""
+    encoding, leak = core.config.weights, core.config.device.gmin_norm
+    held = stored(codes, encoding) if encoding.kind == "offset" else codes
+    if encoding.unit_column:
+        held = np.concatenate([held, np.full((len(held), 1), encoding.offset)], axis=1)
+    ideal: NDArray[np.float64] = (1.0 - leak) * (x @ held).astype(np.float64)
+    if leak and encoding.kind == "offset":
+        full = sum(top * 2.0**shift for top, shift in zip(encoding.max_levels, encoding.shifts, strict=True))
+        ideal += leak * full * x.sum(axis=1)[:, None]
+    return ideal

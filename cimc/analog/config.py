@@ -244,11 +244,31 @@ class DeviceConfig:
         )
 
 
+@dataclass(frozen=True)
+class Redundancy:
+    """Copies of the most significant slices: each of the ``slices`` highest stands in ``copies`` crossbars, whose codes
+    are combined at the shift-and-add by their median or their mean (redundancy.py). 1 copy: none."""
+
+    copies: int = 1
+    slices: int = 1
+    combine: Literal["median", "mean"] = "median"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.copies <= 15:
+            raise refuse("msb_copies", f"{self.copies} is outside 1..15", "give the crossbars of a top slice")
+        if self.slices < 1:
+            raise refuse("msb_slices", f"{self.slices} is below 1", "give how many of the top slices have copies")
+        if self.copies % 2 == 0 and self.combine == "median":
+            why = f"the median of {self.copies} codes is none of them"
+            raise refuse("msb_copies", why, "give an odd number, or msb_combine: mean")
+
+
 @dataclass(frozen=True, eq=False)
 class AnalogConfig:
     """One core, complete. ``row_blocks`` are the rows summed by one conversion; without them, blocks of ``active_rows``
     (at most ``rows``) from the top, the last one shorter. ``stuck`` is a map of 0 (healthy), 1 (level 0) and 2 (highest
-    level), shape (slices, out, in), or (2, slices, out, in) for plus and minus cells."""
+    level), shape (slices, out, in), or (2, slices, out, in) for plus and minus cells; with ``redundancy`` the crossbars
+    of ``crossbar_slices`` in place of the slices."""
 
     weights: WeightEncoding = field(default_factory=WeightEncoding)
     inputs: InputEncoding = field(default_factory=InputEncoding)
@@ -259,8 +279,12 @@ class AnalogConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
     stuck: NDArray[np.int8] | None = None
     grid: Literal["fast", "fine"] = "fast"
+    redundancy: Redundancy = field(default_factory=Redundancy)
 
     def __post_init__(self) -> None:
+        slices = len(self.weights.slice_bits)
+        if self.redundancy.slices > slices:
+            raise refuse("msb_slices", f"{self.redundancy.slices} of {slices} slices", "copy at most all of them")
         if not 1 <= self.rows <= 1 << 16:
             raise refuse("rows", f"{self.rows} is outside 1..65536", "give the rows of one crossbar")
         if self.active_rows is not None and not 1 <= self.active_rows <= self.rows:
@@ -270,6 +294,12 @@ class AnalogConfig:
                 raise refuse("row_blocks", f"[{a}, {b}] is no range of rows", "give [first, past the last] pairs")
             if b - a > self.rows:
                 raise refuse("row_blocks", f"[{a}, {b}] is longer than {self.rows} rows", "raise rows or cut the block")
+
+    @property
+    def crossbar_slices(self) -> tuple[int, ...]:
+        """The slice that each crossbar of a side holds: every slice once, then the copies of the top ones."""
+        slices, extra = len(self.weights.slice_bits), self.redundancy
+        return (*range(slices), *(tuple(range(slices - extra.slices, slices)) * (extra.copies - 1)))
 
     def blocks(self, inputs: int) -> tuple[tuple[int, int], ...]:
         """The row blocks of a matrix with ``inputs`` rows; refused if given ones do not tile it."""

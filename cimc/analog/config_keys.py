@@ -18,6 +18,7 @@ from cimc.analog.config import (
     InputEncoding,
     InputKind,
     NoiseModel,
+    Redundancy,
     WeightEncoding,
     WeightKind,
     refuse,
@@ -44,6 +45,7 @@ KNOWN = {
     "adc_rule", "adc_min", "adc_max", "adc_levels", "adc_ranges", "Gmin_norm", "on_off_ratio", "Rmin", "Rmax",
     "gmin_us", "gmax_us", "stuck", "stuck_off_rate", "stuck_on_rate", "programming_error", "drift", "read_noise",
     "read_mode", "seconds", "write_verify", "technology", "device", "Rp_row_ohm", "Rp_col_ohm", "grid",
+    "msb_copies", "msb_slices", "msb_combine",
 }  # fmt: skip
 ADC_KEYS = {
     "bits", "signed", "lsb_units", "code_min", "code_max", "adc_rule", "min", "max", "levels", "ranges", "gain",
@@ -68,6 +70,16 @@ def read_config(mapping: Section, grid: Literal["fast", "fine"]) -> AnalogConfig
         device=_device(keys, "cell" if grid_text == "fine" else "conversion"),
         stuck=_stuck(keys.get("stuck")),
         grid=cast("Literal['fast', 'fine']", grid_text),
+        redundancy=_redundancy(keys),
+    )
+
+
+def _redundancy(keys: Section) -> Redundancy:
+    combine = _word(keys, "msb_combine", "median", ("median", "mean"))
+    return Redundancy(
+        _integer(keys, "msb_copies", 1),
+        _integer(keys, "msb_slices", 1),
+        cast("Literal['median', 'mean']", combine),
     )
 
 

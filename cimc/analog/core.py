@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cimc.analog.adc import common_step, transfers
 from cimc.analog.config import AnalogConfig, refuse
-from cimc.analog.crossbar import program, sum_dtype
+from cimc.analog.crossbar import sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
@@ -24,6 +24,7 @@ from cimc.analog.kernels.lut import LutCore, lut_spec
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
 from cimc.analog.planewise import PlaneCore
+from cimc.analog.redundancy import RedundantCore, alike, programmed
 from cimc.analog.rng import Streams
 
 # A mapping with one of these speaks of aihwkit's single-pass I/O model.
@@ -75,12 +76,14 @@ class AnalogMatrix:
         weights = _integers("weights", codes)
         self.inputs, self.outputs = weights.shape
         self.streams = Streams(seed, *key)
-        self.cells = program(weights, self.config, self.streams)
+        self.cells = programmed(weights, self.config, self.streams)
         self.blocks = self.config.blocks(self.inputs)
         self.table = transfers(self.config, self.inputs)
         self.counts = Counts(cells=self.cells.cells)
         # Digital factor on each column's sum (calibrate.py); None is 1.
         self.gain: NDArray[np.float64] | None = None
+        # What a column's sum is corrected by besides: a constant, and per unit of the sum of the inputs; (2, columns).
+        self.bias: NDArray[np.float64] | None = None
         self._choose_paths()
 
     def mvm(self, inputs: NDArray[Any]) -> NDArray[np.int32]:
@@ -91,16 +94,32 @@ class AnalogMatrix:
 
     def values(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """As ``mvm``, unrounded: whole numbers in some dtype, or float64."""
-        x = _inputs(inputs, self.inputs)
-        check_inputs(x, self.config.inputs)
-        if self.config.inputs.bits <= 8:
-            x = x.astype(np.int8 if self.config.inputs.signed else np.uint8, copy=False)
+        x = self._checked(inputs)
         first = self.counts.vectors
         self._count(len(x))
         if self._product is not None and self._tables is None and self.gain is None:
             return self._few(x) if len(x) <= FEW_VECTORS else self._product(x)
         total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
-        return self._finish(total if self.gain is None else total * self.gain, x)
+        total = total if self.gain is None else total * self.gain
+        if self.bias is not None:
+            total = total + self.bias[0] + self.bias[1] * x.sum(axis=1, dtype=np.int64)[:, None]
+        return self._finish(total, x)
+
+    def sums(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+        """What the columns' shift-and-adds hold, (vectors, columns), before any correction: what a calibration reads."""
+        x = self._checked(inputs)
+        first = self.counts.vectors
+        self._count(len(x))
+        total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
+        return total.astype(np.float64)
+
+    def _checked(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """Inputs that fit, in as few bytes as hold them."""
+        x = _inputs(inputs, self.inputs)
+        check_inputs(x, self.config.inputs)
+        if self.config.inputs.bits <= 8:
+            x = x.astype(np.int8 if self.config.inputs.signed else np.uint8, copy=False)
+        return x
 
     def _few(self, x: NDArray[Any]) -> NDArray[Any]:
         """The product for few vectors, from 8-bit weights where they fit."""
@@ -165,7 +184,10 @@ class AnalogMatrix:
         self._decode: DecodeCore | None = None
         self._vector: VectorProduct | None = None
         self._tried = False
-        self._general = PlaneCore(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
+        general = RedundantCore if cells.copies else PlaneCore
+        self._general = general(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
+        if cells.copies and not alike(cells):
+            return
         lossless = np.zeros((len(self.blocks), cells.plus.shape[2]), dtype=bool)
         if cells.whole and (config.adc is None or config.adc.ideal):
             lossless = lossless_columns(cells.net, self.table, config)
@@ -177,7 +199,7 @@ class AnalogMatrix:
             self._product = exact_product(merged - offset, self._reach)
             return
         step = common_step(self.table)
-        if self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
+        if cells.copies or self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
             return
         spec = lut_spec(config, self.table[0][0], cells)
         if spec is None:
@@ -196,7 +218,7 @@ class AnalogMatrix:
         return max(-self.config.inputs.low, self.config.inputs.high)
 
     def _count(self, vectors: int) -> None:
-        counts, per_block = self.counts, len(planes(self.config.inputs)) * len(self.config.weights.slice_bits)
+        counts, per_block = self.counts, len(planes(self.config.inputs)) * len(self.config.crossbar_slices)
         sides = 1 if self.cells.minus is None else 2
         columns = self.cells.plus.shape[2]
         counts.vectors += vectors

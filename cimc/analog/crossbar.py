@@ -34,7 +34,7 @@ class Cells:
     what a column sums, ``plus - minus``. ``whole`` says that all are whole levels. ``grid_bits`` are the bits after the
     point, ``read_sigma`` the standard deviation of one read of each cell when noise is drawn per conversion, averaged
     over the rows of each block: (blocks, slices, columns). ``fixed``: the grid is coarse enough that every column sum
-    is a 16-bit number of grid steps.
+    is a 16-bit number of grid steps. ``copies``: redundant crossbars of the top slices (redundancy.py).
     """
 
     plus: NDArray[Any]
@@ -43,6 +43,7 @@ class Cells:
     grid_bits: int
     read_sigma: NDArray[np.float32] | None = None
     fixed: bool = False
+    copies: tuple[Cells, ...] = ()
 
     @property
     def net(self) -> NDArray[Any]:
@@ -52,7 +53,7 @@ class Cells:
     @property
     def cells(self) -> int:
         """Physical cells, both sides of a pair counted."""
-        return self.plus.size * (1 if self.minus is None else 2)
+        return self.plus.size * (1 if self.minus is None else 2) + sum(copy.cells for copy in self.copies)
 
 
 def grid_bits(config: AnalogConfig, inputs: int) -> int:

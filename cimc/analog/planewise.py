@@ -55,19 +55,39 @@ class PlaneCore:
         clipped = 0
         for s, shift in enumerate(self.config.weights.shifts):
             transfer = None if self.table is None else self.table[b][s]
-            sums = self._sums(driven, bounds, b, s, first_read)
-            noise = self._noise(driven, b, s, first_read, transfer)
-            if transfer is None:
-                codes = sums if noise is None else sums + noise.astype(np.float64)
-            else:
-                index = index_of(sums, transfer, noise)
-                clipped += saturated(index, transfer)
-                codes = codes_of(index, transfer)
-            added = np.zeros_like(total)
-            for plane, code in zip(self._planes, codes, strict=True):
-                added += plane.weight * code.astype(np.float64)
+            added, more = self._slice(driven, bounds, (b, s), first_read)
+            clipped += more
             total += (1.0 if transfer is None or self._common else transfer.step) * 2.0**shift * added
         return total, clipped
+
+    def _slice(
+        self, driven: NDArray[np.int64], bounds: tuple[int, int], at: tuple[int, int], first_read: int
+    ) -> tuple[NDArray[np.float64], int]:
+        """Codes of one crossbar ``at`` (block, slice), shifted and added over the planes: (vectors, columns); and the
+        clipped conversions."""
+        codes, clipped = self.codes(driven, bounds, at, first_read)
+        return self.added(codes), clipped
+
+    def added(self, codes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Shift-and-add over the planes of ``codes`` (planes, vectors, columns)."""
+        total = np.zeros(codes.shape[1:])
+        for plane, code in zip(self._planes, codes, strict=True):
+            total += plane.weight * code.astype(np.float64)
+        return total
+
+    def codes(
+        self, driven: NDArray[np.int64], bounds: tuple[int, int], at: tuple[int, int], first_read: int
+    ) -> tuple[NDArray[np.floating], int]:
+        """Codes of one crossbar ``at`` (block, slice), (planes, vectors, columns), and the clipped conversions. Without
+        a converter: the sums."""
+        b, s = at
+        transfer = None if self.table is None else self.table[b][s]
+        sums = self._sums(driven, bounds, b, s, first_read)
+        noise = self._noise(driven, b, s, first_read, transfer)
+        if transfer is None:
+            return sums if noise is None else sums + noise.astype(np.float64), 0
+        index = index_of(sums, transfer, noise)
+        return codes_of(index, transfer), saturated(index, transfer)
 
     def _sums(
         self, driven: NDArray[np.int64], bounds: tuple[int, int], b: int, s: int, first_read: int

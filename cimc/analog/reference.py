@@ -6,10 +6,13 @@ converts the sum, and codes are shifted and added:
     A[b, s] = sum over planes k of  weight[k] * code[b, s, k]
     Y       = sum over b, s of      step[b, s] * 2**shift[s] * A[b, s]       (multiplied last where all steps are equal)
 
-then the unit column, the leak of a finite on/off ratio and the digital offset are taken off.
+then the unit column, the leak of a finite on/off ratio and the digital offset are taken off. The codes of a slice's
+redundant copies become one before they are added (redundancy.py).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,8 @@ from numpy.typing import NDArray
 from cimc.analog.adc import Transfer, codes_of, common_step, index_of, saturated, transfers
 from cimc.analog.config import AnalogConfig
 from cimc.analog.crossbar import Cells, read_cells, sum_dtype
-from cimc.analog.encoding import drive, planes
+from cimc.analog.encoding import Plane, drive, planes
+from cimc.analog.redundancy import top_config
 from cimc.analog.rng import Streams, conversion_noise
 
 
@@ -50,25 +54,60 @@ def _column(
         for s, shift in enumerate(config.weights.shifts):
             transfer = None if table is None else table[b][s]
             added = 0.0
+            copies = _copies(s, cells, config, streams)
+            mean = config.redundancy.combine == "mean"
             for k, plane in enumerate(planes(config.inputs)):
                 driven = drive(vector[first:past], plane)
-                crossbar = b * len(config.weights.slice_bits) + s
                 position = (read, k, len(planes(config.inputs)))
-                rows = (first, past)
-                sides = _column_cells(rows, s, column, crossbar, position, cells, config, streams)
-                summed = 0.0
-                for row in range(past - first):
-                    for bit in range(plane.bits):
-                        sign = 1 if driven[row] >= 0 else -1
-                        summed += sign * ((abs(int(driven[row])) >> bit) & 1) * 2**bit * sides[row]
-                sigma = None if cells.read_sigma is None else cells.read_sigma[b, s, column]
-                noise = _noise(driven, sigma, position, crossbar, column, cells, config, streams, transfer)
-                code, over = _convert(summed, noise, transfer, config, len(vector))
-                added += plane.weight * code
-                clipped += over
+                codes: list[float] = []
+                for part, held, own, own_streams in copies:
+                    at = (b, first, past, part)
+                    code, over = _code(driven, plane, at, column, position, transfer, held, own, own_streams)
+                    codes.append(code)
+                    clipped += over
+                added += plane.weight * (sum(codes) if mean else sorted(codes)[len(codes) // 2])
+            if mean and len(copies) > 1:
+                added /= len(copies)
             in_block += (1.0 if transfer is None or common is not None else transfer.step) * 2.0**shift * added
         total += in_block
     return total, clipped
+
+
+def _copies(
+    s: int, cells: Cells, config: AnalogConfig, streams: Streams
+) -> list[tuple[int, Cells, AnalogConfig, Streams]]:
+    """Who holds slice ``s``: the core itself and, of the top slices, their redundant copies; each with the slice's number
+    there, its cells, configuration and streams."""
+    found = [(s, cells, config, streams)]
+    below = len(config.weights.slice_bits) - config.redundancy.slices
+    for number, copy in enumerate(cells.copies if s >= below else (), start=1):
+        found.append((s - below, copy, top_config(config), replace(streams, copy=number)))
+    return found
+
+
+def _code(
+    driven: NDArray[np.int64],
+    plane: Plane,
+    at: tuple[int, int, int, int],
+    column: int,
+    position: tuple[int, int, int],
+    transfer: Transfer | None,
+    cells: Cells,
+    config: AnalogConfig,
+    streams: Streams,
+) -> tuple[float, int]:
+    """One conversion of the crossbar ``at`` (block, its rows, slice): its code, and whether it was clipped."""
+    b, first, past, s = at
+    crossbar = b * len(config.weights.slice_bits) + s
+    sides = _column_cells((first, past), s, column, crossbar, position, cells, config, streams)
+    summed = 0.0
+    for row in range(past - first):
+        for bit in range(plane.bits):
+            sign = 1 if driven[row] >= 0 else -1
+            summed += sign * ((abs(int(driven[row])) >> bit) & 1) * 2**bit * sides[row]
+    sigma = None if cells.read_sigma is None else cells.read_sigma[b, s, column]
+    noise = _noise(driven, sigma, position, crossbar, column, cells, config, streams, transfer)
+    return _convert(summed, noise, transfer, config, cells.plus.shape[1])
 
 
 def _column_cells(

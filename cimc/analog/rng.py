@@ -28,11 +28,12 @@ STEP = 0x9E3779B9
 
 @dataclass(frozen=True)
 class Streams:
-    """The streams of one core of one tile."""
+    """The streams of one core of one tile. ``copy``: of a redundant copy of its top slices; 0 is the core itself."""
 
     seed: int
     tile: int = 0
     core: int = 0
+    copy: int = 0
 
     def __post_init__(self) -> None:
         if min(self.seed, self.tile, self.core) < 0:
@@ -48,7 +49,8 @@ class Streams:
         return int(first), int(second)
 
     def _sequence(self, purpose: str, crossbar: int, read: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence([self.seed, self.tile, self.core, PURPOSES.index(purpose), crossbar, read])
+        words = [self.seed, self.tile, self.core, PURPOSES.index(purpose), crossbar, read]
+        return np.random.SeedSequence(words if self.copy == 0 else [*words, self.copy])
 
 
 def conversion_noise(key: tuple[int, int], first: int, count: int) -> NDArray[np.float32]:

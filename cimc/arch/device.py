@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 AdcRange = Literal["fixed", "full", "calibrated", "calibrated_slice"]
 Compensation = Literal["none", "global", "column"]
+Remap = Literal["none", "rows", "columns", "both"]
 
 
 class DeviceSpec(BaseModel):
@@ -33,6 +34,8 @@ class DeviceSpec(BaseModel):
     write_verify: Annotated[int, Field(ge=1, le=1000)] | None = None  # programming attempts, the closest is kept
     stuck_off_rate: Share | None = None
     stuck_on_rate: Share | None = None
+    stuck_map: Annotated[str, Field(min_length=1, max_length=4096)] | None = None  # an .npz of measured faults
+    remap: Remap | None = None  # rows and columns placed around the faults
     wire_ohm: Ohms | None = None  # one segment of a row's and of a column's wire
     adc_range: AdcRange | None = None
     adc_coverage: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
@@ -42,6 +45,8 @@ class DeviceSpec(BaseModel):
     adc_noise_lsb: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     read_mode: Literal["cell", "conversion"] | None = None
     drift_compensation: Compensation | None = None
+    calibration_age: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None  # seconds
+    calibration_interval: Annotated[int, Field(ge=1, le=10**12)] | None = None  # inferences
     sigma: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None  # a model's own number
     acceptance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None  # a model's own number
     temperature: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None  # kelvin

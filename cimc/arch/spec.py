@@ -56,12 +56,14 @@ class AdcSpec(Record):
 
 
 class CrossbarSpec(Record):
-    """One physical array. ``active_rows`` may be left out: all rows."""
+    """One physical array. ``active_rows`` may be left out: all rows. ``spare_cols`` are further columns, which replace
+    faulty ones (docs/device.md); the converters of the others serve them."""
 
     rows: Annotated[int, Field(ge=1, le=65536)]
     cols: Annotated[int, Field(ge=1, le=65536)]
     cell_bits: Annotated[int, Field(ge=1, le=8)]
     active_rows: Annotated[int, Field(ge=1, le=65536)]  # wordlines driven at once
+    spare_cols: Annotated[int, Field(ge=0, le=65536)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +94,9 @@ class CoreSpec(Record):
     write_row_ns: NonNegative  # write one row of cells, once
     verify_iterations: Count  # write-verify passes a row
     adc: AdcSpec | None = None
+    msb_copies: Annotated[int, Field(ge=1, le=15)] = 1  # crossbars that hold each of the most significant slices
+    msb_slices: Annotated[int, Field(ge=1, le=16)] = 1  # how many slices have so many
+    msb_combine: Literal["median", "mean"] = "median"  # how the copies' codes become one
 
     @model_validator(mode="before")
     @classmethod
@@ -112,7 +117,21 @@ class CoreSpec(Record):
             raise ValueError(
                 "drive: a digital core streams bits; drive, input_sign, phases, shared_dac, pulse_ns need an adc"
             )
+        for problem in self._redundancy_problems():
+            raise ValueError(problem)
         return self
+
+    def _redundancy_problems(self) -> list[str]:
+        if self.adc is None:
+            named = {"msb_copies": self.msb_copies > 1, "crossbar.spare_cols": self.crossbar.spare_cols > 0}
+            return [
+                f"{key}: a digital core is exact and has nothing to repair" for key, given in named.items() if given
+            ]
+        if self.msb_slices > self.slices:
+            return [f"msb_slices: {self.msb_slices} of the {self.slices} slices there are"]
+        if self.msb_copies % 2 == 0 and self.msb_combine == "median":
+            return [f"msb_copies: the median of {self.msb_copies} codes is none of them; give an odd number, or a mean"]
+        return []
 
     @property
     def slices(self) -> int:
@@ -121,9 +140,14 @@ class CoreSpec(Record):
         return math.ceil(magnitude / self.crossbar.cell_bits)
 
     @property
+    def converted_slices(self) -> int:
+        """Slices with the redundant copies of the top ones: each has converters of its own."""
+        return self.slices + self.msb_slices * (self.msb_copies - 1)
+
+    @property
     def crossbars(self) -> int:
-        """Physical crossbars of one core: one per slice, twice that for differential pairs."""
-        return self.slices * (2 if self.encoding == "differential" else 1)
+        """Physical crossbars of one core: one per slice and copy, twice that for differential pairs."""
+        return self.converted_slices * (2 if self.encoding == "differential" else 1)
 
     def input_steps(self, input_bits: int) -> tuple[int, ...]:
         """Bits of each input step, the same in every phase: ``dac_bits`` at a time, the last step what is left. With
@@ -147,8 +171,8 @@ class CoreSpec(Record):
 
     @property
     def adcs(self) -> int:
-        """Converters of one core: per slice (a differential pair shares one), ceil(cols / cols_per_adc)."""
-        return self.slices * math.ceil(self.cols / self.adc.cols_per_adc) if self.adc else 0
+        """Converters of one core: per slice and copy (a differential pair shares one), ceil(cols / cols_per_adc)."""
+        return self.converted_slices * math.ceil(self.cols / self.adc.cols_per_adc) if self.adc else 0
 
     @property
     def rows(self) -> int:
@@ -298,7 +322,14 @@ class ChipSpec(Record):
         wanted = [a for a, row in ACTIONS.items() if row.unit in needed and not row.optional]
         missing = [a for a in wanted if a not in {base(key) for key in given}]
         problems = [f"costs.energy_pj: no energy for '{a}' ({ACTIONS[a].doc})" for a in missing]
-        return problems + self._resolution_problems() + self._scaling_problems()
+        return problems + self._resolution_problems() + self._scaling_problems() + self._spare_problems()
+
+    def _spare_problems(self) -> list[str]:
+        bars = [t.core.crossbar for t in self.tiles.values() if t.core]
+        mixed = len({(b.cols, b.spare_cols) for b in bars}) > 1
+        if mixed and any(b.spare_cols for b in bars):
+            return ["tiles: spare_cols needs all crossbars of the chip to have the same columns"]
+        return []
 
     def _cost_tables(self) -> dict[str, dict[str, float]]:
         costs = self.costs

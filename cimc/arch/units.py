@@ -20,6 +20,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+CALIBRATION_BITS = 8  # of the known inputs that a calibration reads
+
+
 def mvm_interval_ns(core: CoreSpec, input_bits: int) -> float:
     """Time from one row to the next of an MVM, in ns.
 
@@ -78,11 +81,11 @@ class TileUnits:
         With steps = phases · ceil(input_bits / dac_bits), drives = steps (phases · input_bits where the drive is
         ``planes``), groups = ceil(k / active_rows), per block and row:
 
-        - ``crossbar.step``: crossbars · drives · groups (crossbars = slices, twice that for differential pairs)
+        - ``crossbar.step``: crossbars · drives · groups (crossbars = slices and copies, twice that for differential pairs)
         - ``dac.drive``: crossbars · drives · k (each driven wordline belongs to one group); once for all crossbars of a
           core with ``shared_dac``
-        - ``adc.convert``: slices · steps · groups · n (the two columns of a differential pair are subtracted before one
-          conversion; only columns in use are converted)
+        - ``adc.convert``: slices (and copies of them) · steps · groups · n (the two columns of a differential pair are
+          subtracted before one conversion; only columns in use are converted)
         - ``shift_add.op``: one per conversion; with offset encoding k more, for the sum of the inputs that is
           multiplied by the offset and subtracted
 
@@ -98,13 +101,27 @@ class TileUnits:
         drives = _drives(core, input_bits) * rows
         groups = [ceil(k / core.crossbar.active_rows) for k, _ in blocks]
         inputs = sum(k for k, _ in blocks)
-        conversions = core.slices * steps * sum(g * n for g, (_, n) in zip(groups, blocks, strict=True))
+        conversions = core.converted_slices * steps * sum(g * n for g, (_, n) in zip(groups, blocks, strict=True))
         return {
             "crossbar.step": core.crossbars * drives * sum(groups),
             "dac.drive": (1 if core.shared_dac else core.crossbars) * drives * inputs,
             "adc.convert": conversions,
             "shift_add.op": conversions + (rows * inputs if core.encoding == "offset" else 0),
         }
+
+    def calibrate_actions(self, blocks: Sequence[tuple[int, int]], vectors: int) -> dict[str, int]:
+        """Actions of a calibration: those of an mvm of ``vectors`` rows of 8-bit inputs, and per vector and column five
+        ``shift_add.op`` (estimated) for the sums that the fit needs: of the reading, its square, and its products with
+        the sum of the inputs and with what it should be. None on a digital core."""
+        if self.core.digital:
+            return {}
+        found = self.mvm_actions(blocks, vectors, CALIBRATION_BITS)
+        found["shift_add.op"] += 5 * vectors * sum(n for _, n in blocks)
+        return found
+
+    def calibrate_cycles(self, vectors: int) -> int:
+        """As an mvm of ``vectors`` rows of 8-bit inputs; the fit is worked off beside it (estimated)."""
+        return 0 if self.core.digital else self.mvm_cycles(vectors, CALIBRATION_BITS)
 
     def mvm_interval(self, input_bits: int) -> int:
         """Cycles from one row to the next: :func:`mvm_interval_ns` rounded up to the clock."""
@@ -192,8 +209,14 @@ def _cost(chip: ChipSpec, table: Mapping[str, float], key: str) -> float:
         return table.get(f"{key}@{bits}", table.get(key, 0.0))
     if key in SCALED and key not in table:
         given = next((name for name in table if base(name) == key), None)
-        return table[given] * _scale(chip, key, given.split("@", 1)[1]) if given else 0.0
-    return table.get(key, 0.0)
+        return table[given] * _scale(chip, key, given.split("@", 1)[1]) * _spare(chip) if given else 0.0
+    return table.get(key, 0.0) * (_spare(chip) if key in SCALED else 1.0)
+
+
+def _spare(chip: ChipSpec) -> float:
+    """What spare columns add to a crossbar: its columns over those in use (a wordline drives and loads all of them)."""
+    bars = (t.core.crossbar for t in chip.tiles.values() if t.core)
+    return max(((b.cols + b.spare_cols) / b.cols for b in bars), default=1.0)
 
 
 def _scale(chip: ChipSpec, key: str, size: str) -> float:

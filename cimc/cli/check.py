@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("model", type=click.Path(path_type=Path))
 @opt.compile_options
+@opt.calibrate_option
 @opt.run_options
 @opt.device_options
+@opt.calibration_option
 @click.option("--attribute", is_flag=True, help="Analog numerics: split the error by effect, switched on one by one.")
 @click.option(
     "--trials", type=click.IntRange(1, 1000), help="Analog numerics: mean and spread of the error over so many seeds."
@@ -58,6 +61,7 @@ def command(
     digital: tuple[str, ...],
     outliers: str,
     passes: str,
+    calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
     inputs_path: Path | None,
     numerics: Numerics,
@@ -66,6 +70,7 @@ def command(
     technology: str | None,
     device_time: str | None,
     inference_rate: float,
+    calibration_path: Path | None,
     attribute: bool,
     trials: int | None,
     budget: float | None,
@@ -104,7 +109,8 @@ def command(
         if asked and numerics != "analog":
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
-    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
+    compiled_as = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
+    chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(
@@ -117,6 +123,7 @@ def command(
             "cimc " + shlex.join(sys.argv[1:]),
             layers=layers,
             device=device,
+            calibration=input_files.read(calibration_path) if calibration_path else None,
         )
         checked = check_model(str(model), chosen, how)
         if output is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from cimc.cli import options as opt
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @opt.compile_options
+@opt.calibrate_option
 @click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz whose shapes bind dimensions.")
 @click.option(
     "--print-after", multiple=True, metavar="PASS", help="Print the graph after a pass ('*': after every one)."
@@ -36,6 +38,7 @@ def command(
     digital: tuple[str, ...],
     outliers: str,
     passes: str,
+    calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
     inputs_path: Path | None,
     print_after: tuple[str, ...],
@@ -62,7 +65,8 @@ def command(
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
     if output is not None:
         bundle.check_target(output)
-    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
+    compiled_as = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
+    chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)

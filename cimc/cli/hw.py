@@ -126,3 +126,58 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
     if not all(part.isdigit() and len(part) < 7 for part in parts):
         raise click.BadParameter(f"'{text}' is no list of whole numbers, as in 128,32", param_hint=option)
     return tuple(int(part) for part in parts)
+
+
+@command.command("noise")
+@click.argument("hardware")
+@click.option("-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field.")
+@click.option("--technology", metavar="NAME", help="A memory technology in place of the hardware's.")
+@click.option("--time", "device_time", metavar="TIME", help="Since programming: 3600, 1h, 1d, 1mo, 1y.")
+@click.option("--device", "settings", multiple=True, metavar="KEY=VALUE", help="Part of the device model: drift=off.")
+@click.option(
+    "--program",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A compiled model, for its own weights, layer by layer; without it one core of Gaussian weights.",
+)
+@click.option("--trials", type=click.IntRange(1, 1000), default=3, show_default=True, help="Seeds to measure over.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of them.")
+@opt.json_option
+def noise(
+    hardware: str,
+    overrides: tuple[str, ...],
+    technology: str | None,
+    device_time: str | None,
+    settings: tuple[str, ...],
+    program: Path | None,
+    trials: int,
+    seed: int,
+    json_target: str | None,
+) -> None:
+    """Noise to inject in hardware-aware training, measured on HARDWARE's analog cores.
+
+    \b
+    Example:
+      cimc hw noise isaac --technology pcm --time 1d --program out/model --json noise.json
+    """
+    from cimc import bundle
+    from cimc.arch.load import load
+    from cimc.device import Device, durations
+    from cimc.isa.verify import verify
+    from cimc.report.training import training_noise, weights_of
+
+    found = load(hardware, overrides)
+    times = durations(device_time) if device_time else ()
+    if len(times) > 1:
+        raise click.UsageError("noise takes one --time")
+    device = Device.of(found.spec, settings, technology, *times)
+    layers = None
+    if program is not None:
+        made = bundle.read(program, hardware, overrides)
+        verify(made.program, found.spec, made.weights)
+        layers = weights_of(made.program, made.weights, found.spec)
+    told = training_noise(found.name, found.spec, device, layers, seed=seed, trials=trials)
+    if json_target:
+        opt.put_json(told.to_json(), json_target)
+    if json_target != "-":
+        opt.show(told.blocks())

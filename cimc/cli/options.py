@@ -83,6 +83,13 @@ compile_options = stack(
     ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )
+calibrate_option = click.option(
+    "--calibrate",
+    type=click.Choice(["never", "start"]),
+    default="never",
+    show_default=True,
+    help="Calibrate the columns of the analog cores at the start of the program, against drift and converter errors.",
+)
 run_options = stack(
     click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz with the model's inputs."),
     click.option(
@@ -118,6 +125,13 @@ device_options = stack(
         show_default=True,
         help="Inferences a second, for the years until cells wear out.",
     ),
+)
+calibration_option = click.option(
+    "--calibration",
+    "calibration_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Analog numerics: inputs (or several, along a first axis) that ADC ranges are calibrated on.",
 )
 trace_option = click.option("--trace", type=click.Path(path_type=Path), help="Write a timeline that opens in Perfetto.")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @opt.run_options
 @opt.hardware_options
 @opt.device_options
+@opt.calibration_option
 @click.option("--outputs", "outputs_path", type=click.Path(path_type=Path), help="Write the outputs to an .npz.")
 @click.option("--param", "params", multiple=True, metavar="NAME=INT", help="A runtime parameter of the program.")
 @click.option("--no-values", is_flag=True, help="Timing and energy only.")
@@ -41,6 +42,7 @@ def command(
     technology: str | None,
     device_time: str | None,
     inference_rate: float,
+    calibration_path: Path | None,
     outputs_path: Path | None,
     params: tuple[str, ...],
     no_values: bool,
@@ -79,7 +81,7 @@ def command(
             verify(found.program, found.hardware.spec, found.weights)
             mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
         feeds = None if no_values else _feeds(found, inputs_path, seed, quiet)
-        samples = _samples(found, device, feeds)
+        samples = _samples(found, device, feeds, calibration_path)
         with stage("run"):
             result = run(
                 found.program,
@@ -135,12 +137,17 @@ def _feeds(found: Bundle, path: Path | None, seed: int, quiet: bool) -> dict[str
     return inputs.draw(found.program, seed, inputs.tokens_of((found.manifest or {}).get("tokens")))
 
 
-def _samples(found: Bundle, device: Device | None, feeds: Mapping[str, Array] | None) -> Samples | None:
+def _samples(
+    found: Bundle, device: Device | None, feeds: Mapping[str, Array] | None, path: Path | None
+) -> Samples | None:
     """What the converters' ranges are calibrated on, where they are."""
-    from cimc import study
+    from cimc import inputs, study
+    from cimc.device import device_calibrates
     from cimc.report.progress import stage
 
+    device_calibrates(device, path is not None)
     if device is None or feeds is None or not device.calibrated:
         return None
     with stage("calibrate"):
-        return study.calibration(found.program, found.weights, found.hardware.spec, feeds)
+        runs = inputs.calibration(inputs.types(found.program), inputs.read(path)) if path else [feeds]
+        return study.calibration(found.program, found.weights, found.hardware.spec, *runs)

@@ -106,6 +106,10 @@ class Matrix(Protocol):
         """Rewrite the cells with ``codes`` (inputs × outputs)."""
         ...
 
+    def calibrate(self, vectors: int) -> None:
+        """Fit a digital correction of every column to ``vectors`` known inputs; exact weights need none."""
+        ...
+
 
 class Machine(Protocol):
     """What an instruction's meaning may ask of the engine that runs it."""
@@ -178,6 +182,7 @@ class Spec:
     busy: Cycles | None = None  # how long the unit is taken, if not for all of its cycles
     variadic: bool = False  # the last operand may be repeated
     rule: Rule = any_operands
+    writes_cells: bool = False  # of its matrix
 
     def operand(self, index: int) -> Operand:
         """The declaration of the operand at a position (the last one repeats if variadic)."""

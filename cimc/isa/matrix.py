@@ -134,5 +134,36 @@ declare(
         (),
         _program_cycles,
         rule=rules.program,
+        writes_cells=True,
+    )
+)
+
+
+def _calibrate(machine: Machine, matrix: Matrix, *, vectors: int) -> None:
+    matrix.calibrate(vectors)
+
+
+def _calibrate_bill(units: TileUnits, matrix: MatrixDecl, *, vectors: int) -> Actions:
+    return units.calibrate_actions([(b.row_end - b.row, b.col_end - b.col) for b in matrix.blocks], vectors)
+
+
+def _calibrate_cycles(units: TileUnits, matrix: MatrixDecl, *, vectors: int) -> int:
+    return units.calibrate_cycles(vectors)
+
+
+declare(
+    Spec(
+        "calibrate",
+        (Operand("matrix", Kind.MATRIX),),
+        Unit.CORE,
+        _calibrate,
+        _calibrate_bill,
+        """Measure a matrix's columns as its cells are now, and correct them from here on: known vectors are read as in
+        an mvm of 8-bit inputs and converted; a factor for each column's sum, a constant, and a share of the sum of the
+        inputs are fitted to what the codes would have given. Later mvm apply them in digital; program drops them. On
+        digital cores, and in `float` and `integer` numerics, nothing changes.""",
+        (Keyword("vectors", int, 64, "known vectors to read"),),
+        _calibrate_cycles,
+        rule=rules.calibrate,
     )
 )

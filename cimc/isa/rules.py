@@ -202,6 +202,11 @@ def program(matrix: MatrixDecl, codes: Shape) -> str:
     return _first(_among("codes", codes, CODES), _equal("codes", codes, (matrix.rows, matrix.cols), matrix.name))
 
 
+def calibrate(matrix: MatrixDecl, *, vectors: int) -> str:
+    """Enough vectors for three numbers a column, and not without end."""
+    return "" if 4 <= vectors <= 65536 else f"vectors is {vectors}: give 4 to 65536"
+
+
 def matmul(y: Shape, a: Shape, b: Shape, *, scale: float) -> str:
     """a (… × m × k), b (… × k × n), y (… × m × n), leading extents equal; both floating-point or both integers."""
     if len(a.extents) < 2 or len(b.extents) < 2:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from cimc.analog.technology import Fact, Technology
 from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.device import EFFECTS, Device
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step
 from cimc.isa.program import Program
 from cimc.report import units
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.render import Block, Facts, Table
+from cimc.report.repairs import Repairs, repairs
 from cimc.sim.result import RunResult
 
 YEAR = 31536000.0  # seconds
@@ -68,6 +69,7 @@ class Cost:
     cells: int
     layers: Sequence[Layer]
     wear: Wear
+    repairs: Repairs
 
     def to_json(self) -> JsonObject:
         """The object ``device`` of ``run --json`` and ``check --json``."""
@@ -102,6 +104,7 @@ class Cost:
             "encodings": _encodings(self.core),
             "layers": layers,
             "wear": wear,
+            "repairs": self.repairs.to_json(),
         }
 
 
@@ -114,15 +117,17 @@ def cost(program: Program, chip: ChipSpec, device: Device, result: RunResult, ra
     if conversions is None and timing is not None:
         conversions = timing.actions.get("adc.convert", 0)
     total = sum(timing.energy_pj.values()) if timing is not None else 0.0
+    cells = _cells(program, chip, rewritten=False)
     return Cost(
         device=device,
         core=core,
         conversions=conversions,
         saturated=counts.get("saturated") if counts else None,
         adc_energy=timing.energy_pj.get("adc", 0.0) / total if timing is not None and total else None,
-        cells=_cells(program, chip, rewritten=False),
+        cells=cells,
         layers=layers,
         wear=_wear(program, chip, device.model, result, rate),
+        repairs=repairs(program, chip, device, result, cells),
     )
 
 
@@ -138,7 +143,7 @@ def _wear(program: Program, chip: ChipSpec, tech: Technology, result: RunResult,
 
 
 def cells_per_weight(core: CoreSpec) -> int:
-    """Physical cells of one weight: one per slice, twice that for differential pairs."""
+    """Physical cells of one weight: one per slice and copy of one, twice that for differential pairs."""
     return core.crossbars
 
 
@@ -166,8 +171,7 @@ def written_matrices(steps: Iterable[Step]) -> frozenset[str]:
 
 
 def _writes_cells(step: Instruction) -> bool:
-    operands = INSTRUCTIONS[step.mnemonic].operands
-    return bool(operands) and operands[0].kind is Kind.MATRIX
+    return INSTRUCTIONS[step.mnemonic].writes_cells
 
 
 def _tokens(program: Program) -> int | None:
@@ -219,7 +223,12 @@ def blocks(found: Cost) -> list[Block]:
         rows.append(("ADC conversions", units.whole(found.conversions), clipped))
     if found.adc_energy is not None:
         rows.append(("ADC share of energy", units.percent(found.adc_energy)))
-    return [Facts("Device", rows), Facts("Wear", _wear_rows(wear)), *_layer_table(found.layers)]
+    return [
+        Facts("Device", rows),
+        *found.repairs.blocks(),
+        Facts("Wear", _wear_rows(wear)),
+        *_layer_table(found.layers),
+    ]
 
 
 def _wear_rows(wear: Wear) -> list[tuple[str, str] | tuple[str, str, str]]:

@@ -10,10 +10,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor
+from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
+from cimc.sim.faults import placed_faults
 from cimc.sim.tally import LayerTally, Samples, Tally
 
 Array = NDArray[np.generic]
@@ -47,6 +48,9 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
         "dac_bits": core.dac_bits,
         "rows": core.crossbar.rows,
         "active_rows": core.crossbar.active_rows,
+        "msb_copies": core.msb_copies,
+        "msb_slices": core.msb_slices,
+        "msb_combine": core.msb_combine,
         **device.keys(core),
     }
     if core.adc is not None and core.adc.bits and device.adc:
@@ -115,6 +119,8 @@ class AnalogCores:
             return self._shared[key]
         made = [self._program(unit, part, inputs, key) for part in unit.parts]
         unit.layer.built += made
+        if unit.vectors:
+            self.calibrate(unit, made)
         if unit.shared:
             self._shared[key] = made
         return made
@@ -123,13 +129,38 @@ class AnalogCores:
         codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
         physics = replace(config(unit.core, self.device, inputs), row_blocks=part.blocks)
         stream = (unit.tile, part.core)
+        bits = 0
+        if self.device.faulty:
+            stuck, found = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
+            unit.layer.faults.add(found)
+            bits, physics = found.table_bits, replace(physics, stuck=stuck)
         if physics.adc is not None and self.device.calibrated:
             physics = self._calibrated(unit, part, codes, physics, (*key, part))
         matrix = AnalogMatrix(codes, physics, self.seed, stream)
+        unit.layer.tables.append((matrix, bits))
         if self.device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
             per = "core" if self.device.drift_compensation == "global" else "column"
             matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
         return matrix
+
+    def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
+        """Correct the columns of a unit's matrices, measured on their cells as they are, or as they were
+        ``calibration_age`` seconds ago."""
+        for part, matrix in zip(unit.parts, matrices, strict=True):
+            codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
+            found = measure_columns(self._earlier(unit, matrix, codes), codes, unit.vectors)
+            matrix.gain, matrix.bias = found.gain, found.bias
+
+    def _earlier(self, unit: AnalogUnit, matrix: AnalogMatrix, codes: NDArray[np.int64]) -> AnalogMatrix:
+        """A matrix when it was last calibrated: the same cells, less drifted."""
+        physics, age = matrix.config, self.device.calibration_age
+        if not age or physics.device.drift is None:
+            return matrix
+        then = replace(physics, device=replace(physics.device, seconds=max(physics.device.seconds - age, 0.0)))
+        streams = matrix.streams
+        found = AnalogMatrix(codes, then, streams.seed, (streams.tile, streams.core))
+        unit.layer.built.append(found)
+        return found
 
     def _calibrated(
         self, unit: AnalogUnit, part: Part, codes: NDArray[np.int64], physics: AnalogConfig, key: Shared
@@ -155,12 +186,13 @@ class AnalogCores:
 @dataclass(frozen=True)
 class Part:
     """Rows and columns of a matrix that one :class:`AnalogMatrix` computes; ``blocks``: the row cuts inside it, counted
-    from its first row; ``core`` keys its random streams."""
+    from its first row; ``core`` keys its random streams; ``held``: the blocks of the cores in it."""
 
     rows: Bounds
     cols: Bounds
     blocks: tuple[Bounds, ...]
     core: int
+    held: tuple[Block, ...]
 
 
 def parts(blocks: Sequence[Block], *, apart: bool) -> list[Part]:
@@ -172,8 +204,8 @@ def parts(blocks: Sequence[Block], *, apart: bool) -> list[Part]:
     if grid and not apart:
         first = rows[0][0]
         cuts = tuple((a - first, b - first) for a, b in rows)
-        return [Part((first, rows[-1][1]), (cols[0][0], cols[-1][1]), cuts, blocks[0].core)]
-    return [Part((b.row, b.row_end), (b.col, b.col_end), ((0, b.row_end - b.row),), b.core) for b in blocks]
+        return [Part((first, rows[-1][1]), (cols[0][0], cols[-1][1]), cuts, blocks[0].core, tuple(blocks))]
+    return [Part((b.row, b.row_end), (b.col, b.col_end), ((0, b.row_end - b.row),), b.core, (b,)) for b in blocks]
 
 
 def _contiguous(bounds: Sequence[Bounds]) -> bool:
@@ -190,8 +222,8 @@ class AnalogUnit:
         # Wires couple the columns of a crossbar, so crossbars must be their true size.
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
         self.layer: LayerTally = cores.tally.layer(decl.key)
-        sides = 2 if core.encoding == "differential" else 1
-        self.layer.cells += decl.rows * decl.cols * len(slice_bits(core)) * sides
+        self.layer.cells += decl.rows * decl.cols * core.crossbars
+        self.vectors = 0  # known inputs of the last calibration
         self._cores = cores
         self._matrices: dict[InputKind, list[AnalogMatrix]] = {}
 
@@ -212,4 +244,13 @@ class AnalogUnit:
         """Rewrite the cells."""
         self.codes = np.array(codes)
         self.shared = False
+        self.vectors = 0
         self._matrices = {}
+
+    def calibrate(self, vectors: int) -> None:
+        """Correct the columns from here on, by what ``vectors`` known inputs read."""
+        if self.shared:  # what copies elsewhere read is no business of theirs
+            self.shared, self._matrices = False, {}
+        self.vectors = vectors
+        for made in self._matrices.values():
+            self._cores.calibrate(self, made)

@@ -74,4 +74,6 @@ def run(
         result = run_timing(program, chip, param_values=params, trace=trace, progress=progress)
     ended = perf_counter()
     layers = {name: layer.counts() for name, layer in how.tally.layers.items()}
-    return RunResult(outputs, result, between - begun, ended - between, counts, layers)
+    faults = {name: layer.faults for name, layer in how.tally.layers.items() if layer.faults.weights}
+    reads = sum(layer.table_reads for layer in how.tally.layers.values())
+    return RunResult(outputs, result, between - begun, ended - between, counts, layers, faults, reads)

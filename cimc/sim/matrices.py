@@ -34,6 +34,9 @@ class FloatMatrix:
         """Replace the weights."""
         self._weights = np.array(codes, np.float32)
 
+    def calibrate(self, vectors: int) -> None:
+        """Nothing: the product is exact."""
+
 
 class Budget:
     """How many bytes of converted weights a run still keeps."""
@@ -90,6 +93,9 @@ class IntegerMatrix:
         self._budget = Budget()
         self._wide = {}
 
+    def calibrate(self, vectors: int) -> None:
+        """Nothing: sums are exact."""
+
 
 class SampledMatrix:
     """Integer codes that keep the inputs they see."""
@@ -105,6 +111,9 @@ class SampledMatrix:
     def program(self, codes: Array) -> None:
         """Replace the codes."""
         self._inner.program(codes)
+
+    def calibrate(self, vectors: int) -> None:
+        """Nothing: sums are exact."""
 
 
 class CheckedMatrix:
@@ -126,6 +135,10 @@ class CheckedMatrix:
         if codes.shape != want:
             raise Fault(f"codes are {describe(codes)}, matrix '{self._decl.name}' is {want[0]}x{want[1]}")
         self._inner.program(codes)
+
+    def calibrate(self, vectors: int) -> None:
+        """As the matrix inside."""
+        self._inner.calibrate(vectors)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.origin import Origin
+from cimc.sim.tally import FaultTally
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,5 @@ class RunResult:
     timing_seconds: float
     counts: Mapping[str, int] = field(default_factory=dict[str, int])  # analog: conversions, saturated ...
     layer_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])  # by weight
+    faults: Mapping[str, FaultTally] = field(default_factory=dict[str, FaultTally])  # by weight
+    table_reads: int = 0  # bits read from the index tables of remapped rows and columns

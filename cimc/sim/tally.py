@@ -16,6 +16,33 @@ MOST_SAMPLES = 64  # input vectors kept per matrix part; ranges hardly move beyo
 
 
 @dataclass
+class FaultTally:
+    """Stuck cells under a weight's blocks, and what placing its rows and columns around them has gained.
+
+    ``stuck``: such cells, copies included. ``weights``: in how many weights. ``before`` and ``after``: sums of squared
+    weight errors (in codes) in order and as placed. ``moved``: rows and columns that do not lie in order, ``spare`` of
+    them on spare columns. ``table_bits``: of the index tables that say where they lie."""
+
+    stuck: int = 0
+    weights: int = 0
+    before: float = 0.0
+    after: float = 0.0
+    moved: int = 0
+    spare: int = 0
+    table_bits: int = 0
+
+    def add(self, other: FaultTally) -> None:
+        """Count another block's as well."""
+        self.stuck += other.stuck
+        self.weights += other.weights
+        self.before += other.before
+        self.after += other.after
+        self.moved += other.moved
+        self.spare += other.spare
+        self.table_bits += other.table_bits
+
+
+@dataclass
 class LayerTally:
     """The cores that hold one weight: what they counted and, if measured, how far from the exact product they are.
 
@@ -25,6 +52,8 @@ class LayerTally:
     built: list[AnalogMatrix] = field(default_factory=list[AnalogMatrix])
     error: float = 0.0
     size: float = 0.0
+    faults: FaultTally = field(default_factory=FaultTally)
+    tables: list[tuple[AnalogMatrix, int]] = field(default_factory=list[tuple[AnalogMatrix, int]])  # bits of each
 
     def counts(self) -> dict[str, int]:
         """The counts of all cores together."""
@@ -33,6 +62,11 @@ class LayerTally:
             for name in found:
                 found[name] += int(getattr(matrix.counts, name))
         return {**found, "cells": self.cells}
+
+    @property
+    def table_reads(self) -> int:
+        """Bits read from index tables: all of a matrix's for every vector."""
+        return sum(matrix.counts.vectors * bits for matrix, bits in self.tables)
 
     def measure(self, x: Array, codes: Array, got: NDArray[np.int32]) -> None:
         """Compare one product with the exact one (integers below 2^53: exact in float64)."""
@@ -59,16 +93,18 @@ class Tally:
 
 
 class Samples:
-    """Input vectors seen by every part of a weight in a run: what ADC ranges are calibrated on."""
+    """Input vectors seen by every part of a weight in a run, the first ``most`` of them: what ADC ranges are calibrated
+    on."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_SAMPLES) -> None:
+        self.most = most
         self._seen: dict[tuple[object, ...], list[Array]] = {}
         self._count: dict[tuple[object, ...], int] = {}
 
     def add(self, decl: MatrixDecl, x: Array) -> None:
         """Keep the first vectors."""
         key = _part(decl)
-        room = MOST_SAMPLES - self._count.get(key, 0)
+        room = self.most - self._count.get(key, 0)
         if room > 0:
             self._seen.setdefault(key, []).append(np.array(x[:room]))
             self._count[key] = self._count.get(key, 0) + min(room, len(x))

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
 from cimc.device import Device
-from cimc.isa.instruction import INSTRUCTIONS, Blocked, Fault, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Blocked, Fault, Instruction, Repeat, Step
 from cimc.isa.program import Program, TileProgram, Weights
-from cimc.sim import memory, params, place
+from cimc.sim import calibration, memory, params, place
 from cimc.sim.analog import AnalogCores
 from cimc.sim.channels import AHEAD_BYTES, Channels
 from cimc.sim.closures import STOP, Code, NotFinite, Scope, decode
@@ -112,7 +112,9 @@ class Engine:
         self.cores: AnalogCores | None = None
         how = analog or Analog()
         if numerics == "analog":
-            self.cores = AnalogCores(how.device or Device.of(chip), seed, how.tally, how.samples)
+            device = how.device or Device.of(chip)
+            calibration.agree(program, device)
+            self.cores = AnalogCores(device, seed, how.tally, how.samples)
         recorded = how.samples if numerics == "integer" else None
         self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded, how.only)
 
@@ -209,7 +211,7 @@ class Engine:
 
 
 def _rewritten(steps: Iterable[Step]) -> Iterable[str]:
-    """Matrices that an instruction other than a read of them (``mvm`` has an accumulator) writes."""
+    """Matrices whose cells an instruction writes."""
     for step in steps:
         if isinstance(step, Repeat):
             yield from _rewritten(step.body)
@@ -218,8 +220,7 @@ def _rewritten(steps: Iterable[Step]) -> Iterable[str]:
 
 
 def _writes_cells(step: Instruction) -> bool:
-    spec = INSTRUCTIONS[step.mnemonic]
-    return bool(spec.operands) and spec.operands[0].kind is Kind.MATRIX
+    return INSTRUCTIONS[step.mnemonic].writes_cells
 
 
 def run_values(

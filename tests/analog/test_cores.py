@@ -57,6 +57,9 @@ def devices(draw: st.DrawFn) -> dict[str, object]:
     return config
 
 
+REDUNDANT = ({"msb_copies": 3}, {"msb_copies": 2, "msb_combine": "mean"}, {"msb_copies": 3, "msb_combine": "mean"})
+
+
 @st.composite
 def cores(draw: st.DrawFn) -> tuple[AnalogMatrix, np.ndarray]:
     kind = draw(st.sampled_from(["unsigned", "twos_complement", "sign_magnitude", "split"]))
@@ -66,6 +69,8 @@ def cores(draw: st.DrawFn) -> tuple[AnalogMatrix, np.ndarray]:
     config["dac_bits"] = draw(st.sampled_from([1, 1, 1, 2, bits]))
     if draw(st.integers(0, 9)):
         config["adc"] = draw(converters())
+    if not draw(st.integers(0, 2)):
+        config |= draw(st.sampled_from(REDUNDANT)) | {"msb_slices": draw(st.integers(1, len(config["slice_bits"])))}
     resolved = AnalogConfig.from_mapping(config, grid=draw(st.sampled_from(["fast", "fine"])))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     # Up to eight vectors go one by one, more through the kernel for many.

@@ -1,0 +1,58 @@
+"""The calibrations of a program: which there are, and whether the device asked for agrees with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cimc.analog.config import refuse
+from cimc.device import Device
+from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.program import MatrixDecl, Program
+
+MNEMONIC = "calibrate"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One ``calibrate`` of the program's text; ``times``: how often it runs, where repeats have fixed counts (else as if
+    once)."""
+
+    tile: int
+    matrix: MatrixDecl
+    vectors: int
+    times: int
+
+
+def calibrations(program: Program) -> list[Calibrated]:
+    """All of a program, in its order."""
+    found: list[Calibrated] = []
+    for tile in program.tiles:
+        matrices = {m.name: m for m in tile.matrices}
+        for step, times in _flat(tile.steps, 1):
+            if step.mnemonic == MNEMONIC:
+                vectors = dict(step.keywords)["vectors"]
+                assert isinstance(vectors, int)
+                found.append(Calibrated(tile.tile, matrices[str(step.operands[0])], vectors, times))
+    return found
+
+
+def _flat(steps: Sequence[Step], times: int) -> Iterator[tuple[Instruction, int]]:
+    for step in steps:
+        if isinstance(step, Repeat):
+            yield from _flat(step.body, times * (step.count if isinstance(step.count, int) else 1))
+        else:
+            yield step, times
+
+
+def agree(program: Program, device: Device) -> None:
+    """Refuse a device whose compensation a calibration would undo, or that dates a calibration that there is not."""
+    if calibrations(program):
+        if device.drift_compensation != "none":
+            why = "the program calibrates its columns itself"
+            raise refuse("device.drift_compensation", why, "drop it, or compile with --calibrate never")
+        return
+    for key, given in (("age", device.calibration_age > 0), ("interval", device.calibration_interval > 1)):
+        if given:
+            why = "the program has no calibrate instruction"
+            raise refuse(f"device.calibration_{key}", why, "compile with --calibrate start")
