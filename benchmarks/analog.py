@@ -47,7 +47,7 @@ def baseline(core: AnalogMatrix, x: np.ndarray) -> np.ndarray:
     driven = [drive(x.astype(np.int64), plane).astype(np.float32) for plane in planes(config.inputs)]
 
     def run() -> np.ndarray:
-        total = np.zeros((len(x), core.cells.plus.shape[2]), dtype=np.float32)
+        total = np.zeros((len(x), core.cells.shape[2]), dtype=np.float32)
         wide = np.zeros(total.shape, dtype=np.float64)
         for b, (first, past) in enumerate(core.blocks):
             for s, shift in enumerate(config.weights.shifts):

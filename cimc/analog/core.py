@@ -113,7 +113,7 @@ class AnalogMatrix:
 
     def _by_planes(self, x: NDArray[Any], first: int) -> NDArray[np.float64]:
         """The general path over all row blocks."""
-        total = np.zeros((len(x), self.cells.plus.shape[2]))
+        total = np.zeros((len(x), self.cells.shape[2]))
         wide = x.astype(np.int64)
         for b, bounds in enumerate(self.blocks):
             part, clipped = self._general.block(wide, b, bounds, first)
@@ -154,8 +154,7 @@ class AnalogMatrix:
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
         parts = (self._tables, self._product, self._decode, self._vector)
-        held = self.cells.plus.nbytes + (0 if self.cells.minus is None else self.cells.minus.nbytes)
-        return held + sum(part.nbytes for part in parts if part is not None)
+        return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
         """Exact products where nothing is lost, tables for what they can serve, the general path for the rest."""
@@ -166,7 +165,7 @@ class AnalogMatrix:
         self._vector: VectorProduct | None = None
         self._tried = False
         self._general = PlaneCore(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
-        lossless = np.zeros((len(self.blocks), cells.plus.shape[2]), dtype=bool)
+        lossless = np.zeros((len(self.blocks), cells.shape[2]), dtype=bool)
         if cells.whole and (config.adc is None or config.adc.ideal):
             lossless = lossless_columns(cells.net, self.table, config)
         if lossless.all():
@@ -197,8 +196,8 @@ class AnalogMatrix:
 
     def _count(self, vectors: int) -> None:
         counts, per_block = self.counts, len(planes(self.config.inputs)) * len(self.config.weights.slice_bits)
-        sides = 1 if self.cells.minus is None else 2
-        columns = self.cells.plus.shape[2]
+        sides = 1 if self.cells.held_minus is None else 2
+        columns = self.cells.shape[2]
         counts.vectors += vectors
         counts.crossbar_reads += vectors * per_block * len(self.blocks) * sides
         counts.cell_reads += vectors * per_block * self.inputs * columns * sides

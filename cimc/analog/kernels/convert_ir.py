@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from cimc.analog.kernels.ir import Values, Writer, splat
 from cimc.analog.kernels.jit import Shuffle
-from cimc.analog.rng import BYTES_MEAN, BYTES_STD, MIX, STEP
+from cimc.analog.normal import MIX, STEP
+from cimc.analog.rng import BYTES_MEAN, BYTES_STD
 
 
 @dataclass(frozen=True)

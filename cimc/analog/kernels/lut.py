@@ -35,18 +35,18 @@ def lut_spec(config: AnalogConfig, transfer: Transfer, cells: Cells) -> LutSpec 
         return None
     if not (cells.fixed or (cells.whole and max(config.weights.max_levels) <= MAX_TOP)):
         return None
-    signed = cells.minus is not None or kind == "sign_magnitude"
+    signed = cells.held_minus is not None or kind == "sign_magnitude"
     spec = LutSpec(
         lanes=64, shuffle=here.shuffles[0], planes=len(planes(config.inputs)), shifts=config.weights.shifts,
         two_sided=kind == "sign_magnitude", signed_sums=signed, negative_top=kind == "twos_complement",
         chunk=max((127 if signed else 255) // (4 * max(config.weights.max_levels)), 1),
         low=int(transfer.low), top=transfer.top, step=1, under=0, over=0, reach=0, wide=not cells.whole,
     )  # fmt: skip
-    blocks = config.blocks(cells.plus.shape[1])
+    blocks = config.blocks(cells.shape[1])
     exact = None if noisy or not cells.whole else _integer_adc(spec, config, transfer, max(b - a for a, b in blocks))
     if exact is not None:
         return exact
-    if sum_dtype(config, cells.plus.shape[1]) is not np.float32:
+    if sum_dtype(config, cells.shape[1]) is not np.float32:
         return None
     bits = cells.grid_bits if spec.wide else 0
     return replace(spec, analog=FloatAdc(transfer.step, spec.low, bits, noisy))
@@ -110,7 +110,7 @@ class LutCore:
         self.config = config
         self.step = step
         self.streams = streams
-        net = cells.net if cells.whole else np.rint(cells.net * 2.0**cells.grid_bits).astype(np.int32)
+        net = cells.held_net
         # Spreads in LSB, (blocks, columns, slices).
         sigma = (
             np.zeros((1, 1, 1), dtype=np.float32) if cells.read_sigma is None else cells.read_sigma / np.float32(step)
