@@ -20,6 +20,7 @@ from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.decode import DecodeCore, serves
+from cimc.analog.kernels.dot import DotCore, dot_width
 from cimc.analog.kernels.lut import LutCore, lut_spec
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
@@ -42,6 +43,8 @@ IO_KEYS = {
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed vector by vector, with the outputs in the lanes.
 FEW_VECTORS = 8
+# Batches of noisy cores up to this are computed without tables.
+FEW_NOISY = 12
 
 
 @dataclass
@@ -130,6 +133,13 @@ class AnalogMatrix:
             results, clipped = self._decode(x)
             self.counts.saturated += clipped
             return results
+        if self.cells.fixed and len(x) <= FEW_NOISY and dot_width() is not None:
+            if self._dot is None:
+                assert self.table is not None
+                self._dot = DotCore(self.cells, self.config, self.table[0][0], self.streams)
+            results, clipped = self._dot(x, first)
+            self.counts.saturated += clipped
+            return results
         results, clipped = tables(x, first)
         self.counts.saturated += clipped
         return results if self._product is None else results + self._product(x).astype(np.int64)
@@ -153,7 +163,7 @@ class AnalogMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode, self._vector)
+        parts = (self._tables, self._product, self._decode, self._vector, self._dot)
         return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
@@ -163,6 +173,7 @@ class AnalogMatrix:
         self._tables: LutCore | None = None
         self._decode: DecodeCore | None = None
         self._vector: VectorProduct | None = None
+        self._dot: DotCore | None = None
         self._tried = False
         self._general = PlaneCore(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
         lossless = np.zeros((len(self.blocks), cells.shape[2]), dtype=bool)

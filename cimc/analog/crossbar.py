@@ -209,7 +209,8 @@ def fixed_bits(sides: list[Float], config: AnalogConfig) -> int | None:
 
 def _to_steps(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.int16]:
     """``to_grid`` in whole steps; ``levels`` are used up."""
-    held = np.empty(levels.shape, dtype=np.int16)
+    # A row and a vector of readable memory behind the cells: the kernels read rows in pairs.
+    held = np.empty(levels.size + levels.shape[2] + 64, dtype=np.int16)[: levels.size].reshape(levels.shape)
     for s, top in enumerate(tops):
         scaled = np.multiply(levels[s], 2.0**bits, out=levels[s])
         np.rint(scaled, out=scaled)

@@ -110,30 +110,39 @@ class LutCore:
         self.config = config
         self.step = step
         self.streams = streams
-        net = cells.held_net
+        self._cells = cells
         # Spreads in LSB, (blocks, columns, slices).
         sigma = (
             np.zeros((1, 1, 1), dtype=np.float32) if cells.read_sigma is None else cells.read_sigma / np.float32(step)
         )
         self._sigma = np.ascontiguousarray(sigma.transpose(0, 2, 1))
-        self.columns = net.shape[2]
-        self.blocks = config.blocks(net.shape[1])
+        self.columns = cells.shape[2]
+        self.blocks = config.blocks(cells.shape[1])
         self._groups = [-(-(b - a) // 4) for a, b in self.blocks]
         self._chosen = [np.flatnonzero(row) for row in lossy]
-        dtype = np.int8 if config.weights.kind == "differential" else np.uint8
-        dtype = np.int32 if spec.wide else dtype
-        self._tables = [
-            self._table(net[:, a:b] if len(chosen) == self.columns else net[:, a:b][:, :, chosen], groups, dtype)
-            for (a, b), groups, chosen in zip(self.blocks, self._groups, self._chosen, strict=True)
-        ]
+        self._made: list[NDArray[np.generic]] = []
         # Codes count from ``low``: what the constant adds, per column, over its lossy blocks.
         ones = sum(p.weight for p in planes(config.inputs)) * sum(1 << shift for shift in spec.shifts)
         self._constant = (spec.low * ones * lossy.sum(axis=0)).astype(np.int64)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tables."""
-        return sum(table.nbytes for table in self._tables)
+        """Bytes of the tables made so far."""
+        return sum(table.nbytes for table in self._made)
+
+    @property
+    def _tables(self) -> list[NDArray[np.generic]]:
+        """Tables of every row block, made when first used: a core that only sees few vectors needs none."""
+        if self._made:
+            return self._made
+        net = self._cells.held_net
+        dtype = np.int8 if self.config.weights.kind == "differential" else np.uint8
+        dtype = np.int32 if self.spec.wide else dtype
+        self._made = [
+            self._table(net[:, a:b] if len(chosen) == self.columns else net[:, a:b][:, :, chosen], groups, dtype)
+            for (a, b), groups, chosen in zip(self.blocks, self._groups, self._chosen, strict=True)
+        ]
+        return self._made
 
     def _table(self, net: NDArray[Any], groups: int, dtype: type[np.generic]) -> NDArray[np.generic]:
         """16 sums per column, slice and group of four rows: (columns, slices, groups, 16)."""
