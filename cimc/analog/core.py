@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -149,9 +150,11 @@ class AnalogMatrix:
         """Whether results are integers: whole levels and whole steps, or conversions in whole steps."""
         if self.table is None:
             return self.cells.whole
-        whole = all(t.whole for row in self.table for t in row)
-        leak = self.config.device.gmin_norm
-        return whole and leak == 0.0 and self.gain is None
+        return self._whole_steps and self.config.device.gmin_norm == 0.0 and self.gain is None
+
+    @cached_property
+    def _whole_steps(self) -> bool:
+        return self.table is not None and all(t.whole for row in self.table for t in row)
 
     @property
     def path(self) -> str:

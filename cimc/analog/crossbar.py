@@ -197,7 +197,7 @@ def fixed_bits(sides: list[Float], config: AnalogConfig) -> int | None:
     for a, b in config.blocks(sides[0].shape[1]):
         for s in range(len(sides[0])):
             parts = [side[s, a:b] for side in sides]
-            net = np.minimum(parts[0], cut) if len(parts) == 1 else np.abs(parts[0] - parts[1])
+            net = parts[0] if len(parts) == 1 else np.abs(parts[0] - parts[1])
             largest = max(largest, float(net.sum(axis=0).max(initial=0.0)))
         longest = max(longest, b - a)
     limit = (32767 if signed else 65535) - 2 * longest

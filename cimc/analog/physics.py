@@ -135,7 +135,9 @@ def _one_crossbar(levels: NDArray[Any], top: int, physics: Physics, streams: Str
         g = drift.drift(g, goal, physics.cell(device.drift), streams.draws("drift", crossbar))
     if read is not None and read.read is not None and not read.read_per_cycle:
         g = read.read(g, programmed, physics.cell(device.read), streams.draws("read", crossbar))
-    return (np.maximum(g, 0.0) * (top / physics.gmax)).astype(physics.kind, copy=False)
+    positive = np.maximum(g, 0.0, out=g if g is not goal else None)
+    positive *= top / physics.gmax
+    return positive.astype(physics.kind, copy=False)
 
 
 def read_once(

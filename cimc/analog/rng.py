@@ -25,6 +25,7 @@ PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration"
 
 # Sum of eight uniform bytes: mean 8 * 255 / 2, variance 8 * (256**2 - 1) / 12.
 BYTES_MEAN = 1020.0
+MASK = (1 << 64) - 1
 BYTES_STD = (8 * (256**2 - 1) / 12) ** 0.5
 
 
@@ -49,12 +50,22 @@ class Streams:
         return cast("Generator", Draws(self.key(purpose, crossbar, read)))
 
     def key(self, purpose: str, crossbar: int = 0, read: int = 0) -> tuple[int, int]:
-        """Two 32-bit words that key ``conversion_noise``."""
-        first, second = self._sequence(purpose, crossbar, read).generate_state(2)
-        return int(first), int(second)
+        """Two 32-bit words that key ``Draws`` and ``conversion_noise``."""
+        state = 0
+        for word in (self.seed, self.tile, self.core, PURPOSES.index(purpose), crossbar, read):
+            state = _scrambled(state ^ word)
+        return state >> 32, state & 0xFFFFFFFF
 
     def _sequence(self, purpose: str, crossbar: int, read: int) -> np.random.SeedSequence:
         return np.random.SeedSequence([self.seed, self.tile, self.core, PURPOSES.index(purpose), crossbar, read])
+
+
+def _scrambled(word: int) -> int:
+    """The next word of the SplitMix64 generator whose state is ``word`` (Steele et al., OOPSLA 2014)."""
+    word = (word + 0x9E3779B97F4A7C15) & MASK
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & MASK
+    return word ^ (word >> 31)
 
 
 class Draws:

@@ -118,11 +118,13 @@ class KernelWriter:
         before = self.w.do("load i64, ptr %clipped")
         self.w.emit(f"store i64 {self.w.do(f'add i64 {before}, {count}')}, ptr %clipped")
 
-    def summed(self, groups: str, many: int, chunk: int, group: Callable[[str, Values], Values]) -> Values:
+    def summed(
+        self, groups: str, many: int, chunk: int, signed: bool, group: Callable[[str, Values], Values]
+    ) -> Values:
         """``many`` 16-bit sums over all groups: ``group`` adds one group to byte sums, widened every ``chunk``
         groups."""
-        w, spec = self.w, self.spec
-        widen = "sext" if spec.signed_sums else "zext"
+        w = self.w
+        widen = "sext" if signed else "zext"
 
         def chunk_body(first: str, wide: Values) -> Values:
             end = w.do(f"add i64 {first}, {chunk}")

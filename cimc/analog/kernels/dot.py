@@ -66,6 +66,11 @@ class DotCore:
         self._sums = np.zeros(len(self._planes) * width // 2, dtype=np.int32)
         self._sizes = (len(blocks), slices, self._tiles)
         self._dims = (self.columns, rows, self._pairs)
+        fixed = (self._sigma, self._keys, self._factors, self._weights, self._shifts)
+        self._fixed = tuple(address(array) for array in fixed)
+        self._places = (address(self._cells), address(self._starts), address(self._sums))
+        self._bits = np.arange(len(self._planes), dtype=np.int16)
+        self._by_bits = config.inputs.kind in ("unsigned", "twos_complement") and config.inputs.dac_bits == 1
         self._noisy = noisy
         self._constant = int(transfer.low) * int(self._weights.sum()) * sum(1 << s for s in config.weights.shifts)
         self._constant *= len(blocks)
@@ -82,11 +87,11 @@ class DotCore:
         energy = self._energy(driven) if self._noisy else self._sigma
         out = np.zeros((vectors, self._lanes), dtype=np.int32)
         clipped = np.zeros(1, dtype=np.int64)
-        arrays = (
-            self._cells, self._starts, driven, energy, self._sigma, self._keys, self._factors, self._weights,
-            self._shifts, out, clipped, self._sums,
+        cells, starts, scratch = self._places
+        self._run(
+            cells, starts, address(driven), address(energy), *self._fixed, address(out), address(clipped), scratch,
+            *self._sizes, vectors, *self._dims, first_read,
         )  # fmt: skip
-        self._run(*(address(array) for array in arrays), *self._sizes, vectors, *self._dims, first_read)
         sums = out[:, : self.columns]
         if self.step == 1 and not self._constant:
             return sums, int(clipped[0])
@@ -98,8 +103,8 @@ class DotCore:
         vectors, count = len(inputs), len(self._planes)
         by_plane = np.zeros((vectors, self._pairs * 2, count), dtype=np.int16)
         wide = inputs.astype(np.int16)
-        if self.config.inputs.kind in ("unsigned", "twos_complement") and self.config.inputs.dac_bits == 1:
-            by_plane[:, self._rows] = (wide[:, :, None] >> np.arange(count, dtype=np.int16)) & np.int16(1)
+        if self._by_bits:
+            by_plane[:, self._rows] = (wide[:, :, None] >> self._bits) & np.int16(1)
         else:
             for k, plane in enumerate(self._planes):
                 by_plane[:, self._rows, k] = drive(wide.astype(np.int64), plane)
