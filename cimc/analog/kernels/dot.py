@@ -14,7 +14,7 @@ from cimc.analog.adc import Transfer
 from cimc.analog.config import AnalogConfig
 from cimc.analog.crossbar import Cells
 from cimc.analog.encoding import drive, planes
-from cimc.analog.kernels.dot_ir import NUMBERS, PAIRWISE, POINTERS, DotSpec, build_dot
+from cimc.analog.kernels.dot_ir import NUMBERS, POINTERS, DotSpec, build_dot
 from cimc.analog.kernels.jit import address, compile_ir, target
 from cimc.analog.rng import Streams
 
@@ -38,7 +38,7 @@ class DotCore:
 
     def __init__(self, cells: Cells, config: AnalogConfig, transfer: Transfer, streams: Streams) -> None:
         width = dot_width()
-        assert width is not None and width in PAIRWISE
+        assert width is not None
         self.config = config
         self.step = transfer.step
         slices, rows, self.columns = cells.shape
@@ -50,7 +50,9 @@ class DotCore:
         pairs = [-(-(b - a) // 2) for a, b in blocks]
         firsts = np.cumsum([0, *pairs])
         self._pairs = int(firsts[-1])
-        self._starts = np.array([(a, p, n) for (a, _), p, n in zip(blocks, firsts, pairs, strict=False)], dtype=np.int64)
+        self._starts = np.array(
+            [(a, p, n) for (a, _), p, n in zip(blocks, firsts, pairs, strict=False)], dtype=np.int64
+        )
         # Where each row goes among the pairs: a block of odd length is followed by a row that is not driven.
         self._rows = np.concatenate([np.arange(b - a) + 2 * p for (a, b), p in zip(blocks, firsts, strict=False)])
         self._tiles = -(-self.columns // (width // 2))

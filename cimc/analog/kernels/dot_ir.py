@@ -178,9 +178,7 @@ class _Dot(LaneWriter):
         keys = [w.do(f"load i32, ptr {w.at('i32', '%keys', pair, str(i))}") for i in range(2)]
         return [*sigmas, *(self.everywhere("i32", key) for key in keys), lane]
 
-    def _convert_all(
-        self, vector: str, block: str, masks: Values, noise: Values, count: str
-    ) -> tuple[Values, str]:
+    def _convert_all(self, vector: str, block: str, masks: Values, noise: Values, count: str) -> tuple[Values, str]:
         """Weighted indices of all planes of one tile, both halves, and the clipped conversions."""
         w, planes = self.w, self.spec.planes
         energy = w.do(f"add i64 {w.do(f'mul i64 {vector}, %blocks')}, {block}")

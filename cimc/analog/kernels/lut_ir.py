@@ -83,7 +83,9 @@ class _Builder(KernelWriter):
     def _byte_sums(self, base: str, starts: list[str]) -> Values:
         """16-bit sums of every plane, for each of the slices whose tables begin at ``starts``."""
         many, chunk = len(starts) * self.spec.planes, self.spec.chunk
-        return self.summed("%groups", many, chunk, self.spec.signed_sums, lambda g, acc: self._group(g, base, starts, acc))
+        return self.summed(
+            "%groups", many, chunk, self.spec.signed_sums, lambda g, acc: self._group(g, base, starts, acc)
+        )
 
     def _wide_sums(self, base: str, start: str) -> Values:
         """16-bit sums of every plane from two-byte tables."""
