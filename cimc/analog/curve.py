@@ -7,7 +7,6 @@ them; a cell's place is read off the bits of its float32. Below the first point 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,15 +50,10 @@ class Curve:
         found = fast_curve(cells, self.values, self.rises, self.lowest, most, FRACTION)
         if found is not None:
             return found
-        bits = np.clip(cells.view(np.int32).astype(np.int64) - self.lowest, 0, most).astype(np.int32)
+        bits: NDArray[np.int32] = np.clip(cells.view(np.int32).astype(np.int64) - self.lowest, 0, most).astype(np.int32)
         index = bits >> np.int32(FRACTION)
         part = (bits & np.int32((1 << FRACTION) - 1)).astype(np.float32) * np.float32(2.0**-FRACTION)
-        return self.values[index] + self.rises[index] * part
-
-
-def tabulated(top: float, function: Callable[[NDArray[np.float64]], NDArray[np.floating]]) -> Curve:
-    """``function`` of levels up to ``top`` as a curve."""
-    return Curve.of(top, function(Curve.points(top)))
+        return (self.values[index] + self.rises[index] * part).astype(np.float32, copy=False)
 
 
 def _ends(top: float) -> tuple[float, float]:

@@ -58,8 +58,8 @@ def normal_of(words: NDArray[np.uint32]) -> NDArray[np.float32]:
     """Normal numbers, mean 0 and standard deviation 1, from words that are uniform."""
     one, two, half = np.float32(1), np.float32(2), np.float32(0.5)
     t = (words & np.uint32(SIGN - 1)).astype(np.int32).astype(np.float32)
-    t = (t + half) * np.float32(2.0**-32)
-    w = -_log(np.float32(4) * t * (one - t))
+    t = ((t + half) * np.float32(2.0**-32)).astype(np.float32, copy=False)
+    w = -_log((np.float32(4) * t * (one - t)).astype(np.float32, copy=False))
     centre = _horner(CENTRE, w - np.float32(2.5))
     tail = _horner(TAIL, np.sqrt(np.maximum(w, np.float32(0))) - np.float32(3))
     size = np.where(w < np.float32(5), centre, tail) * (one - two * t)
@@ -80,4 +80,4 @@ def _log(x: NDArray[np.float32]) -> NDArray[np.float32]:
     f = ((bits & np.int32(0x007FFFFF)) + np.int32(ROOT_HALF)).view(np.float32) - np.float32(1)
     square = f * f
     rest = _horner(LOG, f) * f * square - np.float32(0.5) * square
-    return exponent * np.float32(LN2) + (f + rest)
+    return (exponent * np.float32(LN2) + (f + rest)).astype(np.float32, copy=False)

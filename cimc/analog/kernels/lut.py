@@ -48,8 +48,7 @@ def lut_spec(config: AnalogConfig, transfer: Transfer, cells: Cells) -> LutSpec 
         return exact
     if sum_dtype(config, cells.shape[1]) is not np.float32:
         return None
-    bits = cells.grid_bits if spec.wide else 0
-    return replace(spec, analog=FloatAdc(transfer.step, spec.low, bits, noisy))
+    return replace(spec, analog=FloatAdc(transfer.step, spec.low, spec.wide, noisy))
 
 
 def _integer_adc(spec: LutSpec, config: AnalogConfig, transfer: Transfer, rows: int) -> LutSpec | None:
@@ -120,6 +119,7 @@ class LutCore:
         self.blocks = config.blocks(cells.shape[1])
         self._groups = [-(-(b - a) // 4) for a, b in self.blocks]
         self._chosen = [np.flatnonzero(row) for row in lossy]
+        self._scale = np.array([2.0**-cells.grid_bits], dtype=np.float32)
         self._made: list[NDArray[np.generic]] = []
         # Codes count from ``low``: what the constant adds, per column, over its lossy blocks.
         ones = sum(p.weight for p in planes(config.inputs)) * sum(1 << shift for shift in spec.shifts)
@@ -199,7 +199,7 @@ class LutCore:
         sigma = self._sigma[min(b, len(self._sigma) - 1)]
         run(
             address(patterns), address(negatives), address(table), address(target_rows), address(clipped),
-            address(energy), address(sigma), address(keys), groups, len(chosen), tiles, first_read, self.columns,
+            address(energy), address(sigma), address(keys), address(self._scale), groups, len(chosen), tiles, first_read, self.columns,
         )  # fmt: skip
         if target_rows is not out:
             out[chosen] += target_rows
