@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
 from cimc.mapping.build import build
+from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
@@ -44,6 +45,7 @@ class Options:
     precision: str = "w8a8"
     activations: Literal["dynamic", "static"] = "dynamic"
     passes: str = ""
+    choices: Choices = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Compiled:
                 "precision": self.options.precision,
                 "activations": self.options.activations,
                 "pipeline": self.pipeline,
+                "mapping": asdict(self.options.choices),
             },
             "tokens": {
                 "vocab_size": self.tokens.vocabulary,
@@ -134,7 +137,7 @@ def compile_model(
     if outcome.graph.level != "partitioned":
         raise errors.PIPELINE_SHORT(level=outcome.graph.level)
     with stage("mapping"):
-        graph, mapping = build(outcome.graph, hardware.spec, options.precision)
+        graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices)
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         program = lower(graph, mapping, hardware.spec, header)

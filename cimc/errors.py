@@ -306,6 +306,7 @@ PIPELINE_SHORT = Diagnostic(
     "the pipeline ends at level {level}; a program is made from level partitioned",
     "end the pipeline with quantize,partition, or use --stop-after to look at the graph",
 )
+MAPPING_CHOICE = Diagnostic("mapping-choice", Exit.USAGE, "--mapping {text}: {why}", "{fix}")
 DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,

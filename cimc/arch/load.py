@@ -218,7 +218,7 @@ def _lines(data: Mapping[str, Plain], path: Path, sources: Mapping[str, str]) ->
             lines += [f"{head}\n", *_lines(value, here, sources)]
             continue
         text = json.dumps(value, ensure_ascii=False)
-        if dotted(here) in sources:
+        if dotted(here) in sources and not isinstance(value, list):  # a list has no place for a source
             text = f"{{value: {text}, source: {json.dumps(sources[dotted(here)], ensure_ascii=False)}}}"
         lines.append(f"{head} {text}\n")
     return lines

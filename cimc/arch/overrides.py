@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from cimc import errors
 from cimc.arch.actions import ACTIONS, PARTS
 from cimc.arch.document import Path, Plain, dotted, put, scalar
+from cimc.arch.floorplan import size_of, stretched
 from cimc.arch.spec import ChipSpec
 from cimc.errors import Source
 
@@ -61,7 +62,23 @@ def _parse(text: str, data: Mapping[str, Plain]) -> Override:
     except errors.CimcError as e:
         why = f"its value cannot be read: {e.message}"
         raise errors.HW_OVERRIDE(key=wanted, why=why, fix="give a number or a word", source=at) from None
-    return Override(text, known[fits[0]], plain, at)
+    path = known[fits[0]]
+    if path == ("layout",) and isinstance(plain, str):
+        plain = _resized(plain, data, wanted, at)
+    return Override(text, path, plain, at)
+
+
+def _resized(size: str, data: Mapping[str, Plain], key: str, at: Source) -> Plain:
+    """The file's layout in a size given as ``ROWSxCOLUMNS``."""
+    wanted, layout = size_of(size), data.get("layout")
+    rows = [r for r in layout if isinstance(r, str)] if isinstance(layout, list) else []
+    if wanted is None or not rows or not rows[0] or any(len(r) != len(rows[0]) for r in rows):
+        fix = "for example -c layout=8x16, 8 rows of 16 tiles"
+        raise errors.HW_OVERRIDE(key=key, why="a size is needed", fix=fix, source=at)
+    try:
+        return list(stretched(rows, *wanted))
+    except ValueError as e:
+        raise errors.HW_OVERRIDE(key=key, why=str(e), fix="choose another size", source=at) from None
 
 
 def _advice(wanted: str, known: Mapping[str, Path]) -> str:

@@ -50,6 +50,7 @@ def command(
     precision: str,
     activations: Literal["dynamic", "static"],
     passes: str,
+    mapping: tuple[str, ...],
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -79,9 +80,7 @@ def command(
     """
     from cimc import bundle
     from cimc import inputs as input_files
-    from cimc.arch.load import DEFAULT
     from cimc.checker import CheckOptions, check_model
-    from cimc.compiler import Options
     from cimc.report import check as check_report
     from cimc.report import jsontext
     from cimc.report.compare import Tolerance
@@ -96,7 +95,7 @@ def command(
         if asked and numerics != "analog":
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0)
-    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(

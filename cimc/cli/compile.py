@@ -34,6 +34,7 @@ def command(
     precision: str,
     activations: Literal["dynamic", "static"],
     passes: str,
+    mapping: tuple[str, ...],
     inputs_path: Path | None,
     print_after: tuple[str, ...],
     stop_after: str,
@@ -52,15 +53,14 @@ def command(
     """
     from cimc import bundle
     from cimc import inputs as input_files
-    from cimc.arch.load import DEFAULT
-    from cimc.compiler import Options, compile_model
+    from cimc.compiler import compile_model
     from cimc.pipeline import Watch
 
     if output is None and not (stop_after or print_after or dump_phases):
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
     if output is not None:
         bundle.check_target(output)
-    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)

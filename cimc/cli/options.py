@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
 import click
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cimc.arch.spec import ChipSpec
+    from cimc.compiler import Options
     from cimc.sim.result import RunResult
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -57,6 +58,14 @@ compile_options = stack(
         default="dynamic",
         show_default=True,
         help="Activation scales: per row at run time, or constants measured on the inputs.",
+    ),
+    click.option(
+        "-m",
+        "--mapping",
+        "mapping",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off.",
     ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )
@@ -110,6 +119,24 @@ def parse_dims(pairs: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"'{name}' is given both {dims[name]} and {value}", param_hint="--dim")
         dims[name] = int(value)
     return dims
+
+
+def compile_as(
+    hardware: str | None,
+    overrides: tuple[str, ...],
+    dims: tuple[str, ...],
+    precision: str,
+    activations: Literal["dynamic", "static"],
+    passes: str,
+    mapping: tuple[str, ...],
+) -> Options:
+    """The options of a compile, from what the command line says."""
+    from cimc.arch.load import DEFAULT
+    from cimc.compiler import Options
+    from cimc.mapping.choices import parse_choices
+
+    chosen = parse_choices(mapping)
+    return Options(hardware or DEFAULT, overrides, parse_dims(dims), precision, activations, passes, chosen)
 
 
 def read_times(

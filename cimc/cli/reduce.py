@@ -33,6 +33,7 @@ def command(
     precision: str,
     activations: Literal["dynamic", "static"],
     passes: str,
+    mapping: tuple[str, ...],
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -53,12 +54,10 @@ def command(
     """
     from cimc import inputs as input_files
     from cimc import reducer
-    from cimc.arch.load import DEFAULT
     from cimc.checker import CheckOptions
-    from cimc.compiler import Options
     from cimc.report.compare import Tolerance
 
-    chosen = Options(hardware or DEFAULT, overrides, opt.parse_dims(dims), precision, activations, passes)
+    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping)
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = opt.note

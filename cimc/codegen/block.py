@@ -27,6 +27,7 @@ class BlockEmit:
     outputs: dict[str, View] = field(default_factory=dict[str, View])
     matrix_name: str = ""
     width: int = 0  # columns of the outputs, where they are a shard; 0: all of them
+    dying: frozenset[str] = frozenset()  # values that nothing reads after this block's node
 
     def element(self, index: int) -> Element:
         """See :class:`cimc.ops.op.Emit`."""
@@ -50,9 +51,21 @@ class BlockEmit:
         """See :class:`cimc.ops.op.Emit`."""
         value = self.node.outputs[index]
         if value not in self.outputs:
-            cols = self.width or width(self.graph, value)
-            self.outputs[value] = self.code.buffer(self.graph.type(value).element, (self.rows, cols), self.node.op)
+            shape = (self.rows, self.width or width(self.graph, value))
+            element = self.graph.type(value).element
+            self.outputs[value] = self._in_place(element, shape) or self.code.buffer(element, shape, self.node.op)
         return self.outputs[value]
+
+    def _in_place(self, element: Element, shape: tuple[int, int]) -> View | None:
+        """An operand whose bytes an elementwise result may take."""
+        if self.node.op not in ELEMENTWISE:
+            return None
+        for i, value in enumerate(self.node.inputs):
+            if value in self.dying and self.graph.type(value).element is element:
+                view = self.operand(self.node, i)
+                if (view.shape, view.strides) == (shape, (shape[1], 1)):
+                    return view
+        return None
 
     def matrix(self) -> str:
         """See :class:`cimc.ops.op.Emit`."""

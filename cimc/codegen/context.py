@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass, field
 
 from cimc.codegen.space import Index, Space, shared_row, width
@@ -57,6 +58,12 @@ class Context:
             for out in node.outputs
             if out and (out in self.outputs or self._leaves(out, segment, tails))
         )
+
+    def dying(self, segment: Segment) -> frozenset[str]:
+        """Values of a segment that one node inside reads, once, and nothing outside."""
+        tails = self.tails(segment)
+        reads = Counter(tails[v].root for n in segment.nodes for v in n.inputs if v in tails)
+        return frozenset(v for v, count in reads.items() if count == 1) - self.stored(segment)
 
     def _leaves(self, value: str, segment: Segment, tails: dict[str, Tail]) -> bool:
         for node in self.uses.get(value, []):

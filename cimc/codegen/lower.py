@@ -113,12 +113,14 @@ class _RowChooser:
         return context
 
     def _rows(self, segment: Segment, single: Context, room: Mapping[int, int]) -> int:
-        rows = self._wanted(segment)
-        while rows > 1:
-            if not self._over(self._trial(segment, rows), room):
-                return rows
-            rows //= 2
-        over = self._over(single, room)
+        wanted = self._wanted(segment)
+        for apart in (True, False):
+            rows = wanted
+            while rows > (wanted // 8 if apart else 1):
+                if not self._over(self._trial(segment, rows), room, apart):
+                    return rows
+                rows //= 2
+        over = self._over(single, room, False)
         if over:
             tile, need = over
             raise errors.BUFFER_TOO_SMALL(
@@ -143,10 +145,14 @@ class _RowChooser:
         return 1 << (max(1, min(wanted, most)).bit_length() - 1)
 
     @staticmethod
-    def _over(trial: Context, room: Mapping[int, int]) -> tuple[int, int] | None:
-        """The first tile whose buffers exceed its room, and the bytes it would need beside the constants."""
+    def _over(trial: Context, room: Mapping[int, int], apart: bool) -> tuple[int, int] | None:
+        """The first tile whose buffers exceed its room, and the bytes it would need beside the constants. ``apart``: each
+        buffer with bytes of its own."""
         for tile, code in sorted(trial.codes.items()):
-            _, peak = _addresses(code, code.steps, 0)
+            if apart:
+                peak = sum(aligned(room.bytes) for room in code.rooms.values() if not room.key)
+            else:
+                peak = _addresses(code, code.steps, [], 0)[1]
             if peak > room.get(tile, 0):
                 return tile, peak
         return None
@@ -200,17 +206,20 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
     )
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
     fixed = {*graph.inputs, *graph.outputs, *graph.constants}
-    movable = frozenset(name for value, name in context.names.items() if value not in fixed)
+    kept = context.mapping.choices.residence
+    movable = frozenset(name for value, name in context.names.items() if kept and value not in fixed)
     return Program(chip.name, settle(buffers, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
 
 
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:
     steps: list[Step] = []
+    ends: list[int] = []
     for chunk in chunks:
         steps.extend(instruction("wait", source=source) for source in chunk.waits)
         steps.extend(chunk.steps)
         if chunk.signals:
             steps.append(instruction("signal", to=tuple(sorted(chunk.signals))))
+        ends.append(len(steps))
     steps.append(instruction("halt"))
     address = 0
     found: list[Buffer] = []
@@ -218,7 +227,9 @@ def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgr
         if room.key:
             found.append(Buffer(name, room.element, room.shape, address, room.key))
             address += aligned(room.bytes)
-    addresses, peak = _addresses(code, steps, address)
+    addresses, peak = _addresses(code, steps, ends, address)
+    if peak > chip.tile(code.tile).local_bytes:
+        addresses, peak = _addresses(code, steps, [], address)
     if peak > chip.tile(code.tile).local_bytes:
         raise errors.BUFFER_TOO_SMALL(
             chip=chip.name,
@@ -232,10 +243,11 @@ def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgr
     return TileProgram(code.tile, tuple(found), tuple(code.matrices.values()), tuple(steps))
 
 
-def _addresses(code: TileCode, steps: Sequence[Step], base: int) -> tuple[dict[str, int], int]:
-    """Addresses of a tile's buffers other than constants, and the peak."""
+def _addresses(code: TileCode, steps: Sequence[Step], ends: Sequence[int], base: int) -> tuple[dict[str, int], int]:
+    """Addresses of a tile's buffers other than constants, and the peak. ``ends``: where segments end in the steps; buffers
+    of one segment share no bytes then, so that nothing has to wait for a buffer to be done with."""
     buffers = [Buffer(n, r.element, r.shape, 0) for n, r in code.rooms.items() if not r.key]
-    return allocate({b.name: b.bytes for b in buffers}, lives(steps, buffers), base)
+    return allocate({b.name: b.bytes for b in buffers}, lives(steps, buffers, ends), base)
 
 
 def weights_of(program: Program, graph: Graph, constants: Constants) -> dict[str, Array]:

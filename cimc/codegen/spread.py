@@ -33,6 +33,7 @@ class Spread:
         graph = context.graph
         local = frozenset(v for n in segment.nodes for v in n.inputs if v and shared_row(graph, v))
         self.stored = context.stored(segment)
+        self.dying = context.dying(segment)
         self.space = Space(graph, context.homes, segment, tails, self.stored, local)
         work = sum(graph.type(v).size for n in segment.nodes for v in (*n.inputs, *n.outputs) if v in tails)
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
@@ -107,7 +108,7 @@ class Spread:
             return self.context.external(code, self.space, node, value, index, loaded)
 
         for node in self.segment.nodes:
-            block = BlockEmit(graph, code, index.rows, operand, node)
+            block = BlockEmit(graph, code, index.rows, operand, node, dying=self.dying)
             block.lower()
             have.update(block.outputs)
             for out in node.outputs:

@@ -7,7 +7,7 @@ that has not run can always run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -39,6 +39,7 @@ class _State:
     """Where the values of the current block are."""
 
     index: Index
+    homes: Sequence[int]  # tiles of the vector stages
     full: dict[tuple[int, str], View] = field(default_factory=dict[tuple[int, str], View])
     shards: dict[str, list[Shard]] = field(default_factory=dict[str, list[Shard]])
     owner: dict[str, int] = field(default_factory=dict[str, int])
@@ -58,17 +59,25 @@ class Stream:
         self.replica = replica
         local = frozenset(v for n in segment.nodes for v in n.inputs if v and shared_row(self.graph, v))
         self.stored = context.stored(segment)
+        self.dying = context.dying(segment)
         self.space = Space(self.graph, context.homes, segment, tails, self.stored, local)
         self.placement = context.placement
         tiles = self.placement.tiles[segment.index]
         count = self.placement.replicas[segment.index]
-        stages = len(tiles) // count
-        self.homes = tiles[replica * stages : (replica + 1) * stages]
+        own = tiles[replica * len(tiles) // count : (replica + 1) * len(tiles) // count]
+        stages = 1 + max(
+            self.placement.stages[o] + (o in self.placement.shards) for n in segment.nodes for o in n.outputs if o
+        )
+        self.lanes = [own[at : at + stages] for at in range(0, len(own), stages)]
         self.matrices = {
             n.outputs[0]: self.placement.matrices[n.outputs[0]][replica] for n in segment.nodes if n.op in MATRIX_OPS
         }
+        self.matrix_tiles = {p.tile for m in self.matrices.values() for p in m.parts}
         self.share = shares(self.space.domain, count)[replica]
         self.storing: dict[int, set[str]] = {}
+        self.rotation = context.mapping.choices.rotation
+        self.pools: dict[tuple[int, int], list[View]] = {}  # (tile, turn of its buffers) → its buffers
+        self.turns: dict[int, int] = {}  # tile → blocks it has taken part in
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
@@ -78,11 +87,7 @@ class Stream:
 
     def _tiles(self) -> list[int]:
         """Every tile the segment may use."""
-        used = set(self.homes)
-        for node in self.segment.nodes:
-            if node.op in MATRIX_OPS:
-                used.update(p.tile for p in self.matrices[node.outputs[0]].parts)
-        return sorted(used)
+        return sorted({*self.matrix_tiles, *(tile for lane in self.lanes for tile in lane)})
 
     def _nest(self, blocks: int, rest: int) -> None:
         codes = [self.context.code(t) for t in self._tiles()]
@@ -94,17 +99,32 @@ class Stream:
                 for code in codes:
                     stack.enter_context(code.repeat(f"i{axis}", span.count))
                 axes.append(Affine.of(span.low, {f"i{axis}": 1} if span.count > 1 else {}))
-            if blocks:
+            body = max(len(self.lanes), self.rotation)
+            turns, over = divmod(blocks, body)
+            if turns:
                 with ExitStack() as inner:
                     for code in codes:
-                        inner.enter_context(code.repeat(last, blocks))
-                    at = Affine.of(inmost.low, {last: self.rows} if blocks > 1 else {})
-                    self._block(Index((*axes, at), self.rows))
+                        inner.enter_context(code.repeat(last, turns))
+                    for k in range(body):
+                        step = {last: body * self.rows} if turns > 1 else {}
+                        self._block(Index((*axes, Affine.of(inmost.low + k * self.rows, step)), self.rows), k)
+            for k in range(over):
+                self._block(Index((*axes, Affine(inmost.low + (turns * body + k) * self.rows)), self.rows), k)
             if rest:
-                self._block(Index((*axes, Affine(inmost.low + blocks * self.rows)), rest))
+                self._block(Index((*axes, Affine(inmost.low + blocks * self.rows)), rest), over)
 
-    def _block(self, index: Index) -> None:
-        state = _State(index)
+    def _block(self, index: Index, turn: int) -> None:
+        homes = self.lanes[turn % len(self.lanes)]
+        state = _State(index, homes)
+        with ExitStack() as stack:
+            for tile in {*homes, *self.matrix_tiles}:
+                at = self.turns.get(tile, 0)
+                self.turns[tile] = at + 1
+                pool = self.pools.setdefault((tile, at % self.rotation), [])
+                stack.enter_context(self.context.code(tile).again(pool))
+            self._nodes(state)
+
+    def _nodes(self, state: _State) -> None:
         for node in self.segment.nodes:
             if node.op in MATRIX_OPS:
                 self._matrix(state, node)
@@ -116,7 +136,7 @@ class Stream:
 
     # --- nodes --------------------------------------------------------------------------------
     def _home(self, state: _State, node: Node) -> None:
-        tile = self.homes[self.placement.stages[node.outputs[0]]]
+        tile = state.homes[self.placement.stages[node.outputs[0]]]
         code = self.context.code(tile)
 
         def operand(n: Node, i: int) -> View:
@@ -130,7 +150,7 @@ class Stream:
             whole = self._bring(state, tail.root, [tile], n.origin)[tile]
             return columns(whole, tail.start, tail.step, tail.width)
 
-        block = BlockEmit(self.graph, code, state.index.rows, operand, node)
+        block = BlockEmit(self.graph, code, state.index.rows, operand, node, dying=self.dying)
         block.lower()
         for out, view in block.outputs.items():
             state.full[(tile, out)] = view
@@ -160,7 +180,7 @@ class Stream:
                 return columns(state.full[(piece.tile, tail.root)], tail.start, tail.step, tail.width)
 
             span = piece.last - piece.first
-            block = BlockEmit(self.graph, code, state.index.rows, operand, node, width=span)
+            block = BlockEmit(self.graph, code, state.index.rows, operand, node, width=span, dying=self.dying)
             block.lower()
             shards.append(Shard(piece.tile, piece.first, piece.last, block.outputs[out]))
         state.shards[out] = shards

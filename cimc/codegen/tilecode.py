@@ -39,13 +39,30 @@ class TileCode:
     matrices: dict[str, MatrixDecl] = field(default_factory=dict[str, MatrixDecl])
     constants: dict[tuple[str, int, int], str] = field(default_factory=dict[tuple[str, int, int], str])
     _count: int = 0
+    _pool: list[View] = field(default_factory=list[View])  # buffers of an earlier block, to be taken again
+    _taken: int = 0
+
+    @contextmanager
+    def again(self, pool: list[View]) -> Generator[None]:
+        """Buffers asked for inside are those of ``pool``, in the order they were asked for before; new ones join it."""
+        self._pool, self._taken = pool, 0
+        yield
+        self._pool, self._taken = [], 0
 
     def buffer(self, element: Element, shape: tuple[int, ...], stem: str) -> View:
         """A new buffer and the view of all of it."""
+        if self._taken < len(self._pool):
+            old = self._pool[self._taken]
+            if self.rooms[old.buffer] == Room(element, shape):
+                self._taken += 1
+                return old
         name = f"{stem}{self._count}"
         self._count += 1
         self.rooms[name] = Room(element, shape)
-        return View(name, Affine(), shape, dense_strides(shape))
+        view = View(name, Affine(), shape, dense_strides(shape))
+        self._pool.insert(self._taken, view)
+        self._taken += 1
+        return view
 
     def constant(self, key: str, element: Element, first: int, count: int) -> View:
         """A row (1 × count) of constants, ``[first : first + count]`` of the flattened constant; loaded before the run."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Kind, Step
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Kind, Repeat, Step
 from cimc.isa.lives import life
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, TileProgram
@@ -14,8 +16,9 @@ from cimc.isa.visit import walk_tile
 ALIGN = 64  # bytes; keeps every element type aligned and rows on whole buffer words
 
 
-def lives(steps: Sequence[Step], buffers: Sequence[Buffer]) -> dict[str, Span]:
-    """How long each buffer that the steps use must keep its contents: the rule of isa/SPEC.md that the verifier checks."""
+def lives(steps: Sequence[Step], buffers: Sequence[Buffer], ends: Sequence[int] = ()) -> dict[str, Span]:
+    """How long each buffer that the steps use must keep its contents: the rule of isa/SPEC.md that the verifier checks.
+    With ``ends``, ascending numbers of steps, a life is stretched over all of the steps between two of them that it meets."""
     walk = walk_tile(TileProgram(0, tuple(buffers), (), tuple(steps)), {})
     accesses: dict[str, list[tuple[int, Kind]]] = {}
     for visit in walk.visits:
@@ -25,7 +28,23 @@ def lives(steps: Sequence[Step], buffers: Sequence[Buffer]) -> dict[str, Span]:
                 accesses.setdefault(operand.buffer, []).append((visit.index, spec.access(i, keywords)))
     last = len(walk.visits) - 1
     found = {b.name: life(b, accesses.get(b.name, ()), walk.repeats, last) for b in buffers}
-    return {name: span for name, span in found.items() if span is not None}
+    spans = {name: span for name, span in found.items() if span is not None}
+    return _stretched(spans, steps, ends) if ends else spans
+
+
+def _stretched(spans: Mapping[str, Span], steps: Sequence[Step], ends: Sequence[int]) -> dict[str, Span]:
+    counts = list(accumulate(_count(s) for s in steps))  # instructions up to the end of each step
+    borders = [0, *(counts[e - 1] for e in ends)]
+
+    def stretch(span: Span) -> Span:
+        first, last = bisect_right(borders, span.first) - 1, bisect_right(borders, span.last) - 1
+        return Span(borders[first], borders[min(last + 1, len(borders) - 1)] - 1) if last < len(ends) else span
+
+    return {name: stretch(span) for name, span in spans.items()}
+
+
+def _count(step: Step) -> int:
+    return sum(map(_count, step.body)) if isinstance(step, Repeat) else 1
 
 
 def aligned(size: int) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element
+from cimc.mapping.choices import Choices
 from cimc.ops.op import Layout
 
 
@@ -86,8 +87,9 @@ class PlacedMatrix:
 @dataclass(frozen=True)
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
-    its vector stages, replica after replica (STREAM), of its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST).
-    ``replicas``: per segment, how many copies of its tiles share the rows (STREAM)."""
+    its vector stages, replica after replica, lane after lane (STREAM), of its rows (SPREAD), or the one that drives it
+    (ASSEMBLE, HOST). ``replicas``: per segment, how many copies of its tiles share the rows (STREAM). The *lanes* of a
+    replica take turns with its blocks of rows: each has tiles of its own for the vector stages."""
 
     matrices: MappingABC[str, tuple[PlacedMatrix, ...]]
     replicas: MappingABC[int, int]
@@ -104,3 +106,4 @@ class Mapping:
     homes: MappingABC[str, Home]
     segments: tuple[Segment, ...]
     placement: Placement
+    choices: Choices

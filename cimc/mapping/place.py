@@ -7,14 +7,16 @@ in order and would make one stage wait for the other.
 
 from __future__ import annotations
 
+import enum
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
@@ -157,11 +159,20 @@ def _fill_column(cores: _Cores, grid: _Grid, column: int) -> bool:
     return True
 
 
-class _Placer:
-    """Places the matrices of all segments; ``tight`` packs without leaving cores free between stages."""
+class _Packing(enum.Enum):
+    """How much room stages leave to each other. Stages on one tile wait for each other, because its stream is in order."""
 
-    def __init__(self, graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str) -> None:
+    APART = "apart"  # every stage begins on a tile of its own
+    CLOSE = "close"  # those that the cores suffice for do
+    TIGHT = "tight"  # no core is left free
+
+
+class _Placer:
+    """Places the matrices of all segments."""
+
+    def __init__(self, graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, lanes: int) -> None:
         self.graph = graph
+        self.lanes = lanes
         self.segments = segments
         self.chip = chip
         self.precision = precision
@@ -224,17 +235,49 @@ class _Placer:
 
     def replicas(self, wanted: int) -> dict[int, int]:
         """Copies of each STREAM segment: as many as wanted, but none with fewer rows than are worth a copy."""
-        return {
-            s.index: len(shares(s.domain, max(1, min(wanted, s.rows // MIN_REPLICA_ROWS))))
-            for s in self.segments
-            if s.style is Style.STREAM
-        }
+        return {s.index: self._possible(s, wanted) for s in self.segments if s.style is Style.STREAM}
 
-    def matrices(self, replicas: dict[int, int], tight: bool) -> dict[str, tuple[PlacedMatrix, ...]] | None:
+    @staticmethod
+    def _possible(segment: Segment, wanted: int) -> int:
+        return len(shares(segment.domain, max(1, min(wanted, segment.rows // MIN_REPLICA_ROWS))))
+
+    def growth(self, copies: Mapping[int, int]) -> list[tuple[int, int]]:
+        """Further copies, those that save most row steps per core first, as (segment, copies it has then); ties: in order.
+        With r copies a segment's cores do its rows / r: the next one saves rows / r - rows / (r + 1).
+        No more copies than can have tiles of their own for their vector stages: those would wait for each other."""
+        cores: dict[int, int] = {}
+        for segment, node in self.mvms():
+            cores[segment.index] = cores.get(segment.index, 0) + self._blocks(node)
+        have = sum(self.chip.tile(t).cores for t in range(self.chip.tile_count))
+        budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
+        heap: list[tuple[float, int, int, int]] = []
+
+        def offer(segment: Segment, now: int) -> None:
+            most = min(MAX_REPLICAS, len(self._able(segment)) // self.stage_count(segment))
+            after = (n for n in range(now + 1, most + 1) if self._possible(segment, n) == n)
+            count = next(after, 0)
+            if count:
+                saved = segment.rows / now - segment.rows / count
+                cost = (count - now) * cores[segment.index]
+                heapq.heappush(heap, (-saved / cost, segment.index, count, cost))
+
+        by_index = {s.index: s for s in self.segments}
+        for index in sorted(cores):
+            offer(by_index[index], copies[index])
+        found: list[tuple[int, int]] = []
+        while heap:
+            _, index, count, cost = heapq.heappop(heap)
+            if cost <= budget:
+                budget -= cost
+                found.append((index, count))
+                offer(by_index[index], count)
+        return found
+
+    def matrices(self, replicas: Mapping[int, int], packing: _Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
         """All matrices on cores, copy by copy, or None if the tiles run out."""
         cim = [t for t in range(self.chip.tile_count) if self.chip.tile(t).cores]
         if not cim:
-            return None
+            return None if self.mvms() else {}
         cores = _Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores)
         placed: dict[str, list[PlacedMatrix]] = {}
         need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
@@ -242,18 +285,19 @@ class _Placer:
         for segment, replica, node in self._copies(replicas):
             out, grid = node.outputs[0], self.grid(node)
             now = (segment.index, replica, self.stages[out])
-            fresh = now != last and cores.used and not tight and cores.left >= need
+            room = packing is _Packing.APART or (packing is _Packing.CLOSE and cores.left >= need)
+            fresh = now != last and cores.used and room
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
             last = now
             need -= self._blocks(node)
-            if not _fill(cores, grid, tight):
+            if not _fill(cores, grid, packing is _Packing.TIGHT):
                 return None
             matrix = PlacedMatrix(out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
             placed.setdefault(out, []).append(matrix)
         return {value: tuple(copies) for value, copies in placed.items()}
 
-    def _copies(self, replicas: dict[int, int]) -> Iterator[tuple[Segment, int, Node]]:
+    def _copies(self, replicas: Mapping[int, int]) -> Iterator[tuple[Segment, int, Node]]:
         for segment in self.segments:
             nodes = [n for n in segment.nodes if n.op in MATRIX_OPS]
             for replica in range(replicas.get(segment.index, 0)):
@@ -274,7 +318,7 @@ class _Placer:
         grid = self.grid(node)
         return grid.down * grid.across
 
-    def tiles(self, replicas: dict[int, int]) -> dict[int, tuple[int, ...]]:
+    def tiles(self, replicas: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
         """Tiles of every segment's vector work."""
         found: dict[int, tuple[int, ...]] = {}
         turn = 0
@@ -283,17 +327,22 @@ class _Placer:
                 ports = [t for t in range(self.chip.tile_count) if self.chip.tile(t).memory_port]
                 found[segment.index] = (ports[0],)
                 continue
-            local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
-            able = snake(self.chip, tiles_with(self.chip, units_needed(local)))
+            able = self._able(segment)
             if segment.style is Style.SPREAD:
                 found[segment.index] = tuple(able)
                 continue
             count = 1
             if segment.style is Style.STREAM:
                 count = replicas[segment.index] * self.stage_count(segment)
+                count *= max(1, min(self.lanes, len(able) // count))
             found[segment.index] = tuple(able[(turn + i) % len(able)] for i in range(count))
             turn += count
         return found
+
+    def _able(self, segment: Segment) -> list[int]:
+        """Tiles that can do a segment's vector work."""
+        local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
+        return snake(self.chip, tiles_with(self.chip, units_needed(local)))
 
     def stage_count(self, segment: Segment) -> int:
         """Vector stages of a STREAM segment."""
@@ -336,23 +385,35 @@ def in_stages(segment: Segment, placement: Placement) -> Segment:
     return replace(segment, nodes=tuple(order))
 
 
-def place(
-    graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, replicas: int | None = None
-) -> Placement:
-    """Tiles and cores for everything. ``replicas``: copies of the weights that share the rows of a segment; None: as many as
-    the chip has room for. Raises the does-not-fit diagnostic with what is short."""
-    placer = _Placer(graph, segments, chip, precision)
-    grids = [placer.grid(n) for _, n in placer.mvms()]
-    need = sum(g.down * g.across for g in grids)
+def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, choices: Choices) -> Placement:
+    """Tiles and cores for everything. Raises the does-not-fit diagnostic with what is short."""
+    placer = _Placer(graph, segments, chip, precision, choices.lanes)
+    single = placer.replicas(choices.replicas or 1)
+    more = [] if choices.replicas else placer.growth(single)
+    # The longest start of the list of further copies that finds room: which do is nearly always a matter of their number.
+    low, high = -1, len(more)
+    best = placer.matrices(single, _Packing.APART)
+    if best is not None:
+        low = 0
+    while best is not None and low < high:
+        middle = (low + high + 1) // 2
+        found = placer.matrices(grown(single, more[:middle]), _Packing.APART)
+        if found is None:
+            high = middle - 1
+        else:
+            low, best = middle, found
+    copies = grown(single, more[: max(low, 0)])
+    attempts = (placer.matrices(single, packing) for packing in (_Packing.CLOSE, _Packing.TIGHT))
+    matrices = best if best is not None else next((m for m in attempts if m is not None), None)
+    if matrices is not None:
+        return Placement(matrices, copies, placer.stages, placer.shards, placer.reads, placer.tiles(copies))
+    grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
+    block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
+    need = sum(g.down * g.across * n for g, n in grids)
     have = sum(chip.tile(t).cores for t in range(chip.tile_count))
-    most = min(MAX_REPLICAS, have // max(need, 1)) if replicas is None else replicas
-    # Packed tightly, stages share tiles and wait for each other: worth it only to fit at all.
-    attempts = [(n, False) for n in range(max(1, most), 0 if replicas is None else replicas - 1, -1)]
-    for wanted, tight in [*attempts, (attempts[-1][0], True)]:
-        copies = placer.replicas(wanted)
-        matrices = placer.matrices(copies, tight) if grids else {}
-        if matrices is not None:
-            return Placement(matrices, copies, placer.stages, placer.shards, placer.reads, placer.tiles(copies))
-    block = f"{grids[0].block_rows}×{grids[0].block_cols}"
-    need *= replicas or 1
     raise errors.DOES_NOT_FIT(chip=chip.name, need=need, have=have, short=max(need - have, 1), block=block)
+
+
+def grown(copies: Mapping[int, int], more: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Copies per segment after some of them got more: (segment, how many it has then)."""
+    return {**copies, **dict(more)}

@@ -13,6 +13,7 @@ from cimc.codegen.lower import lower
 from cimc.errors import CimcError, Exit
 from cimc.ir.graph import Graph
 from cimc.mapping.build import build
+from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import PlacedMatrix, Placement
@@ -96,7 +97,7 @@ def test_a_column_longer_than_a_tile_is_split_and_added_over_messages() -> None:
     (matrix,) = matrices(placed(graph, TOY))
     assert [(p.rows, len(p.blocks)) for p in matrix.parts] == [((0, 16), 2), ((16, 24), 1)]
     covers_once(matrix)
-    graph, mapping = build(graph, TOY, "w8a8")
+    graph, mapping = build(graph, TOY, "w8a8", Choices(lanes=1, rotation=1))
     text = [s.mnemonic for t in lower(graph, mapping, TOY).tiles for s in _flat(t.steps)]
     assert text.count("mvm") == 2
     assert "add" in text

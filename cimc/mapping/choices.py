@@ -1,0 +1,59 @@
+"""What a user may choose about the mapping; every choice has a default that the compiler makes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+from cimc import errors
+
+MOST = {"replicas": 4096, "lanes": 64, "rotation": 8}
+SWITCH = {"on": True, "off": False}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a graph is mapped. Switching a part off shows what it is worth (``benchmarks/attainment.py``)."""
+
+    replicas: int | None = None
+    """Copies of every segment's weights that share its rows; None: as many as the chip has room for, given where they
+    save most time."""
+
+    lanes: int = 4
+    """Tiles at most that take turns with the blocks of one vector stage."""
+
+    rotation: int = 2
+    """Sets of buffers that blocks take turns with: with 2, one block is received while another is worked on."""
+
+    residence: bool = True
+    """Whether values between segments are kept in the local memory of tiles where it has room."""
+
+
+DEFAULT = Choices()
+
+
+def parse_choices(texts: Iterable[str]) -> Choices:
+    """``KEY=VALUE`` texts, later ones winning: ``replicas=2``, ``replicas=auto``, ``residence=off``. Raises MAPPING_CHOICE."""
+    found = DEFAULT
+    names = [f.name for f in fields(Choices)]
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or key not in names:
+            close = difflib.get_close_matches(key, names, n=1)
+            fix = f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(names)}"
+            raise errors.MAPPING_CHOICE(text=text, why="there is no such key", fix=fix)
+        found = replace(found, **{key: _value(text, key, value)})
+    return found
+
+
+def _value(text: str, key: str, value: str) -> int | bool | None:
+    if key not in MOST:
+        if value not in SWITCH:
+            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is neither on nor off", fix=f"{key}=on or {key}=off")
+        return SWITCH[value]
+    if key == "replicas" and value == "auto":
+        return None
+    if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MOST[key]):
+        raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no number from 1 to {MOST[key]}", fix=f"{key}=2, say")
+    return int(value)
