@@ -213,7 +213,9 @@ def main() -> int:
             )
     for label, more in (("static noise", NOISE), ("static and read noise", {**NOISE, **READ})):
         rows.append(single(f"2 b, 128 rows, {label}", mapping(2, 128, "offset", 1, **more), repeats))
-    print(f"{'programming 768x768: ns, then bytes per weight':58s} {'ns':>7s} {'fresh':>7s} {'4 vec':>7s} {'128 vec':>7s}")
+    print(
+        f"{'programming 768x768: ns, then bytes per weight':58s} {'ns':>7s} {'fresh':>7s} {'4 vec':>7s} {'128 vec':>7s}"
+    )
     rows += [programming(label, config) for label, config in PROGRAMMED.items()]
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
