@@ -199,7 +199,8 @@ class LutCore:
         sigma = self._sigma[min(b, len(self._sigma) - 1)]
         run(
             address(patterns), address(negatives), address(table), address(target_rows), address(clipped),
-            address(energy), address(sigma), address(keys), address(self._scale), groups, len(chosen), tiles, first_read, self.columns,
+            address(energy), address(sigma), address(keys), address(self._scale),
+            groups, len(chosen), tiles, first_read, self.columns,
         )  # fmt: skip
         if target_rows is not out:
             out[chosen] += target_rows
