@@ -31,6 +31,7 @@ project was given; what is missed says so.
 SCRIPTS = (
     ("The timing engine on long programs", "timing.py", "Synthetic loops on 16 tiles; see the script."),
     ("The analog core", "analog.py", "One core, beside a plain NumPy baseline in one process; see the script."),
+    ("The I/O model beside aihwkit", "io_model.py", "The same weights, inputs and settings in both, one process."),
 )
 
 

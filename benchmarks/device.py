@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("--dim", action="append", default=[], metavar="NAME=INT")
     parser.add_argument("--hw", default="isaac")
-    parser.add_argument("--technology", nargs="+", default=["ideal", "reram_isaac", "pcm"])
+    parser.add_argument("--technology", nargs="+", default=["ideal", "reram", "pcm", "fefet", "mram"])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()

@@ -102,7 +102,7 @@ def drift_factor(
 def _read_out(core: AnalogMatrix) -> NDArray[np.float64]:
     """Mean magnitude of each column over all rows, the leak of a finite on/off ratio taken off."""
     encoding, leak = core.config.weights, core.config.device.gmin_norm
-    total = np.zeros(core.cells.plus.shape[1:])
+    total = np.zeros(core.cells.shape[1:])
     for part, shift, top in zip(mean_net(core.cells), encoding.shifts, encoding.max_levels, strict=True):
         total += (part - (leak * top if encoding.kind == "offset" else 0.0)) * 2.0**shift
     return np.abs(total).mean(axis=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.decode import DecodeCore, serves
+from cimc.analog.kernels.dot import DotCore, dot_width
 from cimc.analog.kernels.lut import LutCore, lut_spec
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
@@ -43,6 +45,8 @@ IO_KEYS = {
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed vector by vector, with the outputs in the lanes.
 FEW_VECTORS = 8
+# Batches of noisy cores up to this are computed without tables.
+FEW_NOISY = 12
 
 
 @dataclass
@@ -132,7 +136,7 @@ class AnalogMatrix:
 
     def _by_planes(self, x: NDArray[Any], first: int) -> NDArray[np.float64]:
         """The general path over all row blocks."""
-        total = np.zeros((len(x), self.cells.plus.shape[2]))
+        total = np.zeros((len(x), self.cells.shape[2]))
         wide = x.astype(np.int64)
         for b, bounds in enumerate(self.blocks):
             part, clipped = self._general.block(wide, b, bounds, first)
@@ -149,6 +153,13 @@ class AnalogMatrix:
             results, clipped = self._decode(x)
             self.counts.saturated += clipped
             return results
+        if self.cells.fixed and len(x) <= FEW_NOISY and dot_width() is not None:
+            if self._dot is None:
+                assert self.table is not None
+                self._dot = DotCore(self.cells, self.config, self.table[0][0], self.streams)
+            results, clipped = self._dot(x, first)
+            self.counts.saturated += clipped
+            return results
         results, clipped = tables(x, first)
         self.counts.saturated += clipped
         return results if self._product is None else results + self._product(x).astype(np.int64)
@@ -158,9 +169,11 @@ class AnalogMatrix:
         """Whether results are integers: whole levels and whole steps, or conversions in whole steps."""
         if self.table is None:
             return self.cells.whole
-        whole = all(t.whole for row in self.table for t in row)
-        leak = self.config.device.gmin_norm
-        return whole and leak == 0.0 and self.gain is None
+        return self._whole_steps and self.config.device.gmin_norm == 0.0 and self.gain is None
+
+    @cached_property
+    def _whole_steps(self) -> bool:
+        return self.table is not None and all(t.whole for row in self.table for t in row)
 
     @property
     def path(self) -> str:
@@ -172,9 +185,8 @@ class AnalogMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode, self._vector)
-        held = self.cells.plus.nbytes + (0 if self.cells.minus is None else self.cells.minus.nbytes)
-        return held + sum(part.nbytes for part in parts if part is not None)
+        parts = (self._tables, self._product, self._decode, self._vector, self._dot)
+        return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
         """Exact products where nothing is lost, tables for what they can serve, the general path for the rest."""
@@ -183,12 +195,13 @@ class AnalogMatrix:
         self._tables: LutCore | None = None
         self._decode: DecodeCore | None = None
         self._vector: VectorProduct | None = None
+        self._dot: DotCore | None = None
         self._tried = False
         general = RedundantCore if cells.copies else PlaneCore
         self._general = general(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
         if cells.copies and not alike(cells):
             return
-        lossless = np.zeros((len(self.blocks), cells.plus.shape[2]), dtype=bool)
+        lossless = np.zeros((len(self.blocks), cells.shape[2]), dtype=bool)
         if cells.whole and (config.adc is None or config.adc.ideal):
             lossless = lossless_columns(cells.net, self.table, config)
         if lossless.all():
@@ -219,8 +232,8 @@ class AnalogMatrix:
 
     def _count(self, vectors: int) -> None:
         counts, per_block = self.counts, len(planes(self.config.inputs)) * len(self.config.crossbar_slices)
-        sides = 1 if self.cells.minus is None else 2
-        columns = self.cells.plus.shape[2]
+        sides = 1 if self.cells.held_minus is None else 2
+        columns = self.cells.shape[2]
         counts.vectors += vectors
         counts.crossbar_reads += vectors * per_block * len(self.blocks) * sides
         counts.cell_reads += vectors * per_block * self.inputs * columns * sides

@@ -2,7 +2,7 @@
 
 Conductances are in levels (Gmax of a slice of b bits is ``2**b - 1``) and rounded to a binary grid fine enough not to
 matter and coarse enough that every partial sum is exact, whatever the order of its additions: this is what lets the
-fast core and the reference agree bit for bit under noise.
+fast core and the reference agree bit for bit under noise. physics.py says what a device does to a crossbar.
 """
 
 from __future__ import annotations
@@ -14,31 +14,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.config import AnalogConfig, NoiseModel, refuse
-from cimc.analog.encoding import planes, slice_levels, stored, unit_levels
-from cimc.analog.irdrop import attenuation
-from cimc.analog.noise import check_range, find_model
-from cimc.analog.rng import Streams, fixed_quantile
-from cimc.analog.technology import Cell, CellModel
-
-Float = NDArray[np.floating]
-# A noisy cell may exceed Gmax; conductances are cut at this multiple of it, so that sums stay exact.
-HEADROOM = 2.0
+from cimc.analog.config import AnalogConfig, refuse
+from cimc.analog.encoding import planes, stored, unit_levels
+from cimc.analog.physics import HEADROOM, Float, Physics, per_cell_reads, program_side, read_once
+from cimc.analog.rng import Streams
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
     """One core's cells, (slices, in, columns); the unit column, if there is one, comes last.
 
-    ``plus`` and ``minus`` are the two sides of a differential pair (``minus`` is None for an offset column); ``net`` is
-    what a column sums, ``plus - minus``. ``whole`` says that all are whole levels. ``grid_bits`` are the bits after the
-    point, ``read_sigma`` the standard deviation of one read of each cell when noise is drawn per conversion, averaged
-    over the rows of each block: (blocks, slices, columns). ``fixed``: the grid is coarse enough that every column sum
-    is a 16-bit number of grid steps. ``copies``: redundant crossbars of the top slices (redundancy.py).
+    ``held_plus`` and ``held_minus`` are the two sides of a differential pair (``held_minus`` is None for an offset
+    column): whole levels if ``whole``, 16-bit numbers of grid steps if ``fixed``, else floating-point levels.
+    ``grid_bits`` are the bits after the point, ``read_sigma`` the standard deviation of one read of each cell when
+    noise is drawn per conversion, averaged over the rows of each block: (blocks, slices, columns). ``fixed``: the grid
+    is coarse enough that every column sum is a 16-bit number of grid steps. ``copies``: redundant crossbars of the top
+    slices (redundancy.py).
     """
 
-    plus: NDArray[Any]
-    minus: NDArray[Any] | None
+    held_plus: NDArray[Any]
+    held_minus: NDArray[Any] | None
     whole: bool
     grid_bits: int
     read_sigma: NDArray[np.float32] | None = None
@@ -46,14 +41,52 @@ class Cells:
     copies: tuple[Cells, ...] = ()
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+        slices, rows, columns = self.held_plus.shape
+        return slices, rows, columns
+
+    @property
+    def plus(self) -> NDArray[Any]:
+        """The plus side in levels."""
+        return self._levels(self.held_plus)
+
+    @property
+    def minus(self) -> NDArray[Any] | None:
+        """The minus side in levels."""
+        return None if self.held_minus is None else self._levels(self.held_minus)
+
+    @property
     def net(self) -> NDArray[Any]:
-        """What a column sums: (slices, in, columns)."""
-        return self.plus if self.minus is None else self.plus - self.minus
+        """What a column sums in levels, ``plus - minus``: (slices, in, columns)."""
+        return self._levels(self.held_net)
+
+    @property
+    def held_net(self) -> NDArray[Any]:
+        """As ``net``, in the units that are held."""
+        return self.held_plus if self.held_minus is None else self.held_plus - self.held_minus
+
+    def sides(self, s: int, rows: tuple[int, int]) -> list[tuple[int, NDArray[Any]]]:
+        """Sign and levels of each side of one crossbar, rows ``first .. past``."""
+        found = [(1, self._levels(self.held_plus[s, rows[0] : rows[1]]))]
+        if self.held_minus is not None:
+            found.append((-1, self._levels(self.held_minus[s, rows[0] : rows[1]])))
+        return found
 
     @property
     def cells(self) -> int:
         """Physical cells, both sides of a pair counted."""
-        return self.plus.size * (1 if self.minus is None else 2) + sum(copy.cells for copy in self.copies)
+        own = self.held_plus.size * (1 if self.held_minus is None else 2)
+        return own + sum(copy.cells for copy in self.copies)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as held."""
+        own = self.held_plus.nbytes + (0 if self.held_minus is None else self.held_minus.nbytes)
+        return own + sum(copy.nbytes for copy in self.copies)
+
+    def _levels(self, held: NDArray[Any]) -> NDArray[Any]:
+        return held.astype(np.float32) * np.float32(2.0**-self.grid_bits) if self.fixed else held
 
 
 def grid_bits(config: AnalogConfig, inputs: int) -> int:
@@ -79,17 +112,20 @@ def sum_dtype(config: AnalogConfig, inputs: int) -> type[np.floating]:
 
 def level_map(
     codes: NDArray[np.int64], config: AnalogConfig, streams: Streams
-) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-    """Whole levels of both sides, faults put in: each (slices, in, columns). ``codes`` are the weights, (in, out)."""
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Whole levels of both sides, faults put in: each (slices, in, columns), in as few bytes as hold them. ``codes``
+    are the weights, (in, out)."""
     encoding = config.weights
-    levels = slice_levels(stored(codes, encoding), encoding)
-    if encoding.kind == "offset":
-        plus, minus = levels, None
-        if encoding.unit_column:
-            unit = np.broadcast_to(np.array(unit_levels(encoding))[:, None, None], (len(levels), len(codes), 1))
-            plus = np.concatenate([levels, unit.astype(np.int32)], axis=2)
-    else:
-        plus, minus = levels * (codes > 0), levels * (codes < 0)
+    kind = np.int8 if max(encoding.max_levels) <= 63 else np.int32
+    value = stored(codes, encoding).astype(np.uint16)
+    unit = int(encoding.unit_column)
+    plus = np.empty((len(encoding.slice_bits), value.shape[0], value.shape[1] + unit), kind)
+    for s, (shift, top) in enumerate(zip(encoding.shifts, encoding.max_levels, strict=True)):
+        plus[s, :, : value.shape[1]] = (value >> np.uint16(shift)) & np.uint16(top)
+        plus[s, :, value.shape[1] :] = unit_levels(encoding)[s]
+    minus = None
+    if encoding.kind == "differential":
+        plus, minus = plus * (codes > 0), plus * (codes < 0)
     faults = fault_map(codes.shape, config, streams)
     if faults is not None:
         plus = _stick(plus, faults[0], encoding.max_levels)
@@ -119,12 +155,12 @@ def fault_map(shape: tuple[int, ...], config: AnalogConfig, streams: Streams) ->
     return faults
 
 
-def _stick(levels: NDArray[np.int32], faults: NDArray[np.int8], tops: tuple[int, ...]) -> NDArray[np.int32]:
+def _stick(levels: NDArray[Any], faults: NDArray[np.int8], tops: tuple[int, ...]) -> NDArray[Any]:
     """Levels with stuck cells; a unit column beyond the faults' columns stays healthy."""
     result = levels.copy()
     part = result[:, :, : faults.shape[2]]
     part[faults == 1] = 0
-    high = np.broadcast_to(np.array(tops, dtype=np.int32)[:, None, None], part.shape)
+    high = np.broadcast_to(np.array(tops, dtype=levels.dtype)[:, None, None], part.shape)
     part[faults == 2] = high[faults == 2]
     return result
 
@@ -134,57 +170,56 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
     noise."""
     plus, minus = level_map(codes, config, streams)
     if config.device.ideal:
-        return Cells(_compact(plus), None if minus is None else _compact(minus), True, 0)
+        return Cells(plus, minus, True, 0)
     bits = grid_bits(config, len(codes))
     faults = fault_map(codes.shape, config, streams)
-    sides = [side.astype(np.float64) for side in (plus, minus) if side is not None]
+    physics = Physics.of(config)
+    sides = [side for side in (plus, minus) if side is not None]
     done = [
-        _program_side(side, None if faults is None else faults[i], i, config, streams) for i, side in enumerate(sides)
+        program_side(side, None if faults is None else faults[i], i, physics, streams) for i, side in enumerate(sides)
     ]
-    sigma = None
-    if config.device.read is not None and config.device.read_mode == "conversion":
-        model = find_model("read_noise", config.device.read.name)
-        if model.read_per_cycle:
-            pairs = [_read_moments(side, model, config, config.device.read) for side in done]
-            done = [mean for mean, _ in pairs]
-            sigma = _column_sigma([var for _, var in pairs], config)
-    few = None if per_cell_reads(config) else fixed_bits(done, config)
-    bits = bits if few is None else few
-    kind = np.float32 if bits <= 24 else np.float64
-    on_grid = [to_grid(side, bits, config.weights.max_levels).astype(kind) for side in done]
-    return Cells(on_grid[0], on_grid[1] if len(on_grid) > 1 else None, False, bits, sigma, few is not None)
+    sigma = _column_sigma([var for _, var in done], config, len(codes))
+    held = [mean for mean, _ in done]
+    few = None if per_cell_reads(config) else fixed_bits(held, config)
+    tops = config.weights.max_levels
+    if few is None:
+        kind = np.float32 if bits <= 24 else np.float64
+        held = [to_grid(side, bits, tops).astype(kind, copy=False) for side in held]
+        return Cells(held[0], held[1] if len(held) > 1 else None, False, bits, sigma)
+    steps = [_to_steps(side, few, tops) for side in held]
+    return Cells(steps[0], steps[1] if len(steps) > 1 else None, False, few, sigma, True)
 
 
-def per_cell_reads(config: AnalogConfig) -> bool:
-    """Whether every read draws noise for every cell."""
-    read = config.device.read
-    if read is None or config.device.read_mode != "cell":
-        return False
-    return find_model("read_noise", read.name).read_per_cycle
-
-
-def fixed_bits(sides: list[NDArray[np.float64]], config: AnalogConfig) -> int | None:
-    """Bits after the point with which every column sum fits 16 bits, for the kernels; None if fewer than 5 would be
-    left,
-    or the configuration asks for a finer grid."""
+def fixed_bits(sides: list[Float], config: AnalogConfig) -> int | None:
+    """Bits after the point with which every cell and every column sum fits 16 bits, for the kernels; None if fewer than
+    5 would be left, or the configuration asks for a finer grid."""
     if config.grid != "fast" or config.inputs.dac_bits != 1:
         return None
     signed = len(sides) == 2 or config.inputs.kind == "sign_magnitude"
-    net = np.minimum(sides[0], HEADROOM * max(config.weights.max_levels)) if len(sides) == 1 else sides[0] - sides[1]
+    cut = HEADROOM * max(config.weights.max_levels)
     largest, longest = 0.0, 1
-    for a, b in config.blocks(net.shape[1]):
-        largest = max(largest, float(np.abs(net[:, a:b]).sum(axis=1).max(initial=0.0)))
+    for a, b in config.blocks(sides[0].shape[1]):
+        for s in range(len(sides[0])):
+            parts = [side[s, a:b] for side in sides]
+            net = parts[0] if len(parts) == 1 else np.abs(parts[0] - parts[1])
+            largest = max(largest, float(net.sum(axis=0).max(initial=0.0)))
         longest = max(longest, b - a)
     limit = (32767 if signed else 65535) - 2 * longest
-    if largest <= 0:
+    if largest <= 0 or limit <= 0:
         return None
-    bits = min(math.floor(math.log2(limit / largest)), 12) if limit > 0 else 0
+    bits = min(math.floor(math.log2(limit / largest)), math.floor(math.log2(32767 / cut)), 12)
     return bits if bits >= 5 else None
 
 
-def _compact(levels: NDArray[np.int32]) -> NDArray[Any]:
-    """Whole levels in as few bytes as hold them."""
-    return levels.astype(np.int8 if levels.max(initial=0) <= 63 else np.int32)
+def _to_steps(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.int16]:
+    """``to_grid`` in whole steps; ``levels`` are used up."""
+    # A row and a vector of readable memory behind the cells: the kernels read rows in pairs.
+    held = np.empty(levels.size + levels.shape[2] + 64, dtype=np.int16)[: levels.size].reshape(levels.shape)
+    for s, top in enumerate(tops):
+        scaled = np.multiply(levels[s], 2.0**bits, out=levels[s])
+        np.rint(scaled, out=scaled)
+        held[s] = np.minimum(scaled, HEADROOM * top * 2.0**bits, out=scaled)
+    return held
 
 
 def to_grid(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.float64]:
@@ -194,121 +229,22 @@ def to_grid(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.float
     return np.minimum(np.rint(np.asarray(levels, dtype=np.float64) * scale) / scale, high)
 
 
-def _scale(config: AnalogConfig, model: CellModel | None) -> tuple[float, float]:
-    """Gmax and Gmin of the cells in µS."""
-    gmax = config.device.gmax_us or (1.0 if model is None else model.gmax_us)
-    return gmax, gmax * config.device.gmin_norm
-
-
-def _part(config: AnalogConfig, key: str, asked: NoiseModel | None) -> CellModel | None:
-    if asked is None:
-        return None
-    model = find_model(key, asked.name)
-    check_range(model, _scale(config, model)[0])
-    return model
-
-
-def _program_side(
-    levels: Float, faults: NDArray[np.int8] | None, side: int, config: AnalogConfig, streams: Streams
-) -> NDArray[np.float64]:
-    """One side's conductances in levels, crossbar by crossbar, each with its own stream."""
-    device = config.device
-    result = np.zeros(levels.shape)
-    slices = len(levels)
-    for index, (a, b) in enumerate(config.blocks(levels.shape[1])):
-        for s in range(slices):
-            top = config.weights.max_levels[s]
-            part = levels[s, a:b] / top
-            target = device.gmin_norm + (1.0 - device.gmin_norm) * part
-            crossbar = (index * slices + s) * 2 + side
-            result[s, a:b] = _one_crossbar(target, config, streams, crossbar) * top
-    if faults is not None:
-        tops = np.array(config.weights.max_levels, dtype=np.float64)[:, None, None]
-        part = result[:, :, : faults.shape[2]]
-        stuck = np.where(faults == 1, device.gmin_norm * tops, tops)
-        part[faults > 0] = stuck[faults > 0]
-    for a, b in config.blocks(levels.shape[1]):
-        for s, top in enumerate(config.weights.max_levels):
-            result[s, a:b] *= _wires(result[s, a:b] / top, config)
-    return result
-
-
-def _wires(cells: NDArray[np.float64], config: AnalogConfig) -> NDArray[np.float64] | float:
-    """What is left of each cell's current after the IR drop of one crossbar's wires."""
-    device = config.device
-    if device.gmax_us is None or (device.row_ohm == 0 and device.col_ohm == 0):
-        return 1.0
-    siemens = device.gmax_us * 1e-6
-    return attenuation(cells, device.row_ohm * siemens, device.col_ohm * siemens)
-
-
-def _one_crossbar(target: Float, config: AnalogConfig, streams: Streams, crossbar: int) -> NDArray[np.float64]:
-    """Conductances over Gmax of one crossbar after programming, drift and accumulated read noise."""
-    device = config.device
-    goal = np.asarray(target, dtype=np.float64)
-    programming = _part(config, "programming_error", device.programming)
-    drift = _part(config, "drift", device.drift)
-    read = _part(config, "read_noise", device.read)
-    gmax, gmin = _scale(config, programming or drift or read)
-    goal_us = goal * gmax
-
-    def cell(numbers: NoiseModel | None) -> Cell:
-        return Cell(gmin, gmax, device.seconds, numbers or NoiseModel("Ideal"))
-
-    g = goal_us
-    if programming is not None and programming.program is not None:
-        rng = streams.generator("programming", crossbar)
-        g = programming.program(goal_us, cell(device.programming), rng)
-        for _ in range(device.write_verify - 1):
-            again = programming.program(goal_us, cell(device.programming), rng)
-            g = np.where(np.abs(again - goal_us) < np.abs(g - goal_us), again, g)
-    programmed = g
-    if drift is not None and drift.drift is not None and device.seconds > 0:
-        g = drift.drift(g, goal_us, cell(device.drift), streams.generator("drift", crossbar))
-    if read is not None and read.read is not None and not read.read_per_cycle:
-        g = read.read(g, programmed, cell(device.read), streams.generator("read", crossbar))
-    return np.maximum(g, 0.0) / gmax
-
-
 def read_cells(
     levels: Float, s: int, crossbar: int, read: int, config: AnalogConfig, streams: Streams, bits: int
 ) -> NDArray[np.float64]:
     """One crossbar side as one cycle sees it: per-cycle read noise drawn for every cell, (rows, columns) in levels."""
-    asked = config.device.read
-    if asked is None:
-        return np.asarray(levels, dtype=np.float64)
-    model = find_model("read_noise", asked.name)
-    if model.read is None or not model.read_per_cycle:
-        return np.asarray(levels, dtype=np.float64)
-    gmax, gmin = _scale(config, model)
     top = config.weights.max_levels[s]
-    g = np.asarray(levels, dtype=np.float64) / top * gmax
-    cell = Cell(gmin, gmax, config.device.seconds, asked)
-    noisy = model.read(g, g, cell, streams.generator("read", crossbar, read + 1)) / gmax * top
-    return to_grid(noisy[None], bits, (top,))[0]
+    noisy = read_once(levels, top, crossbar, read, config, streams)
+    return np.asarray(levels, dtype=np.float64) if noisy is None else to_grid(noisy[None], bits, (top,))[0]
 
 
-def _read_moments(
-    levels: NDArray[np.float64], model: CellModel, config: AnalogConfig, asked: NoiseModel
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of one read of every cell, in levels: the model's transfer averaged over 256 quantiles."""
-    if model.read is None:
-        return levels, np.zeros_like(levels)
-    gmax, gmin = _scale(config, model)
-    cell = Cell(gmin, gmax, config.device.seconds, asked)
-    points = np.concatenate([[0.0], np.geomspace(1e-4, HEADROOM, 256)]) * gmax
-    count = 256
-    reads = np.stack([model.read(points, points, cell, fixed_quantile((i + 0.5) / count)) for i in range(count)]) / gmax
-    mean, var = np.empty_like(levels), np.empty_like(levels)
-    for s, top in enumerate(config.weights.max_levels):
-        at = levels[s] / top * gmax
-        mean[s] = np.interp(at, points, reads.mean(0)) * top
-        var[s] = np.interp(at, points, reads.var(0)) * top**2
-    return mean, var
-
-
-def _column_sigma(variances: list[NDArray[np.float64]], config: AnalogConfig) -> NDArray[np.float32]:
-    """Root of the mean variance of a column's cells, (blocks, slices, columns); both sides of a pair add up."""
-    total = np.sum(variances, axis=0)
-    blocks = config.blocks(total.shape[1])
-    return np.stack([np.sqrt(total[:, a:b].mean(axis=1)) for a, b in blocks]).astype(np.float32)
+def _column_sigma(
+    variances: list[NDArray[np.floating] | None], config: AnalogConfig, rows: int
+) -> NDArray[np.float32] | None:
+    """Root of the mean variance of a column's cells, (blocks, slices, columns), from the sums; both sides of a pair add
+    up."""
+    found = [part for part in variances if part is not None]
+    if not found:
+        return None
+    counts = np.array([b - a for a, b in config.blocks(rows)], dtype=np.float64)[:, None, None]
+    return np.sqrt(np.sum(found, axis=0) / counts).astype(np.float32)

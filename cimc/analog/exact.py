@@ -23,12 +23,12 @@ FLOAT32_EXACT = 1 << 24
 def sum_bounds(net: NDArray[Any], plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Smallest and largest sum of each column of one crossbar (rows, columns) for any input of a plane."""
     drive = float((1 << plane.bits) - 1)
-    if plane.sign == "signed":
-        reach = np.abs(net).sum(axis=0, dtype=np.float64) * drive
-        return -reach, reach
-    return np.minimum(net, 0).sum(axis=0, dtype=np.float64) * drive, np.maximum(net, 0).sum(
-        axis=0, dtype=np.float64
-    ) * drive
+    # Whole levels below 2**16 and at most 2**16 rows: the sums fit.
+    total = net.sum(axis=0, dtype=np.int64).astype(np.float64) * drive
+    if net.size and net.min() < 0:
+        reach = np.abs(net).sum(axis=0, dtype=np.int64).astype(np.float64) * drive
+        return (-reach, reach) if plane.sign == "signed" else ((total - reach) / 2, (total + reach) / 2)
+    return (-total if plane.sign == "signed" else np.zeros_like(total)), total
 
 
 def lossless_columns(
@@ -39,24 +39,26 @@ def lossless_columns(
     if table is None:
         return np.ones((len(blocks), net.shape[2]), dtype=bool)
     result = np.ones((len(blocks), net.shape[2]), dtype=bool)
+    # Bounds differ only by how far and with which sign a plane drives.
+    kinds = {(plane.bits, plane.sign): plane for plane in planes(config.inputs)}.values()
     for b, (first, past) in enumerate(blocks):
         for s in range(len(net)):
             transfer = table[b][s]
             if transfer.step != 1.0 or not transfer.ideal or not transfer.whole:
                 result[b] = False
                 continue
-            for plane in planes(config.inputs):
+            for plane in kinds:
                 low, high = sum_bounds(net[s, first:past], plane)
                 result[b] &= (low >= transfer.low) & (high <= transfer.low + transfer.top)
     return result
 
 
-def merged_weights(net: NDArray[Any], config: AnalogConfig) -> NDArray[np.float64]:
-    """The integers that the columns hold, slices put together: (in, columns)."""
-    total = np.zeros(net.shape[1:])
-    for s, shift in enumerate(config.weights.shifts):
-        total += net[s] * 2.0**shift
-    return total
+def merged_weights(net: NDArray[Any], config: AnalogConfig) -> NDArray[np.float32]:
+    """The integers that the columns hold, slices put together: (in, columns), below 2**17."""
+    total = net[0].astype(np.int32)
+    for s, shift in enumerate(config.weights.shifts[1:], 1):
+        total += net[s].astype(np.int32) << shift
+    return total.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,22 +87,23 @@ class ExactProduct:
 
 def exact_product(weights: NDArray[np.floating], largest_input: int) -> ExactProduct:
     """Cut ``weights`` (in, columns; whole numbers) so that every float32 partial sum stays below 2**24."""
-    reach = np.abs(weights) * float(max(largest_input, 1))
+    largest = float(max(largest_input, 1))
+    highest = np.abs(weights).max(axis=1, initial=0.0).astype(np.float64) * largest
     parts: list[tuple[int, int, NDArray[np.floating]]] = []
-    first = 0
-    sums = np.zeros(weights.shape[1])
-    for row in range(len(weights)):
-        sums = sums + reach[row]
-        if row > first and sums.max(initial=0.0) >= FLOAT32_EXACT:
-            parts.append(_part(weights, first, row, reach))
-            first, sums = row, reach[row].copy()
+    first, total = 0, 0.0
+    for row, reach in enumerate(highest.tolist()):
+        total += reach
+        if row > first and total >= FLOAT32_EXACT:
+            parts.append(_part(weights, first, row, largest))
+            first, total = row, reach
     if len(weights):
-        parts.append(_part(weights, first, len(weights), reach))
+        parts.append(_part(weights, first, len(weights), largest))
     return ExactProduct(tuple(parts), weights.shape[1])
 
 
 def _part(
-    weights: NDArray[np.floating], first: int, past: int, reach: NDArray[np.floating]
+    weights: NDArray[np.floating], first: int, past: int, largest: float
 ) -> tuple[int, int, NDArray[np.floating]]:
-    fits = reach[first:past].sum(axis=0).max(initial=0.0) < FLOAT32_EXACT
+    reach = np.abs(weights[first:past]).sum(axis=0, dtype=np.float64) * largest
+    fits = reach.max(initial=0.0) < FLOAT32_EXACT
     return first, past, np.ascontiguousarray(weights[first:past], dtype=np.float32 if fits else np.float64)

@@ -97,10 +97,17 @@ def _value(key: str, value: object) -> float | str:
     return number
 
 
+def _step(resolution: float, bound: float) -> float:
+    """One step of a converter; 0 without one."""
+    if resolution <= 0:
+        return 0.0
+    return 2 * bound * resolution if resolution < 1 else 2 * bound / resolution
+
+
 def _round(values: Float32, resolution: float, bound: float) -> Float32:
     """Round half to even in steps, then clip to the bound."""
-    if resolution > 0:
-        step = np.float32(2 * bound * resolution if resolution < 1 else 2 * bound / resolution)
+    step = np.float32(_step(resolution, bound))
+    if step > 0:
         values = np.rint(values / step) * step
     return np.clip(values, np.float32(-bound), np.float32(bound))
 
@@ -141,7 +148,7 @@ class IoMatrix:
         return result
 
     def _pass(self, x: Float32, scale: Float32, rng: Generator) -> tuple[Float32, NDArray[np.bool_]]:
-        """One analog product of ``x / scale``: results in the units of ``x``, and the vectors that reached the
+        """One analog product of ``x / scale``: results in the units of ``x``, and the vectors that exceeded the
         bound."""
         model = self.model
         driven = _round(x / scale, model.inp_res, model.inp_bound)
@@ -156,8 +163,10 @@ class IoMatrix:
         if model.out_noise:
             y = y + np.float32(model.out_noise) * rng.standard_normal(y.shape, dtype=np.float32)
         digital = _round(y, model.out_res, model.out_bound)
-        reached: NDArray[np.bool_] = np.any(np.abs(digital) >= np.float32(model.out_bound), axis=1)
-        return (digital * scale).astype(np.float32, copy=False), reached
+        # As in aihwkit: what rounds to the bound itself has not exceeded it.
+        half = np.float32(_step(model.out_res, model.out_bound) / 2)
+        exceeded: NDArray[np.bool_] = np.any(np.abs(y) > np.float32(model.out_bound) + half, axis=1)
+        return (digital * scale).astype(np.float32, copy=False), exceeded
 
     def _drop(self, driven: Float32) -> Float32:
         """aihwkit's IR drop: ``a = n / G sum |w||x|``, ``c = a (a (0.05 a - 0.2) + 0.5)``, times the position-weighted

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from cimc.analog.adc import Transfer, codes_of, common_step, index_of, saturated
 from cimc.analog.config import AnalogConfig
-from cimc.analog.crossbar import Cells, per_cell_reads, read_cells
+from cimc.analog.crossbar import Cells, read_cells
 from cimc.analog.encoding import drive, planes
+from cimc.analog.physics import per_cell_reads
 from cimc.analog.rng import Streams, conversion_noise
 
 
@@ -34,7 +35,7 @@ class PlaneCore:
         self.table = table
         self.streams = streams
         self.dtype = dtype
-        self.columns = cells.plus.shape[2]
+        self.columns = cells.shape[2]
         self._planes = planes(config.inputs)
         self._common = common_step(table) is not None
         self._per_cell = per_cell_reads(config)
@@ -107,13 +108,12 @@ class PlaneCore:
         return sums
 
     def _read(self, bounds: tuple[int, int], crossbar: int, s: int, read: int) -> NDArray[np.floating]:
-        first, past = bounds
         bits = self.cells.grid_bits
-        plus = read_cells(self.cells.plus[s, first:past], s, crossbar * 2, read, self.config, self.streams, bits)
-        if self.cells.minus is None:
-            return plus.astype(self.dtype)
-        minus = read_cells(self.cells.minus[s, first:past], s, crossbar * 2 + 1, read, self.config, self.streams, bits)
-        return (plus - minus).astype(self.dtype)
+        total: NDArray[np.floating] | float = 0.0
+        for sign, levels in self.cells.sides(s, bounds):
+            number = crossbar * 2 + (sign < 0)
+            total = total + sign * read_cells(levels, s, number, read, self.config, self.streams, bits)
+        return np.asarray(total, dtype=self.dtype)
 
     def _noise(
         self, driven: NDArray[np.int64], b: int, s: int, first_read: int, transfer: Transfer | None

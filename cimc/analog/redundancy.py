@@ -95,7 +95,7 @@ def alike(cells: Cells) -> bool:
     """Whether every copy holds what the core's own top slices hold, in whole levels."""
 
     def equal(copy: Cells) -> bool:
-        pairs = ((copy.plus, cells.plus), (copy.minus, cells.minus))
+        pairs = ((copy.held_plus, cells.held_plus), (copy.held_minus, cells.held_minus))
         return copy.whole and all(
             one is None or (whole is not None and np.array_equal(one, whole[-len(one) :])) for one, whole in pairs
         )
@@ -107,7 +107,7 @@ def mean_net(cells: Cells) -> NDArray[np.float64]:
     """What the columns sum, (slices, in, columns), the copies of a slice averaged."""
     net = cells.net.astype(np.float64)
     if cells.copies:
-        count = len(cells.copies[0].plus)
+        count = cells.copies[0].shape[0]
         others = sum(copy.net.astype(np.float64) for copy in cells.copies)
         net[-count:] = (net[-count:] + others) / (1 + len(cells.copies))
     return net
@@ -125,7 +125,7 @@ class RedundantCore(PlaneCore):
         top = None if table is None else tuple(row[-count:] for row in table)
         part = top_config(config)
         self._copies = [
-            PlaneCore(copy, part, top, replace(streams, copy=number), sum_dtype(part, cells.plus.shape[1]))
+            PlaneCore(copy, part, top, replace(streams, copy=number), sum_dtype(part, cells.shape[1]))
             for number, copy in enumerate(cells.copies, start=1)
         ]
 

@@ -32,7 +32,7 @@ def reference_mvm(
 
     ``first_read`` is the number of vectors this core has seen before: it keys the read noise.
     """
-    columns = cells.plus.shape[2]
+    columns = cells.shape[2]
     results = np.zeros((len(inputs), columns))
     clipped = 0
     for v, vector in enumerate(inputs):
@@ -107,7 +107,7 @@ def _code(
             summed += sign * ((abs(int(driven[row])) >> bit) & 1) * 2**bit * sides[row]
     sigma = None if cells.read_sigma is None else cells.read_sigma[b, s, column]
     noise = _noise(driven, sigma, position, crossbar, column, cells, config, streams, transfer)
-    return _convert(summed, noise, transfer, config, cells.plus.shape[1])
+    return _convert(summed, noise, transfer, config, cells.shape[1])
 
 
 def _column_cells(
@@ -124,10 +124,7 @@ def _column_cells(
     read, k, count = position
     per_cell = config.device.read is not None and config.device.read_mode == "cell"
     found = [0.0] * (rows[1] - rows[0])
-    for side, sign in ((cells.plus, 1), (cells.minus, -1)):
-        if side is None:
-            continue
-        levels = side[s, rows[0] : rows[1]]
+    for sign, levels in cells.sides(s, rows):
         if per_cell:
             number = crossbar * 2 + (sign < 0)
             levels = read_cells(levels, s, number, read * count + k, config, streams, cells.grid_bits)
@@ -156,7 +153,7 @@ def _noise(
     spread = drive_root * (np.float32(0.0) if sigma is None else sigma / step)
     if own:
         spread = np.sqrt(spread * spread + np.float32(own) * np.float32(own))
-    number = (read * count + k) * cells.plus.shape[2] + column
+    number = (read * count + k) * cells.shape[2] + column
     return spread * conversion_noise(streams.key("conversion", crossbar), number, 1)
 
 

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cimc.analog import AnalogConfig, AnalogMatrix, technologies
+from cimc.analog.core import FEW_NOISY
+from cimc.analog.kernels.dot import dot_width
 from cimc.analog.kernels.jit import target
 from cimc.analog.reference import reference_mvm
 
@@ -73,8 +75,8 @@ def cores(draw: st.DrawFn) -> tuple[AnalogMatrix, np.ndarray]:
         config |= draw(st.sampled_from(REDUNDANT)) | {"msb_slices": draw(st.integers(1, len(config["slice_bits"])))}
     resolved = AnalogConfig.from_mapping(config, grid=draw(st.sampled_from(["fast", "fine"])))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    # Up to eight vectors go one by one, more through the kernel for many.
-    inputs, outputs, vectors = draw(st.integers(1, 40)), draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 9]))
+    # Few vectors, a few more and many take different kernels.
+    inputs, outputs, vectors = draw(st.integers(1, 40)), draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 9, 13]))
     high = (1 << (resolved.weights.bits - 1)) - 1
     codes = rng.integers(-high, high + 1, (inputs, outputs))
     x = rng.integers(resolved.inputs.low, resolved.inputs.high + 1, (vectors, inputs))
@@ -129,6 +131,41 @@ def test_table_kernels_serve_and_agree(config: dict[str, object], cell_bits: int
         assert np.array_equal(core.values(x[:20]), first[:20])
 
 
+DOTS = [
+    {"weight_encoding": "offset", "input_encoding": "unsigned", "adc": {"bits": 5, "lsb_units": 1}},
+    {"weight_encoding": "offset", "input_encoding": "twos_complement", "adc": {"bits": 3, "lsb_units": 3}},
+    {"weight_encoding": "differential", "input_encoding": "twos_complement",
+     "adc": {"bits": 4, "signed": True, "lsb_units": 2}},
+    {"weight_encoding": "differential", "input_encoding": "sign_magnitude",
+     "adc": {"bits": 3, "signed": True, "lsb_units": 2.5}},
+]  # fmt: skip
+READ = {"read_noise": {"model": "NormalProportional", "sigma": 0.05}, "read_mode": "conversion"}
+
+
+@pytest.mark.skipif(dot_width() is None, reason="no pairwise products on this machine")
+@pytest.mark.parametrize("more", [{}, READ])
+@pytest.mark.parametrize("config", DOTS)
+@pytest.mark.parametrize("shape", [(75, 7), (64, 33), (101, 70)])
+def test_few_vectors_of_noisy_cells_need_no_tables(
+    config: dict[str, object], more: dict[str, object], shape: tuple[int, int]
+) -> None:
+    """The dot kernel agrees with the general path, over odd row blocks and ragged tiles, clipped conversions
+    included."""
+    rng = np.random.default_rng(4)
+    spread = {"programming_error": {"model": "NormalIndependent", "sigma": 0.03}}
+    core = AnalogMatrix(
+        rng.integers(-127, 128, shape), {"cell_bits": 2, "rows": 25, **config, **spread, **more}, seed=2
+    )
+    encoding = core.config.inputs
+    x = rng.integers(encoding.low, encoding.high + 1, (FEW_NOISY, shape[0]))
+    expected = general(core, x)
+    clipped = core.counts.saturated
+    before = core.nbytes
+    assert np.array_equal(core.values(x), expected)
+    assert core.counts.saturated - clipped == clipped > 0
+    assert core.nbytes - before < core.cells.nbytes * 2, "tables were built"
+
+
 def general(core: AnalogMatrix, x: np.ndarray) -> np.ndarray:
     """The same cells through the general path, GEMM and converter in numpy."""
     return core._finish(core._by_planes(x, 0), x)
@@ -136,12 +173,12 @@ def general(core: AnalogMatrix, x: np.ndarray) -> np.ndarray:
 
 def test_results_do_not_depend_on_how_vectors_are_batched() -> None:
     rng = np.random.default_rng(0)
-    codes, x = rng.integers(-127, 128, (40, 6)), rng.integers(0, 256, (9, 40))
+    codes, x = rng.integers(-127, 128, (40, 6)), rng.integers(0, 256, (20, 40))
     config = {"rows": 16, "technology": "pcm", "adc": {"bits": 7}, "read_mode": "conversion",
               "read_noise": {"model": "NormalIndependent", "sigma": 0.05}}  # fmt: skip
     whole = AnalogMatrix(codes, config, seed=3).mvm(x)
     core = AnalogMatrix(codes, config, seed=3)
-    parts = np.concatenate([core.mvm(x[:4]), core.mvm(x[4:5]), core.mvm(x[5:])])
+    parts = np.concatenate([core.mvm(x[:4]), core.mvm(x[4:5]), core.mvm(x[5:])])  # of 15, in tables
     assert np.array_equal(whole, parts)
     assert not np.array_equal(whole, core.mvm(x)), "a second read must draw new noise"
 

@@ -13,17 +13,18 @@ from dataclasses import dataclass
 
 from cimc.analog.kernels.ir import Values, Writer, splat
 from cimc.analog.kernels.jit import Shuffle
-from cimc.analog.rng import BYTES_MEAN, BYTES_STD, MIX, STEP
+from cimc.analog.normal import MIX, STEP
+from cimc.analog.rng import BYTES_MEAN, BYTES_STD
 
 
 @dataclass(frozen=True)
 class FloatAdc:
-    """The converter in float32: ``step`` and ``low`` as in ``adc.Transfer``, sums in units of ``2**-bits`` levels.
-    ``noise``: read noise per conversion."""
+    """The converter in float32: ``step`` and ``low`` as in ``adc.Transfer``. ``scaled``: sums are in units of
+    ``%scale`` levels, which differs from core to core. ``noise``: read noise per conversion."""
 
     step: float
     low: int
-    bits: int
+    scaled: bool
     noise: bool
 
 
@@ -100,6 +101,7 @@ class KernelWriter:
         self.words = f"<{spec.lanes} x i16>"
         self.longs = f"<{spec.lanes} x i32>"
         self.floats = f"<{spec.lanes} x float>"
+        self.scale = ""  # of all sums, in every lane; set by kernels whose sums have one
 
     def declarations(self) -> str:
         """The intrinsics in use."""
@@ -117,11 +119,13 @@ class KernelWriter:
         before = self.w.do("load i64, ptr %clipped")
         self.w.emit(f"store i64 {self.w.do(f'add i64 {before}, {count}')}, ptr %clipped")
 
-    def summed(self, groups: str, many: int, chunk: int, group: Callable[[str, Values], Values]) -> Values:
+    def summed(
+        self, groups: str, many: int, chunk: int, signed: bool, group: Callable[[str, Values], Values]
+    ) -> Values:
         """``many`` 16-bit sums over all groups: ``group`` adds one group to byte sums, widened every ``chunk``
         groups."""
-        w, spec = self.w, self.spec
-        widen = "sext" if spec.signed_sums else "zext"
+        w = self.w
+        widen = "sext" if signed else "zext"
 
         def chunk_body(first: str, wide: Values) -> Values:
             end = w.do(f"add i64 {first}, {chunk}")
@@ -208,8 +212,8 @@ class KernelWriter:
         extend = "sext" if self.spec.signed_sums else "zext"
         whole = w.do(f"{extend} {self.words} {value} to {self.longs}")
         position = w.do(f"sitofp {self.longs} {whole} to {floats}")
-        if adc.bits:
-            position = w.do(f"fmul {floats} {position}, {self._float(2.0**-adc.bits)}")
+        if adc.scaled:
+            position = w.do(f"fmul {floats} {position}, {self.scale}")
         if adc.step != 1.0:
             position = w.do(f"fdiv {floats} {position}, {self._float(adc.step)}")
         if where is not None and adc.noise:

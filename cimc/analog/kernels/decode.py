@@ -25,13 +25,13 @@ def _decoder(spec: LutSpec, slice_bits: tuple[int, ...], signed: bool) -> Callab
 
 
 @cache
-def _tabler(count: int, bits: int, two_sided: bool) -> Callable[..., None]:
-    return compile_ir(build_tables(count, bits, two_sided), "tables", 3, 1)
+def _tabler(count: int, two_sided: bool) -> Callable[..., None]:
+    return compile_ir(build_tables(count, two_sided), "tables", 3, 1)
 
 
 def serves(spec: LutSpec) -> bool:
-    """Whether a pair of groups fits the byte sums of this kernel."""
-    return spec.analog is None and spec.chunk >= 2
+    """Whether this kernel has the converter: the one in integers."""
+    return spec.analog is None
 
 
 class DecodeCore:
@@ -51,9 +51,9 @@ class DecodeCore:
         self._rows = np.concatenate([np.arange(b - a) + 8 * s for (a, b), s in zip(blocks, self._starts, strict=False)])
         self._patterns = np.concatenate([self._block(net[:, a:b]) for a, b in blocks])
         self._run = _decoder(self.spec, self._bits, signed)
-        self._make_tables = _tabler(self.spec.planes, max(self._bits), spec.two_sided)
+        self._make_tables = _tabler(self.spec.planes, spec.two_sided)
         groups = 2 * int(self._starts[-1])
-        self._tables = aligned((groups, max(self._bits), self.spec.planes, 16), np.int8)
+        self._tables = aligned((groups, self.spec.planes, 16), np.int8)
         self._inputs = np.zeros((2, groups * 4), dtype=np.uint8)
         self._clipped = np.zeros(1, dtype=np.int64)
         self._fixed = (address(self._starts), address(self._patterns), address(self._tables))

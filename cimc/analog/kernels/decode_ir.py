@@ -15,7 +15,7 @@ def build_decode(spec: LutSpec, slice_bits: tuple[int, ...], signed: bool) -> st
     """IR of ``decode(starts, patterns, tables, out, clipped; blocks, tiles)``.
 
     ``starts`` are the first pairs of groups of the row blocks and the end, ``patterns`` bytes laid out (block, tile,
-    slice, pair, bit, lane), ``tables`` bytes (group, bit, plane, 16), ``out`` 32-bit sums per output. ``signed``: the
+    slice, pair, bit, lane), ``tables`` bytes (group, plane, 16), ``out`` 32-bit sums per output. ``signed``: the
     last bit of every slice is a two's complement sign, and ``slice_bits`` count it.
     """
     return _Decode(spec, slice_bits, signed).build()
@@ -26,7 +26,6 @@ class _Decode(KernelWriter):
         super().__init__(spec)
         self.slice_bits = slice_bits
         self.signed = signed
-        self.most = max(slice_bits)
 
     def build(self) -> str:
         w, spec = self.w, self.spec
@@ -39,7 +38,7 @@ class _Decode(KernelWriter):
             groups = w.do(f"sub i64 {past}, {first}")
             base = w.do(f"mul i64 {first}, {block_bytes}")
             tile_bytes = w.do(f"mul i64 {groups}, {group_bytes}")
-            table = w.do(f"mul i64 {first}, {32 * spec.planes * self.most}")
+            table = w.do(f"mul i64 {first}, {32 * spec.planes}")
 
             def tile_body(tile: str, count: Values) -> Values:
                 start = w.do(f"add i64 {base}, {w.do(f'mul i64 {tile}, {tile_bytes}')}")
@@ -62,40 +61,72 @@ class _Decode(KernelWriter):
         total, s = "zeroinitializer", 0
         while s < len(self.slice_bits):
             bits = self.slice_bits[s]
-            together = 2 if spec.paired == 2 and self.slice_bits[s : s + 2] == (bits, bits) else 1
-            per_group = bits * spec.lanes
-            size = w.do(f"mul i64 {groups}, {per_group}")
-            starts = [start] if together == 1 else [start, w.do(f"add i64 {start}, {size}")]
-            sums = self.summed(
-                groups,
-                spec.planes * together,
-                spec.chunk // 2,
-                lambda g, acc, at=starts, b=bits: self._look(g, acc, at, b, table),
-            )
+            together = self._together(s)
+            size = w.do(f"mul i64 {groups}, {bits * spec.lanes}")
+            starts = [start]
+            for _ in range(together):
+                starts.append(w.do(f"add i64 {starts[-1]}, {size}"))
+            sums = self._sums(starts[:-1], bits, groups, table)
             for p in range(together):
                 mine = sums[p * spec.planes : (p + 1) * spec.planes]
                 total, count = self.recombine(mine, s + p, total, count)
-            start = w.do(f"add i64 {starts[-1]}, {size}")
+            start = starts[-1]
             s += together
         return total, count
 
-    def _look(self, pair: str, acc: Values, starts: list[str], bits: int, table: str) -> Values:
-        """Eight rows: each weight bit's two patterns in each plane's tables, for every slice of ``starts``."""
+    def _together(self, s: int) -> int:
+        """How many slices from ``s`` on have the same width and fit the registers."""
+        bits = self.slice_bits[s]
+        room = max(self._registers // (self.spec.planes * bits), 1)
+        many = 1
+        while many < room and s + many < len(self.slice_bits) and self.slice_bits[s + many] == bits:
+            many += 1
+        return many
+
+    @property
+    def _registers(self) -> int:
+        """Byte sums that stay in registers: 512-bit vectors have 32 of them, shorter ones mostly 16."""
+        return 24 if self.spec.lanes == 64 else 10
+
+    def _sums(self, starts: list[str], bits: int, groups: str, table: str) -> Values:
+        """16-bit sums of every slice of ``starts`` and plane. Each weight bit is summed by itself, in bytes that overflow
+        late, and weighted when all rows are in: so all bits share one table of the inputs."""
+        w, spec = self.w, self.spec
+        at_once = max(self._registers // (spec.planes * len(starts)), 1)
+        total: Values = []
+        for first in range(0, bits, at_once):
+            run = range(first, min(first + at_once, bits))
+            found = self.summed(
+                groups,
+                spec.planes * len(starts) * len(run),
+                (31 if spec.two_sided else 63) // 2,
+                spec.two_sided,
+                lambda g, acc, r=run: self._look(g, acc, starts, bits, r, table),
+            )
+            for b, bit in enumerate(run):
+                part = found[b :: len(run)]
+                if bit:
+                    part = [w.do(f"shl {self.words} {v}, {splat('i16', spec.lanes, bit)}") for v in part]
+                sign = "sub" if self.signed and bit == bits - 1 else "add"
+                old = total or ["zeroinitializer"] * len(part)
+                total = [w.do(f"{sign} {self.words} {a}, {v}") for a, v in zip(old, part, strict=True)]
+        return total
+
+    def _look(self, pair: str, acc: Values, starts: list[str], bits: int, run: range, table: str) -> Values:
+        """Eight rows: the two patterns of the weight bits ``run`` in each plane's tables, for every slice of
+        ``starts``. Sums are in the order (slice, plane, bit)."""
         w, spec = self.w, self.spec
         place = w.do(f"mul i64 {pair}, {bits * spec.lanes}")
-        entry = w.do(f"add i64 {table}, {w.do(f'mul i64 {pair}, {32 * spec.planes * self.most}')}")
+        entry = w.do(f"add i64 {table}, {w.do(f'mul i64 {pair}, {32 * spec.planes}')}")
         result: Values = list(acc)
-        for bit in range(bits):
-            sign = "sub" if self.signed and bit == bits - 1 else "add"
-            packed = [w.load(self.bytes, "%patterns", start, place, str(bit * spec.lanes)) for start in starts]
-            for group in range(2):
-                found = [self._half(value, group) for value in packed]
-                first = 16 * spec.planes * (group * self.most + bit)
-                for k in range(spec.planes):
-                    sums = self.broadcast(w.load("<16 x i8>", "%tables", entry, str(first + 16 * k)))
-                    for p, pattern in enumerate(found):
-                        at = p * spec.planes + k
-                        result[at] = w.do(f"{sign} {self.bytes} {result[at]}, {self.look_up(sums, pattern)}")
+        packed = [w.load(self.bytes, "%patterns", at, place, str(bit * spec.lanes)) for at in starts for bit in run]
+        for group in range(2):
+            found = [self._half(value, group) for value in packed]
+            for k in range(spec.planes):
+                sums = self.broadcast(w.load("<16 x i8>", "%tables", entry, str(16 * (spec.planes * group + k))))
+                for p, pattern in enumerate(found):
+                    at = (p // len(run) * spec.planes + k) * len(run) + p % len(run)
+                    result[at] = w.do(f"add {self.bytes} {result[at]}, {self.look_up(sums, pattern)}")
         return result
 
     def _half(self, packed: str, group: int) -> str:
@@ -106,8 +137,8 @@ class _Decode(KernelWriter):
         return w.do(f"and {self.bytes} {packed}, {splat('i8', n, 15)}")
 
 
-def build_tables(planes: int, bits: int, two_sided: bool) -> str:
-    """IR of ``tables(inputs, negatives, tables; groups)``: bytes of four rows to the 16 sums of every bit and plane.
+def build_tables(planes: int, two_sided: bool) -> str:
+    """IR of ``tables(inputs, negatives, tables; groups)``: bytes of four rows to the 16 sums of every plane.
 
     Four planes are made at once, each in its 16 lanes of 64.
     """
@@ -118,7 +149,7 @@ def build_tables(planes: int, bits: int, two_sided: bool) -> str:
         first = w.do(f"mul i64 {group}, 4")
         plus = [_spread(w, "%inputs", first, j) for j in range(4)]
         minus = [_spread(w, "%negatives", first, j) for j in range(4)] if two_sided else []
-        place = w.do(f"mul i64 {group}, {16 * planes * bits}")
+        place = w.do(f"mul i64 {group}, {16 * planes}")
         for k in range(0, planes, 4):
             tested = "<" + ", ".join(f"i8 {1 << (k + i // 16) & 255}" for i in range(64)) + ">"
             total = "zeroinitializer"
@@ -127,9 +158,7 @@ def build_tables(planes: int, bits: int, two_sided: bool) -> str:
                     driven = w.do(f"icmp ne {kind} {w.do(f'and {kind} {row}, {tested}')}, zeroinitializer")
                     one = w.do(f"select <64 x i1> {driven}, {kind} {member}, {kind} zeroinitializer")
                     total = w.do(f"{sign} {kind} {total}, {one}")
-            for bit in range(bits):
-                value = w.do(f"shl {kind} {total}, {splat('i8', 64, bit)}") if bit else total
-                _keep(w, value, min(planes - k, 4), place, 16 * (bit * planes + k))
+            _keep(w, total, min(planes - k, 4), place, 16 * k)
         return []
 
     w.loop("0", "%groups", "1", [], group_body)

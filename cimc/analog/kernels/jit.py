@@ -87,7 +87,7 @@ _ENGINES: list[Any] = []
 def address(array: NDArray[Any]) -> int:
     """Where a contiguous array starts."""
     assert array.flags.c_contiguous
-    return array.ctypes.data
+    return array.__array_interface__["data"][0]
 
 
 def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:

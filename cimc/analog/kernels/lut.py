@@ -35,21 +35,20 @@ def lut_spec(config: AnalogConfig, transfer: Transfer, cells: Cells) -> LutSpec 
         return None
     if not (cells.fixed or (cells.whole and max(config.weights.max_levels) <= MAX_TOP)):
         return None
-    signed = cells.minus is not None or kind == "sign_magnitude"
+    signed = cells.held_minus is not None or kind == "sign_magnitude"
     spec = LutSpec(
         lanes=64, shuffle=here.shuffles[0], planes=len(planes(config.inputs)), shifts=config.weights.shifts,
         two_sided=kind == "sign_magnitude", signed_sums=signed, negative_top=kind == "twos_complement",
         chunk=max((127 if signed else 255) // (4 * max(config.weights.max_levels)), 1),
         low=int(transfer.low), top=transfer.top, step=1, under=0, over=0, reach=0, wide=not cells.whole,
     )  # fmt: skip
-    blocks = config.blocks(cells.plus.shape[1])
+    blocks = config.blocks(cells.shape[1])
     exact = None if noisy or not cells.whole else _integer_adc(spec, config, transfer, max(b - a for a, b in blocks))
     if exact is not None:
         return exact
-    if sum_dtype(config, cells.plus.shape[1]) is not np.float32:
+    if sum_dtype(config, cells.shape[1]) is not np.float32:
         return None
-    bits = cells.grid_bits if spec.wide else 0
-    return replace(spec, analog=FloatAdc(transfer.step, spec.low, bits, noisy))
+    return replace(spec, analog=FloatAdc(transfer.step, spec.low, spec.wide, noisy))
 
 
 def _integer_adc(spec: LutSpec, config: AnalogConfig, transfer: Transfer, rows: int) -> LutSpec | None:
@@ -110,30 +109,40 @@ class LutCore:
         self.config = config
         self.step = step
         self.streams = streams
-        net = cells.net if cells.whole else np.rint(cells.net * 2.0**cells.grid_bits).astype(np.int32)
+        self._cells = cells
         # Spreads in LSB, (blocks, columns, slices).
         sigma = (
             np.zeros((1, 1, 1), dtype=np.float32) if cells.read_sigma is None else cells.read_sigma / np.float32(step)
         )
         self._sigma = np.ascontiguousarray(sigma.transpose(0, 2, 1))
-        self.columns = net.shape[2]
-        self.blocks = config.blocks(net.shape[1])
+        self.columns = cells.shape[2]
+        self.blocks = config.blocks(cells.shape[1])
         self._groups = [-(-(b - a) // 4) for a, b in self.blocks]
         self._chosen = [np.flatnonzero(row) for row in lossy]
-        dtype = np.int8 if config.weights.kind == "differential" else np.uint8
-        dtype = np.int32 if spec.wide else dtype
-        self._tables = [
-            self._table(net[:, a:b] if len(chosen) == self.columns else net[:, a:b][:, :, chosen], groups, dtype)
-            for (a, b), groups, chosen in zip(self.blocks, self._groups, self._chosen, strict=True)
-        ]
+        self._scale = np.array([2.0**-cells.grid_bits], dtype=np.float32)
+        self._made: list[NDArray[np.generic]] = []
         # Codes count from ``low``: what the constant adds, per column, over its lossy blocks.
         ones = sum(p.weight for p in planes(config.inputs)) * sum(1 << shift for shift in spec.shifts)
         self._constant = (spec.low * ones * lossy.sum(axis=0)).astype(np.int64)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tables."""
-        return sum(table.nbytes for table in self._tables)
+        """Bytes of the tables made so far."""
+        return sum(table.nbytes for table in self._made)
+
+    @property
+    def _tables(self) -> list[NDArray[np.generic]]:
+        """Tables of every row block, made when first used: a core that only sees few vectors needs none."""
+        if self._made:
+            return self._made
+        net = self._cells.held_net
+        dtype = np.int8 if self.config.weights.kind == "differential" else np.uint8
+        dtype = np.int32 if self.spec.wide else dtype
+        self._made = [
+            self._table(net[:, a:b] if len(chosen) == self.columns else net[:, a:b][:, :, chosen], groups, dtype)
+            for (a, b), groups, chosen in zip(self.blocks, self._groups, self._chosen, strict=True)
+        ]
+        return self._made
 
     def _table(self, net: NDArray[Any], groups: int, dtype: type[np.generic]) -> NDArray[np.generic]:
         """16 sums per column, slice and group of four rows: (columns, slices, groups, 16)."""
@@ -190,7 +199,8 @@ class LutCore:
         sigma = self._sigma[min(b, len(self._sigma) - 1)]
         run(
             address(patterns), address(negatives), address(table), address(target_rows), address(clipped),
-            address(energy), address(sigma), address(keys), groups, len(chosen), tiles, first_read, self.columns,
+            address(energy), address(sigma), address(keys), address(self._scale),
+            groups, len(chosen), tiles, first_read, self.columns,
         )  # fmt: skip
         if target_rows is not out:
             out[chosen] += target_rows

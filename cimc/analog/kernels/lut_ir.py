@@ -10,16 +10,17 @@ from __future__ import annotations
 from cimc.analog.kernels.convert_ir import KernelWriter, LutSpec, Where
 from cimc.analog.kernels.ir import Values, Writer, function, splat
 
-LUT_POINTERS = ("patterns", "negatives", "tables", "out", "clipped", "energy", "sigma", "keys")
+LUT_POINTERS = ("patterns", "negatives", "tables", "out", "clipped", "energy", "sigma", "keys", "scale")
 LUT_NUMBERS = ("groups", "columns", "tiles", "first", "all")
 
 
 def build(spec: LutSpec) -> str:
-    """IR of ``lut(patterns, negatives, tables, out, clipped, energy, sigma, keys; groups, columns, tiles, first,
-    all)``.
+    """IR of ``lut(patterns, negatives, tables, out, clipped, energy, sigma, keys, scale; groups, columns, tiles,
+    first, all)``.
 
-    The last five serve noise per conversion: roots of the driven energy (plane, vector), spreads (column, slice), keys
-    of the slices, the number of the first vector and the columns that a vector numbers.
+    ``scale`` is the unit of the sums of two-byte tables in levels. The rest serve noise per conversion: roots of the
+    driven energy (plane, vector), spreads (column, slice), keys of the slices, the number of the first vector and the
+    columns that a vector numbers.
     """
     return _Builder(spec).build()
 
@@ -32,6 +33,11 @@ class _Builder(KernelWriter):
         table_size = w.do(f"mul i64 %groups, {entry * len(spec.shifts)}")
         row = w.do(f"mul i64 %tiles, {spec.lanes}")
         slice_size = w.do(f"mul i64 %groups, {entry}")
+        if spec.analog is not None and spec.analog.scaled:
+            unit = w.do("load float, ptr %scale")
+            single = w.do(f"insertelement {self.floats} poison, float {unit}, i64 0")
+            zero = f"<{spec.lanes} x i32> zeroinitializer"
+            self.scale = w.do(f"shufflevector {self.floats} {single}, {self.floats} poison, {zero}")
 
         def tile_body(tile: str, clipped: Values) -> Values:
             base = w.do(f"mul i64 {tile}, {groups_size}")
@@ -83,7 +89,9 @@ class _Builder(KernelWriter):
     def _byte_sums(self, base: str, starts: list[str]) -> Values:
         """16-bit sums of every plane, for each of the slices whose tables begin at ``starts``."""
         many, chunk = len(starts) * self.spec.planes, self.spec.chunk
-        return self.summed("%groups", many, chunk, lambda g, acc: self._group(g, base, starts, acc))
+        return self.summed(
+            "%groups", many, chunk, self.spec.signed_sums, lambda g, acc: self._group(g, base, starts, acc)
+        )
 
     def _wide_sums(self, base: str, start: str) -> Values:
         """16-bit sums of every plane from two-byte tables."""

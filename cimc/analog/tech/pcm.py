@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,7 @@ def _parts(law: str) -> tuple[Program, Drift, Read]:
         # 1/f noise accumulated since programming; q follows the programmed conductance (aihwkit issue 436).
         q = q_of(np.maximum(programmed / cell.gmax_us, ZERO_CLIP))
         elapsed = cell.seconds + fit.t0
-        scale = np.sqrt(np.log((elapsed + fit.t_read) / (2 * fit.t_read)))
+        scale = math.sqrt(math.log((elapsed + fit.t_read) / (2 * fit.t_read)))
         return np.maximum(g + np.abs(g) * q * scale * rng.standard_normal(g.shape), 0.0)
 
     return program, drift, read
@@ -133,7 +134,7 @@ def _custom_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) 
 
 
 def _custom_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
-    scale = np.sqrt(np.log((cell.seconds + 20.0 + 250e-9) / 500e-9))
+    scale = math.sqrt(math.log((cell.seconds + 20.0 + 250e-9) / 500e-9))
     return np.maximum(g + np.abs(g / cell.gmax_us) * scale * rng.standard_normal(g.shape), 0.0)
 
 

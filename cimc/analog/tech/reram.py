@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from cimc.analog.rng import Generator
@@ -21,12 +24,17 @@ def wan_sigma(target: Array, gmax_us: float, seconds: float) -> Array:
     """Spread in µS at a time. Between the published times: linear in log time, ``estimated``; outside them: the
     nearest."""
     times = sorted(WAN_SPREAD)
-    at = np.clip(seconds, times[0], times[-1])
-    curves = [np.polynomial.polynomial.polyval(target / gmax_us, np.array(WAN_SPREAD[t])) for t in times]
+    at = min(max(seconds, times[0]), times[-1])
     part = 0 if at <= times[1] else 1
-    span = np.log(times[part + 1] / times[part])
-    share = np.log(at / times[part]) / span
-    return np.maximum(curves[part] * (1 - share) + curves[part + 1] * share, 0.0)
+    share = math.log(at / times[part]) / math.log(times[part + 1] / times[part])
+    # A mean of polynomials is the polynomial of the mean coefficients.
+    early, late = WAN_SPREAD[times[part]], WAN_SPREAD[times[part + 1]]
+    total: Any = np.zeros_like(target)
+    for a, b in zip(reversed(early), reversed(late), strict=True):
+        total *= target
+        total *= 1.0 / gmax_us
+        total += a * (1 - share) + b * share
+    return np.maximum(total, 0.0, out=total)
 
 
 def _wan_program(target: Array, cell: Cell, rng: Generator) -> Array:
@@ -60,7 +68,7 @@ def _cmo_program(target: Array, cell: Cell, rng: Generator) -> Array:
 
 
 def _cmo_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
-    log = np.log(cell.seconds)
+    log = math.log(cell.seconds)
     spread = max(0.04201137 * log + 0.41183342, 0.0)
     return programmed - 0.08900206 * log + spread * rng.standard_normal(target.shape)
 
@@ -69,7 +77,7 @@ def _cmo_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
     """1/f noise, then the cell's range; nothing at the moment of programming, as in aihwkit."""
     if cell.seconds <= 0:
         return g
-    scale = np.sqrt(max(np.log((cell.seconds + 1e-6) / 2e-6), 0.0))
+    scale = math.sqrt(max(math.log((cell.seconds + 1e-6) / 2e-6), 0.0))
     sigma = 0.0277316483 * np.log10(np.maximum(g, 1.0)) * scale
     return np.clip(g + sigma * rng.standard_normal(g.shape), cell.gmin_us, cell.gmax_us)
 

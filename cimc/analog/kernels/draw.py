@@ -1,0 +1,213 @@
+"""Kernels that programming many cells needs: normal numbers by counter, and unary curves of conductances.
+
+Each computes the bits of its numpy definition (``normal.hashed`` and ``normal.normal_of``, ``curve.Curve``): the
+same cells come out with and without a compiler.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.analog.kernels.ir import Values, Writer, function, splat
+from cimc.analog.kernels.jit import address, compile_ir, target
+from cimc.analog.normal import CENTRE, LN2, LOG, MIX, ROOT_HALF, SIGN, STEP, TAIL
+
+
+class LaneWriter:
+    """Arithmetic on ``lanes`` 32-bit numbers at a time."""
+
+    def __init__(self, lanes: int) -> None:
+        self.w = Writer()
+        self.lanes = lanes
+        self.longs = f"<{lanes} x i32>"
+        self.floats = f"<{lanes} x float>"
+
+    def long(self, operation: str, a: str, b: str | int) -> str:
+        """``a operation b`` on whole numbers; ``b`` may be a constant."""
+        other = b if isinstance(b, str) else splat("i32", self.lanes, b)
+        return self.w.do(f"{operation} {self.longs} {a}, {other}")
+
+    def real(self, operation: str, a: str, b: str | float) -> str:
+        """``a operation b`` in float32; ``b`` may be a constant."""
+        other = b if isinstance(b, str) else self.constant(b)
+        return self.w.do(f"{operation} {self.floats} {a}, {other}")
+
+    def constant(self, value: float) -> str:
+        """A float32 in every lane, written as LLVM wants it: the double of the same value in hexadecimal."""
+        single = struct.unpack("f", struct.pack("f", value))[0]
+        return splat("float", self.lanes, "0x" + struct.pack(">d", single).hex().upper())
+
+    def everywhere(self, kind: str, value: str) -> str:
+        """One number in every lane."""
+        vector = f"<{self.lanes} x {kind}>"
+        single = self.w.do(f"insertelement {vector} poison, {kind} {value}, i64 0")
+        return self.w.do(f"shufflevector {vector} {single}, {vector} poison, <{self.lanes} x i32> zeroinitializer")
+
+    def as_floats(self, value: str) -> str:
+        """The same bits as float32."""
+        return self.w.do(f"bitcast {self.longs} {value} to {self.floats}")
+
+    def as_longs(self, value: str) -> str:
+        """The same bits as whole numbers."""
+        return self.w.do(f"bitcast {self.floats} {value} to {self.longs}")
+
+    def to_float(self, value: str) -> str:
+        """Whole numbers, rounded to float32."""
+        return self.w.do(f"sitofp {self.longs} {value} to {self.floats}")
+
+    def horner(self, coefficients: tuple[float, ...], x: str) -> str:
+        """A polynomial, highest power first."""
+        total = self.constant(coefficients[0])
+        for coefficient in coefficients[1:]:
+            total = self.real("fadd", self.real("fmul", total, x), coefficient)
+        return total
+
+    def mix(self, word: str) -> str:
+        """``normal.mix``."""
+        word = self._fold(word, 16)
+        word = self._fold(self.long("mul", word, MIX[0]), 15)
+        return self._fold(self.long("mul", word, MIX[1]), 15)
+
+    def _fold(self, word: str, shift: int) -> str:
+        return self.long("xor", word, self.long("lshr", word, shift))
+
+    def hashed(self, counter: str, keys: tuple[str, str]) -> str:
+        """``normal.hashed``."""
+        word = self.long("add", self.long("mul", counter, STEP), keys[0])
+        return self.mix(self.long("xor", self.mix(word), keys[1]))
+
+    def normal(self, word: str) -> str:
+        """``normal.normal_of``."""
+        t = self.to_float(self.long("and", word, SIGN - 1))
+        t = self.real("fmul", self.real("fadd", t, 0.5), 2.0**-32)
+        ones = self.constant(1.0)
+        product = self.real("fmul", self.real("fmul", t, 4.0), self.real("fsub", ones, t))
+        w = self.w.do(f"fneg {self.floats} {self._log(product)}")
+        centre = self.horner(CENTRE, self.real("fsub", w, 2.5))
+        above = self.w.do(f"fcmp ogt {self.floats} {w}, {self.constant(0.0)}")
+        positive = self._select(above, w, self.constant(0.0))
+        root = self.w.do(f"call {self.floats} @llvm.sqrt.v{self.lanes}f32({self.floats} {positive})")
+        tail = self.horner(TAIL, self.real("fsub", root, 3.0))
+        low = self.w.do(f"fcmp olt {self.floats} {w}, {self.constant(5.0)}")
+        x = self.real("fsub", ones, self.real("fmul", t, 2.0))
+        size = self.real("fmul", self._select(low, centre, tail), x)
+        return self.as_floats(self.long("xor", self.as_longs(size), self.long("and", word, SIGN)))
+
+    def _select(self, flags: str, a: str, b: str) -> str:
+        return self.w.do(f"select <{self.lanes} x i1> {flags}, {self.floats} {a}, {self.floats} {b}")
+
+    def _log(self, x: str) -> str:
+        bits = self.long("sub", self.as_longs(x), ROOT_HALF)
+        exponent = self.to_float(self.long("ashr", bits, 23))
+        mantissa = self.long("add", self.long("and", bits, 0x007FFFFF), ROOT_HALF)
+        f = self.real("fsub", self.as_floats(mantissa), 1.0)
+        square = self.real("fmul", f, f)
+        rest = self.real("fmul", self.real("fmul", self.horner(LOG, f), f), square)
+        rest = self.real("fsub", rest, self.real("fmul", square, 0.5))
+        return self.real("fadd", self.real("fmul", exponent, LN2), self.real("fadd", f, rest))
+
+
+def build_normals(lanes: int) -> str:
+    """IR of ``normals(out; key, second, first, count)``: ``count`` is a multiple of ``lanes``."""
+    v = LaneWriter(lanes)
+    w = v.w
+    keys = (
+        v.everywhere("i32", w.do("trunc i64 %key to i32")),
+        v.everywhere("i32", w.do("trunc i64 %second to i32")),
+    )
+    iota = "<" + ", ".join(f"i32 {i}" for i in range(lanes)) + ">"
+
+    def body(index: str, _: Values) -> Values:
+        number = w.do(f"trunc i64 {w.do(f'add i64 %first, {index}')} to i32")
+        counter = v.long("add", v.everywhere("i32", number), iota)
+        w.store(v.floats, v.normal(v.hashed(counter, keys)), "%out", index, unit="float")
+        return []
+
+    w.loop("0", "%count", str(lanes), [], body)
+    declared = f"declare {v.floats} @llvm.sqrt.v{lanes}f32({v.floats})\n"
+    return function("normals", "ptr %out, i64 %key, i64 %second, i64 %first, i64 %count", w, declared)
+
+
+def build_curve(lanes: int, fraction: int) -> str:
+    """IR of ``curve(cells, values, rises, out; lowest, most, count)``: see ``curve.Curve``."""
+    v = LaneWriter(lanes)
+    w = v.w
+    lowest = v.everywhere("i32", w.do("trunc i64 %lowest to i32"))
+    most = v.everywhere("i32", w.do("trunc i64 %most to i32"))
+    pointers = f"<{lanes} x ptr>"
+    yes = splat("i1", lanes, 1)
+
+    def gather(table: str, index: str) -> str:
+        places = w.do(f"getelementptr float, ptr {table}, {v.longs} {index}")
+        name = f"@llvm.masked.gather.v{lanes}f32.v{lanes}p0"
+        return w.do(f"call {v.floats} {name}({pointers} {places}, i32 4, <{lanes} x i1> {yes}, {v.floats} poison)")
+
+    def clamp(name: str, a: str, b: str) -> str:
+        return w.do(f"call {v.longs} @llvm.{name}.v{lanes}i32({v.longs} {a}, {v.longs} {b})")
+
+    def body(place: str, _: Values) -> Values:
+        bits = v.long("sub", w.load(v.longs, "%cells", place, unit="i32"), lowest)
+        bits = clamp("smin", clamp("smax", bits, "zeroinitializer"), most)
+        index = v.long("ashr", bits, fraction)
+        part = v.real("fmul", v.to_float(v.long("and", bits, (1 << fraction) - 1)), 2.0**-fraction)
+        rise = v.real("fmul", gather("%rises", index), part)
+        w.store(v.floats, v.real("fadd", gather("%values", index), rise), "%out", place, unit="float")
+        return []
+
+    w.loop("0", "%count", str(lanes), [], body)
+    declared = (
+        f"declare {v.floats} @llvm.masked.gather.v{lanes}f32.v{lanes}p0({pointers}, i32, <{lanes} x i1>, {v.floats})\n"
+        f"declare {v.longs} @llvm.smin.v{lanes}i32({v.longs}, {v.longs})\n"
+        f"declare {v.longs} @llvm.smax.v{lanes}i32({v.longs}, {v.longs})\n"
+    )
+    arguments = "ptr %cells, ptr %values, ptr %rises, ptr %out, i64 %lowest, i64 %most, i64 %count"
+    return function("curve", arguments, w, declared)
+
+
+def _lanes() -> int:
+    here = target()
+    return 0 if here is None else here.shuffles[0].width // 4
+
+
+@cache
+def _normals(lanes: int) -> Callable[..., None]:
+    return compile_ir(build_normals(lanes), "normals", 1, 4)
+
+
+@cache
+def _curve(lanes: int, fraction: int) -> Callable[..., None]:
+    return compile_ir(build_curve(lanes, fraction), "curve", 4, 3)
+
+
+def fast_normals(key: tuple[int, int], first: int, count: int) -> NDArray[np.float32] | None:
+    """``rng.normals``, or None without a compiler."""
+    lanes = _lanes()
+    if not lanes:
+        return None
+    padded = -(-count // lanes) * lanes
+    out = np.empty(padded, dtype=np.float32)
+    _normals(lanes)(address(out), key[0], key[1], first, padded)
+    return out[:count]
+
+
+def fast_curve(
+    cells: NDArray[np.float32],
+    values: NDArray[np.float32],
+    rises: NDArray[np.float32],
+    lowest: int,
+    most: int,
+    fraction: int,
+) -> NDArray[np.float32] | None:
+    """``curve.Curve`` of cells in one piece, or None where the kernel does not serve them."""
+    lanes = _lanes()
+    if not lanes or cells.size % lanes or not cells.flags.c_contiguous:
+        return None
+    out = np.empty_like(cells)
+    run = _curve(lanes, fraction)
+    run(address(cells), address(values), address(rises), address(out), lowest, most, cells.size)
+    return out
