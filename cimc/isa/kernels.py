@@ -291,6 +291,8 @@ _NARROW = _SMALL | frozenset(
         ml_dtypes.float4_e2m1fn,
     )
 )
+
+
 def _without_nan(x: Array, y: Array) -> Array:
     """y, integers from the numbers x, with the lowest of them where x is NaN."""
     odd = np.isnan(x)
