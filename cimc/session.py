@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -63,11 +64,11 @@ class InferenceSession:
             self._program: Program = program.program
             self._weights: Weights = program.weights
             self._chip: ChipSpec = program.hardware.spec
-            self._work: Work | None = work_of(program.mapping)
+            self._mapping: Mapping[str, object] | Path | None = program.mapping
         else:
             found = bundle.read(Path(program))
             self._program, self._weights, self._chip = found.program, found.weights, found.hardware.spec
-            self._work = read_mapping(found.folder / bundle.MAPPING).work if found.folder else None
+            self._mapping = found.folder / bundle.MAPPING if found.folder else None
         verify(self._program, self._chip, self._weights)
         self._numerics: Numerics = numerics
         self._seed = seed
@@ -132,3 +133,10 @@ class InferenceSession:
         if self._result is None:
             return None
         return with_baseline(figures.from_result(self._result), self._work, self._chip)
+
+    @cached_property
+    def _work(self) -> Work | None:
+        """What the model multiplies: read when a report is asked for, from the folder the program came from."""
+        if self._mapping is None:
+            return None
+        return read_mapping(self._mapping).work if isinstance(self._mapping, Path) else work_of(self._mapping)
