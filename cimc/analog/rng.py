@@ -53,13 +53,16 @@ class Streams:
     def key(self, purpose: str, crossbar: int = 0, read: int = 0) -> tuple[int, int]:
         """Two 32-bit words that key ``Draws`` and ``conversion_noise``."""
         state = 0
-        for word in (self.seed, self.tile, self.core, PURPOSES.index(purpose), crossbar, read):
+        for word in self._words(purpose, crossbar, read):
             state = _scrambled(state ^ word)
         return state >> 32, state & 0xFFFFFFFF
 
     def _sequence(self, purpose: str, crossbar: int, read: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self._words(purpose, crossbar, read))
+
+    def _words(self, purpose: str, crossbar: int, read: int) -> list[int]:
         words = [self.seed, self.tile, self.core, PURPOSES.index(purpose), crossbar, read]
-        return np.random.SeedSequence(words if self.copy == 0 else [*words, self.copy])
+        return words if self.copy == 0 else [*words, self.copy]
 
 
 def _scrambled(word: int) -> int:

@@ -75,9 +75,8 @@ def command(
     with opt.progress(quiet, verbose):
         with stage("read"):
             found = bundle.read(program, hardware, overrides)
-            device = None
-            if numerics == "analog":
-                device = Device.of(found.hardware.spec, device_settings, technology, *times)
+            spec = found.hardware.spec
+            device = Device.of(spec, device_settings, technology, *times) if numerics == "analog" else None
             verify(found.program, found.hardware.spec, found.weights)
             mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
         feeds = None if no_values else _feeds(found, inputs_path, seed, quiet)
