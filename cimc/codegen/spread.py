@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from itertools import pairwise
+
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.space import Index, Space, shared_row, width
@@ -9,17 +12,29 @@ from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.mapping import Segment
-from cimc.mapping.segment import Range, Tail, shares
+from cimc.mapping.segment import Range, Tail, product
 from cimc.ops import OPS, Access
 
 MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on
 
 
-def split(domain: tuple[int, ...], tiles: int, work: int) -> list[tuple[Range, ...]]:
-    """The domain cut along one axis into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: see
-    :func:`~cimc.codegen.space.shares`."""
-    useful = max(1, min(tiles, work // MIN_ELEMENTS))
-    return shares(domain, useful)
+MIN_ROWS = 128
+"""Rows that are worth loading whole operands (the K and V of a head) into one more tile: loading takes about as long as the
+rows' own work at half as many."""
+
+
+def split(domain: tuple[int, ...], tiles: int, work: int, whole: bool = False) -> list[tuple[Range, ...]]:
+    """The domain cut into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: along the outermost axis
+    as often as it goes, then along the next. ``whole``: rows of the last axis share operands that depend on the others."""
+    left = max(1, min(tiles, work // MIN_ELEMENTS))
+    cuts: list[list[Range]] = []
+    for axis, extent in enumerate(domain):
+        inner = whole and axis == len(domain) - 1 and product(domain) > extent
+        parts = max(1, min(extent // MIN_ROWS if inner else extent, left))
+        edges = [extent * k // parts for k in range(parts + 1)]
+        cuts.append([Range(low, high - low) for low, high in pairwise(edges)])
+        left //= parts
+    return list(itertools.product(*cuts))
 
 
 class Spread:
@@ -38,7 +53,7 @@ class Spread:
         work = sum(graph.type(v).size for n in segment.nodes for v in (*n.inputs, *n.outputs) if v in tails)
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
-        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1))
+        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy)
         turn = segment.index * len(parts)
         self.shares = {tiles[(turn + i) % len(tiles)]: share for i, share in enumerate(parts)}
 

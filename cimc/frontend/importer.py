@@ -168,6 +168,11 @@ class _Import:
         if all(s.type.size <= MAX_FIXED for s in sources):
             self.asked.update(s.name for s in sources)
 
+    def ask_lengths(self, scope: _Scope) -> None:
+        """Remember the inputs that decide how long lists are."""
+        for mark in scope.marks.values():
+            self.ask(mark.hit)
+
     def input_type(self, name: str, kind: TensorType) -> Type:
         fix = "export the model with typed inputs"
         if isinstance(kind.dtype, Unreadable):
@@ -189,6 +194,7 @@ class _Import:
         """An output's tensors with their names: one, or as many as a sequence has, or none of an absent optional."""
         value = scope.values.get(name)
         if name in scope.marks:
+            self.ask(scope.marks[name].hit)
             raise errors.MODEL_OP(node=name, op="output", why=ragged.REFUSED)
         if isinstance(value, tuple):
             return [(groups.element_name(name, i), v) for i, v in enumerate(value)]
@@ -280,6 +286,7 @@ class _Import:
         function = self.model.functions.get((node.domain, node.op_type))
         marks = {i: scope.marks[n] for i, n in enumerate(node.inputs) if n in scope.marks}
         if scope.marks.keys() & set(node.captures) or (marks and function is not None):
+            self.ask_lengths(scope)
             raise Unsupported(f"it takes a list whose length is known only at run time; {ragged.REFUSED}")
         if function is not None:
             return self.inline(function, node, inputs, scope)
@@ -309,7 +316,11 @@ class _Import:
         except NeedsHost as e:
             raise Unsupported(f"{e}; and it reads a list whose length is known only at run time") from e
         begun = ragged.begins(call)
-        followed = (begun,) if not marks else ragged.follow(call, marks, results)
+        try:
+            followed = (begun,) if not marks else ragged.follow(call, marks, results)
+        except Unsupported:
+            self.ask_lengths(scope)
+            raise
         scope.marks.update({n: m for n, m in zip(call.node.outputs, followed, strict=False) if n and m})
         return results
 
@@ -370,6 +381,7 @@ class _Import:
     def result_of(self, name: str, scope: _Scope) -> Operand:
         """A value that leaves a function or a subgraph."""
         if name in scope.marks:
+            self.ask_lengths(scope)
             raise Unsupported(f"its output '{name}' is a list; {ragged.REFUSED}")
         return self.read(name, scope)
 
