@@ -1,15 +1,20 @@
-"""Every benchmark, written into docs/results.md: ``python -m benchmarks.all``, or ``make bench``."""
+"""Every benchmark, written into docs/results.md: ``python -m benchmarks.all [PART ...]``, or ``make bench``."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks import (
     accuracy,
     architectures,
+    attainment,
     memory,
     movement,
     passes,
@@ -24,15 +29,29 @@ from benchmarks.validation import __main__ as validation
 RESULTS = Path("docs/results.md")
 HEAD = """# Results
 
-Written by `python -m benchmarks.all`; every section names the command that makes it alone. Accuracy, cycles and energy do not
+Written by `python -m benchmarks.all`; every section names the command that makes it alone. Models of other tools, one by
+one: [results-corpus.md](results-corpus.md). Accuracy, cycles and energy do not
 depend on the computer; speed does: measured on a shared virtual machine with {cores} cores. Targets are those the
 project was given; what is missed says so.
 """
-SCRIPTS = (
-    ("The timing engine on long programs", "timing.py", "Synthetic loops on 16 tiles; see the script."),
-    ("The analog core", "analog.py", "One core, beside a plain NumPy baseline in one process; see the script."),
-    ("The I/O model beside aihwkit", "io_model.py", "The same weights, inputs and settings in both, one process."),
-)
+PARTS: dict[str, ModuleType] = {
+    "accuracy": accuracy,
+    "architectures": architectures,
+    "attainment": attainment,
+    "movement": movement,
+    "technologies": technologies,
+    "repairs": repairs,
+    "validation": validation,
+    "speed": speed,
+    "scaling": scaling,
+    "memory": memory,
+    "passes": passes,
+}
+SCRIPTS = {
+    "timing": ("The timing engine on long programs", "Synthetic loops on 16 tiles; see the script."),
+    "analog": ("The analog core", "One core, beside a plain NumPy baseline in one process; see the script."),
+    "io_model": ("The I/O model beside aihwkit", "The same weights, inputs and settings in both, one process."),
+}
 
 
 def script(title: str, name: str, about: str) -> Section | None:
@@ -47,20 +66,31 @@ def script(title: str, name: str, about: str) -> Section | None:
     return Section(title, f"python benchmarks/{name}", about, text=done.stdout)
 
 
-def main() -> None:
-    """Run everything and write the page."""
-    found: list[Section] = []
-    parts = (accuracy, architectures, technologies, repairs, validation, movement, speed, scaling, memory, passes)
-    for part in parts:
-        print(f"{part.__name__} ...", file=sys.stderr, flush=True)
-        found += part.sections()
-    for title, name, about in SCRIPTS:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        section = script(title, name, about)
-        if section is not None:
-            found.append(section)
-    text = "\n".join([HEAD.format(cores=os.cpu_count()), *(s.markdown() for s in found)])
-    RESULTS.write_text(text, encoding="utf-8")
+def on_page() -> dict[str, str]:
+    """The sections that the page has, by title."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
+    return {
+        part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run everything, or the parts that are named, and write the page; sections of other parts stay as they are."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS, *SCRIPTS], help="default: all, in about an hour")
+    wanted = parser.parse_args(arguments).parts
+    old, new = on_page(), list[tuple[str, str]]()
+    for name, module in PARTS.items():
+        if not wanted or name in wanted:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            new += [(s.title, s.markdown()) for s in module.sections()]
+    for name, (title, about) in SCRIPTS.items():
+        if not wanted or name in wanted:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            section = script(title, f"{name}.py", about)
+            new += [(section.title, section.markdown())] if section is not None else []
+    sections = {**old, **dict(new)} if wanted else dict(new)
+    RESULTS.write_text("\n".join([HEAD.format(cores=os.cpu_count()), *sections.values()]), encoding="utf-8")
     print(f"wrote {RESULTS}", file=sys.stderr)
 
 
