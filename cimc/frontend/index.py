@@ -207,7 +207,7 @@ def compress(c: Call) -> Value:
     return gather_rows(c, x, axis, index) if y is None else y
 
 
-@spelling("MaxUnpool", note="left to the host")
+@spelling("MaxUnpool", runs="host")
 def max_unpool(c: Call) -> Value:
     """Left to the host; with an output shape, which onnxruntime takes the places to be of, to the standard's own."""
     raise NeedsHost("tiles have no instruction for it", standard=c.opt(2) is not None)
