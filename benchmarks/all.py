@@ -27,6 +27,10 @@ HEAD = """# Results
 Written by `python -m benchmarks.all`; every section names the command that makes it alone. Accuracy, cycles and energy do not
 depend on the computer; speed does: measured on a shared virtual machine with {cores} cores. Targets are those the
 project was given; what is missed says so.
+
+Model by model, for the files of many exporters (nodes before and after, host share, float error, integer cosine,
+compile seconds): [results-corpus.md](results-corpus.md), by `python -m benchmarks.corpus`. ONNX's own cases for nodes:
+`PYTHONPATH=. python tests/onnx_suite.py`.
 """
 SCRIPTS = (
     ("The timing engine on long programs", "timing.py", "Synthetic loops on 16 tiles; see the script."),
