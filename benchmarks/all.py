@@ -33,6 +33,10 @@ Written by `python -m benchmarks.all`; every section names the command that make
 one: [results-corpus.md](results-corpus.md). Accuracy, cycles and energy do not
 depend on the computer; speed does: measured on a shared virtual machine with {cores} cores. Targets are those the
 project was given; what is missed says so.
+
+Model by model, for the files of many exporters (nodes before and after, host share, float error, integer cosine,
+compile seconds): [results-corpus.md](results-corpus.md), by `python -m benchmarks.corpus`. ONNX's own cases for nodes:
+`PYTHONPATH=. python tests/onnx_suite.py`.
 """
 PARTS: dict[str, ModuleType] = {
     "accuracy": accuracy,

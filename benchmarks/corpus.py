@@ -1,9 +1,10 @@
-"""A table over a folder of ONNX models: ``python benchmarks/corpus.py FOLDER [-o TABLE.md] [--only TEXT]``.
+"""A table over a folder of ONNX models: ``python -m benchmarks.corpus FOLDER [-o TABLE.md] [--only TEXT]``.
 
 FOLDER holds a ``manifest.json``: a list with one object a model, of which this reads ``name``, ``file``, ``route``,
 ``expect`` ("ok", "reject" or "ok-or-clear-reject") and ``cases``, each with an ``npz`` that has inputs under
 ``in::NAME`` and expected outputs under ``out::NAME``. Every case of every model is checked in float and in integer
-numerics; figures are the worst over the cases, times those of the first.
+numerics; figures are the worst over the cases, times those of the first. Ends with exit code 1 if a model is not as
+expected.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ from cimc.session import InferenceSession
 
 Array = NDArray[np.generic]
 
+HEAD = """# Models of many exporters
+
+Written by `python -m benchmarks.corpus FOLDER -o docs/results-corpus.md`: {models} models, {cases} cases of inputs, each
+in `float` and in `integer` numerics on the default hardware; {passed} as expected. Nodes before: in the file; after: in
+the compiled graph. Host share: of the cycles of a run. Float error: largest, over the largest value of the output; the
+reference is onnxruntime, for quantised graphs an exact evaluation. Reference error: how far float results are from the
+outputs stored with the model. Integer cosine: against `float`. Errors and cosines are the worst over the cases;
+compile seconds are those of the first, from file to program, on a shared virtual machine: they vary by a factor of two.
+
+"""
+GOOD = ("ok", "refused, as expected")
 HEADER = (
     "model",
     "route",
@@ -146,7 +158,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python benchmarks/corpus.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.corpus", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, help="write the table there instead of printing it")
     parser.add_argument("--only", default="", help="models whose name contains this")
@@ -158,12 +170,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, KeyError, TypeError) as e:
         parser.error(f"{options.folder / 'manifest.json'}: {type(e).__name__}: {e}")
     rows = [measure(options.folder, entry, cases) for entry, cases in work]
-    text = table(rows)
+    passed = sum(r.result.startswith(GOOD) for r in rows)
+    text = HEAD.format(models=len(rows), cases=sum(len(c) for _, c in work), passed=passed) + table(rows)
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     else:
         print(text, end="")
-    return 0
+    return 0 if passed == len(rows) else 1
 
 
 if __name__ == "__main__":

@@ -192,8 +192,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Spelling:
-    """A row of the table: how nodes of one op type are translated. ``runs``: ``tiles``, ``view`` (no instruction) or
-    ``folded`` (gone before run time); ``note``: restrictions, for docs/ops.md."""
+    """A row of the table: how nodes of one op type are translated. ``runs``: ``tiles``, ``view`` (no instruction),
+    ``folded`` (gone before run time) or ``host``; ``note``: restrictions, for docs/ops.md."""
 
     domain: str
     op_type: str

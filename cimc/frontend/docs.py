@@ -49,6 +49,13 @@ def text() -> str:
         "- A node whose operands are all constants is computed when the model is read, whatever it is.",
         "- Functions of the model are inlined; `If`, `Loop`, `Scan` as their rows say.",
         "",
+        "Where a shape or a trip count depends on the values of small inputs, `cimc check` and the ONNX backend",
+        "(`cimc.onnx_backend`), which have those values, compile them in: such a program is for these values only.",
+        "`cimc compile` leaves inputs open, and says which value would have to be known.",
+        "",
+        "The standard's own cases for nodes run through the backend: `PYTHONPATH=. python tests/onnx_suite.py`",
+        "prints how many pass, are refused (`--verbose`: why) and fail.",
+        "",
         "Refused, all nodes of a model at once:",
         "",
         f"- operators that draw random numbers ({_names(RANDOM)}; Dropout in training mode)",
@@ -67,7 +74,8 @@ def _names(ops: frozenset[str]) -> str:
 
 
 def _section(module: ModuleType) -> list[str]:
-    title = (inspect.getdoc(module) or "").splitlines()[0].rstrip(".").removeprefix("Spellings of ")
+    about = " ".join((inspect.getdoc(module) or "").replace("``", "`").split())
+    title = about.partition(". ")[0].rstrip(".").removeprefix("Spellings of ")
     rows = sorted((s for s in SPELLINGS.values() if s.module == module.__name__), key=lambda s: (s.domain, s.op_type))
     if not rows:
         return []

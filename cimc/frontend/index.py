@@ -207,21 +207,7 @@ def compress(c: Call) -> Value:
     return gather_rows(c, x, axis, index) if y is None else y
 
 
-@spelling("MaxUnpool", note="left to the host")
+@spelling("MaxUnpool", runs="host")
 def max_unpool(c: Call) -> Value:
     """Left to the host; with an output shape, which onnxruntime takes the places to be of, to the standard's own."""
     raise NeedsHost("tiles have no instruction for it", standard=c.opt(2) is not None)
-
-
-@spelling("Resize", note="left to the host")
-def resize(c: Call) -> Value:
-    """Left to the host: onnxruntime, or the standard's own where that departs from it."""
-    scales = c.known(2, "the scales") if c.version >= 11 and c.opt(3) is None else None
-    corners = c.text("coordinate_transformation_mode", "half_pixel") == "align_corners"
-    axes = c.ints("axes") or range(c.x().rank)
-    if corners and scales is not None and scales.size == len(axes):
-        sizes = [c.x().shape[a] * float(s) for a, s in zip(axes, scales.reshape(-1).tolist(), strict=True)]
-        if any(abs(n - round(n)) > 1e-3 for n in sizes):
-            why = "align_corners to sizes that are not whole, where onnxruntime departs from the standard"
-            raise NeedsHost(why, standard=True)
-    raise NeedsHost("tiles have no instruction for it")

@@ -174,7 +174,7 @@ def _standardized(c: Call, x: Value, axes: Sequence[int]) -> Value:
     return f.binary(c.b, "div", centred, f.shifted(c.b, f.unary(c.b, "sqrt", variance), 1e-9))
 
 
-@spelling("LRN", note="left to the host")
+@spelling("LRN", runs="host")
 def lrn(c: Call) -> Value:
     """Local response normalisation: no transformer has it."""
     raise NeedsHost("local response normalisation has no tile instruction")

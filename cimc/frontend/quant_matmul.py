@@ -181,7 +181,7 @@ def dynamic_quantize_mat_mul(c: Call) -> Value:
     return to_float(c, acc, scale, columns(b, c.x(2), w), c.opt(4))
 
 
-@spelling("DynamicQuantizeLSTM", domain=MS, note="left to the host")
+@spelling("DynamicQuantizeLSTM", domain=MS, runs="host")
 def dynamic_quantize_lstm(c: Call) -> Value:
     """Left to the host, whose onnxruntime also knows what its outputs are."""
     raise NeedsHost("recurrent layers run one step after another, which no tile program of cimc does")

@@ -50,6 +50,7 @@ def non_zero(c: Call) -> Value:
         return c.b.constant(np.argwhere(known).T.astype(np.int64))
     if not x.rank or x.type.size > MAX_PLACES:
         raise Unsupported(f"{REFUSED}, and {x.type} is too large to keep all its places")
+    c.ask(x)  # In vain where the list can be followed; where it cannot, the values may be compiled in.
     return c.b.constant(np.indices(x.shape, np.int64).reshape(x.rank, -1))
 
 

@@ -23,6 +23,7 @@ from cimc.frontend import (
     quant_matmul,
     ragged,
     reduce,
+    resize,
     scatter,
 )
 from cimc.frontend.call import SPELLINGS
@@ -38,6 +39,7 @@ FILES = (
     pool,
     layout,
     index,
+    resize,
     scatter,
     ragged,
     quant,
