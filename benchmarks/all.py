@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     architectures,
+    field,
     memory,
     movement,
     passes,
@@ -50,7 +51,19 @@ def script(title: str, name: str, about: str) -> Section | None:
 def main() -> None:
     """Run everything and write the page."""
     found: list[Section] = []
-    parts = (accuracy, architectures, technologies, repairs, validation, movement, speed, scaling, memory, passes)
+    parts = (
+        accuracy,
+        architectures,
+        technologies,
+        repairs,
+        validation,
+        movement,
+        field,
+        speed,
+        scaling,
+        memory,
+        passes,
+    )
     for part in parts:
         print(f"{part.__name__} ...", file=sys.stderr, flush=True)
         found += part.sections()
