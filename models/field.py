@@ -64,10 +64,10 @@ class Network:
 
     def pool(self, value: str, size: int, stride: int, *, pad: int = 0, ceil: bool = False) -> str:
         """The largest of size x size pixels."""
-        extra = {"ceil_mode": 1} if ceil else {}
-        return self.graph.op(
-            "MaxPool", value, kernel_shape=[size] * 2, strides=[stride] * 2, pads=[pad] * 4, **extra
-        )  # fmt: skip
+        sizes: dict[str, list[int]] = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+        if ceil:
+            return self.graph.op("MaxPool", value, ceil_mode=1, **sizes)
+        return self.graph.op("MaxPool", value, **sizes)
 
     def flatten(self, value: str) -> str:
         """[1, channels, h, w] to [1, channels · h · w]."""
