@@ -155,14 +155,14 @@ REMARKS = (
     "least time on every resource of the whole chip, replicas possible or not, and the longest chain of instructions as "
     "they were emitted. So the quotients are not to be compared without the cycles.",
     "Activations between layers are float32 here, quantised per row where they run, and 8 bit there: four times the bytes "
-    "travel, and the vector units quantise, dequantise and add biases, which theirs does not count.",
-    "Links and memory contend here and do not there. Both load the input from and store the output to global memory.",
+    "travel, and the vector units quantise and dequantise.",
+    "Links and memory contend here and do not there. The input comes from global memory and the output goes there.",
     "Their batch pipeline leaves out pooling, Add, Concat and single Relus, so it flatters rows with these; compare with "
     "low latency. Their figures are of another computer and are not measured again here.",
     "ResNet-18 and SqueezeNet: a convolution's windows are copied channel by channel (a kernel's few values each time) "
-    "into a matrix of windows, which is stored, then loaded again by rows. As a resident buffer, that matrix and the padded map "
-    "are each served by one tile's link of 3 bytes a cycle, which the whole chip waits for; `-m residence=off` keeps them in "
-    "global memory. Layers follow each other, they do not overlap. Theirs pipelines layers pixel by pixel.",
+    "into a matrix of windows, which is stored, then loaded again by rows. Where the padded map or that matrix is a resident "
+    "buffer, one tile serves all of it over links of 3 bytes a cycle; `-m residence=off` keeps both in global memory. Layers "
+    "follow each other, they do not overlap.",
     "Energies of the hardware file are made up, because the format asks for them.",
 )  # fmt: skip
 
