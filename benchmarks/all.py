@@ -15,6 +15,7 @@ from benchmarks import (
     accuracy,
     architectures,
     attainment,
+    field,
     memory,
     movement,
     passes,
@@ -29,8 +30,7 @@ from benchmarks.validation import __main__ as validation
 RESULTS = Path("docs/results.md")
 HEAD = """# Results
 
-Written by `python -m benchmarks.all`; every section names the command that makes it alone. Models of other tools, one by
-one: [results-corpus.md](results-corpus.md). Accuracy, cycles and energy do not
+Written by `python -m benchmarks.all`; every section names the command that makes it alone. Accuracy, cycles and energy do not
 depend on the computer; speed does: measured on a shared virtual machine with {cores} cores. Targets are those the
 project was given; what is missed says so.
 
@@ -43,6 +43,7 @@ PARTS: dict[str, ModuleType] = {
     "architectures": architectures,
     "attainment": attainment,
     "movement": movement,
+    "field": field,
     "technologies": technologies,
     "repairs": repairs,
     "validation": validation,
