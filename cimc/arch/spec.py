@@ -23,6 +23,8 @@ Whole = Annotated[int, Field(ge=0, le=2**40)]
 Positive = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
+MOST_TILES = 65536  # on all chips
+
 
 def _with_default(data: object, key: str, size: object) -> object:
     """A mapping with ``key`` filled in with a size where it is absent; anything else as it is. A size that is itself
@@ -309,11 +311,13 @@ class ChipSpec(Record):
     def _layout_problems(self) -> list[str]:
         if not self.layout or not self.layout[0] or any(len(r) != len(self.layout[0]) for r in self.layout):
             return ["layout: rows of equal, non-zero length are needed"]
-        if self.tile_count > 65536:
+        if self.tile_count > MOST_TILES:
             if self.chips == 1:
-                return [f"layout: {self.tile_count} tiles; at most 65536"]
-            most = 65536 // (self.tile_count // self.chips)
-            return [f"chips: {self.tile_count} tiles on {self.chips} chips; at most 65536, those of {most} chips"]
+                return [f"layout: {self.tile_count} tiles; at most {MOST_TILES}"]
+            most = MOST_TILES // (self.tile_count // self.chips)
+            return [
+                f"chips: {self.tile_count} tiles on {self.chips} chips; at most {MOST_TILES}, those of {most} chips"
+            ]
         if self.chips > 1 and self.link is None:
             return [f"link: {self.chips} chips need a link (bytes_per_cycle, latency_cycles) from each to the next"]
         letters = [t.letter for t in self.tiles.values()]
