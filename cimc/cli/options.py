@@ -56,7 +56,7 @@ def _chips(ctx: click.Context, option: click.Parameter, given: str | None) -> st
     del ctx, option
     if given is None or given == "auto":
         return given
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9])):
+    if not (given.isascii() and given.isdigit() and int(given[:9]) >= 1):
         raise click.BadParameter(f"'{given}' is neither a number of chips from 1 on nor auto", param_hint="--chips")
     return given
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cimc.arch.actions import component
 from cimc.arch.load import DEFAULT, Hardware, load, presets
-from cimc.arch.spec import ChipSpec, TileSpec
+from cimc.arch.spec import ChipSpec
 from cimc.arch.units import (
     TileUnits,
     area_by_part,

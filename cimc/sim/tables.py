@@ -32,7 +32,9 @@ class Flat(NamedTuple):
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
     rows: Ints  # repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1
-    variants: Ints  # cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;  # CROSS, CROSS_BACK: cycles of a message or of an access' packets on a link between chips
+    # Of variants: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
+    # CROSS, CROSS_BACK: cycles of a message, or of those packets, on a link between chips.
+    variants: Ints
     ranges: Ints  # affine offset in bytes, flags; the bytes it can reach; whether it is the same at every execution
     bounds: Ints  # (low, high) of a variant's ranges from that offset
     affine: Ints  # (constant, where its terms begin)
