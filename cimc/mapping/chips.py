@@ -35,11 +35,18 @@ def chips_of(chip: ChipSpec, segment: Segment, matrices: Matrices) -> frozenset[
 
 
 def between(chip: ChipSpec, segments: Sequence[Segment], matrices: Matrices) -> dict[int, frozenset[int]]:
-    """By segment, the chips of the nearest matrices before it and after it, whose values it takes and gives as a rule."""
+    """By segment, the chips for its work: those of the nearest matrices both before and after it, whose values it takes
+    and gives as a rule; where these share none, those before (attention on both would read all of K and V over the link,
+    tile by tile), or else those after."""
+    before, after = (_nearest(chip, order, matrices) for order in (segments, segments[::-1]))
+    return {i: (before[i] & after[i]) or before[i] or after[i] for i in before}
+
+
+def _nearest(chip: ChipSpec, segments: Sequence[Segment], matrices: Matrices) -> dict[int, frozenset[int]]:
+    """By segment, the chips of the last matrices that come before it in this order."""
     found: dict[int, frozenset[int]] = {}
-    for order in (segments, segments[::-1]):
-        last: frozenset[int] = frozenset()
-        for segment in order:
-            found[segment.index] = found.get(segment.index, frozenset()) | last
-            last = chips_of(chip, segment, matrices) or last
+    last: frozenset[int] = frozenset()
+    for segment in segments:
+        found[segment.index] = last
+        last = chips_of(chip, segment, matrices) or last
     return found
