@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
-from cimc.arch.spec import CoreSpec
+from cimc.arch.spec import MOST_TILES, CoreSpec
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lower
@@ -37,6 +37,7 @@ from cimc.passes.quantize import Quantize
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
 from cimc.report.progress import stage
 
+MOST_CHIPS = 64  # that are tried for a model that says no number
 PRECISION = re.compile(r"w([2-8])a8")
 
 
@@ -46,7 +47,8 @@ class Options:
     constant, measured on calibration inputs (``static``). ``digital``: static matmuls on the digital matmul units, by
     name or pattern. ``outliers``: options of the pass of that name, as ``channels=8, by=activations``; empty: no such pass.
     ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
-    begins by calibrating its analog cores."""
+    begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
+    number of them it says."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class Options:
     digital: tuple[str, ...] = ()
     outliers: str = ""
     calibrate: Literal["never", "start"] = "never"
+    auto_chips: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def _compile(
 ) -> Compiled | None:
     from cimc.frontend import importer
 
-    hardware = hardware_files.load(options.hardware, options.overrides)
+    asked, hardware = options, hardware_files.load(options.hardware, options.overrides)
     text = _pipeline(options, hardware)
     with stage("import"):
         imported = importer.load(model, dims=dict(options.dims), inputs=inputs, specialize=specialize)
@@ -175,6 +178,8 @@ def _compile(
     if outcome.graph.level != "partitioned":
         raise errors.PIPELINE_SHORT(level=outcome.graph.level)
     with stage("mapping"):
+        if options.auto_chips:
+            options, hardware = _enough_chips(outcome.graph, options)
         graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices)
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
@@ -190,7 +195,10 @@ def _compile(
         options,
         hardware,
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
-        tuple(imported.notes),
+        (
+            *imported.notes,
+            *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
+        ),
         imported.graph,
         read_tokens(imported.path.parent),
         imported.fixed,
@@ -202,6 +210,23 @@ def _compile(
         text,
         outcome.seconds,
     )
+
+
+def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:
+    """The fewest chips on which a partitioned graph finds room, and the options that ask for that number. Raises the
+    does-not-fit diagnostic of the most that are tried, and HW_INVALID for hardware whose chips have no link."""
+    for count in range(1, MOST_CHIPS + 1):
+        overrides = (*options.overrides, f"chips={count}")
+        hardware = hardware_files.load(options.hardware, overrides)
+        tiles = hardware.spec.tile_count // count
+        try:
+            build(graph, hardware.spec, options.precision, options.choices)
+        except errors.CimcError as e:
+            if e.code != errors.DOES_NOT_FIT.code or count == MOST_CHIPS or (count + 1) * tiles > MOST_TILES:
+                raise
+            continue
+        return replace(options, overrides=overrides, auto_chips=False), hardware
+    raise AssertionError
 
 
 def _pipeline(options: Options, hardware: Hardware) -> str:

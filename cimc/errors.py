@@ -311,7 +311,8 @@ DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
     "the model needs {need} cores of {block} weights, {chip} has {have}: {short} short",
-    "choose larger hardware (--hw), larger crossbars (-c crossbar.rows=…) or more cores per tile (-c tiles.cim.cores=…)",
+    "choose larger hardware (--hw), several chips (--chips auto), larger crossbars (-c crossbar.rows=…) or more cores per "
+    "tile (-c tiles.cim.cores=…)",
 )
 BUFFER_TOO_SMALL = Diagnostic(
     "buffer-too-small",

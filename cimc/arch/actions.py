@@ -14,7 +14,7 @@ class Action:
     """One use of a component. ``component`` groups actions in reports; ``unit`` is the unit that must exist for it."""
 
     component: str
-    unit: str  # "analog core", "digital core", "core", "matmul", "lanes" or "chip"
+    unit: str  # "analog core", "digital core", "core", "matmul", "lanes", "link" or "chip"
     doc: str
     optional: bool = False  # a hardware file may leave it out: it is then not billed
 
@@ -38,6 +38,7 @@ ACTIONS: dict[str, Action] = {
     "buffer.read_byte": Action("buffer", "chip", "one byte read from a local buffer"),
     "buffer.write_byte": Action("buffer", "chip", "one byte written to a local buffer"),
     "noc.byte_hop": Action("noc", "chip", "one byte through one router and link"),
+    "link.byte": Action("link", "link", "one byte over the link from a chip to its neighbour"),
     "memory.read": Action("memory", "chip", "one byte read from global memory"),
     "memory.write": Action("memory", "chip", "one byte written to global memory"),
     "host.launch": Action("host", "chip", "one call of the host controller"),

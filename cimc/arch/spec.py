@@ -23,6 +23,8 @@ Whole = Annotated[int, Field(ge=0, le=2**40)]
 Positive = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
+MOST_TILES = 65536  # on all chips
+
 
 def _with_default(data: object, key: str, size: object) -> object:
     """A mapping with ``key`` filled in with a size where it is absent; anything else as it is. A size that is itself
@@ -232,6 +234,13 @@ class NocSpec(Record):
     channel_bytes: Count
 
 
+class LinkSpec(Record):
+    """The connection between a chip and its neighbour: each direction is one link, shared by all that crosses that way."""
+
+    bytes_per_cycle: Positive
+    latency_cycles: Count  # of a header, in place of the router's of a hop within the chip
+
+
 class MemorySpec(Record):
     """Global memory: a shared queue behind the I/O tiles."""
 
@@ -274,7 +283,8 @@ class CostSpec(Record):
 
 
 class ChipSpec(Record):
-    """A chip: a mesh of tiles. ``layout`` has a string per mesh row, a tile kind's letter per tile."""
+    """A chip: a mesh of tiles. ``layout`` has a string per mesh row, a tile kind's letter per tile. Several such chips
+    stand side by side in a line, and their meshes make one that is ``chips`` times as wide."""
 
     name: str
     description: str
@@ -286,6 +296,8 @@ class ChipSpec(Record):
     memory: MemorySpec
     host: HostSpec
     costs: CostSpec
+    chips: Annotated[int, Field(ge=1, le=65536)] = 1
+    link: LinkSpec | None = None  # from each chip to the next
     device: DeviceSpec | None = None  # what analog numerics model
     baseline: BaselineSpec | None = None  # the von-Neumann machine a run is set beside
 
@@ -299,8 +311,15 @@ class ChipSpec(Record):
     def _layout_problems(self) -> list[str]:
         if not self.layout or not self.layout[0] or any(len(r) != len(self.layout[0]) for r in self.layout):
             return ["layout: rows of equal, non-zero length are needed"]
-        if self.tile_count > 65536:
-            return [f"layout: {self.tile_count} tiles; at most 65536"]
+        if self.tile_count > MOST_TILES:
+            if self.chips == 1:
+                return [f"layout: {self.tile_count} tiles; at most {MOST_TILES}"]
+            most = MOST_TILES // (self.tile_count // self.chips)
+            return [
+                f"chips: {self.tile_count} tiles on {self.chips} chips; at most {MOST_TILES}, those of {most} chips"
+            ]
+        if self.chips > 1 and self.link is None:
+            return [f"link: {self.chips} chips need a link (bytes_per_cycle, latency_cycles) from each to the next"]
         letters = [t.letter for t in self.tiles.values()]
         if len(set(letters)) != len(letters):
             return ["tiles: each kind needs a letter of its own"]
@@ -310,12 +329,12 @@ class ChipSpec(Record):
             return [f"layout: no tile kind has the letter {unknown[0]!r}"]
         if not any(t.memory_port for t in self.tiles.values() if t.letter in placed):
             return ["layout: at least one tile needs memory_port: true"]
-        cores = sum(row.count(t.letter) * t.cores for row in self.layout for t in self.tiles.values())
+        cores = sum(self.count(t) * t.cores for t in self.tiles.values())
         return [f"layout: {cores} cores; at most {2**24}"] if cores > 2**24 else []
 
     def _cost_problems(self) -> list[str]:
         given = self.costs.energy_pj
-        needed = {"chip"}
+        needed = {"chip", "link"} if self.link else {"chip"}
         for tile in self.tiles.values():
             core = ["core", "digital core" if tile.core.digital else "analog core"] if tile.core else []
             needed |= {*core, *(["matmul"] if tile.matmul else []), *(["lanes"] if tile.vector or tile.special else [])}
@@ -365,23 +384,36 @@ class ChipSpec(Record):
         return problems
 
     @property
-    def columns(self) -> int:
-        """Tiles in a mesh row."""
+    def chip_columns(self) -> int:
+        """Tiles in a row of one chip."""
         return len(self.layout[0])
 
     @property
+    def columns(self) -> int:
+        """Tiles in a mesh row, of all chips."""
+        return self.chips * self.chip_columns
+
+    @property
     def tile_count(self) -> int:
-        """Tiles of the chip."""
+        """Tiles of all chips."""
         return len(self.layout) * self.columns
+
+    def count(self, tile: TileSpec) -> int:
+        """Tiles of one kind, on all chips."""
+        return self.chips * sum(row.count(tile.letter) for row in self.layout)
 
     def position(self, tile: int) -> tuple[int, int]:
         """(x, y) of a tile in the mesh; tiles are numbered along the rows."""
         return tile % self.columns, tile // self.columns
 
+    def chip_of(self, tile: int) -> int:
+        """The chip on which a tile is, from 0 at the left."""
+        return tile % self.columns // self.chip_columns
+
     def kind(self, tile: int) -> str:
         """Name of a tile's kind."""
         x, y = self.position(tile)
-        letter = self.layout[y][x]
+        letter = self.layout[y][x % self.chip_columns]
         return next(name for name, spec in self.tiles.items() if spec.letter == letter)
 
     def tile(self, tile: int) -> TileSpec:

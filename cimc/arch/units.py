@@ -254,10 +254,10 @@ def _tile_parts(tile: TileSpec) -> dict[str, float]:
 
 
 def part_counts(chip: ChipSpec, kind: str | None = None) -> dict[str, float]:
-    """How many of each part of :data:`cimc.arch.actions.PARTS` the chip has, or all its tiles of one kind have."""
-    counts: dict[str, float] = {} if kind else {"chip": 1}
+    """How many of each part of :data:`cimc.arch.actions.PARTS` all chips have, or all their tiles of one kind."""
+    counts: dict[str, float] = {} if kind else {"chip": chip.chips}
     for name, tile in chip.tiles.items():
-        placed = sum(row.count(tile.letter) for row in chip.layout) if kind in (None, name) else 0
+        placed = chip.count(tile) if kind in (None, name) else 0
         for part, n in _tile_parts(tile).items():
             counts[part] = counts.get(part, 0) + n * placed
     return {part: n for part, n in counts.items() if n}
@@ -269,7 +269,7 @@ def area_by_part(chip: ChipSpec, kind: str | None = None) -> dict[str, float]:
 
 
 def area_um2(chip: ChipSpec) -> float:
-    """Area of the chip in µm²."""
+    """Area of all chips in µm²."""
     return sum(area_by_part(chip).values())
 
 
@@ -279,7 +279,7 @@ def leakage_by_part(chip: ChipSpec, kind: str | None = None) -> dict[str, float]
 
 
 def leakage_mw(chip: ChipSpec) -> float:
-    """Leakage of the chip in mW; 1 mW for 1 ns is 1 pJ."""
+    """Leakage of all chips in mW; 1 mW for 1 ns is 1 pJ."""
     return sum(leakage_by_part(chip).values())
 
 
@@ -288,7 +288,7 @@ def peak_tops(chip: ChipSpec, input_bits: int) -> float:
     total = 0.0
     for tile in chip.tiles.values():
         if tile.core:
-            placed = sum(row.count(tile.letter) for row in chip.layout)
+            placed = chip.count(tile)
             operations = 2 * tile.core.rows * tile.core.cols
             total += placed * tile.cores * operations / mvm_interval_ns(tile.core, input_bits) / 1000
     return total

@@ -55,6 +55,7 @@ def command(
     model: Path,
     hardware: str | None,
     overrides: tuple[str, ...],
+    chips: str | None,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -109,7 +110,9 @@ def command(
         if asked and numerics != "analog":
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
-    compiled_as = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
+    compiled_as = opt.compile_as(
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+    )
     chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None

@@ -32,6 +32,7 @@ def command(
     output: Path | None,
     hardware: str | None,
     overrides: tuple[str, ...],
+    chips: str | None,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -65,7 +66,9 @@ def command(
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
     if output is not None:
         bundle.check_target(output)
-    compiled_as = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
+    compiled_as = opt.compile_as(
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+    )
     chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")

@@ -49,8 +49,26 @@ hardware_options = stack(
         "-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field: crossbar.rows=256."
     ),
 )
+
+
+def _chips(ctx: click.Context, option: click.Parameter, given: str | None) -> str | None:
+    """``--chips``: ``auto``, or a number in plain digits. Raises click's usage error for anything else."""
+    del ctx, option
+    if given is None or given == "auto":
+        return given
+    if not (given.isascii() and given.isdigit() and int(given[:9]) >= 1):
+        raise click.BadParameter(f"'{given}' is neither a number of chips from 1 on nor auto", param_hint="--chips")
+    return given
+
+
 compile_options = stack(
     hardware_options,
+    click.option(
+        "--chips",
+        metavar="N|auto",
+        callback=_chips,
+        help="So many of the hardware's chips in a line; auto: as few as the model fits on.",
+    ),
     click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help="Bind a symbolic dimension of the model."),
     click.option("--precision", default="w8a8", show_default=True, help="Weight and activation bits."),
     click.option(
@@ -159,6 +177,7 @@ def compile_as(
     mapping: tuple[str, ...],
     digital: tuple[str, ...] = (),
     outliers: str = "",
+    chips: str | None = None,
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
     from cimc.arch.load import DEFAULT
@@ -167,7 +186,7 @@ def compile_as(
 
     return Options(
         hardware or DEFAULT,
-        overrides,
+        (*overrides, f"chips={chips}") if chips and chips != "auto" else overrides,
         parse_dims(dims),
         precision,
         activations,
@@ -175,6 +194,7 @@ def compile_as(
         parse_choices(mapping),
         read_digital(digital),
         outliers,
+        auto_chips=chips == "auto",
     )
 
 

@@ -29,6 +29,7 @@ def command(
     output: Path,
     hardware: str | None,
     overrides: tuple[str, ...],
+    chips: str | None,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -59,7 +60,9 @@ def command(
     from cimc.checker import CheckOptions
     from cimc.report.compare import Tolerance
 
-    chosen = opt.compile_as(hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers)
+    chosen = opt.compile_as(
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+    )
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = opt.note

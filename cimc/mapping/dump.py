@@ -36,7 +36,7 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
     tiles_used = {t.tile for t in program.tiles}
     return {
         "hardware": chip.name,
-        "chips": 1,
+        "chips": chip.chips,
         "tiles": [_tile(chip, t, used) for t in range(chip.tile_count)],
         "static": static,
         "dynamic": list(_dynamic(graph, program)),
@@ -64,8 +64,8 @@ def _tile(chip: ChipSpec, tile: int, used: dict[int, set[int]]) -> dict[str, Jso
     x, y = chip.position(tile)
     return {
         "id": tile,
-        "chip": 0,
-        "x": x,
+        "chip": chip.chip_of(tile),
+        "x": x % chip.chip_columns,
         "y": y,
         "kind": chip.kind(tile),
         "crossbars_used": len(used.get(tile, ())),

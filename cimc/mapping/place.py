@@ -17,6 +17,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
@@ -26,17 +27,6 @@ MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
 
 MAX_REPLICAS = 64
-
-
-def snake(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
-    """Tiles along a boustrophedon through the mesh: neighbours in the list are neighbours on the chip."""
-    width = chip.columns
-
-    def key(tile: int) -> tuple[int, int]:
-        x, y = chip.position(tile)
-        return y, x if y % 2 == 0 else width - 1 - x
-
-    return sorted(tiles, key=key)
 
 
 def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
@@ -319,18 +309,19 @@ class _Placer:
         grid = self.grid(node)
         return grid.down * grid.across
 
-    def tiles(self) -> dict[int, tuple[int, ...]]:
-        """Tiles of the segments that are no STREAM."""
+    def tiles(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]]) -> dict[int, tuple[int, ...]]:
+        """Tiles of the segments that are no STREAM, on the chips of the matrices before and after if there are any."""
         found: dict[int, tuple[int, ...]] = {}
         turn = 0
+        beside = between(self.chip, self.segments, matrices)
         for segment in self.segments:
             if segment.style is Style.HOST:
                 ports = [t for t in range(self.chip.tile_count) if self.chip.tile(t).memory_port]
-                found[segment.index] = (ports[0],)
+                found[segment.index] = (on_chips(self.chip, ports, beside[segment.index])[0],)
                 continue
             if segment.style is Style.STREAM:
                 continue
-            able = self._able(segment)
+            able = on_chips(self.chip, self._able(segment), beside[segment.index])
             if segment.style is Style.SPREAD:
                 count = self.spread_count(segment, able)
                 first = turn if count < len(able) else 0
@@ -348,7 +339,8 @@ class _Placer:
         found: dict[int, tuple[tuple[tuple[int, ...], ...], ...]] = {}
         for segment in self.segments:
             if segment.style is Style.STREAM:
-                able = self._able(segment)
+                least = replicas[segment.index] * self.stage_count(segment)
+                able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
                 free: list[int] = []
                 counts = self._lanes(segment, len(able) // replicas[segment.index])
                 copies: list[tuple[tuple[int, ...], ...]] = []
@@ -388,9 +380,12 @@ class _Placer:
         nodes = [n for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] in (stage - 1, stage)]
         return [self.chip.position(p.tile) for n in nodes for p in matrices[n.outputs[0]][replica].parts]
 
-    def _way(self, tile: int, near: Sequence[tuple[int, int]]) -> int:
+    def _way(self, tile: int, near: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """How many ways to somewhere lead over a chip's border, and their hops."""
         x, y = self.chip.position(tile)
-        return sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
+        mine, width = self.chip.chip_of(tile), self.chip.chip_columns
+        hops = sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
+        return sum(abs(mine - to_x // width) for to_x, _ in near), hops
 
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work."""
@@ -477,12 +472,13 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         homes = placer.homes(copies, matrices)
-        return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles())
+        return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices))
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
     have = sum(chip.tile(t).cores for t in range(chip.tile_count))
-    raise errors.DOES_NOT_FIT(chip=chip.name, need=need, have=have, short=max(need - have, 1), block=block)
+    name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
+    raise errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
 
 
 def grown(copies: Mapping[int, int], more: Sequence[tuple[int, int]]) -> dict[int, int]:

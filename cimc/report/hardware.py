@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cimc.arch.actions import component
 from cimc.arch.load import DEFAULT, Hardware, load, presets
-from cimc.arch.spec import ChipSpec, TileSpec
+from cimc.arch.spec import ChipSpec
 from cimc.arch.units import (
     TileUnits,
     area_by_part,
@@ -29,7 +29,7 @@ _INPUT_BITS = 8  # at which intervals and peaks are told
 
 
 def summary(hardware: Hardware) -> dict[str, Json]:
-    """The chip in figures, JSON-able. Keys: ``name``, ``description``, ``technology``, ``clock_ghz``, ``layout``,
+    """The chip in figures, JSON-able. Keys: ``name``, ``description``, ``technology``, ``clock_ghz``, ``chips``, ``layout``,
     ``overrides``, ``tiles`` (kind → count, sizes, units, core), ``totals`` (unit in each key), ``no_figure`` (costs
     that the file leaves out and that count as nothing). The rate of MVMs and the peaks are those of 8-bit inputs."""
     chip = hardware.spec
@@ -38,6 +38,7 @@ def summary(hardware: Hardware) -> dict[str, Json]:
         "description": chip.description,
         "technology": chip.technology,
         "clock_ghz": chip.clock_ghz,
+        "chips": chip.chips,
         "layout": list(chip.layout),
         "overrides": list(hardware.overrides),
         "tiles": {kind: _tile(chip, kind) for kind in chip.tiles},
@@ -66,15 +67,11 @@ def catalogue() -> list[dict[str, Json]]:
     return rows
 
 
-def _placed(chip: ChipSpec, tile: TileSpec) -> int:
-    return sum(row.count(tile.letter) for row in chip.layout)
-
-
 def _tile(chip: ChipSpec, kind: str) -> dict[str, Json]:
     tile = chip.tiles[kind]
     about: dict[str, Json] = {
         "letter": tile.letter,
-        "count": _placed(chip, tile),
+        "count": chip.count(tile),
         "local_bytes": tile.local_bytes,
         "cores": tile.cores,
         "vector_lanes": tile.vector.lanes if tile.vector else 0,
@@ -96,13 +93,13 @@ def _tile(chip: ChipSpec, kind: str) -> dict[str, Json]:
             "adc_bits": core.adc_bits or None,
             "adcs": core.adcs,
             "interval_ns": mvm_interval_ns(core, _INPUT_BITS),
-            **(_mvm(chip, kind) if _placed(chip, tile) else {}),
+            **(_mvm(chip, kind) if chip.count(tile) else {}),
         }
     return about
 
 
 def _totals(chip: ChipSpec) -> dict[str, Json]:
-    cores = [(_placed(chip, t) * t.cores, t.core) for t in chip.tiles.values() if t.core]
+    cores = [(chip.count(t) * t.cores, t.core) for t in chip.tiles.values() if t.core]
     tops, watts = peak_tops(chip, _INPUT_BITS), sum(peak_power_mw(chip, _INPUT_BITS).values()) / 1000
     mm2 = sum(area_by_part(chip).values()) / 1e6
     return {
@@ -161,10 +158,11 @@ def show(hardware: Hardware, console: Console) -> None:
     """Print a chip: what it is, its layout, its tiles and cores, totals, and every key with its value and source."""
     chip, about = hardware.spec, summary(hardware)
     _line(console, f"{hardware.name}: {chip.description}", "bold")
-    _line(console, f"technology {chip.technology}, clock {chip.clock_ghz:g} GHz, {chip.tile_count} tiles")
+    chips = f" on {chip.chips} chips" if chip.chips > 1 else ""
+    _line(console, f"technology {chip.technology}, clock {chip.clock_ghz:g} GHz, {chip.tile_count} tiles{chips}")
     for override in hardware.overrides:
         _line(console, f"overridden: {override}")
-    _line(console, "\nLayout", "bold")
+    _line(console, "\nLayout" + (" of each chip" if chip.chips > 1 else ""), "bold")
     for row in chip.layout:
         _line(console, f"  {row}")
     _show_tiles(cast("Mapping[str, Mapping[str, Json]]", about["tiles"]), console)

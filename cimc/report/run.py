@@ -62,6 +62,7 @@ def _configuration(setting: Setting, chip: ChipSpec | None) -> Block:
             ("technology", chip.technology),
             ("clock", units.si(chip.clock_ghz * 1e9, "Hz")),
             ("mesh", f"{chip.columns} × {len(chip.layout)} tiles: {_listed(kinds)}"),
+            *([("chips", str(chip.chips))] if chip.chips > 1 else []),
         ]
     if setting.numerics:
         rows.append(("numerics", setting.numerics))

@@ -36,6 +36,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
             "local_buffer": actions.get("buffer.read_byte", 0) + actions.get("buffer.write_byte", 0) - remote,
             "remote_buffer": remote,
             "noc": actions.get("noc.byte_hop", 0),
+            **({"chip_links": actions.get("link.byte", 0)} if chip.chips > 1 else {}),
             "global_memory": actions.get("memory.read", 0) + actions.get("memory.write", 0),
             "host": actions.get("host.byte", 0),
         },

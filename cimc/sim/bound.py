@@ -9,7 +9,8 @@ program's work on the whole chip, so none is above the simulated cycles:
   conversions of a row fit its interval, as each converter's columns do
 - ``matmul``, ``vector``, ``special``: cycles of their instructions over all such units of the chip
 - ``port``, ``receive``: cycles that packets take to leave or to be taken in, over all tiles
-- ``noc``: link occupation (cycles · hops) over all directed links of the mesh
+- ``noc``: link occupation (cycles · hops) over all directed links of the mesh within the chips
+- ``link``: of all directed links from chip to chip: the occupation of the one with most of it
 - ``bisection``: of all straight cuts through the mesh and both ways across: occupation of the links that cross, over
   their number. Which packets cross follows from the tiles they go between
 - ``global_memory``: cycles of the shared queue, and the latency of one access
@@ -30,6 +31,7 @@ from math import ceil
 import numpy as np
 
 from cimc.arch.spec import ChipSpec
+from cimc.sim import noc
 from cimc.sim.job import Action
 from cimc.sim.result import Bound
 from cimc.sim.state import CHAIN, State
@@ -38,6 +40,8 @@ from cimc.sim.tables import (
     R_TREE,
     R_TREE_END,
     R_WAY,
+    V_CROSS,
+    V_CROSS_BACK,
     V_CYCLES,
     V_REQUEST,
     V_RESPONSE,
@@ -59,7 +63,7 @@ def capacity(chip: ChipSpec) -> dict[str, int]:
         "special": sum(t.special is not None for t in tiles),
         "port": len(tiles),
         "receive": len(tiles),
-        "noc": 2 * ((columns - 1) * rows + (rows - 1) * columns),
+        "noc": 2 * ((columns - chip.chips) * rows + (rows - 1) * columns),
         "global_memory": 1,
         "remote_buffer": len(tiles),
         "host": 1,
@@ -79,8 +83,11 @@ def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
         work["global_memory"] += chip.memory.latency_cycles
     work["adc"] = _conversion_cycles(chip, converted)
     resources = {name: ceil(n / units[name]) for name, n in work.items() if n}
-    if crossing := _bisection(chip, occupation(layout, state)):
+    occupied = occupation(layout, chip, state)
+    if crossing := _bisection(chip, occupied):
         resources["bisection"] = crossing
+    if fullest := int(occupied[noc.first_chip_link(chip) :].max(initial=0)):
+        resources["link"] = fullest
     resources["chain"] = int(state.scalar[CHAIN])
     by = max(resources, key=lambda name: resources[name])
     return Bound(resources[by], by, resources)
@@ -120,12 +127,21 @@ def _conversion_cycles(chip: ChipSpec, converted: Mapping[str, int]) -> int:
     return int(total * (1 - 1e-9))
 
 
-def occupation(layout: Layout, state: State) -> Ints:
+def occupation(layout: Layout, chip: ChipSpec, state: State) -> Ints:
     """Per directed link (:mod:`cimc.sim.noc`), the cycles that packets occupied it."""
+    found = _occupied(layout, state, (V_CYCLES, V_REQUEST, V_RESPONSE))
+    if chip.chips > 1:
+        first = noc.first_chip_link(chip)
+        found[first:] = _occupied(layout, state, (V_CROSS, V_CROSS, V_CROSS_BACK))[first:]
+    return found
+
+
+def _occupied(layout: Layout, state: State, columns: tuple[int, int, int]) -> Ints:
+    """Per link, the cycles of all packets over it: a message's, a request's and a response's stand in these columns."""
     flat = layout.flat
     found = np.zeros(layout.links, np.int64)
     packets = np.zeros((3, len(flat.rows)), np.int64)  # per row: cycles of messages, of requests, of responses
-    for i, column in enumerate((V_CYCLES, V_REQUEST, V_RESPONSE)):
+    for i, column in enumerate(columns):
         np.add.at(packets[i], layout.variant_row, state.executions * flat.variants[:, column])
     op = flat.rows[:, R_OP]
     sends = np.flatnonzero(op == Action.SEND)

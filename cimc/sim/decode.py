@@ -20,7 +20,7 @@ from cimc.sim.tables import EMPTY, END, LOOP, NEXT, R_RANGE, R_TARGET, R_TRIPS, 
 MAX_VARIANTS = 1 << 20
 OUTSIDE = ""  # the layer of instructions without an origin
 Local = tuple[View, int, int, Reach]  # a view of a local buffer, the buffer's address, bytes of an element
-NOWHERE = Route((), 0, 0, 0, 0, 0)
+NOWHERE = Route((), 0, 0, 0, 0, 0, 0)
 _ZEROS = (0,) * (R_RANGE - R_TRIPS - 1)
 
 
@@ -96,17 +96,17 @@ class Decoder:
         form = pool.forms.get(step.mnemonic) or pool.form(step)
         kind = form.action
         name, home, varies = self._operands(step, form)
-        channel = way = server = links = 0
+        channel = way = server = links = crossings = 0
         route = NOWHERE
         if kind is Action.SEND:
             route = pool.route(self.number, destinations(step), number(step, "tag"), form.token)
-            links = route.links
+            links, crossings = route.links, route.crossings
         elif kind is Action.RECEIVE or kind is Action.WAIT:
             channel = pool.channel(number(step, "source"), self.number, number(step, "tag"), form.token)
         elif kind is Action.MEMORY:
-            way, links = self._way(home)
+            way, links, crossings = self._way(home)
             server = pool.servers.setdefault(home, len(pool.servers))
-        key = (self.kind, step.mnemonic, step.keywords if form.words else (), links, home >= 0)
+        key = (self.kind, step.mnemonic, step.keywords if form.words else (), links, crossings, home >= 0)
         first, ranges = len(pool.variant_cost), len(pool.ranges) // RANGE_COLUMNS
         offset = self._varying(step, form, key, links) if varies else self._constant(step, form, key, links)
         if route.channels:
@@ -143,10 +143,11 @@ class Decoder:
             parts.append(layout.shape)
         return "memory" if name == "host" else name, home, varies
 
-    def _way(self, home: int) -> tuple[int, int]:
-        """Number and links of the way to a home, or to global memory for -1; (-1, 0) if it is at home."""
+    def _way(self, home: int) -> tuple[int, int, int]:
+        """Number and links (within chips, between them) of the way to a home, or to global memory for -1; (-1, 0, 0) if
+        it is at home."""
         if home == self.number:
-            return -1, 0
+            return -1, 0, 0
         return self.pool.way(self.number, self.port if home < 0 else home)
 
     def _traffic(self, channels: Sequence[int], times: int, variant: int) -> None:
@@ -209,7 +210,8 @@ class Decoder:
         pool.variant_row.append(len(pool.instructions))
         job = price.job
         bounds = len(pool.bounds) // 2
-        pool.variants.extend((job.cycles, job.bytes, price.request, price.response, bounds, job.busy, job.cores))
+        access = (price.request, price.response, bounds, job.busy, job.cores, price.cross, price.cross_back)
+        pool.variants.extend((job.cycles, job.bytes, *access))
 
     def _moving(self, flags: int, view: View, item: int, bounds: Sequence[tuple[int, int]]) -> None:
         """Enter a range that is not the same at every execution, and where it can lie at all. ``bounds``: of the

@@ -14,6 +14,7 @@ import numpy as np
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program
+from cimc.sim import noc
 from cimc.sim.decode import Decoder
 from cimc.sim.pool import Pool
 from cimc.sim.relations import related
@@ -61,7 +62,7 @@ def flatten(program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> Layou
         depth,
         ranges=int(np.diff(flat.rows[:, R_RANGE]).max(initial=1)),
         widest=int((flat.rows[:, R_TREE_END] - flat.rows[:, R_TREE]).max(initial=1)),
-        links=4 * chip.tile_count,
+        links=noc.link_count(chip),
         homes=tuple(home for home in pool.servers if home >= 0),
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -155,7 +155,7 @@ class Foreman:
         kind = action(instruction)
         size = shapes[0].bytes if shapes and kind in (Action.SEND, Action.RECEIVE) else 0
         if kind is Action.SEND:
-            bill["noc.byte_hop"] += size * len(noc.tree(self._chip, self._tile, destinations(instruction)).links)
+            self._bill_links(bill, size, noc.tree(self._chip, self._tile, destinations(instruction)).links)
         if kind in (Action.SEND, Action.RECEIVE):
             return Job(noc.packet_cycles(self._chip, size), ranges, bill, bytes=size)
         if kind is Action.MEMORY:
@@ -189,8 +189,7 @@ class Foreman:
         there as reads and writes of a local buffer, and served at the width of a link."""
         request, response = bill["memory.write"], bill["memory.read"]
         size = request + response
-        hops = len(noc.route(self._chip, self._tile, self.port if home < 0 else home))
-        bill["noc.byte_hop"] += size * hops
+        self._bill_links(bill, size, noc.route(self._chip, self._tile, self.port if home < 0 else home))
         if home < 0:
             cycles = max(1, memory_cycles(self._chip, size))
             return Job(cycles, ranges, bill, request=request, response=response)
@@ -198,6 +197,13 @@ class Foreman:
         bill["buffer.read_byte"] += bill.pop("memory.read", 0)
         cycles = noc.packet_cycles(self._chip, size)
         return Job(cycles, ranges, bill, request=request, response=response, home=home)
+
+    def _bill_links(self, bill: Counter[str], size: int, links: Sequence[int]) -> None:
+        """Bytes over links: within chips by the mesh, from chip to chip by the links between them."""
+        crossings = noc.crossings(self._chip, links)
+        bill["noc.byte_hop"] += size * (len(links) - crossings)
+        if crossings:
+            bill["link.byte"] += size * crossings
 
     def _operand(self, spec: Spec, index: int, operand: View | str, env: Mapping[str, int]) -> Shape | MatrixDecl:
         if isinstance(operand, str):

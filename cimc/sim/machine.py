@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from cimc.sim.inner import entry, fingerprint, inner
 from cimc.sim.issue import finish, hand_over, issue
-from cimc.sim.reference import RESERVATIONS
+from cimc.sim.lines import enter
 from cimc.sim.state import (
     BAD,
     BUSY,
@@ -79,9 +79,9 @@ from cimc.sim.tables import (
     R_WAY,
     V_BUSY,
     V_CORES,
+    V_CROSS,
     V_CYCLES,
     V_REQUEST,
-    V_RESPONSE,
     V_SIZE,
     Flat,
 )
@@ -254,19 +254,19 @@ def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) ->
 
 
 @inner
-def send(c: Flat, s: State, g: int, row: int, now: int, capacity: int, hop: int) -> None:
+def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A send tries to enter its channels."""
     variant = s.flight[g, F_VARIANT]
     enter = now
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
-        at = room(c, s, c.dests[i, 0], now, c.variants[variant, V_SIZE], capacity)
+        at = room(c, s, c.dests[i, 0], now, c.variants[variant, V_SIZE], rates[1])
         if at < 0:
             s.channel[c.dests[i, 0], C_SENDER] = g
             enter = -1
             break
         enter = max(enter, at)
     if enter == now:
-        leave(c, s, g, row, now, hop)
+        leave(c, s, g, row, now, rates)
         return
     if s.flight[g, F_BLOCKED] == UNKNOWN:
         s.flight[g, F_BLOCKED] = now
@@ -275,34 +275,41 @@ def send(c: Flat, s: State, g: int, row: int, now: int, capacity: int, hop: int)
 
 
 @inner
-def leave(c: Flat, s: State, g: int, row: int, now: int, hop: int) -> None:
+def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A message leaves: it takes its links, and its place in the channels."""
     variant = s.flight[g, F_VARIANT]
     size, occupied = c.variants[variant, V_SIZE], c.variants[variant, V_CYCLES]
     if s.flight[g, F_BLOCKED] != UNKNOWN:
         s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
+    cross = c.variants[variant, V_CROSS]
     left = now + occupied
+    free = occupied  # how long it takes to leave if no link is taken
     first = c.rows[row, R_TREE]
     for i in range(c.rows[row, R_TREE_END] - first):
         link, parent = c.trees[first + i, 0], c.trees[first + i, 1]
-        entered = enter(s, link, now if parent < 0 else s.way[parent, 0], occupied, now)
+        between = link >= rates[3]
+        taken, hop = (cross, rates[4]) if between else (occupied, rates[0])
+        entered = enter(s, link, now if parent < 0 else s.way[parent, 0], taken, now)
         s.way[i, 0] = entered + hop
-        s.way[i, 1] = 1 if parent < 0 else s.way[parent, 1] + 1
+        s.way[i, 1] = hop if parent < 0 else s.way[parent, 1] + hop
+        s.way[i, 2] = max(taken, occupied if parent < 0 else s.way[parent, 2])
         if parent < 0:
-            left = max(left, entered + occupied)
+            left = max(left, entered + taken)
+            free = max(free, taken)
     s.spent[row, BUSY] += occupied
-    chain, held = s.flight[g, F_CHAIN] + occupied, left - now - occupied
+    chain, held = s.flight[g, F_CHAIN] + free, left - now - free
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
         channel, leaf = c.dests[i, 0], c.dests[i, 1]
         base = c.ring_ptr[channel]
         at = base + s.channel[channel, C_TAIL] % (c.ring_ptr[channel + 1] - base)
         header = now if leaf < 0 else s.way[leaf, 0]
-        alone = 0 if leaf < 0 else s.way[leaf, 1] * hop
+        alone = 0 if leaf < 0 else s.way[leaf, 1]
+        slowest = occupied if leaf < 0 else s.way[leaf, 2]
         held = max(held, header - now - alone)
         s.message[at, M_BYTES] = size
-        s.message[at, M_ARRIVAL] = header + occupied
+        s.message[at, M_ARRIVAL] = header + slowest
         s.message[at, M_RELEASE] = UNKNOWN
-        s.message[at, M_CHAIN] = chain + alone
+        s.message[at, M_CHAIN] = s.flight[g, F_CHAIN] + slowest + alone
         s.channel[channel, C_TAIL] += 1
         s.channel[channel, C_BYTES] += size
         if s.channel[channel, C_RECEIVER] >= 0:
@@ -317,57 +324,21 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, hop: int) -> None:
 
 
 @inner
-def packet(s: State, links: Ints, first: int, stop: int, now: int, occupied: int, hop: int) -> tuple[int, int]:
-    """A packet along a way: when its last byte arrives, and when it has left the source."""
-    header, left = now, now + occupied
+def packet(
+    s: State, links: Ints, first: int, stop: int, now: int, occupied: int, cross: int, rates: Ints
+) -> tuple[int, int, int]:
+    """A packet along a way: when its last byte arrives, when it has left the source, how long it takes alone."""
+    header, left, alone, slowest = now, now + occupied, 0, occupied
     for i in range(first, stop):
-        entered = enter(s, links[i], header, occupied, now)
+        between = links[i] >= rates[3]
+        taken, hop = (cross, rates[4]) if between else (occupied, rates[0])
+        entered = enter(s, links[i], header, taken, now)
         if i == first:
-            left = entered + occupied
+            left = max(left, entered + taken)
         header = entered + hop
-    return header + occupied, left
-
-
-@inner
-def enter(s: State, link: int, header: int, occupied: int, now: int) -> int:
-    """Reserve a link from the first time on, not before ``header``, at which it is free for ``occupied`` cycles."""
-    line, n, old = s.line[link], s.lines[link], 0
-    while old < n and line[old, 1] <= now:
-        old += 1
-    n -= old
-    for k in range(n if old else 0):
-        line[k, 0], line[k, 1] = line[k + old, 0], line[k + old, 1]
-    at, i = header, 0
-    while i < n and at + occupied > line[i, 0]:
-        at = max(at, line[i, 1])
-        i += 1
-    before = i > 0 and line[i - 1, 1] == at
-    after = i < n and line[i, 0] == at + occupied
-    if before and after:
-        line[i - 1, 1] = line[i, 1]
-        n = close(line, i, n)
-    elif before:
-        line[i - 1, 1] = at + occupied
-    elif after:
-        line[i, 0] = at
-    else:
-        for k in range(n, i, -1):
-            line[k, 0], line[k, 1] = line[k - 1, 0], line[k - 1, 1]
-        line[i, 0], line[i, 1] = at, at + occupied
-        n += 1
-        if n > RESERVATIONS:
-            line[0, 1] = line[1, 1]
-            n = close(line, 1, n)
-    s.lines[link] = n
-    return at
-
-
-@inner
-def close(line: Ints, i: int, n: int) -> int:
-    """Remove the i-th of n reservations."""
-    for k in range(i, n - 1):
-        line[k, 0], line[k, 1] = line[k + 1, 0], line[k + 1, 1]
-    return n - 1
+        alone += hop
+        slowest = max(slowest, taken)
+    return header + slowest, left, alone + slowest
 
 
 @inner
@@ -384,11 +355,12 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
         return
     column = 0 if phase == 0 else 1  # there, back
     occupied = c.variants[variant, V_REQUEST + column]
+    cross = c.variants[variant, V_CROSS + column]
     there = left = now
     if way >= 0:
         first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
-        there, left = packet(s, c.way_link, first, stop, now, occupied, hop)
-        s.stall[row, LINK] += there - now - occupied - (stop - first) * hop
+        there, left, free = packet(s, c.way_link, first, stop, now, occupied, cross, rates)
+        s.stall[row, LINK] += there - now - free
     if phase == 0:
         s.spent[row, BUSY] += left - s.flight[g, F_START]
         push(s, there, key_of(s, g, 1))
@@ -404,8 +376,16 @@ def alone(c: Flat, row: int, variant: int, rates: Ints) -> int:
     served = c.variants[variant, V_CYCLES] + (rates[2] if c.rows[row, R_SERVER] == 0 else rates[0])
     if way < 0:
         return served
-    hops = int(c.way_part[2 * way + 2] - c.way_part[2 * way])
-    return hops * rates[0] + c.variants[variant, V_REQUEST] + c.variants[variant, V_RESPONSE] + served
+    for column in range(2):
+        slowest = c.variants[variant, V_REQUEST + column]
+        for i in range(int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])):
+            if c.way_link[i] >= rates[3]:
+                served += rates[4]
+                slowest = max(slowest, c.variants[variant, V_CROSS + column])
+            else:
+                served += rates[0]
+        served += slowest
+    return served
 
 
 @inner
@@ -433,7 +413,7 @@ def happen(c: Flat, s: State, rates: Ints) -> None:
     row = s.flight[g, F_ROW]
     op = c.rows[row, R_OP]
     if op == SEND:
-        send(c, s, g, row, now, rates[1], rates[0])
+        send(c, s, g, row, now, rates)
     elif op == MEMORY:
         memory(c, s, g, row, key & 3, now, rates)
     elif op == RECEIVE:  # WRONG
@@ -475,8 +455,8 @@ def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
 
 advance = _entry(fingerprint())
 """``advance(flat, state, rates, steps)`` takes up to ``steps`` steps, in each of which at most one instruction ends;
-``rates``: router cycles, channel bytes, memory latency. Returns DONE (nothing is left that can happen), MORE or MISMATCH
-(a message of the wrong size: the slot BAD has its recv)."""
+``rates``: router cycles, channel bytes, memory latency, the first link between chips, its latency. Returns DONE (nothing
+is left that can happen), MORE or MISMATCH (a message of the wrong size: the slot BAD has its recv)."""
 
 
 def compiled() -> bool:

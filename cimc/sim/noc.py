@@ -1,13 +1,15 @@
 """The mesh: XY routes, multicast trees, the nearest port of global memory. No time here, only ways.
 
 A directed link is a number: ``4 * tile + direction`` is the link that leaves a tile's router to the east (0), west (1),
-south (2) or north (3)."""
+south (2) or north (3). Links between chips come after those of all tiles: ``4 * tiles + 2 * chip`` leads from a chip to the
+next one in the east, the number after it back; whatever crosses there takes it, in any row of the mesh."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 from cimc.arch.spec import ChipSpec
 
@@ -17,16 +19,45 @@ CACHED = 1 << 14  # ways remembered: programs send over the same few again and a
 
 def route(chip: ChipSpec, source: int, destination: int) -> tuple[int, ...]:
     """The links of the way from one tile to another: along the row first, then along the column."""
-    return _route(chip.columns, source, destination)
+    return _route(_mesh(chip), source, destination)
+
+
+def first_chip_link(chip: ChipSpec) -> int:
+    """The number from which on links lead from chip to chip."""
+    return 4 * chip.tile_count
+
+
+def link_count(chip: ChipSpec) -> int:
+    """How many numbers of links there are."""
+    return first_chip_link(chip) + 2 * (chip.chips - 1)
+
+
+def crossings(chip: ChipSpec, links: Iterable[int]) -> int:
+    """How many of some links lead from chip to chip."""
+    first = first_chip_link(chip)
+    return sum(link >= first for link in links)
+
+
+Mesh = tuple[int, int, int]  # its columns, those of one chip, the first link between chips
+
+
+def _mesh(chip: ChipSpec) -> Mesh:
+    return chip.columns, chip.chip_columns, first_chip_link(chip)
 
 
 @functools.lru_cache(maxsize=CACHED)
-def _route(columns: int, source: int, destination: int) -> tuple[int, ...]:
+def _route(mesh: Mesh, source: int, destination: int) -> tuple[int, ...]:
+    columns, width, between = mesh
     (y, x), (to_y, to_x) = divmod(source, columns), divmod(destination, columns)
     links: list[int] = []
     while x != to_x:
-        links.append(4 * (y * columns + x) + (EAST if to_x > x else WEST))
-        x += 1 if to_x > x else -1
+        after = x + 1 if to_x > x else x - 1
+        back = after < x
+        if x // width == after // width:
+            links.append(4 * (y * columns + x) + (WEST if back else EAST))
+        else:
+            links.append(between + 2 * min(x // width, after // width) + back)
+        x = after
     while y != to_y:
         links.append(4 * (y * columns + x) + (SOUTH if to_y > y else NORTH))
         y += 1 if to_y > y else -1
@@ -46,17 +77,17 @@ class Tree:
 
 def tree(chip: ChipSpec, source: int, destinations: Iterable[int]) -> Tree:
     """The links a multicast packet takes, each once."""
-    return _tree(chip.columns, source, tuple(destinations))
+    return _tree(_mesh(chip), source, tuple(destinations))
 
 
 @functools.lru_cache(maxsize=CACHED)
-def _tree(columns: int, source: int, destinations: tuple[int, ...]) -> Tree:
+def _tree(mesh: Mesh, source: int, destinations: tuple[int, ...]) -> Tree:
     position: dict[int, int] = {}
     parents: list[int] = []
     leaves: list[int] = []
     for destination in destinations:
         last = -1
-        for link in _route(columns, source, destination):
+        for link in _route(mesh, source, destination):
             if link not in position:
                 position[link] = len(parents)
                 parents.append(last)
@@ -68,16 +99,17 @@ def _tree(columns: int, source: int, destinations: tuple[int, ...]) -> Tree:
 def memory_ports(chip: ChipSpec) -> tuple[int, ...]:
     """The tiles at which global memory hangs."""
     letters = {kind.letter for kind in chip.tiles.values() if kind.memory_port}
-    return tuple(t for t, letter in enumerate("".join(chip.layout)) if letter in letters)
+    return tuple(t for t, letter in enumerate("".join(row * chip.chips for row in chip.layout)) if letter in letters)
 
 
 def nearest(chip: ChipSpec, tile: int, ports: Iterable[int]) -> int:
-    """The port with the fewest hops to a tile; the lowest number of those equally near."""
+    """The port with the fewest hops to a tile, of those on its chip if there are any; the lowest number of those equally
+    near."""
     x, y = chip.position(tile)
 
-    def hops(port: int) -> tuple[int, int]:
+    def hops(port: int) -> tuple[bool, int, int]:
         to_x, to_y = chip.position(port)
-        return abs(to_x - x) + abs(to_y - y), port
+        return chip.chip_of(port) != chip.chip_of(tile), abs(to_x - x) + abs(to_y - y), port
 
     return min(ports, key=hops)
 
@@ -86,3 +118,8 @@ def packet_cycles(chip: ChipSpec, size: int) -> int:
     """Cycles a packet of ``size`` bytes occupies a link: ``ceil(size / link_bytes_per_cycle)``, 1 for a packet without
     bytes (a token, a request)."""
     return max(1, -(-size // chip.noc.link_bytes_per_cycle))
+
+
+def crossing_cycles(chip: ChipSpec, size: int) -> int:
+    """Cycles it occupies a link between chips: ``ceil(size / link.bytes_per_cycle)``, at least 1; 0 without such links."""
+    return max(1, ceil(size / chip.link.bytes_per_cycle)) if chip.link and chip.chips > 1 else 0

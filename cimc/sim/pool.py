@@ -58,7 +58,8 @@ class Route:
     dest_end: int
     tree: int
     tree_end: int
-    links: int
+    links: int  # within chips
+    crossings: int  # links from chip to chip
 
 
 class Pool:
@@ -79,7 +80,7 @@ class Pool:
         self.channels: dict[tuple[int, int, int, bool], int] = {}
         self.traffic: dict[int, list[int]] = {}  # channel → messages, smallest
         self.servers: dict[int, int] = {-1: 0}  # home → number
-        self.ways: dict[tuple[int, int], tuple[int, int]] = {}  # tile, where to → number, links
+        self.ways: dict[tuple[int, int], tuple[int, int, int]] = {}  # tile, where to → number, links, crossings
         self.routes: dict[tuple[object, ...], Route] = {}
         self.rows, self.variants, self.ranges, self.bounds = array("q"), array("q"), array("q"), array("q")
         self.affine, self.terms = array("q", (0, 0)), array("q")
@@ -93,14 +94,16 @@ class Pool:
         """The number of a channel."""
         return self.channels.setdefault((source, destination, tag, token), len(self.channels))
 
-    def way(self, tile: int, to: int) -> tuple[int, int]:
-        """The number of the way from a tile to where an access is served and back, and its links one way."""
+    def way(self, tile: int, to: int) -> tuple[int, int, int]:
+        """The number of the way from a tile to where an access is served and back, and one way its links within chips and
+        from chip to chip."""
         if (tile, to) not in self.ways:
             there = noc.route(self.chip, tile, to)
             for links in (there, noc.route(self.chip, to, tile)):
                 self.way_link.extend(links)
                 self.way_part.append(len(self.way_link))
-            self.ways[tile, to] = (len(self.ways), len(there))
+            crossings = noc.crossings(self.chip, there)
+            self.ways[tile, to] = (len(self.ways), len(there) - crossings, crossings)
         return self.ways[tile, to]
 
     def route(self, source: int, to: tuple[int, ...], tag: int, token: bool) -> Route:
@@ -115,7 +118,8 @@ class Pool:
             for channel, leaf in zip(channels, tree.leaves, strict=True):
                 self.dests.extend((channel, leaf))
             ends = (dest, len(self.dests) // 2, begin, len(self.trees) // 2)
-            self.routes[key] = Route(channels, *ends, len(tree.links))
+            crossings = noc.crossings(self.chip, tree.links)
+            self.routes[key] = Route(channels, *ends, len(tree.links) - crossings, crossings)
         return self.routes[key]
 
     def form(self, step: Instruction) -> Form:
@@ -138,8 +142,10 @@ class Pool:
     def add_price(self, key: tuple[object, ...], job: Job, form: Form, kind: str, links: int) -> int:
         """Enter a job that has not been seen."""
         request, response = (noc.packet_cycles(self.chip, size) for size in (job.request, job.response))
+        there = job.bytes if form.action is Action.SEND else job.request
+        cross, back = (noc.crossing_cycles(self.chip, size) for size in (there, job.response))
         self.cost_of[key] = len(self.prices)
-        self.prices.append(Price(job, form.action, form.unit, kind, links, request, response))
+        self.prices.append(Price(job, form.action, form.unit, kind, links, request, response, cross, back))
         flags = (WRITES * r.writes + ACCUMULATES * r.accumulates + READS * r.reads for r in job.ranges)
         self.flags.append(tuple(flags))
         return len(self.prices) - 1

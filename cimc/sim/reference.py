@@ -18,8 +18,10 @@ That is its start. When it ends:
   room if it is empty or its bytes and the message's are at most ``channel_bytes``; a message leaves it when the
   ``recv`` that takes it ends. Then the header leaves. Link j of its way is entered as soon as the header is there and
   the link is free long enough, stays occupied for ``ceil(bytes / link_bytes_per_cycle)`` cycles (at least 1), and the
-  header is at the next router ``router_cycles`` after it entered. A multicast takes the tree of the ways, shared links
-  once. The message has arrived when its last byte has: occupation after the header. The instruction ends when the last
+  header is at the next router ``router_cycles`` after it entered. A link between chips, one each way, is occupied for
+  ``ceil(bytes / link.bytes_per_cycle)`` cycles and takes the header ``link.latency_cycles``. A multicast takes the tree
+  of the ways, shared links once. The message has arrived when its last byte has: after the header, the longest
+  occupation on its way, at least that of a link within a chip. The instruction ends when the last
   byte has left for the first link (the latest of them); what is blocked further on is held by the routers.
 - ``recv``: takes the next message of its channel; the copy runs at link width, along with the arrival: ``max(start +
   occupation, arrival)``.
@@ -315,20 +317,32 @@ class Reference:
     def _packet(self, flight: Flight, source: int, to: Sequence[int], size: int, now: int) -> tuple[list[int], int]:
         """Send a packet on its way: (arrival at each destination, when its last byte has left the source)."""
         tree = noc.tree(self.chip, source, to)
-        occupied = noc.packet_cycles(self.chip, size)
+        inside = noc.packet_cycles(self.chip, size)
         header: list[int] = []
-        left = now + occupied
+        left = free = now + inside  # the latter: if no link were taken
         for link, parent in zip(tree.links, tree.parents, strict=True):
+            hop, occupied = self._link(link, size)
             line = self.links.setdefault(link, Line())
             entered = line.enter(now if parent < 0 else header[parent], occupied, now)
-            header.append(entered + self.chip.noc.router_cycles)
+            header.append(entered + hop)
             if parent < 0:
-                left = max(left, entered + occupied)
-        arrivals = [(now if leaf < 0 else header[leaf]) + occupied for leaf in tree.leaves]
-        alone = [now + len(noc.route(self.chip, source, d)) * self.chip.noc.router_cycles + occupied for d in to]
-        held = max(late - soon for late, soon in zip(arrivals, alone, strict=True))
-        self._stall(flight, "link", max(held, left - now - occupied))
+                left, free = max(left, entered + occupied), max(free, now + occupied)
+        arrivals: list[int] = []
+        held = left - free
+        for destination, leaf in zip(to, tree.leaves, strict=True):
+            way = [self._link(link, size) for link in noc.route(self.chip, source, destination)]
+            slowest = max([inside, *(occupied for _, occupied in way)])
+            arrivals.append((now if leaf < 0 else header[leaf]) + slowest)
+            held = max(held, arrivals[-1] - now - sum(hop for hop, _ in way) - slowest)
+        self._stall(flight, "link", held)
         return arrivals, left
+
+    def _link(self, link: int, size: int) -> tuple[int, int]:
+        """What a link takes of a packet: cycles of its header, cycles it is occupied."""
+        if link < noc.first_chip_link(self.chip):
+            return self.chip.noc.router_cycles, noc.packet_cycles(self.chip, size)
+        assert self.chip.link is not None
+        return self.chip.link.latency_cycles, noc.crossing_cycles(self.chip, size)
 
     def _send(self, flight: Flight, now: int) -> None:
         to = destinations(flight.instruction)

@@ -62,7 +62,7 @@ class State(NamedTuple):
     line: Ints  # link, n-th reservation: (from, to)
     channel: Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; slots that wait, or -1
     message: Ints  # message, M: CHAIN is the longest chain up to its arrival
-    way: Ints  # link of a tree, (header, hops)
+    way: Ints  # link of a tree, (header; cycles of one that meets nobody; longest occupation up to it)
     executions: Ints  # variant: executions
     spent: Ints  # row, (busy cycles, when its work first began, latest end)
     stall: Ints  # row, cause: cycles
@@ -98,7 +98,7 @@ def fresh(layout: Layout, trace: int) -> State:
         line=zeros(layout.links, RESERVATIONS + 1, 2),
         channel=zeros(channels, 6),
         message=zeros(int(c.ring_ptr[-1]), 4),
-        way=zeros(layout.widest, 2),
+        way=zeros(layout.widest, 3),
         executions=zeros(layout.variants),
         spent=zeros(len(c.rows), 3),
         stall=zeros(len(c.rows), len(STALLS)),

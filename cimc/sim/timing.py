@@ -10,7 +10,7 @@ import numpy as np
 
 from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program
-from cimc.sim import account, bound, machine, params, place
+from cimc.sim import account, bound, machine, noc, params, place
 from cimc.sim.flat import flatten
 from cimc.sim.job import number
 from cimc.sim.result import Event, Timing
@@ -67,8 +67,9 @@ def run_timing(
 def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progress | None) -> State:
     """Run the loop until no event is left. Raises INSTRUCTION_FAILED for a message of the wrong size."""
     state = fresh(layout, TRACE_ROWS if sink else 0)
-    noc = chip.noc
-    rates = np.array([noc.router_cycles, noc.channel_bytes, chip.memory.latency_cycles], np.int64)
+    mesh, crossing = chip.noc, chip.link.latency_cycles if chip.link else 0
+    given = (mesh.router_cycles, mesh.channel_bytes, chip.memory.latency_cycles, noc.first_chip_link(chip), crossing)
+    rates = np.array(given, np.int64)
     outcome = machine.MORE
     while outcome == machine.MORE:
         outcome = machine.advance(layout.flat, state, rates, TRACE_ROWS if sink else SLICE)

@@ -195,9 +195,25 @@ def test_a_unit_the_tile_lacks():
             call()
 
 
+def test_several_chips_are_counted_together():
+    one = load("isaac").spec
+    three = load("isaac", ("chips=3",)).spec
+    assert (three.columns, three.tile_count) == (3 * one.columns, 3 * one.tile_count)
+    assert units.part_counts(three) == {part: 3 * n for part, n in units.part_counts(one).items()}
+    assert units.part_counts(three, "cim") == {part: 3 * n for part, n in units.part_counts(one, "cim").items()}
+    assert units.area_um2(three) == pytest.approx(3 * units.area_um2(one))
+    assert units.leakage_mw(three) == pytest.approx(3 * units.leakage_mw(one))
+    assert units.peak_tops(three, 8) == pytest.approx(3 * units.peak_tops(one, 8))
+    assert sum(units.peak_power_mw(three, 8).values()) == pytest.approx(3 * sum(units.peak_power_mw(one, 8).values()))
+    for tile in range(three.tile_count):
+        x, y = three.position(tile)
+        assert three.chip_of(tile) == x // 16
+        assert three.kind(tile) == one.kind(16 * y + x % 16)
+
+
 def test_vocabulary():
     assert {units.component(a) for a in ACTIONS} | {"leakage"} == set(COMPONENTS)
-    assert all(units.energy_pj(TOY, a) > 0 for a, row in ACTIONS.items() if row.unit != "digital core")
+    assert all(units.energy_pj(TOY, a) > 0 for a, row in ACTIONS.items() if row.unit not in ("digital core", "link"))
     with pytest.raises(KeyError):
         units.energy_pj(TOY, "adc.divide")
     assert set(units.part_counts(TOY)) < set(PARTS)

@@ -13,11 +13,11 @@ from cimc.codegen.lower import lower
 from cimc.errors import CimcError, Exit
 from cimc.ir.graph import Graph
 from cimc.mapping.build import build
+from cimc.mapping.chips import on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import PlacedMatrix, Placement
-from cimc.mapping.place import snake
 from tests.mapping.test_segment import static
 from tests.passes.graph_builder import Build
 from tests.report.test_run_report import validate
@@ -117,6 +117,26 @@ def test_neighbours_in_the_snake_are_neighbours_on_the_chip() -> None:
     places = [isaac.position(t) for t in order]
     assert sorted(order) == list(range(isaac.tile_count))
     assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in itertools.pairwise(places))
+
+
+def test_the_snake_goes_chip_by_chip() -> None:
+    two = load("isaac", ("chips=2",)).spec
+    order = snake(two, range(two.tile_count))
+    half = len(order) // 2
+    assert sorted(order) == list(range(two.tile_count))
+    assert [two.chip_of(t) for t in order] == [0] * half + [1] * half
+    for part in (order[:half], order[half:]):
+        places = [two.position(t) for t in part]
+        assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in itertools.pairwise(places))
+
+
+def test_tiles_on_a_chip_are_all_if_they_are_too_few() -> None:
+    two = load("isaac", ("chips=2",)).spec
+    assert on_chips(two, [0, 1, 16, 33], frozenset([0])) == [0, 1, 33]
+    assert on_chips(two, [0, 1, 16, 33], frozenset([1])) == [16]
+    assert on_chips(two, [0, 1, 16, 33], frozenset([1]), 2) == [0, 1, 16, 33]
+    assert on_chips(two, [0, 1], frozenset([1])) == [0, 1]
+    assert on_chips(two, [0, 16], frozenset()) == [0, 16]
 
 
 def test_no_tile_with_the_units_is_refused() -> None:

@@ -12,6 +12,7 @@ from cimc.arch.spec import (
     CrossbarSpec,
     HostSpec,
     LanesSpec,
+    LinkSpec,
     MatmulSpec,
     MemorySpec,
     NocSpec,
@@ -38,6 +39,7 @@ ENERGY = {
     "buffer.read_byte": 0.5,
     "buffer.write_byte": 1.0,
     "noc.byte_hop": 0.5,
+    "link.byte": 2048.0,
     "memory.read": 16.0,
     "memory.write": 32.0,
     "host.launch": 1024.0,
@@ -94,6 +96,12 @@ def chip(
         "costs": CostSpec(energy_pj=ENERGY, leakage_mw={"tile": 0.25}, area_um2={}),
     }
     return ChipSpec(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def chips(layout: tuple[str, ...], count: int, *, bytes_per_cycle: float = 1.0, latency: int = 5, **changes: object):
+    """Several such chips, with links of one byte a cycle and 5 cycles between them."""
+    link = LinkSpec(bytes_per_cycle=bytes_per_cycle, latency_cycles=latency)
+    return chip(layout, chips=count, link=link, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def view(buffer: str, *shape: Extent, offset: Affine | int = 0, strides: tuple[int, ...] | None = None) -> View:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -18,12 +19,12 @@ from cimc.sim.reference import Executed, Reference
 from cimc.sim.result import Event, Timing
 from cimc.sim.state import STALLS
 from cimc.sim.timing import run_timing
-from tests.sim.chips import chip
+from tests.sim.chips import chip, chips
 from tests.sim.strategies import programs
 
 # Without shrinking: a failing example is short enough to read, and shrinking a program takes minutes.
 CHECKS = settings(
-    max_examples=60,
+    max_examples=90,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
@@ -31,9 +32,17 @@ CHECKS = settings(
 )
 
 
-def _reference(program: Program, capacity: int) -> Reference | str:
+MACHINES = {  # of four tiles each: links between chips that are slower and faster than those within
+    "one chip": partial(chip, ("tp", "tt"), memory_tile=False),
+    "two chips": partial(chips, ("p", "t"), 2, bytes_per_cycle=1.5, latency=7, memory_tile=False),
+    "two chips in a row": partial(chips, ("tp",), 2, bytes_per_cycle=0.25, latency=1, memory_tile=False),
+    "four chips": partial(chips, ("p",), 4, bytes_per_cycle=16.0, latency=1, memory_tile=False),
+}
+
+
+def _reference(program: Program, machine: ChipSpec) -> Reference | str:
     """A simulation that has run, or why it failed."""
-    simulation = Reference(program, chip(("tp", "tt"), memory_tile=False, channel_bytes=capacity))
+    simulation = Reference(program, machine)
     try:
         simulation.run()
     except CimcError as error:
@@ -77,6 +86,7 @@ def _agree(got: Timing, reference: Reference, machine: ChipSpec) -> None:
     energy["leakage"] = energy.get("leakage", 0.0) + leakage_mw(machine) * got.latency_ns
     assert got.energy_pj == energy
     assert got.macs["static"] == sum(e.job.static_macs for e in reference.executed)
+    assert got.traffic_bytes.get("chip_links", 0) == got.actions.get("link.byte", 0)
     assert got.traffic_bytes["remote_buffer"] == sum(e.job.remote_bytes for e in reference.executed)
     assert got.tile_stalls == {t: _stalls(reference, 0).get(t, dict.fromkeys(STALLS, 0)) for t in reference.tiles}
     layers: dict[str, list[Executed]] = defaultdict(list)
@@ -91,21 +101,21 @@ def _agree(got: Timing, reference: Reference, machine: ChipSpec) -> None:
 
 
 @CHECKS
-@given(programs(), st.sampled_from([1, 40, 1000]))
-def test_every_start_and_end_agrees(program: Program, capacity: int):
-    reference = _reference(program, capacity)
+@given(programs(), st.sampled_from([1, 40, 1000]), st.sampled_from(sorted(MACHINES)))
+def test_every_start_and_end_agrees(program: Program, capacity: int, which: str):
+    machine = MACHINES[which](channel_bytes=capacity)
+    reference = _reference(program, machine)
     assert not isinstance(reference, str)
-    machine = chip(("tp", "tt"), memory_tile=False, channel_bytes=capacity)
     got = run_timing(program, machine, trace=True)
     assert _events(got.events) == _rows(reference.executed)
     _agree(got, reference, machine)
 
 
 @CHECKS
-@given(programs(sound=False), st.sampled_from([1, 40, 1000]))
-def test_programs_that_fail_fail_alike(program: Program, capacity: int):
-    reference = _reference(program, capacity)
-    machine = chip(("tp", "tt"), memory_tile=False, channel_bytes=capacity)
+@given(programs(sound=False), st.sampled_from([1, 40, 1000]), st.sampled_from(sorted(MACHINES)))
+def test_programs_that_fail_fail_alike(program: Program, capacity: int, which: str):
+    machine = MACHINES[which](channel_bytes=capacity)
+    reference = _reference(program, machine)
     if not isinstance(reference, str):
         assert run_timing(program, machine).cycles == _cycles(reference)
         return
@@ -116,8 +126,8 @@ def test_programs_that_fail_fail_alike(program: Program, capacity: int):
 
 
 @CHECKS
-@given(programs())
-def test_the_bound_is_never_above_the_cycles(program: Program):
-    timing = run_timing(program, chip(("tp", "tt"), memory_tile=False))
+@given(programs(), st.sampled_from(sorted(MACHINES)))
+def test_the_bound_is_never_above_the_cycles(program: Program, which: str):
+    timing = run_timing(program, MACHINES[which]())
     assert 0 <= timing.bound.cycles <= timing.cycles
     assert timing.bound.cycles == max(timing.bound.resources.values())

@@ -17,7 +17,7 @@ from cimc.report.trace import write_trace
 from cimc.sim.reference import WINDOW
 from cimc.sim.result import Timing
 from cimc.sim.timing import run_timing
-from tests.sim.chips import ENERGY, buffers, chip, do, matrix, program, repeat, tile, view
+from tests.sim.chips import ENERGY, buffers, chip, chips, do, matrix, program, repeat, tile, view
 
 F32, Q8, Q32 = Element.F32, Element.Q8, Element.Q32
 G = GlobalBuffer("g", F32, (64,))
@@ -337,6 +337,55 @@ def test_a_host_call_on_a_resident_buffer_is_one_on_global_memory():
 
 
 # --- accounts -------------------------------------------------------------------------------------
+
+
+# --- several chips --------------------------------------------------------------------------------
+
+
+def across(*tiles, layout=("tt",), **changes) -> Timing:
+    return run_timing(program(*tiles, globals=[G]), chips(layout, 2, **changes), trace=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "left", "arrival", "hops"),
+    # 32 bytes: 8 cycles on a link within a chip, 32 on the one between them; headers take 2 and 5
+    [(0, 3, 8, 2 + 5 + 2 + 32, 2), (1, 2, 32, 5 + 32, 0), (3, 1, 8, 2 + 5 + 32, 1), (0, 1, 8, 2 + 8, 1)],
+)
+def test_a_message_to_another_chip_takes_the_link_between_them(source, to, left, arrival, hops):
+    a = tile(source, do("send", A, to=(to,)), buffers=LOCAL)
+    b = tile(to, do("recv", A, source=source), buffers=LOCAL)
+    got = across(a, b)
+    assert spans(got, source) == [("send", 0, left)]
+    assert spans(got, to) == [("recv", 0, arrival)]
+    crossed = 32 if source // 2 != to // 2 else 0
+    assert got.actions.get("link.byte", 0) == crossed
+    assert got.actions.get("noc.byte_hop", 0) == 32 * hops
+    assert got.energy_pj.get("link", 0.0) == crossed * ENERGY["link.byte"]
+    assert got.traffic_bytes["chip_links"] == crossed
+    assert got.stalls["link"] == 0
+
+
+def test_all_rows_share_the_link_between_chips_one_way():
+    # 0 | 1 over 2 | 3
+    send = [tile(n, do("send", A, to=(n + 1,)), buffers=LOCAL) for n in (0, 2)]
+    recv = [tile(n, do("recv", A, source=n - 1), buffers=LOCAL) for n in (1, 3)]
+    got = across(*send, *recv, layout=("t", "t"))
+    assert spans(got, 1) == [("recv", 0, 5 + 32)]
+    assert spans(got, 3) == [("recv", 0, 32 + 5 + 32)]
+    assert got.stalls["link"] == 32
+    assert got.bound.resources["link"] == 64
+    back = [tile(0, do("send", A, to=(1,)), buffers=LOCAL), tile(3, do("send", A, to=(2,)), buffers=LOCAL)]
+    there = [tile(1, do("recv", A, source=0), buffers=LOCAL), tile(2, do("recv", A, source=3), buffers=LOCAL)]
+    both = across(*back, *there, layout=("t", "t"))
+    assert both.cycles == 5 + 32  # the other way is another link
+    assert both.bound.resources["link"] == 32
+
+
+def test_a_chip_reaches_global_memory_through_a_port_of_its_own():
+    a = tile(2, do("load", A, view("g", 8)), buffers=LOCAL)  # tile 1 is a port too, and as near as tile 3
+    got = across(a, layout=("tp",), memory_tile=False)
+    assert got.actions["noc.byte_hop"] == 32
+    assert "link.byte" not in got.actions
 
 
 def test_energy_is_counts_times_unit_energies_and_leakage():

@@ -1,0 +1,52 @@
+"""Which chip does what, where there are several: work stays beside the matrices it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cimc.arch.spec import ChipSpec
+from cimc.mapping.mapping import PlacedMatrix, Segment
+
+Matrices = Mapping[str, tuple[PlacedMatrix, ...]]  # by output value, copy by copy
+
+
+def snake(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
+    """Tiles along a boustrophedon through one chip's mesh after the other's: neighbours in the list are neighbours on the
+    chip."""
+    width = chip.chip_columns
+
+    def key(tile: int) -> tuple[int, int, int]:
+        x, y = chip.position(tile)
+        return chip.chip_of(tile), y, x % width if y % 2 == 0 else width - 1 - x % width
+
+    return sorted(tiles, key=key)
+
+
+def on_chips(chip: ChipSpec, tiles: Sequence[int], wanted: frozenset[int], least: int = 1) -> list[int]:
+    """Those of some tiles that are on the chips wanted; all of them if those are fewer than ``least``."""
+    found = [t for t in tiles if chip.chip_of(t) in wanted]
+    return found if len(found) >= least else list(tiles)
+
+
+def chips_of(chip: ChipSpec, segment: Segment, matrices: Matrices) -> frozenset[int]:
+    """The chips on which a segment's matrices stand, all copies of them."""
+    placed = (m for node in segment.nodes for out in node.outputs for m in matrices.get(out, ()))
+    return frozenset(chip.chip_of(part.tile) for matrix in placed for part in matrix.parts)
+
+
+def between(chip: ChipSpec, segments: Sequence[Segment], matrices: Matrices) -> dict[int, frozenset[int]]:
+    """By segment, the chips for its work: those of the nearest matrices both before and after it, whose values it takes
+    and gives as a rule; where these share none, those before (attention on both would read all of K and V over the link,
+    tile by tile), or else those after."""
+    before, after = (_nearest(chip, order, matrices) for order in (segments, segments[::-1]))
+    return {i: (before[i] & after[i]) or before[i] or after[i] for i in before}
+
+
+def _nearest(chip: ChipSpec, segments: Sequence[Segment], matrices: Matrices) -> dict[int, frozenset[int]]:
+    """By segment, the chips of the last matrices that come before it in this order."""
+    found: dict[int, frozenset[int]] = {}
+    last: frozenset[int] = frozenset()
+    for segment in segments:
+        found[segment.index] = last
+        last = chips_of(chip, segment, matrices) or last
+    return found
