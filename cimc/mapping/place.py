@@ -342,13 +342,15 @@ class _Placer:
                 least = replicas[segment.index] * self.stage_count(segment)
                 able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
                 free: list[int] = []
+                products = self._products(segment)
                 counts = self._lanes(segment, len(able) // replicas[segment.index])
                 copies: list[tuple[tuple[int, ...], ...]] = []
                 for replica in range(replicas[segment.index]):
                     stages: list[tuple[int, ...]] = []
                     for stage, count in enumerate(counts):
                         free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
-                        near = self._neighbours(segment, stage, replica, matrices)
+                        beside = (*products.get(stage - 1, ()), *products.get(stage, ()))
+                        near = [self.chip.position(p.tile) for v in beside for p in matrices[v][replica].parts]
                         chosen = sorted(free, key=lambda t: self._way(t, near))[:count]
                         free = [t for t in free if t not in chosen]
                         stages.append(tuple(chosen))
@@ -367,18 +369,20 @@ class _Placer:
                 work[self.stages[node.outputs[0]]] += sum(widths)
         counts = [1] * len(work)
         while True:
-            fits = [s for s, n in enumerate(counts) if 2 * n <= self.lanes and sum(counts) + n <= tiles and work[s]]
+            left = tiles - sum(counts)
+            fits = [s for s, n in enumerate(counts) if 2 * n <= self.lanes and n <= left and work[s]]
             if not fits:
                 return counts
             most = max(fits, key=lambda s: work[s] / counts[s])
             counts[most] *= 2
 
-    def _neighbours(
-        self, segment: Segment, stage: int, replica: int, matrices: Mapping[str, tuple[PlacedMatrix, ...]]
-    ) -> list[tuple[int, int]]:
-        """Where the matrices stand that a stage sends to or receives from."""
-        nodes = [n for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] in (stage - 1, stage)]
-        return [self.chip.position(p.tile) for n in nodes for p in matrices[n.outputs[0]][replica].parts]
+    def _products(self, segment: Segment) -> dict[int, list[str]]:
+        """The matrix products of each stage: it sends to their tiles, and the next stage receives from them."""
+        found: dict[int, list[str]] = {}
+        for node in segment.nodes:
+            if node.op in MATRIX_OPS:
+                found.setdefault(self.stages[node.outputs[0]], []).append(node.outputs[0])
+        return found
 
     def _way(self, tile: int, near: Sequence[tuple[int, int]]) -> tuple[int, int]:
         """How many ways to somewhere lead over a chip's border, and their hops."""
