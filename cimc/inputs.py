@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc import errors
+from cimc import errors, npz
 from cimc.analog.rng import Streams
 from cimc.errors import did_you_mean
 from cimc.ir.graph import Type
@@ -36,13 +35,8 @@ def read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise errors.FILE_NOT_FOUND(what="inputs file", path=path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-        if total > MAX_NPZ_BYTES:
-            raise errors.FILE_UNREADABLE(what="inputs file", path=path, why=f"it unpacks to {total} bytes")
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as e:
+        return npz.read(path, MAX_NPZ_BYTES)
+    except npz.Unreadable as e:
         raise errors.FILE_UNREADABLE(what="inputs file", path=path, why=str(e)) from None
 
 

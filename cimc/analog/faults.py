@@ -11,7 +11,6 @@ A file is an .npz of such arrays (or without the first axis, for one side), name
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc import npz
 from cimc.analog.config import refuse
 from cimc.analog.rng import Streams
 
@@ -98,13 +98,8 @@ def _read(path: str, size: int, changed: int) -> StuckMaps:
     cores: dict[tuple[int, int], Map] = {}
     default: Map | None = None
     try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-        if total > MOST_BYTES:
-            raise refuse(KEY, f"{path} unpacks to {total} bytes", f"give at most {MOST_BYTES}")
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: np.asarray(found[name]) for name in found.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as e:
+        arrays = npz.read(Path(path), MOST_BYTES)
+    except npz.Unreadable as e:
         raise refuse(KEY, f"{path} cannot be read: {e}", "give an .npz of integer arrays") from None
     for name, array in arrays.items():
         named = NAME.fullmatch(name)

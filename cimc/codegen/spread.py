@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from itertools import pairwise
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
@@ -12,7 +11,7 @@ from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.mapping import Segment
-from cimc.mapping.segment import Range, Tail, product
+from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.ops import OPS, Access
 
 MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on
@@ -31,8 +30,7 @@ def split(domain: tuple[int, ...], tiles: int, work: int, whole: bool = False) -
     for axis, extent in enumerate(domain):
         inner = whole and axis == len(domain) - 1 and product(domain) > extent
         parts = max(1, min(extent // MIN_ROWS if inner else extent, left))
-        edges = [extent * k // parts for k in range(parts + 1)]
-        cuts.append([Range(low, high - low) for low, high in pairwise(edges)])
+        cuts.append(pieces(extent, parts))
         left //= parts
     return list(itertools.product(*cuts))
 

@@ -22,6 +22,7 @@ from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
+from cimc.ops.layout import integer
 
 MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
@@ -168,6 +169,7 @@ class _Placer:
         self.chip = chip
         self.precision = precision
         self.uses = graph.uses()
+        self.tiles_by_units: dict[frozenset[Unit], list[int]] = {}
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
         self.reads: dict[str, tuple[str, ...]] = {}
@@ -242,17 +244,17 @@ class _Placer:
         have = sum(self.chip.tile(t).cores for t in range(self.chip.tile_count))
         budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
         heap: list[tuple[float, int, int, int]] = []
+        by_index = {s.index: s for s in self.segments}
+        most = {i: min(MAX_REPLICAS, len(self._able(by_index[i])) // self.stage_count(by_index[i])) for i in cores}
 
         def offer(segment: Segment, now: int) -> None:
-            most = min(MAX_REPLICAS, len(self._able(segment)) // self.stage_count(segment))
-            after = (n for n in range(now + 1, most + 1) if self._possible(segment, n) == n)
+            after = (n for n in range(now + 1, most[segment.index] + 1) if self._possible(segment, n) == n)
             count = next(after, 0)
             if count:
                 saved = segment.rows / now - segment.rows / count
                 cost = (count - now) * cores[segment.index]
                 heapq.heappush(heap, (-saved / cost, segment.index, count, cost))
 
-        by_index = {s.index: s for s in self.segments}
         for index in sorted(cores):
             offer(by_index[index], copies[index])
         found: list[tuple[int, int]] = []
@@ -303,7 +305,7 @@ class _Placer:
     def grid(self, node: Node) -> _Grid:
         """A static matmul's weights, cut into blocks."""
         rows, cols = self.graph.type(node.inputs[1]).shape
-        return _Grid(rows, cols, int(node.attr("rows")), int(node.attr("cols")))  # pyright: ignore[reportArgumentType]
+        return _Grid(rows, cols, integer(node, "rows"), integer(node, "cols"))
 
     def _blocks(self, node: Node) -> int:
         grid = self.grid(node)
@@ -336,27 +338,28 @@ class _Placer:
         self, replicas: Mapping[int, int], matrices: Mapping[str, tuple[PlacedMatrix, ...]]
     ) -> dict[int, tuple[tuple[tuple[int, ...], ...], ...]]:
         """Tiles of the vector stages of STREAM segments."""
-        found: dict[int, tuple[tuple[tuple[int, ...], ...], ...]] = {}
-        for segment in self.segments:
-            if segment.style is Style.STREAM:
-                least = replicas[segment.index] * self.stage_count(segment)
-                able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
-                free: list[int] = []
-                products = self._products(segment)
-                counts = self._lanes(segment, len(able) // replicas[segment.index])
-                copies: list[tuple[tuple[int, ...], ...]] = []
-                for replica in range(replicas[segment.index]):
-                    stages: list[tuple[int, ...]] = []
-                    for stage, count in enumerate(counts):
-                        free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
-                        beside = (*products.get(stage - 1, ()), *products.get(stage, ()))
-                        near = [self.chip.position(p.tile) for v in beside for p in matrices[v][replica].parts]
-                        chosen = sorted(free, key=lambda t: self._way(t, near))[:count]
-                        free = [t for t in free if t not in chosen]
-                        stages.append(tuple(chosen))
-                    copies.append(tuple(stages))
-                found[segment.index] = tuple(copies)
-        return found
+        streams = (s for s in self.segments if s.style is Style.STREAM)
+        return {s.index: tuple(self._stage_tiles(s, replicas[s.index], matrices)) for s in streams}
+
+    def _stage_tiles(
+        self, segment: Segment, replicas: int, matrices: Mapping[str, tuple[PlacedMatrix, ...]]
+    ) -> Iterator[tuple[tuple[int, ...], ...]]:
+        """For each replica the tiles of its stages: those free ones that are nearest to the matrices they exchange rows
+        with; when they run out, all are free again."""
+        least = replicas * self.stage_count(segment)
+        able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
+        products, counts = self._products(segment), self._lanes(segment, len(able) // replicas)
+        free: list[int] = []
+        for replica in range(replicas):
+            stages: list[tuple[int, ...]] = []
+            for stage, count in enumerate(counts):
+                free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
+                beside = (*products.get(stage - 1, ()), *products.get(stage, ()))
+                near = [self.chip.position(p.tile) for v in beside for p in matrices[v][replica].parts]
+                chosen = sorted(free, key=lambda t: self._way(t, near))[:count]
+                free = [t for t in free if t not in chosen]
+                stages.append(tuple(chosen))
+            yield tuple(stages)
 
     def _lanes(self, segment: Segment, tiles: int) -> list[int]:
         """How many tiles take turns in each vector stage, of those there are: the stages that handle most elements a row
@@ -394,7 +397,10 @@ class _Placer:
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work."""
         local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
-        return snake(self.chip, tiles_with(self.chip, units_needed(local)))
+        units = units_needed(local)
+        if units not in self.tiles_by_units:
+            self.tiles_by_units[units] = snake(self.chip, tiles_with(self.chip, units))
+        return self.tiles_by_units[units]
 
     def spread_count(self, segment: Segment, able: Sequence[int]) -> int:
         """Tiles that share a SPREAD segment's rows: all, unless it multiplies by constants. Each tile then loads all of

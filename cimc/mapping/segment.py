@@ -8,12 +8,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from cimc.ir.graph import Graph, Node
 from cimc.mapping.layout import is_view
 from cimc.mapping.mapping import Segment, Style
 from cimc.ops import OPS, Access, Form
-from cimc.ops.layout import integers
+from cimc.ops.layout import integer, integers
 
 MATRIX_OPS = ("blocked_mvm",)
 
@@ -36,17 +37,19 @@ class Range:
     count: int
 
 
+def pieces(extent: int, parts: int) -> list[Range]:
+    """An axis cut into parts as even as they can be."""
+    edges = [extent * k // parts for k in range(parts + 1)]
+    return [Range(low, high - low) for low, high in pairwise(edges)]
+
+
 def shares(domain: tuple[int, ...], wanted: int) -> list[tuple[Range, ...]]:
     """The domain cut along one axis into at most ``wanted`` shares: the outermost axis that gives at least half of the
     parallelism any axis would give. A domain with axes merged gives no fewer shares of a number that it gave before."""
     best = max(min(n, wanted) for n in domain)
     axis = next(i for i, n in enumerate(domain) if 2 * min(n, wanted) >= best)
-    parts = min(domain[axis], wanted)
-    found: list[tuple[Range, ...]] = []
-    for k in range(parts):
-        low, high = domain[axis] * k // parts, domain[axis] * (k + 1) // parts
-        found.append(tuple(Range(low, high - low) if i == axis else Range(0, n) for i, n in enumerate(domain)))
-    return found
+    whole = [Range(0, n) for n in domain]
+    return [(*whole[:axis], piece, *whole[axis + 1 :]) for piece in pieces(domain[axis], min(domain[axis], wanted))]
 
 
 def rows_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -269,7 +272,7 @@ def rowwise(graph: Graph, node: Node) -> bool:
     if not any(graph.type(o).size for o in node.outputs if o):
         return False  # nothing to compute
     if op.form is Form.ASSEMBLE and node.op == "concat":
-        return int(node.attr("axis")) == len(graph.type(node.outputs[0]).shape) - 1  # pyright: ignore[reportArgumentType]
+        return integer(node, "axis") == len(graph.type(node.outputs[0]).shape) - 1
     return op.form is Form.ROWWISE
 
 

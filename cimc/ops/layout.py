@@ -22,6 +22,13 @@ def integers(node: Node, name: str) -> tuple[int, ...]:
     return tuple(int(v) for v in value)
 
 
+def integer(node: Node, name: str) -> int:
+    """An attribute that is an integer."""
+    value = node.attr(name)
+    assert isinstance(value, int)
+    return value
+
+
 def _x(inputs: Sequence[Type | None]) -> Type:
     x = inputs[0]
     assert x is not None
