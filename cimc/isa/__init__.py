@@ -5,6 +5,7 @@ from cimc.isa.builder import TileBuilder
 from cimc.isa.instruction import (
     INSTRUCTIONS,
     Blocked,
+    Derived,
     Fault,
     Instruction,
     Keyword,
@@ -31,6 +32,7 @@ __all__ = [
     "Block",
     "Blocked",
     "Buffer",
+    "Derived",
     "Element",
     "Extent",
     "Fault",

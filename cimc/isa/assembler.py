@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from cimc import errors
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Spec, Step, complete
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Derived, Instruction, Kind, Repeat, Spec, Step, complete
 from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram
 from cimc.isa.statement import (
@@ -251,8 +251,16 @@ class Assembler:
         if len(tile.open) >= MAX_NESTING:
             depth = len(tile.open) + 1
             raise errors.PROGRAM_LIMIT(what="depth of repeats", value=depth, limit=MAX_NESTING, source=self._source())
-        if statement.variable in self._params or any(r.variable == statement.variable for r, _ in tile.open):
-            self._duplicate("variable", statement.variable)
+        known = {*self._params, *self._repeated(tile)}
+        for name in (statement.variable, *(d.name for d in statement.derived)):
+            if name in known:
+                self._duplicate("variable", name)
+            known.add(name)
+        for d in statement.derived:
+            if d.of != statement.variable:
+                self._wrong(f"'{d.of}' is not the variable of this repeat", f"derive from '{statement.variable}'")
+            if d.divisor < 1 or d.modulus == 0:
+                self._wrong(f"'{d.name}' divides by 0", "divisor and modulus are at least 1")
         if isinstance(statement.count, Affine):
             self._variables(statement.count, params_only=True)
         tile.open.append((statement, self._line))
@@ -264,7 +272,8 @@ class Assembler:
             self._disorder("no repeat is open", "remove this '}'")
         opened, line = tile.open.pop()
         body = tuple(tile.bodies.pop())
-        tile.bodies[-1].append(Repeat(opened.variable, opened.count, body, line))
+        derived = tuple(Derived(d.name, d.offset, d.divisor, d.modulus or 0) for d in opened.derived)
+        tile.bodies[-1].append(Repeat(opened.variable, opened.count, body, derived, line))
 
     def _step(self, statement: InstructionLine) -> None:
         tile = self._inside()
@@ -319,11 +328,17 @@ class Assembler:
             self._wrong(f"{len(raw.shape)} extents but {len(strides)} strides", "give one stride for each extent")
         return View(raw.name, raw.offset, raw.shape, strides)
 
+    @staticmethod
+    def _repeated(tile: _Tile) -> Iterator[str]:
+        """The variables of the open repeats."""
+        for line, _ in tile.open:
+            yield line.variable
+            yield from (d.name for d in line.derived)
+
     def _variables(self, value: Affine, *, params_only: bool = False) -> None:
         if not value.terms:
             return
-        repeats = [] if params_only or self._tile is None else self._tile.open
-        known = {*self._params, *(r.variable for r, _ in repeats)}
+        known = {*self._params, *(() if params_only or self._tile is None else self._repeated(self._tile))}
         for name, _ in value.terms:
             if name not in known and name not in self._doubtful:
                 told = (

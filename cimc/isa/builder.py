@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Step, Value, complete
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Derived, Instruction, Kind, Repeat, Step, Value, complete
 from cimc.isa.operands import Affine, Element, Extent, View, dense_view
 from cimc.isa.program import Block, Buffer, GlobalBuffer, MatrixDecl, TileProgram
 from cimc.origin import Origin
@@ -78,8 +78,9 @@ class TileBuilder:
         return operand if isinstance(operand, View) else dense_view(name, known[name].shape)
 
     @contextmanager
-    def repeat(self, variable: str, count: Extent) -> Generator[Affine]:
-        """``with tile.repeat("i", 16) as i:`` what is emitted inside is the body; ``i`` is the variable."""
+    def repeat(self, variable: str, count: Extent, *derived: Derived) -> Generator[Affine]:
+        """``with tile.repeat("i", 16) as i:`` what is emitted inside is the body; ``i`` is the variable. It may use the
+        names of ``derived`` ones too."""
         if variable in self._variables:
             raise ValueError(f"tile {self.tile}: {variable} is the variable of an enclosing repeat")
         self._variables.append(variable)
@@ -87,7 +88,7 @@ class TileBuilder:
         yield Affine(0, ((variable, 1),))
         body = tuple(self._bodies.pop())
         self._variables.pop()
-        self._bodies[-1].append(Repeat(variable, count, body))
+        self._bodies[-1].append(Repeat(variable, count, body, derived))
 
     def build(self) -> TileProgram:
         """The tile program; ``halt`` is added if it does not end with it. Raises ValueError inside a ``repeat``."""

@@ -20,6 +20,7 @@ from cimc.isa.statement import (
     SCALAR,
     ArrayLine,
     CloseLine,
+    DerivedText,
     InstructionLine,
     MatrixLine,
     OriginLine,
@@ -49,7 +50,8 @@ _LIST = re.compile(rf"\[((?:-?{_UINT}(?:,-?{_UINT})*)?)\]")
 _QUOTED = re.compile(_STRING)
 
 _INSTRUCTION = re.compile(rf"({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
-_REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT}) {{")
+_REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT})((?:, {_NAME}=[^,]*)*) {{")
+_DERIVED = re.compile(rf"({_NAME})=\(({_NAME})\+({_UINT})\)(?:/({_UINT}))?(?:%({_UINT}))?")
 _TILE = re.compile(rf"\.tile ({_UINT})")
 _ARRAY = re.compile(
     rf"\.(?:global|buffer) ({_NAME}) ({_NAME}) ({_SHAPE})(?: tile=({_UINT}))?(?: @({_UINT}))?(?: = ({_STRING}))?( state)?"
@@ -85,7 +87,7 @@ class FastReader:
             return _directive(text)
         if text.startswith("repeat "):
             match = _REPEAT.fullmatch(text)
-            return RepeatLine(match[1], _extent(match[2])) if match else None
+            return _repeat(match) if match else None
         if "#" in text:
             return None
         return self._instruction(text)
@@ -118,6 +120,16 @@ class FastReader:
         view = RawView(match[1], _affine(match[2]), _shape(match[3]), strides)
         self._operands[text] = view
         return view
+
+
+def _repeat(match: re.Match[str]) -> RepeatLine | None:
+    derived: list[DerivedText] = []
+    for part in match[3].split(", ")[1:]:
+        m = _DERIVED.fullmatch(part)
+        if m is None:
+            return None
+        derived.append(DerivedText(m[1], m[2], int(m[3]), int(m[4] or 1), int(m[5]) if m[5] else None))
+    return RepeatLine(match[1], _extent(match[2]), tuple(derived))
 
 
 def _affine(text: str) -> Affine:

@@ -215,13 +215,41 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """``name=(variable+offset)/divisor%modulus``: a variable that follows a repeat's own, as the address generators of
+    circular buffers do. ``modulus`` 0: none. Raises ValueError for numbers that mean nothing."""
+
+    name: str
+    offset: int = 0
+    divisor: int = 1
+    modulus: int = 0
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or self.divisor < 1 or self.modulus < 0:
+            raise ValueError(f"{self.name}: offset and modulus are at least 0, the divisor is at least 1")
+
+    def at(self, value: int) -> int:
+        """Its value where the repeat's variable has this one."""
+        found = (value + self.offset) // self.divisor
+        return found % self.modulus if self.modulus else found
+
+    def bounds(self, count: int) -> tuple[int, int]:
+        """Least and greatest value in a repeat of ``count`` rounds."""
+        low, high = self.offset // self.divisor, (self.offset + max(count - 1, 0)) // self.divisor
+        if self.modulus and low // self.modulus != high // self.modulus:
+            return 0, self.modulus - 1
+        return (low % self.modulus, high % self.modulus) if self.modulus else (low, high)
+
+
+@dataclass(frozen=True, slots=True)
 class Repeat:
-    """``repeat variable count { body }``: the body with variable = 0 … count-1. ``count`` may be affine in
-    parameters."""
+    """``repeat variable count { body }``: the body with variable = 0 … count-1, and what is derived from it. ``count``
+    may be affine in parameters."""
 
     variable: str
     count: Extent
     body: tuple[Instruction | Repeat, ...]
+    derived: tuple[Derived, ...] = ()
     line: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:

@@ -42,6 +42,13 @@ def extent_text(value: Extent) -> str:
     return f"({affine_text(value)})"
 
 
+def derived_texts(repeat: Repeat) -> Iterator[str]:
+    """``w=(i+8)/16%4``; a divisor of 1 and no modulus are left out."""
+    for d in repeat.derived:
+        divisor, modulus = f"/{d.divisor}" if d.divisor != 1 else "", f"%{d.modulus}" if d.modulus else ""
+        yield f"{d.name}=({repeat.variable}+{d.offset}){divisor}{modulus}"
+
+
 def shape_text(shape: Iterable[Extent]) -> str:
     """``8x384``, ``(pos+1)x32``; ``scalar`` if there are no extents."""
     return "x".join(extent_text(e) for e in shape) or SCALAR
@@ -140,7 +147,8 @@ def _steps(tile: TileProgram, globals: Shapes, origins: Mapping[Origin, int]) ->
         indent = "  " * (len(stack) - 1)
         step = next(stack[-1], None)
         if isinstance(step, Repeat):
-            yield f"{indent}repeat {step.variable} {extent_text(step.count)} {{"
+            head = ", ".join((f"{step.variable} {extent_text(step.count)}", *derived_texts(step)))
+            yield f"{indent}repeat {head} {{"
             stack.append(iter(step.body))
         elif step is not None:
             tail = "" if step.origin is None else f"  @{origins[step.origin]}"

@@ -105,11 +105,23 @@ class MatrixLine:
 
 
 @dataclass(frozen=True, slots=True)
+class DerivedText:
+    """``name=(of+offset)/divisor%modulus``; modulus None: none."""
+
+    name: str
+    of: str
+    offset: int
+    divisor: int
+    modulus: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class RepeatLine:
-    """``repeat i 16 {``"""
+    """``repeat i 16, w=(i+8)/4%2 {``"""
 
     variable: str
     count: Extent
+    derived: tuple[DerivedText, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

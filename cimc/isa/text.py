@@ -28,6 +28,7 @@ from cimc.isa.statement import (
     MAX_NAME,
     ArrayLine,
     CloseLine,
+    DerivedText,
     HardwareLine,
     InstructionLine,
     MatrixLine,
@@ -126,8 +127,13 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     def block(self, core: str, row: str, row_end: str, col: str, col_end: str) -> Block:
         return Block(int(core), int(row), int(row_end), int(col), int(col_end))
 
-    def repeat_open(self, variable: str, count: Extent) -> RepeatLine:
-        return RepeatLine(str(variable), count)
+    def repeat_open(self, variable: str, count: Extent, *derived: DerivedText) -> RepeatLine:
+        return RepeatLine(str(variable), count, derived)
+
+    def derived(self, name: str, of: str, offset: str, divisor: str | None, modulus: str | None) -> DerivedText:
+        return DerivedText(
+            str(name), str(of), int(offset), int(divisor or 1), None if modulus is None else int(modulus)
+        )
 
     def close(self) -> CloseLine:
         return CloseLine()

@@ -289,10 +289,12 @@ def _variables(tile: TileProgram, walk: Walk, params: Box, faults: Faults) -> No
     """Repeat variables do not hide one another, counts are not negative."""
     for repeat, _, outer in walk.repeats:
         place = f"tile {tile.tile}, repeat {repeat.variable}"
-        _named("variable", repeat.variable, repeat.line, faults)
-        if repeat.variable in outer:
-            name = repeat.variable
-            faults.report(errors.DUPLICATE_NAME, repeat.line, place, name, kind="variable", name=name)
+        known_names = set(outer)
+        for name in (repeat.variable, *(d.name for d in repeat.derived)):
+            _named("variable", name, repeat.line, faults)
+            if name in known_names:
+                faults.report(errors.DUPLICATE_NAME, repeat.line, place, name, kind="variable", name=name)
+            known_names.add(name)
         known = isinstance(repeat.count, int) or all(n in params for n, _ in repeat.count.terms)
         if known and bounds(repeat.count, params)[0] < 0:
             what, hint = f"the count of '{repeat.variable}' can be negative", "count from 0"

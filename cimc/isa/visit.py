@@ -48,7 +48,8 @@ def walk_tile(tile: TileProgram, params: Box) -> Walk:
         elif isinstance(step, Repeat):
             walk.unknown += [(step, name) for name in _strangers(step, params)]
             high = 1 if _strangers(step, params) else bounds(step.count, params)[1]
-            boxes.append({**boxes[-1], step.variable: (0, max(high - 1, 0))})
+            derived = {d.name: d.bounds(high) for d in step.derived}
+            boxes.append({**boxes[-1], step.variable: (0, max(high - 1, 0)), **derived})
             counts.append(step.count)
             open_.append((step, len(walk.visits)))
             stack.append(iter(step.body))

@@ -94,16 +94,24 @@ def _repeat(code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, i
     count = step.count if isinstance(step.count, int) else memory.affine(step.count, slots, scope.params)
     limit = [0]
     begin = code.add(lambda: None, None)
-    _decode_into(code, step.body, scope, env, {**slots, step.variable: slot})
+    derived = [(len(env) + k, d) for k, d in enumerate(step.derived)]
+    env.extend(0 for _ in derived)
+    inner = {**slots, step.variable: slot, **{d.name: at for at, d in derived}}
+    _decode_into(code, step.body, scope, env, inner)
     end = code.add(lambda: None, None)
+
+    def turn(value: int) -> None:
+        env[slot] = value
+        for at, d in derived:
+            env[at] = d.at(value)
 
     def enter() -> int | None:
         limit[0] = count if isinstance(count, int) else count(env)
-        env[slot] = 0
+        turn(0)
         return None if limit[0] > 0 else end + 1
 
     def again() -> int | None:
-        env[slot] += 1
+        turn(env[slot] + 1)
         return begin + 1 if env[slot] < limit[0] else None
 
     code.entries[begin] = enter

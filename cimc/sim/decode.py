@@ -9,13 +9,25 @@ from functools import cached_property
 import numpy as np
 
 from cimc import errors
-from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.instruction import Derived, Instruction, Repeat, Step
 from cimc.isa.operands import Affine, View, extent
 from cimc.isa.program import TileProgram
 from cimc.sim import noc
 from cimc.sim.job import Action, Foreman, destinations, number, span
 from cimc.sim.pool import Form, Pool, Reach, Route
-from cimc.sim.tables import EMPTY, END, LOOP, NEXT, R_RANGE, R_TARGET, R_TRIPS, RANGE_COLUMNS, ROW_COLUMNS
+from cimc.sim.tables import (
+    DERIVE,
+    DERIVED_COLUMNS,
+    EMPTY,
+    END,
+    LOOP,
+    NEXT,
+    R_RANGE,
+    R_TARGET,
+    R_TRIPS,
+    RANGE_COLUMNS,
+    ROW_COLUMNS,
+)
 
 MAX_VARIANTS = 1 << 20
 OUTSIDE = ""  # the layer of instructions without an origin
@@ -86,10 +98,20 @@ class Decoder:
         self.trips.append(max(0, most))
         outer = self.slots
         self.slots = {**outer, step.variable: slot}
+        for d in step.derived:
+            self._derive(slot, d, most)
         self._steps(step.body, times * max(0, most))
         self.slots = outer
         end = self._control(NEXT, slot, begin + 1)
         self.pool.rows[begin * ROW_COLUMNS + R_TARGET] = end + 1
+
+    def _derive(self, slot: int, d: Derived, count: int) -> None:
+        """Enter a variable that follows a repeat's: it has a slot of its own, set at the start of every round."""
+        number = self.pool.derived
+        number.extend((slot, d.offset, d.divisor, d.modulus))
+        self._control(DERIVE, len(self.trips), len(number) // DERIVED_COLUMNS - 1)
+        self.slots[d.name] = len(self.trips)
+        self.trips.append(d.bounds(count)[1] + 1)
 
     def _instruction(self, step: Instruction, times: int) -> None:
         pool = self.pool

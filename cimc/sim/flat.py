@@ -19,6 +19,7 @@ from cimc.sim.decode import Decoder
 from cimc.sim.pool import Pool
 from cimc.sim.relations import related
 from cimc.sim.tables import (
+    DERIVED_COLUMNS,
     END,
     R_RANGE,
     R_TREE,
@@ -86,6 +87,7 @@ def _tables(pool: Pool, start: list[int]) -> Flat:
         bounds=_ints(pool.bounds, 2),
         affine=_ints(pool.affine, 2),
         terms=_ints(pool.terms, 2),
+        derived=_ints(pool.derived, DERIVED_COLUMNS),
         dests=_ints(pool.dests, 2),
         trees=_ints(pool.trees, 2),
         way_part=_ints(pool.way_part),

@@ -58,6 +58,7 @@ from cimc.sim.state import (
     W,
 )
 from cimc.sim.tables import (
+    DERIVE,
     END,
     LOOP,
     NEXT,
@@ -102,6 +103,11 @@ def step(c: Flat, s: State, t: int) -> int:
             slot = c.rows[row, R_SLOT]
             s.env[t, slot] += 1
             row = c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1
+        elif op == DERIVE:
+            source, offset, divisor, modulus = c.derived[c.rows[row, R_TARGET]]
+            value = (s.env[t, source] + offset) // divisor
+            s.env[t, c.rows[row, R_SLOT]] = value % modulus if modulus else value
+            row += 1
         elif op == LOOP:
             slot = c.rows[row, R_SLOT]
             s.env[t, slot] = 0

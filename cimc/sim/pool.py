@@ -83,6 +83,7 @@ class Pool:
         self.ways: dict[tuple[int, int], tuple[int, int, int]] = {}  # tile, where to → number, links, crossings
         self.routes: dict[tuple[object, ...], Route] = {}
         self.rows, self.variants, self.ranges, self.bounds = array("q"), array("q"), array("q"), array("q")
+        self.derived = array("q")
         self.affine, self.terms = array("q", (0, 0)), array("q")
         self.dests, self.trees = array("q"), array("q")
         self.way_part, self.way_link = array("q", (0,)), array("q")

@@ -166,7 +166,8 @@ def unroll(
             first += 1
             continue
         for i in range(extent(step.count, env)):
-            yield from unroll(step.body, {**env, step.variable: i}, first)
+            derived = {d.name: d.at(i) for d in step.derived}
+            yield from unroll(step.body, {**env, step.variable: i, **derived}, first)
         first += sum(1 for _ in walk(step.body))
 
 

@@ -14,6 +14,7 @@ from cimc.sim.inner import entry, fingerprint, inner
 from cimc.sim.reference import WINDOW
 from cimc.sim.tables import (
     ACCUMULATES,
+    DERIVE,
     END,
     LOOP,
     R_OP,
@@ -103,6 +104,10 @@ def search(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first
                 if points[place] == b or a < 0 or rows[a, R_OP] == END:
                     continue
                 points[place] = b
+                if rows[a, R_OP] == DERIVE:
+                    here[count] = a
+                    count += 1
+                    continue
                 if rows[a, R_OP] >= LOOP:  # from both ways to get here
                     straight = False
                     here[count], here[count + 1] = a, rows[a, R_TARGET] - 1

@@ -11,6 +11,7 @@ from cimc.isa import (
     Affine,
     Block,
     Buffer,
+    Derived,
     Element,
     GlobalBuffer,
     Instruction,
@@ -124,9 +125,12 @@ def steps(
     for _ in range(draw(st.integers(0, 3))):
         if len(around) < 3 and draw(st.integers(0, 3)) == 0:
             variable = draw(NAMES.filter(lambda n: n not in around and n not in params))
-            inner = draw(steps(local, shared, matrices, params, [*around, variable]))
+            known = {*around, *params, variable}
+            names = draw(st.lists(NAMES.filter(lambda n: n not in known), max_size=2, unique=True))
+            derived = tuple(Derived(n, draw(SIZES), draw(st.integers(1, 99)), draw(SIZES)) for n in names)
+            inner = draw(steps(local, shared, matrices, params, [*around, variable, *names]))
             count = draw(SIZES | affines(params)) if params else draw(SIZES)
-            out.append(Repeat(variable, count, inner))
+            out.append(Repeat(variable, count, inner, derived))
             continue
         spec = draw(st.sampled_from(_writable(local, shared, matrices)))
         out.append(draw(instructions(spec, local, shared, matrices, [*around, *params])))

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Spec, Step, Unit, Value, complete
+from cimc.isa.instruction import (
+    GLOBAL,
+    INSTRUCTIONS,
+    Derived,
+    Instruction,
+    Kind,
+    Repeat,
+    Spec,
+    Step,
+    Unit,
+    Value,
+    complete,
+)
 from cimc.isa.operands import Affine, Element, Extent, View
 from cimc.isa.program import Buffer, GlobalBuffer, Program, TileProgram
 from cimc.origin import Origin
@@ -91,9 +103,12 @@ def _block(draw: st.DrawFn, variable: str, depth: int) -> list[list[Step]]:
         else:
             inner = f"i{depth}"
             times = draw(st.sampled_from([0, 1, 3, 12, 40]))
-            for stream, body in zip(streams, draw(_block(inner, depth - 1)), strict=True):
+            offset, divisor, modulus = (draw(st.integers(low, high)) for low, high in ((0, 9), (1, 3), (1, 6)))
+            derived = draw(st.sampled_from([(), (Derived(f"d{depth}", offset, divisor, modulus),)]))
+            used = derived[0].name if derived else inner
+            for stream, body in zip(streams, draw(_block(used, depth - 1)), strict=True):
                 if body:
-                    stream.append(Repeat(inner, times, tuple(body)))
+                    stream.append(Repeat(inner, times, tuple(body), derived))
     return streams
 
 
