@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cimc.codegen.space import width
+from cimc.mapping.space import width
 from cimc.codegen.tilecode import TileCode, columns, row_part
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Value

@@ -6,7 +6,7 @@ import copy
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cimc.codegen.space import Index, Space, shared_row, width
+from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.space import Index, Space, shared_row, width
+from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape

@@ -8,7 +8,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 
-from cimc.codegen.space import spread_strides
+from cimc.mapping.space import spread_strides
 from cimc.isa.operands import dense_strides
 
 

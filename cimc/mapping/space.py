@@ -72,7 +72,11 @@ class Space:
         tails: dict[str, Tail],
         stored: frozenset[str],
         local: frozenset[str],
+        *,
+        merged: bool = True,
     ) -> None:
+        """``local``: constants that stay on the tiles. ``merged``: neighbouring axes that every operand walks evenly
+        become one."""
         self.graph = graph
         self.homes = homes
         self.domain = segment.domain
@@ -86,7 +90,8 @@ class Space:
             for out in node.outputs:
                 if out in stored:
                     self._reach[(node.outputs[0], out, Access.ROWS)] = self._measure(node, out, Access.ROWS)
-        self._merge()
+        if merged:
+            self._merge()
 
     def _measure(self, node: Node, value: str, access: Access) -> Reach:
         layout = self.homes[value].layout
