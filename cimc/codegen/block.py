@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cimc.mapping.space import width
 from cimc.codegen.tilecode import TileCode, columns, row_part
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Value
 from cimc.isa.operands import Element, View
 from cimc.mapping.place import ELEMENTWISE
+from cimc.mapping.space import width
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 

@@ -6,13 +6,13 @@ import copy
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View
 from cimc.mapping.layout import is_view
 from cimc.mapping.mapping import Home, Mapping, Placement, Segment
 from cimc.mapping.segment import Tail, inside
+from cimc.mapping.space import Index, Space, shared_row, width
 
 
 @dataclass

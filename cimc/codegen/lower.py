@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
+from cimc.codegen.balance import plans
 from cimc.codegen.context import Context
+from cimc.codegen.flow import Flow
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
+from cimc.codegen.stages import Plan
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.ir.graph import Graph
@@ -53,14 +56,19 @@ def lower(
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
     context = Context(graph, placed)
-    rows = _RowChooser(context, chip).choose()
+    streamed = frozenset(placed.region.segments if placed.region else ())
+    flows = plans(context, placed.region, chip, 1) if placed.region else []
+    rows = _RowChooser(context, chip, streamed).choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}
     for segment in placed.segments:
         if progress:
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
         marks = {t: len(c.steps) for t, c in context.codes.items()}
-        stored = _emit(context, segment, rows[segment.index], chip)
+        if segment.index in streamed:
+            stored = _flow(context, segment, flows)
+        else:
+            stored = _emit(context, segment, rows[segment.index], chip)
         for tile, code in context.codes.items():
             steps = tuple(code.steps[marks.get(tile, 0) :])
             if not steps:
@@ -70,6 +78,17 @@ def lower(
                 producers.setdefault(value, (segment.index, []))[1].append(tile)
     _order(chunks, producers, {name: value for value, name in context.names.items()})
     return _program(context, chip, chunks, header)
+
+
+def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:
+    """All of the region, in place of its first segment."""
+    region = context.mapping.region
+    stored: dict[int, frozenset[str]] = {}
+    if region is not None and segment.index == region.segments[0]:
+        for copy, plan in enumerate(flows):
+            for tile, values in Flow(context, region, plan, copy, len(flows)).emit().items():
+                stored[tile] = stored.get(tile, frozenset()) | values
+    return stored
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
@@ -90,8 +109,9 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
 class _RowChooser:
     """Rows per block of each segment: as many as wanted, halved until every tile's buffers fit."""
 
-    def __init__(self, shared: Context, chip: ChipSpec) -> None:
+    def __init__(self, shared: Context, chip: ChipSpec, streamed: frozenset[int]) -> None:
         self.shared = shared
+        self.streamed = streamed
         self.placed = shared.mapping
         self.chip = chip
 
@@ -107,6 +127,8 @@ class _RowChooser:
 
     def _trial(self, segment: Segment, rows: int) -> Context:
         context = self.shared.apart()
+        if segment.index in self.streamed:
+            return context
         _emit(context, segment, rows, self.chip)
         return context
 

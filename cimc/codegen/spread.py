@@ -6,12 +6,12 @@ import itertools
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.mapping import Segment
 from cimc.mapping.segment import Range, Tail, pieces, product
+from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.ops import OPS, Access
 
 MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on

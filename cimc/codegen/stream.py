@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.mapping.space import Index, Space, shared_row, width
-from cimc.codegen.tilecode import TileCode, columns
+from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape
-from cimc.isa.program import Block, MatrixDecl
 from cimc.mapping.mapping import Part, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, shares
+from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
@@ -228,14 +227,7 @@ class Stream:
     def _declare(self, code: TileCode, node: Node, part: Part, k: int) -> str:
         placed = self.matrices[node.outputs[0]]
         name = f"W{self.segment.index}_{self.number[node.outputs[0]]}_{self.replica}_{k}"
-        if name not in code.matrices:
-            (r0, r1), (c0, c1) = part.rows, part.cols
-            blocks = tuple(
-                Block(b.core, b.rows[0] - r0, b.rows[1] - r0, b.cols[0] - c0, b.cols[1] - c0) for b in part.blocks
-            )
-            element = self.graph.type(placed.weight).element
-            code.matrices[name] = MatrixDecl(name, element, r1 - r0, c1 - c0, placed.weight, r0, c0, blocks)
-        return name
+        return declare(code, name, placed, part, self.graph.type(placed.weight).element)
 
     def _sum(self, state: _State, node: Node, group: list[Shard]) -> Shard:
         """Partial sums of row blocks on several tiles, added on the first of them."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, Value, complete
 from cimc.isa.operands import Affine, Element, View, dense_strides
-from cimc.isa.program import MatrixDecl
+from cimc.isa.program import Block, MatrixDecl
+from cimc.mapping.mapping import Part, PlacedMatrix
 from cimc.origin import Origin
 
 
@@ -110,3 +111,14 @@ def columns(view: View, first: int, step: int, count: int) -> View:
 def row_part(view: View, rows: int) -> View:
     """A two-axis view whose single row is shared by ``rows`` rows."""
     return View(view.buffer, view.offset, (rows, view.shape[1]), (0, view.strides[1]))
+
+
+def declare(code: TileCode, name: str, placed: PlacedMatrix, part: Part, element: Element) -> str:
+    """Declare the part of a matrix that a tile holds, unless it is; its name."""
+    if name not in code.matrices:
+        (r0, r1), (c0, c1) = part.rows, part.cols
+        blocks = tuple(
+            Block(b.core, b.rows[0] - r0, b.rows[1] - r0, b.cols[0] - c0, b.cols[1] - c0) for b in part.blocks
+        )
+        code.matrices[name] = MatrixDecl(name, element, r1 - r0, c1 - c0, placed.weight, r0, c0, blocks)
+    return name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
 from cimc.mapping.place import in_stages, place
+from cimc.mapping.region import find
 from cimc.mapping.segment import segments
 
 
@@ -15,10 +18,16 @@ def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAU
     """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit
     diagnostics."""
     graph, views = materialize(graph)
-    found = segments(graph, matmul_room(chip))
+    found, stored = segments(graph, matmul_room(chip)), homes(graph, views)
+    region = None
+    if choices.optimize == "throughput":
+        found, region = find(graph, stored, found)
     placement = place(graph, found, chip, precision, choices)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
-    return graph, Mapping(homes(graph, views), ordered, placement, choices)
+    if region is not None:
+        parts = (replace(p, segment=replace(p.segment, nodes=ordered[p.segment.index].nodes)) for p in region.parts)
+        region = replace(region, parts=tuple(parts))
+    return graph, Mapping(stored, ordered, placement, choices, region)
 
 
 def matmul_room(chip: ChipSpec) -> int:

@@ -26,6 +26,9 @@ class Choices:
     rotation: int = 2
     """Sets of buffers that blocks take turns with: with 2, one block is received while another is worked on."""
 
+    optimize: str = "latency"
+    """``throughput`` lets the samples of a batch stream through all layers at once (``--optimize``)."""
+
     residence: bool = True
     """Whether values between segments are kept in the local memory of tiles where it has room."""
 

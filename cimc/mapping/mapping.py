@@ -9,11 +9,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element
 from cimc.mapping.choices import Choices
 from cimc.ops.op import Layout
+
+if TYPE_CHECKING:
+    from cimc.mapping.region import Region
 
 
 class Style(enum.Enum):
@@ -106,3 +110,5 @@ class Mapping:
     segments: tuple[Segment, ...]
     placement: Placement
     choices: Choices
+    region: Region | None = None
+    """Segments that the samples of a batch stream through together."""

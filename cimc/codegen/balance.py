@@ -1,0 +1,137 @@
+"""Which tiles do the stages of a region, and in blocks of how many rows: evenly loaded, as far as buffers allow."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
+from cimc.codegen.context import Context
+from cimc.codegen.flow import Flow
+from cimc.codegen.stages import Job, Plan
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Shape, Step, Unit
+from cimc.isa.operands import View, static_shape
+from cimc.mapping.allocate import aligned
+from cimc.mapping.place import tiles_with, units_needed
+from cimc.mapping.region import Region
+
+BLOCKS = 16
+"""Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
+loss; each takes its instructions, so many are."""
+
+FINE = 3
+"""A stage is cut so that no piece has more than this part of the load of a tile."""
+
+
+def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list[Plan]:
+    """Plans for the copies of a region, with the longest blocks that fit. Raises BUFFER_TOO_SMALL if not even blocks of one
+    row do."""
+    sizes = [n for n in range(region.rows, 0, -1) if region.rows % n == 0]
+    wanted = [n for n in sizes if n * BLOCKS <= region.rows] or sizes[-1:]
+    over = (-1, 0)
+    for rows in wanted:
+        for slack in (1, 0):
+            found = _balanced(context, region, chip, rows, copies, slack)
+            over = _over(context, region, chip, found)
+            if over[0] < 0:
+                return found
+    tile, need = over
+    layer = region.parts[0].segment.nodes[0].origin
+    have = chip.tile(tile).local_bytes
+    raise errors.BUFFER_TOO_SMALL(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have, layer=layer)
+
+
+def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
+    """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit."""
+    trial = context.apart()
+    for copy, plan in enumerate(found):
+        Flow(trial, region, plan, copy, len(found)).emit()
+    for tile, code in sorted(trial.codes.items()):
+        need = sum(aligned(room.bytes) for room in code.rooms.values())
+        if need > chip.tile(tile).local_bytes:
+            return tile, need
+    return -1, 0
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What a stage takes of a tile for a block, in cycles of its units, and the tiles that can do it."""
+
+    cycles: int
+    tiles: tuple[int, ...]
+
+
+def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copies: int, slack: int) -> list[Plan]:
+    """Plans in which every tile has about the same to do."""
+    loads = _loads(context, region, chip, rows)
+    able = {t for load in loads.values() for t in load.tiles}
+    mean = copies * sum(load.cycles for load in loads.values()) / max(1, len(able))
+    busy = dict.fromkeys(able, 0)
+    tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
+    order = sorted(loads, key=lambda j: (-loads[j].cycles / _cuts(region, rows, j, loads[j], mean), j.part, j.stage))
+    for job in order:
+        load = loads[job]
+        count = _cuts(region, rows, job, load, mean)
+        for copy in range(copies):
+            chosen = heapq.nsmallest(count, load.tiles, key=lambda t: (busy[t], t))
+            for t in chosen:
+                busy[t] += load.cycles // count
+            tiles[copy][job] = tuple(sorted(chosen))
+    return [Plan(context.graph, region, context.placement, rows, c, tiles[c], slack) for c in range(copies)]
+
+
+def _cuts(region: Region, rows: int, job: Job, load: _Load, mean: float) -> int:
+    """Pieces of a stage: rows of a block, or middle axes and then rows."""
+    wanted = max(1, -(-load.cycles * FINE // max(1, int(mean))))
+    wanted = min(wanted, len(load.tiles))
+    axes = region.parts[job.part].axes
+    if job.kind == "rows":
+        return max(n for n in range(1, wanted + 1) if rows % n == 0)
+    if wanted <= axes[0]:
+        return max(n for n in range(1, wanted + 1) if axes[0] % n == 0)
+    down = max(n for n in range(1, wanted // axes[0] + 1) if rows % n == 0)
+    return axes[0] * down
+
+
+def _loads(context: Context, region: Region, chip: ChipSpec, rows: int) -> dict[Job, _Load]:
+    """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
+    first: dict[Job, tuple[int, ...]] = {}
+    able: dict[Job, tuple[int, ...]] = {}
+    empty = Plan(context.graph, region, context.placement, rows, 0, {})
+    for job, nodes in empty.nodes.items():
+        if job.kind != "product":
+            able[job] = tuple(tiles_with(chip, units_needed(nodes)))
+            first[job] = able[job][:1]
+    trial = context.apart()
+    flow = Flow(trial, region, Plan(context.graph, region, context.placement, rows, 0, first), 0, 1)
+    flow.emit()
+    return {job: _Load(sum(_cycles(flow.spent[job], trial.code(first[job][0]), chip)), able[job]) for job in first}
+
+
+def _cycles(steps: Sequence[Step], code: TileCode, chip: ChipSpec) -> Iterator[int]:
+    """Cycles that each instruction takes its unit."""
+    units = TileUnits(chip, code.tile)
+    for step in steps:
+        if isinstance(step, Repeat):
+            assert isinstance(step.count, int)
+            yield step.count * sum(_cycles(step.body, code, chip))
+        else:
+            yield _taken(step, code, units)
+
+
+def _taken(step: Instruction, code: TileCode, units: TileUnits) -> int:
+    spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
+    if spec.unit not in (Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL):
+        return 1
+    shapes: list[Shape] = []
+    for operand in step.operands:
+        assert isinstance(operand, View)
+        room = code.rooms[operand.buffer]
+        shapes.append(Shape(static_shape(operand), room.element))
+    if spec.cycles is not None:
+        return spec.cycles(units, *shapes, **words)
+    return units.lane_cycles(spec.unit.value, spec.bill(units, *shapes, **words))

@@ -1,0 +1,199 @@
+"""The stages of a region: which there are, when each does its first block, on which tiles, and what it must be brought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from cimc.ir.graph import Graph, Node
+from cimc.mapping.mapping import Placement
+from cimc.mapping.region import Part, Region, Source
+from cimc.mapping.segment import MATRIX_OPS, pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """Rows of a block, and columns of a value's rows."""
+
+    row: int
+    rows: int
+    col: int
+    cols: int
+
+    def holds(self, other: Rect) -> bool:
+        """Whether the other lies within."""
+        rows = self.row <= other.row and other.row + other.rows <= self.row + self.rows
+        return rows and self.col <= other.col and other.col + other.cols <= self.col + self.cols
+
+    def meet(self, other: Rect) -> Rect | None:
+        """What both have in common."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        row_end = min(self.row + self.rows, other.row + other.rows)
+        col_end = min(self.col + self.cols, other.col + other.cols)
+        return Rect(row, row_end - row, col, col_end - col) if row < row_end and col < col_end else None
+
+    def join(self, other: Rect) -> Rect:
+        """The smallest rectangle over both."""
+        row, col = min(self.row, other.row), min(self.col, other.col)
+        row_end = max(self.row + self.rows, other.row + other.rows)
+        return Rect(row, row_end - row, col, max(self.col + self.cols, other.col + other.cols) - col)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a stage is: of which part (its place in the region), which of its vector stages or products, or its heads."""
+
+    part: int
+    stage: int
+    kind: str  # "rows", "product" or "heads"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a stage must find on a tile of a value made elsewhere. ``whole``: of all blocks of a sample."""
+
+    job: Job
+    tile: int
+    rect: Rect
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one tile does of a stage on middle axes: rows of the block, (low, count) of every axis."""
+
+    tile: int
+    rect: Rect
+    ranges: tuple[tuple[int, int], ...]
+
+
+class Plan:
+    """Stages of a region in blocks of ``rows``. ``tiles``: of every stage that works with vectors or heads."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        region: Region,
+        placement: Placement,
+        rows: int,
+        copy: int,
+        tiles: Mapping[Job, tuple[int, ...]],
+        slack: int = 1,
+    ) -> None:
+        self.graph, self.region, self.placement = graph, region, placement
+        self.rows, self.copy, self.tiles, self.slack = rows, copy, tiles, slack
+        self.blocks = region.rows // rows
+        self.job_of: dict[str, Job] = {}
+        self.nodes: dict[Job, list[Node]] = {}
+        self.number: dict[str, int] = {}
+        self.root_of: dict[tuple[str, int], str] = {}  # of operands that other stages make
+        for k, part in enumerate(region.parts):
+            for i, node in enumerate(part.segment.nodes):
+                job = self._job(k, part, node)
+                self.nodes.setdefault(job, []).append(node)
+                self.number[node.outputs[0]] = i
+                self.job_of.update({o: job for o in node.outputs if o})
+        self.starts = self._starts()
+
+    def _job(self, place: int, part: Part, node: Node) -> Job:
+        value = node.outputs[0]
+        if part.axes:
+            return Job(place, 0, "heads")
+        product = node.op in MATRIX_OPS or value in self.placement.shards
+        return Job(place, self.placement.stages.get(value, 0), "product" if product else "rows")
+
+    def source(self, part: Part, node: Node, index: int) -> Source | None:
+        """Where an operand's rows are, None if it comes from outside the region or is a weight."""
+        value = node.inputs[index]
+        tail = part.tails.get(value)
+        if tail is not None:
+            return Source(tail.root, tail.start, tail.step, (tail.width,))
+        return part.sources.get((node.outputs[0], index))
+
+    def _operands(self) -> Iterator[tuple[Job, Part, Node, int, Source]]:
+        for job, nodes in self.nodes.items():
+            part = self.region.parts[job.part]
+            for node in nodes:
+                for i in range(len(node.inputs)):
+                    source = self.source(part, node, i)
+                    if source is not None and self.job_of[source.root] != job:
+                        yield job, part, node, i, source
+
+    def _starts(self) -> dict[Job, int]:
+        """The step at which each stage does its first block: one after those it takes rows from, and a sample after those
+        it takes whole operands from."""
+        after: dict[Job, dict[Job, int]] = {job: {} for job in self.nodes}
+        for job, _, node, i, source in self._operands():
+            self.root_of[node.outputs[0], i] = source.root
+            delay = self.blocks + 1 if source.over >= 0 else 1
+            before = self.job_of[source.root]
+            after[job][before] = max(delay, after[job].get(before, 0))
+        starts: dict[Job, int] = {}
+        for job in sorted(after, key=lambda j: (j.part, j.stage, j.kind == "product")):
+            starts[job] = max((starts[b] + delay for b, delay in after[job].items()), default=0)
+        return starts
+
+    # --- tiles ----------------------------------------------------------------------------------
+    def lanes(self, job: Job) -> list[tuple[int, Rect]]:
+        """Of a vector stage: its tiles, and the rows of a block that each does."""
+        tiles = self.tiles[job]
+        return [(t, Rect(r.low, r.count, 0, 0)) for t, r in zip(tiles, pieces(self.rows, len(tiles)), strict=True)]
+
+    def shares(self, job: Job) -> list[Share]:
+        """Of a stage on middle axes: the first axis is cut, and where that is not enough the block's rows."""
+        tiles = self.tiles[job]
+        axes = self.region.parts[job.part].axes
+        across = min(len(tiles), axes[0])
+        down = len(tiles) // across
+        rest = tuple((0, n) for n in axes[1:])
+        cut = [((p.low, p.count), r) for p in pieces(axes[0], across) for r in pieces(self.rows, down)]
+        return [Share(t, Rect(r.low, r.count, 0, 0), (first, *rest)) for t, (first, r) in zip(tiles, cut, strict=True)]
+
+    def needs(self) -> dict[tuple[str, int, int], Need]:
+        """By (first output of a node, position of the operand, tile), what must be brought there."""
+        found: dict[tuple[str, int, int], Need] = {}
+        merged: dict[tuple[Job, str, int], Rect] = {}
+        rows: list[tuple[tuple[str, int, int], tuple[Job, str, int]]] = []
+        for job, _, node, i, source in self._operands():
+            for tile, rect in self._wanted(job, node, source):
+                key = (node.outputs[0], i, tile)
+                if source.over >= 0:
+                    found[key] = Need(job, tile, rect, True)
+                    continue
+                one = (job, source.root, tile)
+                merged[one] = rect.join(merged[one]) if one in merged else rect
+                rows.append((key, one))
+        found.update({key: Need(one[0], one[2], merged[one], False) for key, one in rows})
+        return found
+
+    def _wanted(self, job: Job, node: Node, source: Source) -> Iterator[tuple[int, Rect]]:
+        """Tiles that want an operand, and which rectangle of its block."""
+        if job.kind == "heads":
+            for share in self.shares(job):
+                low = source.first + sum(s * at for s, (at, _) in zip(source.axes, share.ranges, strict=True))
+                far = sum(s * (n - 1) for s, (_, n) in zip(source.axes, share.ranges, strict=True))
+                count = source.shape[1 - source.over] if source.over >= 0 else source.shape[-1]
+                row, rows = (0, self.rows) if source.over >= 0 else (share.rect.row, share.rect.rows)
+                yield share.tile, Rect(row, rows, low, far + (count - 1) * source.step + 1)
+            return
+        cols = (source.shape[-1] - 1) * source.step + 1
+        if job.kind == "rows":
+            for tile, rect in self.lanes(job):
+                yield tile, Rect(rect.row, rect.rows, source.first, cols)
+            return
+        value = node.outputs[0]
+        product = value if node.op in MATRIX_OPS else self.placement.shards[value]
+        for part in self.placement.matrices[product][self.copy].parts:
+            first, last = part.rows
+            if node.op in MATRIX_OPS:
+                at = source.first + first * source.step
+                yield part.tile, Rect(0, self.rows, at, (last - first - 1) * source.step + 1)
+            else:
+                yield part.tile, Rect(0, self.rows, source.first, cols)
+
+
+def heads_columns(axes: Sequence[int], ranges: Sequence[tuple[int, int]], inner: int) -> tuple[int, int]:
+    """The first column and the number of columns of a result's rows that a share makes, ``inner`` for every index."""
+    low = inner * sum(at * prod(axes[i + 1 :]) for i, (at, _) in enumerate(ranges))
+    return low, inner * prod(count for _, count in ranges)
