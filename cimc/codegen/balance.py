@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,35 +60,55 @@ def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan
 
 @dataclass(frozen=True)
 class _Load:
-    """What a stage takes of a tile for a block, in cycles of its units, and the tiles that can do it."""
+    """What a stage takes of a tile: cycles of its units, of its receive side and of its port for a block, bytes of its
+    buffer; and the tiles that can do it."""
 
-    cycles: int
+    units: float
+    receive: float
+    port: float
+    bytes: float
     tiles: tuple[int, ...]
+
+    def parts(self, mean: _Load, count: int) -> tuple[float, float, float, float]:
+        """Of one of ``count`` pieces, each as a part of what a tile has on average (of its buffer: can have)."""
+        pairs = (
+            (self.units, mean.units),
+            (self.receive, mean.receive),
+            (self.port, mean.port),
+            (self.bytes, mean.bytes),
+        )
+        units, receive, port, size = (mine / max(1.0, whole) / count for mine, whole in pairs)
+        return units, receive, port, size
 
 
 def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copies: int, slack: int) -> list[Plan]:
-    """Plans in which every tile has about the same to do."""
+    """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
+    what they have most of."""
     loads = _loads(context, region, chip, rows)
-    able = {t for load in loads.values() for t in load.tiles}
-    mean = copies * sum(load.cycles for load in loads.values()) / max(1, len(able))
-    busy = dict.fromkeys(able, 0)
+    able = sorted({t for load in loads.values() for t in load.tiles})
+    share = copies / max(1, len(able))
+    units, receive, port = (
+        share * sum(of(load) for load in loads.values())
+        for of in (lambda x: x.units, lambda x: x.receive, lambda x: x.port)
+    )
+    mean = _Load(units, receive, port, min((chip.tile(t).local_bytes for t in able), default=1), ())
+    has = dict.fromkeys(able, (0.0, 0.0, 0.0, 0.0))
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
-    order = sorted(loads, key=lambda j: (-loads[j].cycles / _cuts(region, rows, j, loads[j], mean), j.part, j.stage))
+    counts = {job: _cuts(region, rows, job, load, mean) for job, load in loads.items()}
+    order = sorted(loads, key=lambda j: (-max(loads[j].parts(mean, counts[j])), j.part, j.stage))
     for job in order:
-        load = loads[job]
-        count = _cuts(region, rows, job, load, mean)
+        piece = loads[job].parts(mean, counts[job])
         for copy in range(copies):
-            chosen = heapq.nsmallest(count, load.tiles, key=lambda t: (busy[t], t))
-            for t in chosen:
-                busy[t] += load.cycles // count
+            then = {t: tuple(a + b for a, b in zip(has[t], piece, strict=True)) for t in loads[job].tiles}
+            chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
+            has.update((t, then[t]) for t in chosen)
             tiles[copy][job] = tuple(sorted(chosen))
     return [Plan(context.graph, region, context.placement, rows, c, tiles[c], slack) for c in range(copies)]
 
 
-def _cuts(region: Region, rows: int, job: Job, load: _Load, mean: float) -> int:
+def _cuts(region: Region, rows: int, job: Job, load: _Load, mean: _Load) -> int:
     """Pieces of a stage: rows of a block, or middle axes and then rows."""
-    wanted = max(1, -(-load.cycles * FINE // max(1, int(mean))))
-    wanted = min(wanted, len(load.tiles))
+    wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
     if job.kind == "rows":
         return max(n for n in range(1, wanted + 1) if rows % n == 0)
@@ -99,17 +120,24 @@ def _cuts(region: Region, rows: int, job: Job, load: _Load, mean: float) -> int:
 
 def _loads(context: Context, region: Region, chip: ChipSpec, rows: int) -> dict[Job, _Load]:
     """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
-    first: dict[Job, tuple[int, ...]] = {}
+    first: dict[Job, tuple[int]] = {}
     able: dict[Job, tuple[int, ...]] = {}
     empty = Plan(context.graph, region, context.placement, rows, 0, {})
     for job, nodes in empty.nodes.items():
-        if job.kind != "product":
+        if job.kind in ("rows", "heads"):
             able[job] = tuple(tiles_with(chip, units_needed(nodes)))
-            first[job] = able[job][:1]
+            first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
     flow = Flow(trial, region, Plan(context.graph, region, context.placement, rows, 0, first), 0, 1)
     flow.emit()
-    return {job: _Load(sum(_cycles(flow.spent[job], trial.code(first[job][0]), chip)), able[job]) for job in first}
+    found: dict[Job, _Load] = {}
+    for job, (tile,) in first.items():
+        code = trial.code(tile)
+        size = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
+        busy = sum(_cycles(flow.spent[job], code, chip))
+        link = chip.noc.link_bytes_per_cycle
+        found[job] = _Load(busy, flow.received[job] / link, flow.sent[job] / link, size, able[job])
+    return found
 
 
 def _cycles(steps: Sequence[Step], code: TileCode, chip: ChipSpec) -> Iterator[int]:

@@ -49,6 +49,7 @@ class Piece:
 class _Value:
     """Where a value's block is: as it was made, and what has been brought of it where."""
 
+    job: Job
     start: int  # step at which its stage does block 0
     origin: Origin
     pieces: list[Piece] = field(default_factory=list[Piece])
@@ -83,7 +84,11 @@ class Flow:
         )
         elsewhere = {s.root for p in region.parts for s in p.sources.values()}
         self.dying = frozenset(v for v, n in reads.items() if n == 1) - region.stored - elsewhere
-        self.spent: dict[Job, list[Step]] = {}  # what each stage costs, for the placement
+        self.spent: dict[Job, list[Step]] = {}  # what each stage does with vectors, for its placement
+        self.rooms: dict[Job, set[tuple[int, str]]] = {}  # and its buffers
+        self.received: Counter[Job] = Counter()  # and the bytes it is brought and hands on
+        self.sent: Counter[Job] = Counter()
+        self.rings: dict[int, dict[str, int]] = {}  # tile → buffer → blocks that are kept of it
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
@@ -93,17 +98,17 @@ class Flow:
                 continue
             for node in part.segment.nodes:
                 self._node(part, node)
-        rings = self._rings()
+        self.rings = self._rings()
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
             code.steps = self.aside[tile]
-            ready = {start: _ringed(steps, rings[tile], code) for start, steps in stages.items()}
+            ready = {start: _ringed(steps, self.rings[tile], code) for start, steps in stages.items()}
             turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
-            for depth in rings[tile].values():
+            for depth in self.rings[tile].values():
                 turns[f"{RING}{depth}"] = Turn(1, depth)
                 turns[f"{WHOLE}{depth}"] = Turn(self.blocks, max(1, depth // self.blocks))
             code.steps.extend(fold(ready, self.samples * self.blocks, turns))
-            for name, depth in rings[tile].items():
+            for name, depth in self.rings[tile].items():
                 room = code.rooms[name]
                 code.rooms[name] = replace(room, shape=(depth, *room.shape))
         return {tile: frozenset(values) for tile, values in self.storing.items()}
@@ -161,7 +166,7 @@ class Flow:
     def _lane(self, part: Part, node: Node, job: Job, tile: int, rect: Rect) -> None:
         start = self.plan.starts[job]
         code = self._at(tile, start)
-        mark = len(code.steps)
+        mark, before = len(code.steps), set(code.rooms)
         loaded = self.loaded.setdefault((job, tile, rect), {})
 
         def operand(n: Node, i: int) -> View:
@@ -175,9 +180,9 @@ class Flow:
 
         block = BlockEmit(self.graph, code, rect.rows, operand, node, dying=self.dying)
         block.lower()
-        self.spent.setdefault(job, []).extend(code.steps[mark:])
+        self._spend(job, code, mark, before)
         for out, view in block.outputs.items():
-            made = self.values.setdefault(out, _Value(start, node.origin))
+            made = self.values.setdefault(out, _Value(job, start, node.origin))
             made.pieces.append(Piece(tile, Rect(rect.row, rect.rows, 0, width(self.graph, out)), view))
 
     def _rows(self, node: Node, index: int, source: Source, tile: int, rect: Rect) -> View:
@@ -196,7 +201,7 @@ class Flow:
         placed = self.placement.matrices[node.outputs[0]][self.copy]
         whole = Rect(0, self.plan.rows, 0, placed.rows)
         source = self.plan.source(part, node, 0)
-        made = self.values.setdefault(node.outputs[0], _Value(start, node.origin))
+        made = self.values.setdefault(node.outputs[0], _Value(job, start + 1, node.origin))
         stem = f"W{part.segment.index}_{self.plan.number[node.outputs[0]]}_{self.copy}"
         element = self.graph.type(placed.weight).element
         groups: dict[tuple[int, int], list[Piece]] = {}
@@ -220,7 +225,7 @@ class Flow:
             emit.lower()
             piece = Piece(block.tile, Rect(0, self.plan.rows, block.cols[0], span), emit.outputs[node.outputs[0]])
             groups.setdefault(block.cols, []).append(piece)
-        made.pieces = [self._sum(start, node, group) for group in groups.values()]
+        made.pieces = [self._sum(start + 1, node, group) for group in groups.values()]
 
     def _sum(self, start: int, node: Node, group: Sequence[Piece]) -> Piece:
         """Partial sums of row blocks on several tiles, added on the first of them."""
@@ -239,7 +244,7 @@ class Flow:
         out = node.outputs[0]
         start = self.plan.starts[job]
         pieces = self.values[self.placement.shards[out]].pieces
-        made = self.values.setdefault(out, _Value(start, node.origin))
+        made = self.values.setdefault(out, _Value(job, start, node.origin))
         for k, piece in enumerate(pieces):
             code = self._at(piece.tile, start)
 
@@ -271,7 +276,7 @@ class Flow:
 
     def _share(self, part: Part, job: Job, share: Share) -> None:
         code = self._at(share.tile, self.plan.starts[job])
-        mark = len(code.steps)
+        mark, before = len(code.steps), set(code.rooms)
         names = [f"h{i}" for i in range(len(share.ranges))]
         middle = [
             Affine.of(low, {n: 1} if count > 1 else {}) for n, (low, count) in zip(names, share.ranges, strict=True)
@@ -287,7 +292,12 @@ class Flow:
             for name, (_, count) in zip(names, share.ranges, strict=True):
                 stack.enter_context(code.repeat(name, count))
             self._turn(part, share, middle, loaded, kept)
+        self._spend(job, code, mark, before)
+
+    def _spend(self, job: Job, code: TileCode, mark: int, before: set[str]) -> None:
+        """Note what a stage added to a tile."""
         self.spent.setdefault(job, []).extend(code.steps[mark:])
+        self.rooms.setdefault(job, set()).update((code.tile, name) for name in code.rooms if name not in before)
 
     def _outside(self, part: Part, node: Node, i: int) -> bool:
         """Whether an operand is rows from outside the region that are not constant."""
@@ -307,7 +317,7 @@ class Flow:
                     low, cols = heads_columns(part.axes, share.ranges, width(self.graph, out))
                     view = code.buffer(self.graph.type(out).element, (share.rect.rows, cols), "o")
                     found[out] = Piece(share.tile, Rect(share.rect.row, share.rect.rows, low, cols), view)
-                    self.values.setdefault(out, _Value(start, node.origin)).pieces.append(found[out])
+                    self.values.setdefault(out, _Value(job, start, node.origin)).pieces.append(found[out])
         return found
 
     def _turn(
@@ -385,6 +395,9 @@ class Flow:
                 shape = (need.rect.rows, need.rect.cols)
                 view = code.buffer(self.graph.type(root).element, shape, "w" if need.whole else "r")
                 same[key] = Piece(need.tile, need.rect, view)
+                self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
+                size = prod(shape) * self.graph.type(root).element.bytes
+                self.received[need.job] += size
                 if need.whole:
                     self.whole.add((need.tile, view.buffer))
             value.brought[need] = same[key]
@@ -408,11 +421,11 @@ class Flow:
                 code = self._at(piece.tile, value.start + 1)
                 code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
             if now:
-                self._send(piece, common, now, (value.start, value.start + 1), value.origin)
+                self.sent[value.job] += self._send(piece, common, now, (value.start, value.start + 1), value.origin)
 
     def _send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
-    ) -> None:
+    ) -> int:
         """Send a rectangle of a piece, in the stage that begins at the first step, and receive it in the second's."""
         tag = self.tag
         self.tag += 1
@@ -421,6 +434,7 @@ class Flow:
         for tile, target in to.items():
             code = self._at(tile, starts[1])
             code.emit("recv", _sub(target, common), origin=origin, source=piece.tile, tag=tag)
+        return common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
 
     def _store(self, part: Part, node: Node, out: str) -> None:
         if out not in self.region.stored:

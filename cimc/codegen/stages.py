@@ -40,13 +40,17 @@ class Rect:
         return Rect(row, row_end - row, col, max(self.col + self.cols, other.col + other.cols) - col)
 
 
+KINDS = ("rows", "product", "result", "heads")
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a stage is: of which part (its place in the region), which of its vector stages or products, or its heads."""
+    """What a stage is: of which part (its place in the region), which of its vector stages or products, or its heads. What
+    is done with a product where it is made (its "result") is a stage of its own: nobody waits then while it is made."""
 
     part: int
     stage: int
-    kind: str  # "rows", "product" or "heads"
+    kind: str  # one of KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,8 @@ class Plan:
         value = node.outputs[0]
         if part.axes:
             return Job(place, 0, "heads")
-        product = node.op in MATRIX_OPS or value in self.placement.shards
-        return Job(place, self.placement.stages.get(value, 0), "product" if product else "rows")
+        kind = "product" if node.op in MATRIX_OPS else "result" if value in self.placement.shards else "rows"
+        return Job(place, self.placement.stages.get(value, 0), kind)
 
     def source(self, part: Part, node: Node, index: int) -> Source | None:
         """Where an operand's rows are, None if it comes from outside the region or is a weight."""
@@ -126,11 +130,12 @@ class Plan:
         after: dict[Job, dict[Job, int]] = {job: {} for job in self.nodes}
         for job, _, node, i, source in self._operands():
             self.root_of[node.outputs[0], i] = source.root
-            delay = self.blocks + 1 if source.over >= 0 else 1
             before = self.job_of[source.root]
+            delay = self.blocks + 1 if source.over >= 0 else 1
+            delay += before.kind == "product" and job.kind != "result"
             after[job][before] = max(delay, after[job].get(before, 0))
         starts: dict[Job, int] = {}
-        for job in sorted(after, key=lambda j: (j.part, j.stage, j.kind == "product")):
+        for job in sorted(after, key=lambda j: (j.part, j.stage, KINDS.index(j.kind))):
             starts[job] = max((starts[b] + delay for b, delay in after[job].items()), default=0)
         return starts
 
@@ -183,6 +188,8 @@ class Plan:
                 yield tile, Rect(rect.row, rect.rows, source.first, cols)
             return
         value = node.outputs[0]
+        if job.kind == "result" and source.root in self.placement.shards:
+            return  # the product's own columns, where they are
         product = value if node.op in MATRIX_OPS else self.placement.shards[value]
         for part in self.placement.matrices[product][self.copy].parts:
             first, last = part.rows

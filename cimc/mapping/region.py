@@ -262,30 +262,37 @@ def find(
 
 
 def _prelude(segments: Sequence[Segment], region: Region) -> tuple[tuple[Segment, ...], frozenset[int]]:
-    """The segments with what the region's later parts read of much earlier ones taken out of those, into segments of their
-    own, where it does not depend on the region; and which those are."""
+    """The segments with what the region reads much later than it is made taken out of where it is made, if it does not
+    depend on the region: done where it is read, if that is one segment over the same rows, else in a segment of its own
+    before the region. And the places of those."""
     place = {s: k for k, s in enumerate(region.segments)}
     maker = {o: (p.segment.index, n) for p in region.parts for n in p.segment.nodes for o in n.outputs if o}
-    late: dict[int, dict[str, Node]] = {}
+    parts = {p.segment.index: p for p in region.parts}
+    readers: dict[str, set[int]] = {}
     for part in region.parts:
-        for (_, _), source in part.sources.items():
-            index, node = maker[source.root]
-            if place[part.segment.index] - place[index] <= LONG:
-                continue
-            own = next(p for p in region.parts if p.segment.index == index)
-            nodes = _free(own, node)
-            late.setdefault(index, {}).update({n.outputs[0]: n for n in nodes})
-    found: list[Segment] = []
+        for source in part.sources.values():
+            readers.setdefault(source.root, set()).add(part.segment.index)
+    moved: dict[str, int] = {}  # first output of a node → the segment that does it, -1 for one of its own
+    for root, found in readers.items():
+        index, node = maker[root]
+        if place[max(found)] - place[index] > LONG:
+            to = max(found) if len(found) == 1 and not parts[max(found)].axes else -1
+            moved.update({n.outputs[0]: min(to, moved.get(n.outputs[0], to)) for n in _free(parts[index], node)})
+    result: list[Segment] = []
     outside: list[int] = []
+    taken: dict[int, list[Node]] = {}
     for segment in segments:
-        taken = late.get(segment.index, {})
-        early = tuple(n for n in segment.nodes if n.outputs[0] in taken)
-        rest = tuple(n for n in segment.nodes if n.outputs[0] not in taken)
+        early = [n for n in segment.nodes if moved.get(n.outputs[0]) == -1]
+        for node in segment.nodes:
+            if moved.get(node.outputs[0], -1) >= 0:
+                taken.setdefault(moved[node.outputs[0]], []).append(node)
+        rest = [n for n in segment.nodes if n.outputs[0] not in moved]
         if early:
-            outside.append(len(found))
-            found.append(replace(segment, style=Style.SPREAD, nodes=early))
-        found += [replace(segment, nodes=rest)] if rest else []
-    return tuple(replace(s, index=i) for i, s in enumerate(found)), frozenset(outside)
+            outside.append(len(result))
+            result.append(replace(segment, style=Style.SPREAD, nodes=tuple(early)))
+        nodes = (*taken.get(segment.index, ()), *rest)
+        result += [replace(segment, nodes=nodes)] if nodes else []
+    return tuple(replace(s, index=i) for i, s in enumerate(result)), frozenset(outside)
 
 
 def _free(part: Part, node: Node) -> list[Node]:
