@@ -30,6 +30,9 @@ MODELS = {"programming": "programming_error", "drift": "drift", "read_noise": "r
 UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "mo": 2592000.0, "y": 31536000.0}
 """Seconds in a unit of time; a month is 30 days and a year 365."""
 
+MOST_RATE = 1e12
+"""Inferences a second."""
+
 WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -275,12 +278,19 @@ def _check_map(maps: StuckMaps, chip: ChipSpec) -> None:
             raise refuse("device.stuck_map", why, "name cores that are there")
 
 
-def device_calibrates(device: Device | None, given: bool) -> None:
+def device_calibrates(device: Device | None, given: bool, key: str = "--calibration") -> None:
     """Refuse calibration inputs (``given``) for a device whose ADC ranges are not calibrated."""
     if given and (device is None or not device.calibrated):
         rule = "float or integer numerics" if device is None else f"adc_range is {device.adc_range}"
         fix = "give --numerics analog --device adc_range=calibrated (or calibrated_slice)"
-        raise refuse("--calibration", f"there is no range to calibrate: {rule}", fix)
+        raise refuse(key, f"there is no range to calibrate: {rule}", fix)
+
+
+def checked_rate(rate: float) -> float:
+    """Inferences a second, as ``--rate`` takes them. Raises ANALOG_CONFIG."""
+    if not 0 < rate <= MOST_RATE:
+        raise refuse("rate", f"{rate} is no rate of inferences", f"give a number above 0, up to {MOST_RATE:g}")
+    return rate
 
 
 def core_shape(core: CoreSpec) -> CoreShape:
