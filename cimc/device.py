@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from cimc import errors
 from cimc.analog.config import refuse
 from cimc.analog.faults import CoreShape, StuckMaps, read_maps
-from cimc.analog.noise import conductances
+from cimc.analog.noise import check_temperature, conductances
 from cimc.analog.technology import Technology, technology
 from cimc.arch.device import AdcRange, Compensation, DeviceSpec, Remap
 from cimc.arch.spec import ChipSpec, CoreSpec
 
-EFFECTS = ("adc", "on_off", "programming", "drift", "read_noise", "faults", "ir_drop")
+EFFECTS = ("adc", "on_off", "programming", "drift", "read_noise", "temperature", "faults", "ir_drop")
 """In the order in which an attribution switches them on."""
 
 MODELS = {"programming": "programming_error", "drift": "drift", "read_noise": "read_noise"}
@@ -48,6 +48,7 @@ class Device:
     programming: bool = True
     drift: bool = True
     read_noise: bool = True
+    temperature: bool = True
     faults: bool = True
     ir_drop: bool = True
     seconds: float = 0.0
@@ -67,6 +68,7 @@ class Device:
     drift_compensation: Compensation = "none"
     calibration_age: float = 0.0
     calibration_interval: int = 1
+    temperature_c: float | None = None
     numbers: tuple[tuple[str, float], ...] = ()
 
     @classmethod
@@ -108,6 +110,17 @@ class Device:
         """Whether cells may be stuck, by rate or by a map."""
         return self.faults and (self.stuck_off_rate + self.stuck_on_rate > 0 or bool(self.stuck_map))
 
+    @property
+    def warm(self) -> bool:
+        """Whether a temperature was given that changes anything: by its loss over time, or by the noise of reads."""
+        model = self.model.model
+        lost = model.retention is not None and self.seconds > 0
+        return self.temperature and self.temperature_c is not None and (lost or self._reads_warm)
+
+    @property
+    def _reads_warm(self) -> bool:
+        return self.read_noise and bool(self.model.model.thermal) and self.model.model.read is not None
+
     def at(self, seconds: float) -> Device:
         """The same device at another time since programming. Raises ANALOG_CONFIG beyond what the technology's source
         measured."""
@@ -130,6 +143,7 @@ class Device:
             "programming": tech.default_model("programming_error") is not None,
             "drift": tech.default_model("drift") is not None and self.seconds > 0,
             "read_noise": tech.default_model("read_noise") is not None,
+            "temperature": self.warm,
             "faults": self.faulty,
             "ir_drop": self.wire_ohm > 0,
         }
@@ -156,6 +170,8 @@ class Device:
                 found[key] = None
             elif part is not None and numbers:
                 found[key] = {"model": part.name, **numbers}
+        if self.warm:
+            found["temperature_c"] = self.temperature_c
         if not self.on_off:
             found["Gmin_norm"] = 0.0
         if self.faults:  # a run draws them core by core (cimc.sim.faults); this is what one matrix alone would do
@@ -202,7 +218,7 @@ def _checked(spec: DeviceSpec, chip: ChipSpec) -> Device:
     given: dict[str, object] = spec.model_dump(exclude_none=True)
     tech = technology(spec.technology or chip.technology)
     numbers: list[tuple[str, float]] = []
-    for key in ("sigma", "acceptance", "temperature"):
+    for key in ("sigma", "acceptance"):
         if key not in given:
             continue
         if key not in tech.model.parameters:
@@ -211,6 +227,7 @@ def _checked(spec: DeviceSpec, chip: ChipSpec) -> Device:
         value = given.pop(key)
         numbers.append((key, float(str(value))))
     _check_models(given, tech)
+    _check_temperature(given, tech)
     if float(str(given.get("stuck_off_rate", 0))) + float(str(given.get("stuck_on_rate", 0))) > 1:
         raise refuse("device.stuck_on_rate", "the two rates exceed 1 together", "give fractions of the cells")
     given["technology"] = tech.name
@@ -226,8 +243,24 @@ def _check_models(given: Mapping[str, object], tech: Technology) -> None:
     if given.get("on_off") is True and tech.gmin_us == 0:
         raise refuse("device.on_off", f"technology '{tech.name}' has an infinite on/off ratio", "leave it out")
     compensated = given.get("drift_compensation", "none") != "none"
-    if compensated and (given.get("drift") is False or tech.default_model("drift") is None):
+    warm = given.get("temperature_c") is not None and tech.default_model("retention") is not None
+    if compensated and not warm and (given.get("drift") is False or tech.default_model("drift") is None):
         raise refuse("device.drift_compensation", "there is no drift to compensate", "leave it out")
+
+
+def _check_temperature(given: Mapping[str, object], tech: Technology) -> None:
+    """A temperature needs a source that says what it does to the technology, and a part of it that is on."""
+    celsius = given.get("temperature_c")
+    if celsius is None:
+        if given.get("temperature") is True:
+            raise refuse("device.temperature", "no temperature is given", "give temperature_c as well")
+        return
+    check_temperature("device.temperature_c", float(str(celsius)), bool(tech.model.thermal), tech.name)
+    if given.get("temperature") is False:
+        raise refuse("device.temperature", "off contradicts temperature_c", "drop one of them")
+    if tech.model.retention is None and given.get("read_noise") is False:
+        why = f"of '{tech.name}' it changes the noise of reads alone, which is off"
+        raise refuse("device.temperature_c", why, "drop it, or read_noise=off")
 
 
 def _check_parts(device: Device, chip: ChipSpec) -> Device:
