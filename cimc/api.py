@@ -37,6 +37,7 @@ def compile(
     output: Path | str | None = None,
     digital: Sequence[str] = (),
     outliers: str = "",
+    copies: str = "",
     chips: int | str | None = None,
     activations: Activations = "dynamic",
     mapping: Sequence[str] = (),
@@ -45,13 +46,14 @@ def compile(
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
-    The options of ``cimc compile`` by their names: ``digital`` and ``outliers`` are kept out of the cells; ``chips`` is a
+    The options of ``cimc compile`` by their names: ``digital`` and ``outliers`` are kept out of the cells,
+    ``copies`` in several sets of them (as ``--copies``); ``chips`` is a
     number or ``"auto"``; ``mapping`` are texts as of ``-m``; ``inputs`` bind symbolic dims and are what static activations
     and outliers are measured on; ``calibrate="start"`` begins the program with a calibration of its analog cores.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = asked.options(digital, outliers)
+    chosen = asked.options(digital, outliers, copies)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -74,6 +76,7 @@ def check(
     layers: bool = False,
     digital: Sequence[str] = (),
     outliers: str = "",
+    copies: str = "",
     device: Sequence[str] = (),
     technology: str | None = None,
     time: float | str | None = None,
@@ -112,7 +115,7 @@ def check(
         calibration=calibration,
     )
     compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    return check_model(str(model), compiled_as.options(digital, outliers), how).to_json()
+    return check_model(str(model), compiled_as.options(digital, outliers, copies), how).to_json()
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class _Compile:
     passes: str
     calibrate: Calibrate
 
-    def options(self, digital: Sequence[str], outliers: str) -> Options:
+    def options(self, digital: Sequence[str], outliers: str, copies: str) -> Options:
         """The same, checked. Raises ARGUMENT, MAPPING_CHOICE."""
         one_of("activations", self.activations, get_args(Activations))
         one_of("calibrate", self.calibrate, get_args(Calibrate))
@@ -148,6 +151,7 @@ class _Compile:
             outliers,
             self.calibrate,
             self.chips == "auto",
+            copies,
         )
 
     def _chips(self) -> tuple[str, ...]:
