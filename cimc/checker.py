@@ -218,6 +218,8 @@ def _outcome(made: _Run) -> Outcome:
 
 def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
     """Compile, run and compare, without studies."""
+    if how.device is not None and how.numerics == "analog":
+        how.device.of(options)  # what is wrong with the device is told before anything is compiled
     clock = [time.perf_counter()]
     given = how.inputs
     calibration = (given,) if given else ()

@@ -85,6 +85,7 @@ class Device:
             given[key] = value
         if tech is not None:
             given["technology"] = tech
+            _check_analog(chip, tech)
         if seconds is not None:
             given["seconds"] = seconds
         try:
@@ -190,6 +191,14 @@ class Device:
         }
 
 
+def _check_analog(chip: ChipSpec, tech: str) -> None:
+    """A technology in place of the chip's changes nothing where no core is analog: refused rather than ignored."""
+    cores = [t.core for t in chip.tiles.values() if t.core is not None]
+    if cores and all(core.adc is None for core in cores) and technology(tech).name != technology(chip.technology).name:
+        why = f"the cores of this chip are digital, exact whatever cells they have: '{tech}' would change nothing"
+        raise refuse("technology", why, "drop it, or choose hardware whose cores have converters")
+
+
 def _setting(text: str) -> tuple[str, object]:
     """``KEY=VALUE``: a switch (on, off), a number or a word."""
     key, equals, value = (part.strip() for part in text.partition("="))
@@ -271,6 +280,9 @@ def _check_parts(device: Device, chip: ChipSpec) -> Device:
     lossless = all(t.core.adc.bits == 0 for t in chip.tiles.values() if t.core and t.core.adc)
     if device.adc_range != "fixed" and (lossless or not device.adc):
         raise refuse("device.adc_range", "there is no converter to set a range of", "give the cores' adc.bits")
+    if device.adc_coverage < 1 and not device.calibrated:
+        why = f"adc_range is {device.adc_range}: nothing is fitted to a share of the conversions"
+        raise refuse("device.adc_coverage", why, "give adc_range=calibrated as well, or drop it")
     if device.calibration_age > device.seconds:
         why = f"{device.calibration_age:g} s ago lies before programming"
         raise refuse("device.calibration_age", why, f"give at most seconds, {device.seconds:g}")

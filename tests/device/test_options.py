@@ -51,6 +51,7 @@ def core() -> CoreSpec:
         (["temperature=300"], "reram", "device.temperature"),
         (["temperature=off", "temperature_c=85"], "reram", "device.temperature"),
         (["read_noise=off", "temperature_c=85"], "sram_analog", "device.temperature_c"),
+        (["adc_coverage=0.9"], None, "device.adc_coverage"),
         (["sigma=0.1"], "pcm", "device.sigma"),
         (["sigma=-0.1"], "mram", "device.sigma"),
         (["drift=on"], "mram", "device.drift"),
@@ -67,6 +68,13 @@ def test_refused_with_the_keys_name(settings: list[str], tech: str | None, key: 
         Device.of(isaac(), settings, tech)
     assert caught.value.exit is Exit.USAGE
     assert f"'{key}'" in str(caught.value)
+
+
+def test_digital_cores_take_no_other_technology() -> None:
+    chip = load("sram-dcim").spec
+    assert Device.of(chip, tech=chip.technology).technology == chip.technology
+    with pytest.raises(CimcError, match=r"'technology'.*digital"):
+        Device.of(chip, tech="pcm")
 
 
 def test_a_time_beyond_the_measured_is_refused_for_every_time() -> None:
