@@ -80,11 +80,12 @@ class Device:
 
         Raises ANALOG_CONFIG naming the key that is unknown, impossible or contradicts the technology."""
         given: dict[str, object] = {} if chip.device is None else chip.device.model_dump(exclude_none=True)
-        for text in settings:
-            key, value = _setting(text)
-            given[key] = value
+        asked = dict(map(_setting, settings))
+        given |= asked
         if tech is not None:
             given["technology"] = tech
+            if "drift_compensation" not in asked and technology(tech).default_model("drift") is None:
+                given.pop("drift_compensation", None)  # a repair of the file's own technology, which is not there now
             _check_analog(chip, tech)
         if seconds is not None:
             given["seconds"] = seconds

@@ -70,6 +70,16 @@ def test_refused_with_the_keys_name(settings: list[str], tech: str | None, key: 
     assert f"'{key}'" in str(caught.value)
 
 
+def test_a_repair_of_the_files_own_technology_goes_with_it() -> None:
+    """PCM's preset compensates drift; cells that have none in their place need nothing."""
+    chip = load("pcm").spec
+    assert Device.of(chip).drift_compensation == "global"
+    assert Device.of(chip, tech="pcm_hermes_2dev").drift_compensation == "global"
+    assert Device.of(chip, tech="ideal").drift_compensation == "none"
+    with pytest.raises(CimcError, match="no drift to compensate"):
+        Device.of(chip, ["drift_compensation=column"], "ideal")
+
+
 def test_digital_cores_take_no_other_technology() -> None:
     chip = load("sram-dcim").spec
     assert Device.of(chip, tech=chip.technology).technology == chip.technology
