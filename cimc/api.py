@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc import errors
 from cimc.analog.config import refuse
 from cimc.checker import CheckOptions, check_model
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import durations
+from cimc.mapping.choices import parse_choices
 from cimc.report.compare import Tolerance
 from cimc.report.jsontext import JsonObject
-from cimc.session import Numerics
+from cimc.session import Numerics, one_of
 from cimc.study import DeviceOptions
 
 Array = NDArray[np.generic]
+Activations = Literal["dynamic", "static"]
+Calibrate = Literal["never", "start"]
 
 
 def compile(
@@ -31,12 +37,23 @@ def compile(
     output: Path | str | None = None,
     digital: Sequence[str] = (),
     outliers: str = "",
+    copies: str = "",
+    chips: int | str | None = None,
+    activations: Activations = "dynamic",
+    mapping: Sequence[str] = (),
+    passes: str = "",
+    calibrate: Calibrate = "never",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
-    ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``.
+
+    The options of ``cimc compile`` by their names: ``digital`` and ``outliers`` are kept out of the cells,
+    ``copies`` in several sets of them (as ``--copies``); ``chips`` is a
+    number or ``"auto"``; ``mapping`` are texts as of ``-m``; ``inputs`` bind symbolic dims and are what static activations
+    and outliers are measured on; ``calibrate="start"`` begins the program with a calibration of its analog cores.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
-    chosen = _options(hardware, dims, precision, overrides, digital, outliers)
+    asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
+    chosen = asked.options(digital, outliers, copies)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -59,6 +76,7 @@ def check(
     layers: bool = False,
     digital: Sequence[str] = (),
     outliers: str = "",
+    copies: str = "",
     device: Sequence[str] = (),
     technology: str | None = None,
     time: float | str | None = None,
@@ -66,35 +84,82 @@ def check(
     attribute: bool = False,
     trials: int = 0,
     budget: float | None = None,
+    chips: int | str | None = None,
+    activations: Activations = "dynamic",
+    mapping: Sequence[str] = (),
+    passes: str = "",
+    calibrate: Calibrate = "never",
+    calibration: Mapping[str, Array] | None = None,
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
-    The options of the command by their names; ``time`` is in seconds or a text as ``"1h,1d"``. Those from ``device`` on are
-    for analog numerics. Raises ANALOG_CONFIG for them in other numerics, and as the command does."""
+    The options of the command by their names, those of :func:`compile` among them; ``time`` is in seconds or a text as
+    ``"1h,1d"``. Those from ``device`` to ``budget`` are for analog numerics, and so is ``calibration``: inputs (or several,
+    along a first axis) that calibrated ADC ranges are fitted to. Raises ANALOG_CONFIG for them in other numerics, and as the
+    command does."""
+    one_of("numerics", numerics, get_args(Numerics))
     asked = bool(device or technology is not None or time is not None or attribute or trials or budget is not None)
     if asked and numerics != "analog":
         raise refuse("numerics", f"'{numerics}' has no device", "device options need numerics='analog'")
     times = durations(time) if isinstance(time, str) else () if time is None else (float(time),)
     study = DeviceOptions(tuple(device), technology, times, rate, attribute, trials, budget)
-    how = CheckOptions(numerics, seed, inputs, tolerance, timing, command="cimc.check", layers=layers, device=study)
-    chosen = _options(hardware, dims, precision, overrides, digital, outliers)
-    return check_model(str(model), chosen, how).to_json()
-
-
-def _options(
-    hardware: str | None,
-    dims: Mapping[str, int] | None,
-    precision: str,
-    overrides: Sequence[str],
-    digital: Sequence[str],
-    outliers: str,
-) -> Options:
-    default = Options()
-    return Options(
-        hardware or default.hardware,
-        tuple(overrides),
-        dict(dims or {}),
-        precision,
-        digital=tuple(digital),
-        outliers=outliers,
+    how = CheckOptions(
+        numerics,
+        seed,
+        inputs,
+        tolerance,
+        timing,
+        command="cimc.check",
+        layers=layers,
+        device=study,
+        calibration=calibration,
     )
+    compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
+    return check_model(str(model), compiled_as.options(digital, outliers, copies), how).to_json()
+
+
+@dataclass(frozen=True)
+class _Compile:
+    """The compile options that both functions take, as they were given."""
+
+    hardware: str | None
+    dims: Mapping[str, int] | None
+    precision: str
+    overrides: Sequence[str]
+    chips: int | str | None
+    activations: Activations
+    mapping: Sequence[str]
+    passes: str
+    calibrate: Calibrate
+
+    def options(self, digital: Sequence[str], outliers: str, copies: str) -> Options:
+        """The same, checked. Raises ARGUMENT, MAPPING_CHOICE."""
+        one_of("activations", self.activations, get_args(Activations))
+        one_of("calibrate", self.calibrate, get_args(Calibrate))
+        for name, size in (self.dims or {}).items():
+            if not isinstance(size, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's types are not checked
+                raise errors.ARGUMENT(name="dims", why=f"{name} is {size!r}", fix="give whole numbers")
+        return Options(
+            self.hardware or Options().hardware,
+            (*self.overrides, *self._chips()),
+            dict(self.dims or {}),
+            self.precision,
+            self.activations,
+            self.passes,
+            parse_choices(self.mapping),
+            tuple(digital),
+            outliers,
+            self.calibrate,
+            self.chips == "auto",
+            copies,
+        )
+
+    def _chips(self) -> tuple[str, ...]:
+        """``chips`` as an override of the hardware."""
+        if self.chips is None or self.chips == "auto":
+            return ()
+        number = str(self.chips)
+        if not (number.isascii() and number.isdigit() and int(number[:9]) >= 1):
+            why, fix = f"{self.chips!r} is no number of chips", "give a number from 1 on, or 'auto'"
+            raise errors.ARGUMENT(name="chips", why=why, fix=fix)
+        return (f"chips={number}",)

@@ -21,6 +21,8 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Element
 from cimc.layers import Layers, compare_layers
 from cimc.ops import Numerics as OpNumerics
+from cimc.passes.copies import Copies
+from cimc.passes.pipeline_text import parse_pipeline
 from cimc.reference import Reference
 from cimc.report import figures
 from cimc.report.baseline import with_baseline
@@ -93,10 +95,14 @@ class _Run:
 def check_model(model: str, options: Options | None = None, how: CheckOptions | None = None) -> Checked:
     """Compile, run and compare with onnxruntime. Raises CimcError; differing outputs are no error but a failed report."""
     how = how or CheckOptions()
-    made = _check(model, options, how)
     found: MixedReport | None = None
-    if how.device is not None and how.device.budget is not None and made.analog.device is not None:
-        made, found = _within(model, options, how, how.device.budget, made)
+    budget = None if how.device is None or how.numerics != "analog" else how.device.budget
+    copies = _middle(options, budget)
+    base = replace(options or Options(), copies="") if copies else options
+    made = _check(model, base, how)
+    if budget is not None and made.analog.device is not None:
+        within = _with_copies if copies else _within
+        made, found = within(model, options, how, budget, made)
     if how.device is None or made.analog.device is None:
         return made.checked
     beside = how.device.study(made.subject, made.analog.device, made.analog.samples, made.checked.result)
@@ -107,14 +113,9 @@ def _within(
     model: str, options: Options | None, how: CheckOptions, budget: float, first: _Run
 ) -> tuple[_Run, MixedReport]:
     """The check with as many layers digital as an accuracy budget needs, and what was found on the way."""
-    device, samples, compiled = first.analog.device, first.analog.samples, first.checked.compiled
+    device, samples = first.analog.device, first.analog.samples
     assert device is not None
-    assert how.device is not None
-    if first.subject.core is None:
-        raise errors.ANALOG_CONFIG(key="--budget", why="no core of the chip is analog", fix="choose other hardware")
-    seeds = range(how.seed, how.seed + max(how.device.trials, 1))
-    with stage("sensitivities"):
-        layers = mixed.sensitivities(first.subject, device, mixed.layers_of(compiled.graph), seeds, samples)
+    seeds, layers = _sensitive(first, how)
     with stage("budget"):
         found = mixed.search(first.subject, device, layers, budget, seeds, samples)
     made, count, programs = first, found.digital, 1
@@ -132,6 +133,79 @@ def _within(
     return made, MixedReport(budget, tuple(seeds), told, _outcome(first), _outcome(made), programs)
 
 
+def _middle(options: Options | None, budget: float | None) -> Copies | None:
+    """The level between analog and digital that a budget may use: copies, if any were asked for. Raises PASS_OPTION for
+    layers that are named for both."""
+    if options is None or not options.copies or budget is None:
+        return None
+    found = parse_pipeline(f"copies{{{options.copies}}}", "--copies")[0]
+    assert isinstance(found, Copies)
+    if found.layers != "*":
+        why, fix = "--budget finds the layers by itself", "leave layers out"
+        raise errors.PASS_OPTION(option="layers", name="copies", why=why, fix=fix)
+    return found
+
+
+def _with_copies(
+    model: str, options: Options | None, how: CheckOptions, budget: float, first: _Run
+) -> tuple[_Run, MixedReport]:
+    """As :func:`_within`, with copies as the level between: every try is a program compiled and run. What does not fit the
+    chip does not hold."""
+    base, copies = options or Options(), _middle(options, budget)
+    assert copies is not None
+    seeds, layers = _sensitive(first, how)
+    names = [layer.name for layer in layers]
+    tried: dict[tuple[int, int], float] = {}
+
+    def chosen(digital: int, copied: int) -> Options:
+        named = "*" if digital + copied == len(names) else ",".join(names[digital : digital + copied])
+        text = f'count={copies.count}, layers="{named}"' if copied else ""
+        return replace(base, digital=(*base.digital, *names[:digital]), copies=text)
+
+    def held(digital: int, copied: int) -> bool:
+        if (digital, copied) not in tried:
+            try:
+                made = _check(model, chosen(digital, copied), replace(how, timing=False))
+                tried[digital, copied] = _mean_cosine(made, seeds)
+            except errors.CimcError as e:
+                if e.code != errors.DOES_NOT_FIT.code:
+                    raise
+                tried[digital, copied] = -1.0
+        return tried[digital, copied] >= budget
+
+    with stage("budget"):
+        digital, copied = mixed.levels(len(layers), held)
+    made = _check(model, chosen(digital, copied), how)
+    told = [
+        Sensitivity(x.name, x.weights, x.error, i < digital, copies.count if digital <= i < digital + copied else 1)
+        for i, x in enumerate(layers)
+    ]
+    report = MixedReport(budget, tuple(seeds), told, _outcome(first), _outcome(made), len(tried) + 1)
+    return made, report
+
+
+def _sensitive(first: _Run, how: CheckOptions) -> tuple[range, tuple[mixed.Layer, ...]]:
+    """The seeds of a budget, and the layers of the program by their sensitivities."""
+    device, samples = first.analog.device, first.analog.samples
+    assert device is not None
+    assert how.device is not None
+    if first.subject.core is None:
+        raise errors.ANALOG_CONFIG(key="--budget", why="no core of the chip is analog", fix="choose other hardware")
+    seeds = range(how.seed, how.seed + max(how.device.trials, 1))
+    with stage("sensitivities"):
+        layers = mixed.layers_of(first.checked.compiled.graph)
+        return seeds, mixed.sensitivities(first.subject, device, layers, seeds, samples)
+
+
+def _mean_cosine(made: _Run, seeds: Sequence[int]) -> float:
+    """The worst output's cosine, the mean of the seeds."""
+    device, alone = made.analog.device, _outcome(made).cosine
+    assert device is not None
+    if len(seeds) == 1 and alone is not None:
+        return alone
+    return mixed.mean_cosine([t.errors for t in study.trials(made.subject, device, len(seeds), made.analog.samples)])
+
+
 def _outcome(made: _Run) -> Outcome:
     result = made.checked.result
     timing, counts = result.timing, result.counts
@@ -146,6 +220,8 @@ def _outcome(made: _Run) -> Outcome:
 
 def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
     """Compile, run and compare, without studies."""
+    if how.device is not None and how.numerics == "analog":
+        how.device.of(options)  # what is wrong with the device is told before anything is compiled
     clock = [time.perf_counter()]
     given = how.inputs
     calibration = (given,) if given else ()

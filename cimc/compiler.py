@@ -30,6 +30,7 @@ from cimc.isa.verify import verify
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
+from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
 from cimc.passes.pipeline_text import parse_pipeline
@@ -45,7 +46,8 @@ PRECISION = re.compile(r"w([2-8])a8")
 class Options:
     """What a user may choose about a compile. ``activations``: scales of activations per row at run time (``dynamic``) or
     constant, measured on calibration inputs (``static``). ``digital``: static matmuls on the digital matmul units, by
-    name or pattern. ``outliers``: options of the pass of that name, as ``channels=8, by=activations``; empty: no such pass.
+    name or pattern. ``outliers`` and ``copies``: options of the passes of these names, as ``channels=8, by=activations`` and
+    ``count=4``; empty: no such pass.
     ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
     number of them it says."""
@@ -61,6 +63,7 @@ class Options:
     outliers: str = ""
     calibrate: Literal["never", "start"] = "never"
     auto_chips: bool = False
+    copies: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Compiled:
                 "activations": self.options.activations,
                 "digital": list(self.options.digital),
                 "outliers": self.options.outliers,
+                "copies": self.options.copies,
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
@@ -232,9 +236,11 @@ def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:
 def _pipeline(options: Options, hardware: Hardware) -> str:
     """The pipeline's text. Raises PASS_OPTION for options that contradict a pipeline of one's own, or no tile can do."""
     apart = parse_pipeline(f"outliers{{{options.outliers}}}", "--outliers") if options.outliers else ()
-    if options.passes and (options.digital or apart):
-        why = "a pipeline of your own (-p) says itself what is kept out of the cells"
-        raise errors.PASS_OPTION(option="--digital or --outliers", name="digital", why=why, fix="write it into -p")
+    several = parse_pipeline(f"copies{{{options.copies}}}", "--copies") if options.copies else ()
+    if options.passes and (options.digital or apart or several):
+        why = "a pipeline of your own (-p) says itself what is kept out of the cells, or in several"
+        given = "--digital, --outliers or --copies"
+        raise errors.PASS_OPTION(option=given, name="digital", why=why, fix="write it into -p")
     if options.passes:
         return options.passes
     core = _core(hardware)
@@ -249,6 +255,7 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         activations=options.activations,
         outliers=next((p for p in apart if isinstance(p, Outliers)), None),
         digital=Digital(",".join(options.digital)) if options.digital else None,
+        copies=next((p for p in several if isinstance(p, Copies)), None),
         digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
     )
 

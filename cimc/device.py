@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from cimc import errors
 from cimc.analog.config import refuse
 from cimc.analog.faults import CoreShape, StuckMaps, read_maps
-from cimc.analog.noise import conductances
+from cimc.analog.noise import check_temperature, conductances
 from cimc.analog.technology import Technology, technology
 from cimc.arch.device import AdcRange, Compensation, DeviceSpec, Remap
 from cimc.arch.spec import ChipSpec, CoreSpec
 
-EFFECTS = ("adc", "on_off", "programming", "drift", "read_noise", "faults", "ir_drop")
+EFFECTS = ("adc", "on_off", "programming", "drift", "read_noise", "temperature", "faults", "ir_drop")
 """In the order in which an attribution switches them on."""
 
 MODELS = {"programming": "programming_error", "drift": "drift", "read_noise": "read_noise"}
@@ -29,6 +29,9 @@ MODELS = {"programming": "programming_error", "drift": "drift", "read_noise": "r
 
 UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "mo": 2592000.0, "y": 31536000.0}
 """Seconds in a unit of time; a month is 30 days and a year 365."""
+
+MOST_RATE = 1e12
+"""Inferences a second."""
 
 WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
@@ -45,6 +48,7 @@ class Device:
     programming: bool = True
     drift: bool = True
     read_noise: bool = True
+    temperature: bool = True
     faults: bool = True
     ir_drop: bool = True
     seconds: float = 0.0
@@ -64,6 +68,7 @@ class Device:
     drift_compensation: Compensation = "none"
     calibration_age: float = 0.0
     calibration_interval: int = 1
+    temperature_c: float | None = None
     numbers: tuple[tuple[str, float], ...] = ()
 
     @classmethod
@@ -75,11 +80,13 @@ class Device:
 
         Raises ANALOG_CONFIG naming the key that is unknown, impossible or contradicts the technology."""
         given: dict[str, object] = {} if chip.device is None else chip.device.model_dump(exclude_none=True)
-        for text in settings:
-            key, value = _setting(text)
-            given[key] = value
+        asked = dict(map(_setting, settings))
+        given |= asked
         if tech is not None:
             given["technology"] = tech
+            if "drift_compensation" not in asked and technology(tech).default_model("drift") is None:
+                given.pop("drift_compensation", None)  # a repair of the file's own technology, which is not there now
+            _check_analog(chip, tech)
         if seconds is not None:
             given["seconds"] = seconds
         try:
@@ -105,6 +112,17 @@ class Device:
         """Whether cells may be stuck, by rate or by a map."""
         return self.faults and (self.stuck_off_rate + self.stuck_on_rate > 0 or bool(self.stuck_map))
 
+    @property
+    def warm(self) -> bool:
+        """Whether a temperature was given that changes anything: by its loss over time, or by the noise of reads."""
+        model = self.model.model
+        lost = model.retention is not None and self.seconds > 0
+        return self.temperature and self.temperature_c is not None and (lost or self._reads_warm)
+
+    @property
+    def _reads_warm(self) -> bool:
+        return self.read_noise and bool(self.model.model.thermal) and self.model.model.read is not None
+
     def at(self, seconds: float) -> Device:
         """The same device at another time since programming. Raises ANALOG_CONFIG beyond what the technology's source
         measured."""
@@ -127,6 +145,7 @@ class Device:
             "programming": tech.default_model("programming_error") is not None,
             "drift": tech.default_model("drift") is not None and self.seconds > 0,
             "read_noise": tech.default_model("read_noise") is not None,
+            "temperature": self.warm,
             "faults": self.faulty,
             "ir_drop": self.wire_ohm > 0,
         }
@@ -153,6 +172,8 @@ class Device:
                 found[key] = None
             elif part is not None and numbers:
                 found[key] = {"model": part.name, **numbers}
+        if self.warm:
+            found["temperature_c"] = self.temperature_c
         if not self.on_off:
             found["Gmin_norm"] = 0.0
         if self.faults:  # a run draws them core by core (cimc.sim.faults); this is what one matrix alone would do
@@ -169,6 +190,14 @@ class Device:
             "inl_lsb": self.adc_inl_lsb,
             "noise_lsb": self.adc_noise_lsb,
         }
+
+
+def _check_analog(chip: ChipSpec, tech: str) -> None:
+    """A technology in place of the chip's changes nothing where no core is analog: refused rather than ignored."""
+    cores = [t.core for t in chip.tiles.values() if t.core is not None]
+    if cores and all(core.adc is None for core in cores) and technology(tech).name != technology(chip.technology).name:
+        why = f"the cores of this chip are digital, exact whatever cells they have: '{tech}' would change nothing"
+        raise refuse("technology", why, "drop it, or choose hardware whose cores have converters")
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -199,7 +228,7 @@ def _checked(spec: DeviceSpec, chip: ChipSpec) -> Device:
     given: dict[str, object] = spec.model_dump(exclude_none=True)
     tech = technology(spec.technology or chip.technology)
     numbers: list[tuple[str, float]] = []
-    for key in ("sigma", "acceptance", "temperature"):
+    for key in ("sigma", "acceptance"):
         if key not in given:
             continue
         if key not in tech.model.parameters:
@@ -208,6 +237,7 @@ def _checked(spec: DeviceSpec, chip: ChipSpec) -> Device:
         value = given.pop(key)
         numbers.append((key, float(str(value))))
     _check_models(given, tech)
+    _check_temperature(given, tech)
     if float(str(given.get("stuck_off_rate", 0))) + float(str(given.get("stuck_on_rate", 0))) > 1:
         raise refuse("device.stuck_on_rate", "the two rates exceed 1 together", "give fractions of the cells")
     given["technology"] = tech.name
@@ -223,8 +253,24 @@ def _check_models(given: Mapping[str, object], tech: Technology) -> None:
     if given.get("on_off") is True and tech.gmin_us == 0:
         raise refuse("device.on_off", f"technology '{tech.name}' has an infinite on/off ratio", "leave it out")
     compensated = given.get("drift_compensation", "none") != "none"
-    if compensated and (given.get("drift") is False or tech.default_model("drift") is None):
+    warm = given.get("temperature_c") is not None and tech.default_model("retention") is not None
+    if compensated and not warm and (given.get("drift") is False or tech.default_model("drift") is None):
         raise refuse("device.drift_compensation", "there is no drift to compensate", "leave it out")
+
+
+def _check_temperature(given: Mapping[str, object], tech: Technology) -> None:
+    """A temperature needs a source that says what it does to the technology, and a part of it that is on."""
+    celsius = given.get("temperature_c")
+    if celsius is None:
+        if given.get("temperature") is True:
+            raise refuse("device.temperature", "no temperature is given", "give temperature_c as well")
+        return
+    check_temperature("device.temperature_c", float(str(celsius)), bool(tech.model.thermal), tech.name)
+    if given.get("temperature") is False:
+        raise refuse("device.temperature", "off contradicts temperature_c", "drop one of them")
+    if tech.model.retention is None and given.get("read_noise") is False:
+        why = f"of '{tech.name}' it changes the noise of reads alone, which is off"
+        raise refuse("device.temperature_c", why, "drop it, or read_noise=off")
 
 
 def _check_parts(device: Device, chip: ChipSpec) -> Device:
@@ -235,6 +281,9 @@ def _check_parts(device: Device, chip: ChipSpec) -> Device:
     lossless = all(t.core.adc.bits == 0 for t in chip.tiles.values() if t.core and t.core.adc)
     if device.adc_range != "fixed" and (lossless or not device.adc):
         raise refuse("device.adc_range", "there is no converter to set a range of", "give the cores' adc.bits")
+    if device.adc_coverage < 1 and not device.calibrated:
+        why = f"adc_range is {device.adc_range}: nothing is fitted to a share of the conversions"
+        raise refuse("device.adc_coverage", why, "give adc_range=calibrated as well, or drop it")
     if device.calibration_age > device.seconds:
         why = f"{device.calibration_age:g} s ago lies before programming"
         raise refuse("device.calibration_age", why, f"give at most seconds, {device.seconds:g}")
@@ -275,12 +324,19 @@ def _check_map(maps: StuckMaps, chip: ChipSpec) -> None:
             raise refuse("device.stuck_map", why, "name cores that are there")
 
 
-def device_calibrates(device: Device | None, given: bool) -> None:
+def device_calibrates(device: Device | None, given: bool, key: str = "--calibration") -> None:
     """Refuse calibration inputs (``given``) for a device whose ADC ranges are not calibrated."""
     if given and (device is None or not device.calibrated):
         rule = "float or integer numerics" if device is None else f"adc_range is {device.adc_range}"
         fix = "give --numerics analog --device adc_range=calibrated (or calibrated_slice)"
-        raise refuse("--calibration", f"there is no range to calibrate: {rule}", fix)
+        raise refuse(key, f"there is no range to calibrate: {rule}", fix)
+
+
+def checked_rate(rate: float) -> float:
+    """Inferences a second, as ``--rate`` takes them. Raises ANALOG_CONFIG."""
+    if not 0 < rate <= MOST_RATE:
+        raise refuse("rate", f"{rate} is no rate of inferences", f"give a number above 0, up to {MOST_RATE:g}")
+    return rate
 
 
 def core_shape(core: CoreSpec) -> CoreShape:

@@ -171,6 +171,7 @@ UNKNOWN_LAYER = Diagnostic(
 UNKNOWN_TILE = Diagnostic("unknown-tile", Exit.USAGE, "{path} has no tile {tile}", "its tiles are {known}")
 
 # --- analog ------------------------------------------------------------------------------------
+ARGUMENT = Diagnostic("argument", Exit.USAGE, "argument '{name}': {why}", "{fix}")
 ANALOG_CONFIG = Diagnostic("analog-config", Exit.USAGE, "analog configuration, key '{key}': {why}", "{fix}")
 
 # --- hardware ----------------------------------------------------------------------------------

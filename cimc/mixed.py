@@ -1,5 +1,8 @@
 """Mixed precision: which static matmuls to keep out of analog cells so that an accuracy budget holds.
 
+Between analog and digital there is a middle level, more bits for the same cells: layers held in several sets of cells, whose
+results are averaged (:mod:`cimc.passes.copies`).
+
 Every layer's sensitivity is measured by itself: a run with the device in that layer alone, all others exact, the same seeds
 throughout. Then the most sensitive layers go digital, as few as the budget allows. What is found are names for
 ``--digital``: the program that is compiled with them runs those layers on the digital matmul units.
@@ -124,6 +127,34 @@ def search(
         else:
             low = middle
     return Search(tuple(layers), high, cosine(high), tuple(sorted(tried.items())))
+
+
+def levels(count: int, held: Callable[[int, int], bool]) -> tuple[int, int]:
+    """How many of ``count`` layers, most sensitive first, are digital, and how many of those after them have copies.
+    ``held`` tells whether so many of each reach the budget. The fewest digital ones first, with copies of all others; then
+    the fewest copies: by bisection, as more of either leave less error."""
+    digital = _fewest(count, lambda n: held(n, count - n))
+    return digital, _fewest(count - digital, lambda n: held(digital, n))
+
+
+def _fewest(most: int, held: Callable[[int], bool]) -> int:
+    """The smallest number from 0 to ``most`` that holds, which ``most`` is taken to."""
+    if most == 0 or held(0):
+        return 0
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        if held(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def mean_cosine(runs: Sequence[Mapping[str, Error]]) -> float:
+    """The worst output's cosine, the mean of runs with several seeds; outputs without a cosine count as met."""
+    worst = [min((e.cosine for e in errors.values() if e.cosine is not None), default=1.0) for errors in runs]
+    return sum(worst) / max(len(worst), 1)
 
 
 def _cosine(errors: Callable[[int], list[Error]], seeds: Sequence[int]) -> float:

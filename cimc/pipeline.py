@@ -16,6 +16,7 @@ from cimc.ir.levels import check
 from cimc.ir.text import print_graph
 from cimc.ops import Numerics
 from cimc.passes.contract import Pass
+from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
@@ -41,14 +42,16 @@ def default_pipeline(
     activations: str = "dynamic",
     outliers: Outliers | None = None,
     digital: Digital | None = None,
+    copies: Copies | None = None,
     digital_bytes: int = Quantize.digital_bytes,
 ) -> str:
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
-    of the cells; ``digital_bytes``: the largest piece of their weights that a tile with a matmul unit takes at once."""
+    of the cells; ``copies``: what is in several sets of them; ``digital_bytes``: the largest piece of digital weights that a
+    tile with a matmul unit takes at once."""
     quantize = parse_pipeline(
         f"quantize{{activations={activations}, weight_bits={weight_bits}, digital_bytes={digital_bytes}}}"
     )
-    apart = [one for one in (outliers, digital) if one is not None]
+    apart = [one for one in (outliers, digital, copies) if one is not None]
     return ",".join((CANONICAL, *(print_pipeline((one,)) for one in (*apart, *quantize, Partition(rows, cols)))))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,20 @@ from cimc import bundle, errors, inputs
 from cimc.analog.config import refuse
 from cimc.arch.spec import ChipSpec
 from cimc.compiler import Compiled
-from cimc.device import Device, duration
+from cimc.device import Device, checked_rate, device_calibrates, duration
 from cimc.errors import did_you_mean
 from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
-from cimc.report import figures
+from cimc.report import device_cost, figures
 from cimc.report.baseline import with_baseline
 from cimc.report.figures import RunFigures
+from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import Work, read_mapping, work_of
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
-from cimc.sim.values import Analog, run_values
+from cimc.sim.values import Analog
+from cimc.study import calibration as calibration_runs
 
 Array = NDArray[np.generic]
 Numerics = Literal["float", "integer", "analog"]
@@ -41,13 +43,22 @@ class NodeArg:
     shape: tuple[int, ...]
 
 
+def one_of(key: str, given: str, known: tuple[str, ...]) -> None:
+    """Refuse a word that is none of those known. Raises ARGUMENT naming ``key``."""
+    if given not in known:
+        fix = f"{did_you_mean(str(given), known)}give one of {', '.join(known)}"
+        raise errors.ARGUMENT(name=key, why=f"{given!r} is unknown", fix=fix)
+
+
 class InferenceSession:
     """Runs a program in one of the numerics. ``program``: a :class:`~cimc.compiler.Compiled`, or the path of a folder that
     ``cimc compile`` wrote or of a ``.cim`` file. ``timing`` off leaves the report without cycles and energy.
 
     For analog numerics: ``device``, settings as of ``--device`` (``"drift=off"``), ``technology`` and ``time`` since
-    programming (seconds, or a text as ``"1d"``) in place of the hardware's. ADC ranges that are calibrated are fitted to the
-    inputs of the first run. Raises ANALOG_CONFIG naming the key that is wrong."""
+    programming (seconds, or a text as ``"1d"``) in place of the hardware's, ``rate`` inferences a second for the years until
+    cells wear out. ADC ranges that are calibrated are fitted to ``calibration`` (arrays of the inputs' shapes, or several
+    runs along a first axis, as ``--calibration``), else to the inputs of the first run. Raises ANALOG_CONFIG naming the key
+    that is wrong, and for calibration data what wrong inputs raise."""
 
     def __init__(
         self,
@@ -59,7 +70,10 @@ class InferenceSession:
         device: Sequence[str] = (),
         technology: str | None = None,
         time: float | str | None = None,
+        rate: float = 1.0,
+        calibration: Mapping[str, Array] | None = None,
     ) -> None:
+        one_of("numerics", numerics, get_args(Numerics))
         if isinstance(program, Compiled):
             self._program: Program = program.program
             self._weights: Weights = program.weights
@@ -83,6 +97,10 @@ class InferenceSession:
             raise refuse(
                 "numerics", f"'{numerics}' has no device", "device, technology and time need numerics='analog'"
             )
+        self._rate = checked_rate(rate)
+        device_calibrates(self._device, calibration is not None, "calibration")
+        if calibration is not None:
+            self._samples = self._fitted(*inputs.calibration(inputs.types(self._program), calibration))
 
     def get_inputs(self) -> list[NodeArg]:
         """The program's inputs."""
@@ -118,14 +136,15 @@ class InferenceSession:
         return [self._result.outputs[name] for name in output_names or known]
 
     def _calibration(self, feeds: Mapping[str, Array]) -> Samples | None:
-        """What ADC ranges are fitted to, where they are: the first inputs."""
+        """What ADC ranges are fitted to, where they are: the calibration data, else the first inputs."""
         if self._device is None or not self._device.calibrated:
             return None
         if self._samples is None:
-            self._samples = Samples()
-            how = Analog(samples=self._samples)
-            run_values(self._program, self._weights, feeds, self._chip, numerics="integer", analog=how)
+            self._samples = self._fitted(feeds)
         return self._samples
+
+    def _fitted(self, *runs: Mapping[str, Array]) -> Samples:
+        return calibration_runs(self._program, self._weights, self._chip, *runs)
 
     @property
     def report(self) -> RunFigures | None:
@@ -133,6 +152,14 @@ class InferenceSession:
         if self._result is None:
             return None
         return with_baseline(figures.from_result(self._result), self._work, self._chip)
+
+    @property
+    def device_report(self) -> JsonObject | None:
+        """Conversions, cells, wear and repairs of the last run: the object ``device`` of ``run --json``; None before the
+        first, and in numerics other than analog."""
+        if self._result is None or self._device is None:
+            return None
+        return device_cost.cost(self._program, self._chip, self._device, self._result, self._rate).to_json()
 
     @cached_property
     def _work(self) -> Work | None:

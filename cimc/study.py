@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.analog.config import refuse
 from cimc.arch import load as hardware_files
 from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.compiler import Options
-from cimc.device import Device
+from cimc.device import Device, checked_rate
 from cimc.isa.program import Program, Weights
 from cimc.report import device_cost
 from cimc.report.device import (
@@ -37,6 +38,7 @@ from cimc.sim.values import Analog, Numerics, run_values
 
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
+MOST_TRIALS = 1000
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Subject:
 @dataclass(frozen=True)
 class DeviceOptions:
     """What ``check`` is asked about the device: ``--device``, ``--technology``, ``--time``, ``--rate``, ``--attribute``,
-    ``--trials``, ``--budget``."""
+    ``--trials``, ``--budget``. Raises ANALOG_CONFIG for numbers that mean nothing."""
 
     settings: tuple[str, ...] = ()
     technology: str | None = None
@@ -69,6 +71,13 @@ class DeviceOptions:
     attribute: bool = False
     trials: int = 0
     budget: float | None = None
+
+    def __post_init__(self) -> None:
+        checked_rate(self.rate)
+        if not 0 <= self.trials <= MOST_TRIALS:
+            raise refuse("trials", f"{self.trials} is outside 0..{MOST_TRIALS}", "give the number of seeds, 0 for none")
+        if self.budget is not None and not 0 <= self.budget <= 1:
+            raise refuse("budget", f"{self.budget} is no cosine", "give a cosine similarity from 0 to 1")
 
     def of(self, options: Options | None) -> Device:
         """The device of the hardware asked for, at the first time; checked for every time."""

@@ -143,7 +143,7 @@ def _error(core: CoreSpec, device: Device, seed: int) -> tuple[float, float]:
         per = "slice" if device.adc_range == "calibrated_slice" else "core"
         physics = calibrate_range(weights, physics, x, device.adc_coverage, per)
     matrix = AnalogMatrix(weights, physics, seed, (0, 0))
-    if device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
+    if device.drift_compensation != "none" and physics.device.ages:
         per = "core" if device.drift_compensation == "global" else "column"
         matrix.gain = drift_factor(weights, physics, seed, (0, 0), per)
     want = (x @ weights).astype(np.float64)

@@ -191,7 +191,8 @@ class DeviceConfig:
     draws read noise per cell and cycle (``cell``) or one Gaussian per conversion with the summed variance
     (``conversion``). ``gmin_norm`` is Gmin/Gmax (0: infinite on/off ratio); ``gmax_us`` scales physical models.
     ``write_verify`` repeats programming, keeping each cell's closest attempt. ``row_ohm`` and ``col_ohm`` are one
-    segment of a crossbar's wires, whose mean IR drop scales the cells (irdrop.py).
+    segment of a crossbar's wires, whose mean IR drop scales the cells (irdrop.py). ``retention`` is what cells lose with
+    time at ``temperature_c``; models that know the temperature read at it too (None: at their source's).
     """
 
     programming: NoiseModel | None = None
@@ -206,6 +207,8 @@ class DeviceConfig:
     stuck_on_rate: float = 0.0
     row_ohm: float = 0.0
     col_ohm: float = 0.0
+    retention: NoiseModel | None = None
+    temperature_c: float | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.seconds) and self.seconds >= 0):
@@ -232,11 +235,17 @@ class DeviceConfig:
                 raise refuse(key, "wires without a cell conductance", "give gmax_us, Rmin or a technology as well")
 
     @property
+    def ages(self) -> bool:
+        """Whether cells conduct otherwise than at the time of programming."""
+        return self.seconds > 0 and (self.drift is not None or self.retention is not None)
+
+    @property
     def ideal(self) -> bool:
         """Whether every cell holds exactly its level and stays there."""
         return (
             self.programming is None
             and self.drift is None
+            and self.retention is None
             and self.read is None
             and self.gmin_norm == 0.0
             and self.row_ohm == 0.0

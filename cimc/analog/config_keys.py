@@ -45,7 +45,7 @@ KNOWN = {
     "adc_rule", "adc_min", "adc_max", "adc_levels", "adc_ranges", "Gmin_norm", "on_off_ratio", "Rmin", "Rmax",
     "gmin_us", "gmax_us", "stuck", "stuck_off_rate", "stuck_on_rate", "programming_error", "drift", "read_noise",
     "read_mode", "seconds", "write_verify", "technology", "device", "Rp_row_ohm", "Rp_col_ohm", "grid",
-    "msb_copies", "msb_slices", "msb_combine",
+    "temperature_c", "retention", "msb_copies", "msb_slices", "msb_combine",
 }  # fmt: skip
 ADC_KEYS = {
     "bits", "signed", "lsb_units", "code_min", "code_max", "adc_rule", "min", "max", "levels", "ranges", "gain",
@@ -219,7 +219,7 @@ def _ranges(merged: Section) -> tuple[tuple[float, float], ...]:
 
 
 def _device(keys: Section, mode: str) -> DeviceConfig:
-    from cimc.analog.noise import find_model
+    from cimc.analog.noise import check_temperature, find_model
     from cimc.analog.technology import technology
 
     named = keys.get("technology", keys.get("device"))
@@ -238,6 +238,13 @@ def _device(keys: Section, mode: str) -> DeviceConfig:
         cell = find_model("programming_error", programming.name)
         if cell.gmax_us != 1.0 and gmax_us is None:
             gmax_us, gmin_norm = cell.gmax_us, cell.gmin_us / cell.gmax_us if gmin_norm is None else gmin_norm
+    celsius = _optional(keys, "temperature_c")
+    retention = model("retention") if "retention" in keys or celsius is not None else None
+    if celsius is not None:
+        known = retention is not None or (read is not None and bool(find_model("read_noise", read.name).thermal))
+        check_temperature("temperature_c", celsius, known, "the cell" if tech is None else tech.name)
+    elif retention is not None:
+        raise refuse("retention", "it depends on a temperature", "give temperature_c as well")
     return DeviceConfig(
         programming=programming,
         drift=drift,
@@ -251,6 +258,8 @@ def _device(keys: Section, mode: str) -> DeviceConfig:
         stuck_on_rate=_number(keys, "stuck_on_rate", 0.0),
         row_ohm=_number(keys, "Rp_row_ohm", 0.0),
         col_ohm=_number(keys, "Rp_col_ohm", 0.0),
+        retention=retention,
+        temperature_c=celsius,
     )
 
 

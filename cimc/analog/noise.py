@@ -17,6 +17,9 @@ from cimc.analog.config import NoiseModel, refuse
 from cimc.analog.rng import Generator, Streams
 from cimc.analog.technology import Array, Cell, CellModel, Program, Read, spelled, technologies, technology
 
+ABSOLUTE_ZERO = -273.15
+HOTTEST = 300.0  # °C: the hottest that any model's source measured
+
 SOURCE = "CrossSim 3.2 simulator/devices/generic_device.py"
 
 
@@ -97,8 +100,7 @@ def find_model(key: str, name: str) -> CellModel:
 def check_model(key: str, asked: NoiseModel) -> NoiseModel:
     """Refuse a model that does not exist, lacks the part asked for, or is given numbers it does not have."""
     model = find_model(key, asked.name)
-    part = {"programming_error": model.program, "drift": model.drift, "read_noise": model.read}[key]
-    if part is None:
+    if model.part(key) is None:
         raise refuse(f"{key}.model", f"'{model.name}' has no {key.replace('_', ' ')}", "choose a model that gives it")
     for name, value in asked.parameters:
         if name not in model.parameters:
@@ -117,6 +119,18 @@ def check_range(model: CellModel, gmax_us: float) -> None:
         raise refuse("gmax_us", f"{gmax_us:g} µS exceeds the {model.gmax_limit_us:g} µS of {model.name}", "lower it")
 
 
+def check_temperature(key: str, celsius: float, known: bool, name: str) -> float:
+    """Refuse a temperature that is none, and (not ``known``) one that the source of ``name`` says nothing about."""
+    if not (np.isfinite(celsius) and ABSOLUTE_ZERO < celsius <= HOTTEST):
+        raise refuse(key, f"{celsius} °C is outside {ABSOLUTE_ZERO}..{HOTTEST:g}", "give degrees Celsius")
+    if not known:
+        having = ", ".join(item.name for item in technologies().values() if item.model.thermal)
+        raise refuse(
+            key, f"no source says what the temperature does to '{name}'", f"drop it, or choose one of {having}"
+        )
+    return celsius
+
+
 def conductances(
     name: str,
     target_us: NDArray[np.floating],
@@ -128,6 +142,7 @@ def conductances(
     read_noise: bool = True,
     gmax_us: float | None = None,
     gmin_us: float | None = None,
+    temperature_c: float | None = None,
     **numbers: float,
 ) -> Array:
     """Conductances in µS after programming, ``seconds`` of drift, and read noise: any shape, one device per element.
@@ -135,7 +150,8 @@ def conductances(
     ``name`` is a technology, a variant or a cell model (``technologies()``, ``models()``). A part that the model's
     source does not give is left out; ``programming``, ``drift`` and ``read_noise`` switch off the others. ``numbers``
     are the model's own (``sigma`` of a generic one). Raises ``CimcError`` for unknown names, negative times, targets
-    that are not finite or negative, and times outside what the source measured.
+    that are not finite or negative, times outside what the source measured, and a ``temperature_c`` (°C) that the source
+    says nothing about.
     """
     model = find_model("technology", name)
     target = np.asarray(target_us, dtype=np.float64)
@@ -149,7 +165,9 @@ def conductances(
     top = model.gmax_us if gmax_us is None else gmax_us
     check_range(model, top)
     low = model.gmin_us if gmin_us is None else gmin_us
-    cell = Cell(low, top, float(seconds), NoiseModel(model.name, tuple(numbers.items())))
+    if temperature_c is not None:
+        check_temperature("temperature_c", temperature_c, bool(model.thermal), model.name)
+    cell = Cell(low, top, float(seconds), NoiseModel(model.name, tuple(numbers.items())), temperature_c)
     streams = Streams(seed)
     g = target
     if programming and model.program is not None:
@@ -157,6 +175,8 @@ def conductances(
     programmed = g
     if drift and model.drift is not None and seconds > 0:
         g = model.drift(programmed, target, cell, streams.generator("drift"))
+    if model.retention is not None and seconds > 0:
+        g = model.retention(g, cell)
     if read_noise and model.read is not None:
         g = model.read(g, programmed, cell, streams.generator("read"))
     return g

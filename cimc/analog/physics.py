@@ -34,6 +34,7 @@ class Physics:
     programming: CellModel | None
     drift: CellModel | None
     read: CellModel | None
+    retention: CellModel | None
     gmax: float
     gmin: float
 
@@ -49,11 +50,13 @@ class Physics:
             if model is not None:
                 check_range(model, device.gmax_us or model.gmax_us)
         gmax = device.gmax_us or (1.0 if first is None else first.gmax_us)
-        return Physics(config, models[0], models[1], models[2], gmax, gmax * device.gmin_norm)
+        kept = None if device.retention is None else find_model("retention", device.retention.name)
+        return Physics(config, models[0], models[1], models[2], kept, gmax, gmax * device.gmin_norm)
 
     def cell(self, numbers: NoiseModel | None) -> Cell:
         """What a model is told."""
-        return Cell(self.gmin, self.gmax, self.config.device.seconds, numbers or NoiseModel("Ideal"))
+        device = self.config.device
+        return Cell(self.gmin, self.gmax, device.seconds, numbers or NoiseModel("Ideal"), device.temperature_c)
 
     @property
     def kind(self) -> type[np.floating]:
@@ -133,6 +136,8 @@ def _one_crossbar(levels: NDArray[Any], top: int, physics: Physics, streams: Str
     programmed = g
     if drift is not None and drift.drift is not None and device.seconds > 0:
         g = drift.drift(g, goal, physics.cell(device.drift), streams.draws("drift", crossbar))
+    if physics.retention is not None and physics.retention.retention is not None and device.seconds > 0:
+        g = physics.retention.retention(g, physics.cell(device.retention))
     if read is not None and read.read is not None and not read.read_per_cycle:
         g = read.read(g, programmed, physics.cell(device.read), streams.draws("read", crossbar))
     positive = np.maximum(g, 0.0, out=g if g is not goal else None)

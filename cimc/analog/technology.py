@@ -25,19 +25,22 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cell:
-    """What a model is told besides the conductances: range of the cell in µS, seconds since programming, its
-    numbers."""
+    """What a model is told besides the conductances: range of the cell in µS, seconds since programming, its numbers, and
+    the temperature it was kept at and is read at in °C; None: that of the model's source."""
 
     gmin_us: float
     gmax_us: float
     seconds: float
     numbers: NoiseModel
+    celsius: float | None = None
 
 
 # (target) -> programmed; (programmed, target) -> drifted; (drifted, programmed) -> as read. The generator draws.
 Program = Callable[[Array, Cell, Generator], Array]
 Drift = Callable[[Array, Array, Cell, Generator], Array]
 Read = Callable[[Array, Array, Cell, Generator], Array]
+# (drifted) -> what is left of it after its time at the cell's temperature.
+Retention = Callable[[Array, Cell], Array]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class CellModel:
     """A published (or ``estimated``) device model: the parts that its source gives, None for the others.
 
     ``read_per_cycle``: read noise is drawn anew in every cycle; otherwise it is the noise accumulated up to the time of
-    inference (1/f), drawn once. ``parameters`` are the names of the numbers that a user may give.
+    inference (1/f), drawn once. ``parameters`` are the names of the numbers that a user may give. ``thermal``: the source
+    of what the temperature does to a part of this model; empty: its source does not say.
     """
 
     name: str
@@ -59,6 +63,14 @@ class CellModel:
     read: Read | None = None
     read_per_cycle: bool = True
     parameters: tuple[str, ...] = ()
+    retention: Retention | None = None
+    thermal: str = ""
+
+    def part(self, key: str) -> object:
+        """The part that ``programming_error``, ``drift``, ``read_noise`` or ``retention`` switches on; None if the source
+        gives none."""
+        parts = {"programming_error": self.program, "drift": self.drift, "read_noise": self.read}
+        return self.retention if key == "retention" else parts[key]
 
 
 @dataclass(frozen=True)
@@ -95,8 +107,7 @@ class Technology:
 
     def default_model(self, key: str) -> NoiseModel | None:
         """The part of the cell model that ``key`` switches on by default, None if the source gives none."""
-        part = {"programming_error": self.model.program, "drift": self.model.drift, "read_noise": self.model.read}[key]
-        return None if part is None else NoiseModel(self.model.name)
+        return None if self.model.part(key) is None else NoiseModel(self.model.name)
 
     def fact(self, name: str) -> Fact:
         """The fact called ``name``; refused if this technology does not give it."""

@@ -49,4 +49,7 @@ class DeviceSpec(BaseModel):
     calibration_interval: Annotated[int, Field(ge=1, le=10**12)] | None = None  # inferences
     sigma: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None  # a model's own number
     acceptance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None  # a model's own number
-    temperature: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None  # kelvin
+    temperature: bool | None = None
+    temperature_c: Annotated[float, Field(gt=-273.15, le=300, allow_inf_nan=False)] | None = (
+        None  # °C since programming
+    )

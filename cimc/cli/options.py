@@ -92,6 +92,12 @@ compile_options = stack(
         help="Input channels with the largest range on the digital matmul units: 'channels=8, by=activations'.",
     ),
     click.option(
+        "--copies",
+        default="",
+        metavar="OPTIONS",
+        help="Static matmuls in several sets of cells, results averaged: 'count=4, layers=\"NODE,...\"'.",
+    ),
+    click.option(
         "-m",
         "--mapping",
         "mapping",
@@ -178,6 +184,7 @@ def compile_as(
     digital: tuple[str, ...] = (),
     outliers: str = "",
     chips: str | None = None,
+    copies: str = "",
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
     from cimc.arch.load import DEFAULT
@@ -195,6 +202,7 @@ def compile_as(
         read_digital(digital),
         outliers,
         auto_chips=chips == "auto",
+        copies=copies,
     )
 
 

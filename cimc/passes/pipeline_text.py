@@ -11,6 +11,7 @@ from cimc import errors
 from cimc.errors import Source
 from cimc.passes.classify import Classify
 from cimc.passes.contract import Pass
+from cimc.passes.copies import Copies
 from cimc.passes.dce import Dce
 from cimc.passes.digital import Digital
 from cimc.passes.fold import Fold
@@ -23,11 +24,11 @@ from cimc.passes.quantize import Quantize
 Option = int | float | str | bool
 
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Integers, Fold, Fuse, Classify, Outliers, Digital, Quantize, Partition, Dce)
+    p.name: p for p in (Integers, Fold, Fuse, Classify, Outliers, Digital, Copies, Quantize, Partition, Dce)
 }
 """Every pass by its name."""
 
-MOST_TEXT = 10_000
+MOST_TEXT = 1 << 20
 """Longest pipeline that is parsed, in characters."""
 
 _TOKEN = re.compile(r'\s*([A-Za-z0-9_.+-]+|"[^"\n]*"|[{},=]|$)')

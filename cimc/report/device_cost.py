@@ -94,6 +94,8 @@ class Cost:
             "model": self.device.model.model.name,
             "model_source": self.device.model.model.source,
             "seconds": self.device.seconds,
+            "temperature_c": self.device.temperature_c,
+            "temperature_source": self.device.model.model.thermal or None,
             "effects": {name: name in active for name in EFFECTS},
             "adc_range": self.device.adc_range,
             "drift_compensation": self.device.drift_compensation,
@@ -216,6 +218,7 @@ def blocks(found: Cost) -> list[Block]:
     rows: list[tuple[str, str] | tuple[str, str, str]] = [
         ("technology", device.technology, f"{device.model.model.name}: {device.model.model.source}"),
         ("effects", ", ".join(active) or "none", f"{device.seconds:g} s after programming"),
+        *_temperature(device),
         ("cells used", units.whole(found.cells), f"{cells_per_weight(found.core)} a weight" if found.core else ""),
     ]
     if found.conversions is not None:
@@ -229,6 +232,12 @@ def blocks(found: Cost) -> list[Block]:
         Facts("Wear", _wear_rows(wear)),
         *_layer_table(found.layers),
     ]
+
+
+def _temperature(device: Device) -> list[tuple[str, str, str]]:
+    if device.temperature_c is None:
+        return []
+    return [("temperature", f"{device.temperature_c:g} °C", device.model.model.thermal)]
 
 
 def _wear_rows(wear: Wear) -> list[tuple[str, str] | tuple[str, str, str]]:

@@ -15,12 +15,18 @@ SHOWN_LAYERS = 24
 @dataclass(frozen=True)
 class Sensitivity:
     """A static matmul: its ONNX node, its number of weights, the outputs' relative error with the device in it alone, and
-    whether it ends up digital."""
+    whether it ends up digital, or with how many copies in cells."""
 
     node: str
     weights: int
     error: float
     digital: bool
+    copies: int = 1
+
+    @property
+    def kept(self) -> str:
+        """How it ends up, for people."""
+        return "digital" if self.digital else "analog" if self.copies == 1 else f"{self.copies} copies"
 
 
 @dataclass(frozen=True)
@@ -58,13 +64,21 @@ class MixedReport:
     def to_json(self) -> JsonObject:
         """The object ``mixed`` of ``check --json``."""
         layers: Json = [
-            {"node": x.node, "weights": x.weights, "error": number(x.error), "digital": x.digital} for x in self.layers
+            {
+                "node": x.node,
+                "weights": x.weights,
+                "error": number(x.error),
+                "digital": x.digital,
+                "copies": x.copies,
+            }
+            for x in self.layers
         ]
         return {
             "budget": self.budget,
             "held": self.held,
             "seeds": list(self.seeds),
             "digital": list(self.names),
+            "copied": [x.node for x in self.layers if x.copies > 1],
             "layers": layers,
             "before": _outcome(self.before),
             "after": _outcome(self.after),
@@ -85,11 +99,14 @@ def blocks(found: MixedReport) -> list[Block]:
         ("budget", f"cosine {found.budget:g}", "held" if found.held else "NOT held, with every layer digital"),
         ("digital layers", f"{apart} of {len(found.layers)}", f"{units.percent(share)} of the weights"),
     ]
+    several = [x for x in found.layers if x.copies > 1]
+    if several:
+        part = sum(x.weights for x in several) / max(sum(x.weights for x in found.layers), 1)
+        told = f"{len(several)} of {len(found.layers)}"
+        facts.append(("layers with copies", told, f"{several[0].copies} each, {units.percent(part)} of the weights"))
     rows = [_row("all analog", found.before), _row("mixed", found.after)]
     shown = found.layers[:SHOWN_LAYERS]
-    layers = [
-        (x.node, units.whole(x.weights), f"{100 * x.error:.3g} %", "digital" if x.digital else "analog") for x in shown
-    ]
+    layers = [(x.node, units.whole(x.weights), f"{100 * x.error:.3g} %", x.kept) for x in shown]
     title = f"Sensitivity: error with the device in one layer alone ({len(shown)} worst of {len(found.layers)})"
     return [
         Facts("Accuracy budget", facts),

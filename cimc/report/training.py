@@ -254,7 +254,7 @@ def _measure(name: str, codes: Codes, physics: AnalogConfig, device: Device, see
     clipped, conversions = 0, 0
     for seed in seeds:
         core = AnalogMatrix(w, physics, seed)
-        if device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
+        if device.drift_compensation != "none" and physics.device.ages:
             per_core = "core" if device.drift_compensation == "global" else "column"
             core.gain = drift_factor(w, physics, seed, per=per_core)
         effective = effective_weights(core)

@@ -138,7 +138,7 @@ class AnalogCores:
             physics = self._calibrated(unit, part, codes, physics, (*key, part))
         matrix = AnalogMatrix(codes, physics, self.seed, stream)
         unit.layer.tables.append((matrix, bits))
-        if self.device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
+        if self.device.drift_compensation != "none" and physics.device.ages:
             per = "core" if self.device.drift_compensation == "global" else "column"
             matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
         return matrix
@@ -154,7 +154,7 @@ class AnalogCores:
     def _earlier(self, unit: AnalogUnit, matrix: AnalogMatrix, codes: NDArray[np.int64]) -> AnalogMatrix:
         """A matrix when it was last calibrated: the same cells, less drifted."""
         physics, age = matrix.config, self.device.calibration_age
-        if not age or physics.device.drift is None:
+        if not age or not physics.device.ages:
             return matrix
         then = replace(physics, device=replace(physics.device, seconds=max(physics.device.seconds - age, 0.0)))
         streams = matrix.streams

@@ -48,6 +48,8 @@ def devices(draw: st.DrawFn) -> dict[str, object]:
         case 0:
             config["technology"] = draw(st.sampled_from(sorted(technologies())))
             config["seconds"] = draw(st.sampled_from([0.0, 100.0, 86400.0]))
+            if technologies()[str(config["technology"])].model.thermal and draw(st.booleans()):
+                config["temperature_c"] = draw(st.sampled_from([-40.0, 85.0, 250.0]))
         case 1:
             config["programming_error"] = {"model": "NormalIndependent", "sigma": 0.02}
         case 2:

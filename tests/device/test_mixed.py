@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,6 +159,73 @@ def test_check_with_a_budget(model: Path, cimc_command: Cimc) -> None:
     assert again["outputs"] == found["outputs"]
 
 
+@pytest.mark.parametrize(
+    ("count", "reached", "want"),
+    [
+        (5, lambda d, m: True, (0, 0)),
+        (5, lambda d, m: d >= 5, (5, 0)),
+        (5, lambda d, m: 3 * d + m >= 7, (1, 4)),
+        (0, lambda d, m: False, (0, 0)),
+        (9, lambda d, m: m >= 6, (0, 6)),
+        (9, lambda d, m: d >= 2 and d + m >= 7, (2, 5)),
+    ],
+)
+def test_levels_are_the_fewest_that_hold(
+    count: int, reached: Callable[[int, int], bool], want: tuple[int, int]
+) -> None:
+    tried: list[tuple[int, int]] = []
+
+    def held(digital: int, copied: int) -> bool:
+        assert 0 <= digital <= digital + copied <= count
+        tried.append((digital, copied))
+        return reached(digital, copied)
+
+    assert mixed.levels(count, held) == want
+    assert len(tried) <= 2 * (count.bit_length() + 1)
+
+
+def test_a_budget_uses_copies_before_digital_units(model: Path, cimc_command: Cimc) -> None:
+    arguments = (
+        *("check", model, "--dim", "batch=1", "--dim", "sequence=4", "--numerics", "analog", "--technology", "pcm"),
+        *("--min-cosine", "0.97", "--budget", "0.97", "--json", "-"),
+    )
+    found = json.loads(cimc_command(*arguments, "--copies", "count=4").out)
+    validate(found, "check")
+    told, alone = found["mixed"], json.loads(cimc_command(*arguments).out)["mixed"]
+    assert told["held"]
+    assert found["passed"]
+    assert len(told["digital"]) < len(alone["digital"])
+    assert told["copied"] == [x["node"] for x in told["layers"] if x["copies"] == 4]
+    assert told["before"] == alone["before"]
+    # What is told is what the options compile to.
+    layers = ",".join(told["copied"])
+    again = cimc.check(
+        model, dims=DIMS, numerics="analog", technology="pcm", digital=told["digital"],
+        copies=f'count=4, layers="{layers}"',
+    )  # fmt: skip
+    same = [[o["max_abs_error"] for o in one["outputs"]] for one in (found, again)]  # pyright: ignore  # JSON
+    assert same[0] == same[1]
+
+
+def test_copies_average_independent_cells(model: Path) -> None:
+    """Four sets of cells: the spread of the programming error is half, within what 20 seeds tell."""
+    one, four = made(model), made(model, copies="count=4")
+    assert all(np.array_equal(values(one, "integer")[k], values(four, "integer")[k]) for k in values(one, "integer"))
+    errors: list[float] = []
+    for compiled in (one, four):
+        exact = values(compiled, "integer")["last_hidden_state"]
+        device_of = Device.of(compiled.hardware.spec, ("adc=off", "read_noise=off"), "pcm")
+        feeds, chip = input_files.draw(compiled.program, 0), compiled.hardware.spec
+        square = 0.0
+        for seed in range(20):
+            got, _ = run_values(
+                compiled.program, compiled.weights, feeds, chip, numerics="analog", seed=seed, analog=Analog(device_of)
+            )
+            square += float(np.square(got["last_hidden_state"] - exact).mean())
+        errors.append(float(np.sqrt(square)))
+    assert errors[1] / errors[0] == pytest.approx(0.5, rel=0.1)
+
+
 def test_digital_from_a_file_and_by_pattern(model: Path, tmp_path: Path, cimc_command: Cimc) -> None:
     chosen = names(made(model))[0]
     listed = tmp_path / "layers.txt"
@@ -180,6 +247,14 @@ def test_digital_from_a_file_and_by_pattern(model: Path, tmp_path: Path, cimc_co
         (("--outliers", "by=activations"), "calibration"),
         (("--outliers", "chanels=3"), "did you mean 'channels'"),
         (("--digital", "*", "-p", "fold"), "pipeline of your own"),
+        (("--copies", "count=3"), "power of two"),
+        (("--copies", "layers=nobody"), "no static matmul is called 'nobody'"),
+        (("--copies", "cout=2"), "did you mean 'count'"),
+        (("--copies", "count=2", "-p", "fold"), "pipeline of your own"),
+        (
+            ("--copies", "layers=w", "--budget", "0.9", "--numerics", "analog"),
+            "--budget finds the layers by itself",
+        ),
         (("--budget", "0.9"), "--budget needs --numerics analog"),
     ],
 )

@@ -42,7 +42,16 @@ def core() -> CoreSpec:
         (["ir_drop=off", "wire_ohm=1"], None, "device.ir_drop"),
         (["faults=off", "stuck_on_rate=0.1"], None, "device.faults"),
         (["seconds=-1"], None, "device.seconds"),
-        (["temperature=300"], "pcm", "device.temperature"),
+        (["temperature_c=85"], "pcm", "device.temperature_c"),
+        (["temperature_c=85"], "reram_isaac", "device.temperature_c"),
+        (["temperature_c=warm"], "reram", "device.temperature_c"),
+        (["temperature_c=-300"], "reram", "device.temperature_c"),
+        (["temperature_c=nan"], "reram", "device.temperature_c"),
+        (["temperature=on"], "reram", "device.temperature"),
+        (["temperature=300"], "reram", "device.temperature"),
+        (["temperature=off", "temperature_c=85"], "reram", "device.temperature"),
+        (["read_noise=off", "temperature_c=85"], "sram_analog", "device.temperature_c"),
+        (["adc_coverage=0.9"], None, "device.adc_coverage"),
         (["sigma=0.1"], "pcm", "device.sigma"),
         (["sigma=-0.1"], "mram", "device.sigma"),
         (["drift=on"], "mram", "device.drift"),
@@ -59,6 +68,23 @@ def test_refused_with_the_keys_name(settings: list[str], tech: str | None, key: 
         Device.of(isaac(), settings, tech)
     assert caught.value.exit is Exit.USAGE
     assert f"'{key}'" in str(caught.value)
+
+
+def test_a_repair_of_the_files_own_technology_goes_with_it() -> None:
+    """PCM's preset compensates drift; cells that have none in their place need nothing."""
+    chip = load("pcm").spec
+    assert Device.of(chip).drift_compensation == "global"
+    assert Device.of(chip, tech="pcm_hermes_2dev").drift_compensation == "global"
+    assert Device.of(chip, tech="ideal").drift_compensation == "none"
+    with pytest.raises(CimcError, match="no drift to compensate"):
+        Device.of(chip, ["drift_compensation=column"], "ideal")
+
+
+def test_digital_cores_take_no_other_technology() -> None:
+    chip = load("sram-dcim").spec
+    assert Device.of(chip, tech=chip.technology).technology == chip.technology
+    with pytest.raises(CimcError, match=r"'technology'.*digital"):
+        Device.of(chip, tech="pcm")
 
 
 def test_a_time_beyond_the_measured_is_refused_for_every_time() -> None:
@@ -148,3 +174,17 @@ def test_programming_error_of_a_product_has_its_closed_form() -> None:
     size = np.sqrt(np.square(x.astype(np.float64)).sum(axis=1).mean())
     square = sum(16**s * (1 - 0.5 * float(((((weights + 128) >> 2 * s) & 3) == 0).mean())) for s in range(4))
     assert error / size == pytest.approx(0.06 * np.sqrt(square), rel=0.02)
+
+
+def test_temperature_is_an_effect_of_its_own() -> None:
+    hot = Device.of(isaac(), ["temperature_c=250"], "reram", 86400.0)
+    assert hot.active(core()) == ("adc", "programming", "drift", "temperature")
+    assert "temperature" not in hot.at(0).active(core())  # what is lost takes time
+    assert config(core(), hot.only(("programming", "temperature")), InputKind()).device.temperature_c == 250
+    assert config(core(), hot.only(("programming",)), InputKind()).device.retention is None
+    capacitor = Device.of(isaac(), ["temperature_c=85"], "sram_analog")
+    assert capacitor.active(core()) == ("adc", "programming", "read_noise", "temperature")
+    assert (
+        Device.of(isaac(), ["temperature_c=250", "drift_compensation=global"], "reram_milo").drift_compensation
+        == "global"
+    )

@@ -18,6 +18,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "digital_bytes": st.integers(1, 1 << 30),
     "layers": st.text("ab/.*?-, 0", max_size=12),
     "channels": st.integers(1, 1024),
+    "count": st.sampled_from([2, 4, 8]),
     "above": st.floats(0, 1e6),
     "by": st.sampled_from(["weights", "activations"]),
     "activations": st.sampled_from(["dynamic", "static"]),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cimc.analog.rng import Generator
+from cimc.analog.tech import retention
 from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
 
 DAY = 86400.0
@@ -82,17 +83,19 @@ def _cmo_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
     return np.clip(g + sigma * rng.standard_normal(g.shape), cell.gmin_us, cell.gmax_us)
 
 
+# NeuRRAM's and Milo's cells are filaments in HfOx too, of other stacks.
+HFOX_SOURCE = f"estimated: as Ti/HfOx/TiN, {retention.SOURCE}"
 WAN = CellModel(
     "ReRamWan2022", WAN_SOURCE, ("wan2022", "ReRamWan2022NoiseModel", "neurram", "reram_wan"), 0.0, 40.0,
-    program=_wan_program, drift=_wan_drift,
+    program=_wan_program, drift=_wan_drift, retention=retention.hfox_retention, thermal=HFOX_SOURCE,
 )  # fmt: skip
 WAN_CROSSSIM = CellModel(
     "RRAMWan", "CrossSim 3.2 devices/custom/RRAM_Wan.py; Wan et al., Nature 608, 2022, Ext. Data Fig. 3 (1 s)",
-    ("rram_wan",), 0.0, 39.26, 39.26, program=_wan_crosssim,
+    ("rram_wan",), 0.0, 39.26, 39.26, program=_wan_crosssim, retention=retention.hfox_retention, thermal=HFOX_SOURCE,
 )  # fmt: skip
 MILO = CellModel(
     "RRAMMilo", "CrossSim 3.2 devices/custom/RRAM_Milo.py; Milo et al., IRPS 2021, Fig. 4 (IGVVA-100)",
-    ("rram_milo", "milo"), 50.0, 225.0, 225.0, program=_milo,
+    ("rram_milo", "milo"), 50.0, 225.0, 225.0, program=_milo, retention=retention.hfox_retention, thermal=HFOX_SOURCE,
 )  # fmt: skip
 CMO = CellModel(
     "ReRamCMO", "aihwkit 1.2 inference/noise/reram.py; Falcone et al.; Lombardo et al., DRC 2024",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from cimc.analog.rng import Generator
@@ -16,8 +18,16 @@ def _mismatch(target: Array, cell: Cell, rng: Generator) -> Array:
     return np.maximum(target * (1.0 + sigma * rng.standard_normal(target.shape)), 0.0)
 
 
+NYQUIST = (
+    "Nyquist, Phys. Rev. 32, 110, 1928: the variance of a capacitor's charge is proportional to the temperature (kTC)"
+)
+THERMAL_K = 300.0  # estimated: the temperature that THERMAL holds at
+
+
 def _thermal(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
     sigma = cell.numbers.get("sigma", THERMAL) * cell.gmax_us
+    if cell.celsius is not None:
+        sigma *= math.sqrt((cell.celsius + 273.15) / THERMAL_K)
     return np.maximum(g + sigma * rng.standard_normal(g.shape), 0.0)
 
 
@@ -30,7 +40,7 @@ FACTS = (
 DIGITAL = CellModel("SramDigital", "a definition: digital adder trees are exact", ("sram_digital",), 0.0, 1.0)
 ANALOG = CellModel(
     "SramAnalog", "estimated: no measured model was found", ("sram_analog",), 0.0, 1.0,
-    program=_mismatch, read=_thermal, parameters=("sigma",),
+    program=_mismatch, read=_thermal, parameters=("sigma",), thermal=NYQUIST,
 )  # fmt: skip
 TECHNOLOGIES = (
     Technology("sram", "digital SRAM compute-in-memory: exact", DIGITAL, FACTS, 1),
