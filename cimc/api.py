@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,15 @@ def compile(
     output: Path | str | None = None,
     digital: Sequence[str] = (),
     outliers: str = "",
+    placement: Path | str = "",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
-    ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``.
+    ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``. ``placement``: a file
+    as ``mapping.json`` that says what goes where.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     chosen = _options(hardware, dims, precision, overrides, digital, outliers)
+    chosen = replace(chosen, placement=str(placement))
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -66,6 +70,7 @@ def check(
     attribute: bool = False,
     trials: int = 0,
     budget: float | None = None,
+    placement: Path | str = "",
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -78,7 +83,7 @@ def check(
     study = DeviceOptions(tuple(device), technology, times, rate, attribute, trials, budget)
     how = CheckOptions(numerics, seed, inputs, tolerance, timing, command="cimc.check", layers=layers, device=study)
     chosen = _options(hardware, dims, precision, overrides, digital, outliers)
-    return check_model(str(model), chosen, how).to_json()
+    return check_model(str(model), replace(chosen, placement=str(placement)), how).to_json()
 
 
 def _options(

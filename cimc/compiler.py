@@ -21,7 +21,7 @@ from cimc.arch.load import Hardware
 from cimc.arch.spec import MOST_TILES, CoreSpec
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
-from cimc.codegen.lower import lower
+from cimc.codegen.lower import lowered
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
@@ -30,6 +30,7 @@ from cimc.isa.verify import verify
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
+from cimc.mapping.pinned import read_placement
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
 from cimc.passes.pipeline_text import parse_pipeline
@@ -48,7 +49,7 @@ class Options:
     name or pattern. ``outliers``: options of the pass of that name, as ``channels=8, by=activations``; empty: no such pass.
     ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
-    number of them it says."""
+    number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class Options:
     outliers: str = ""
     calibrate: Literal["never", "start"] = "never"
     auto_chips: bool = False
+    placement: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Compiled:
     mapping: Mapping[str, Json]
     pipeline: str
     seconds: tuple[tuple[str, float], ...]
+    placement: str = ""  # SHA-256 of the file that the placement came from
 
     @functools.cached_property
     def weights(self) -> Mapping[str, Array]:
@@ -115,6 +118,7 @@ class Compiled:
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
+                **({"placement": self._placement()} if self.placement else {}),
             },
             "tokens": {
                 "vocab_size": self.tokens.vocabulary,
@@ -124,6 +128,9 @@ class Compiled:
             "bindings": [{"name": b.name, "value": b.value, "source": b.source} for b in self.bindings],
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
         }
+
+    def _placement(self) -> dict[str, str]:
+        return {"file": Path(self.options.placement).name, "sha256": self.placement}
 
     def write(self, folder: Path) -> None:
         """Write program, weights, mapping, hardware and manifest into a folder, all at once or not at all."""
@@ -167,6 +174,7 @@ def _compile(
     from cimc.frontend import importer
 
     asked, hardware = options, hardware_files.load(options.hardware, options.overrides)
+    pinned = read_placement(Path(options.placement)) if options.placement else None
     text = _pipeline(options, hardware)
     with stage("import"):
         imported = importer.load(model, dims=dict(options.dims), inputs=inputs, specialize=specialize)
@@ -180,10 +188,12 @@ def _compile(
     with stage("mapping"):
         if options.auto_chips:
             options, hardware = _enough_chips(outcome.graph, options)
-        graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices)
+        graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices, pinned)
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
-        program = lower(graph, mapping, hardware.spec, header)
+        made = lowered(graph, mapping, hardware.spec, header)
+        program = made.program
+        mapping = replace(mapping, placement=replace(mapping.placement, rows=made.rows, residents=made.residents))
         if options.calibrate == "start":
             program = calibrating(program, hardware.spec)
         contents = Contents(program, graph, outcome.constants)
@@ -209,6 +219,7 @@ def _compile(
         dump(graph, mapping, program, hardware.spec),
         text,
         outcome.seconds,
+        pinned.digest if pinned else "",
     )
 
 

@@ -99,6 +99,12 @@ compile_options = stack(
         metavar="KEY=VALUE",
         help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off.",
     ),
+    click.option(
+        "--placement",
+        default="",
+        metavar="FILE",
+        help="What goes where: mapping.json of an earlier compile, changed by hand.",
+    ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )
 calibrate_option = click.option(
@@ -178,6 +184,7 @@ def compile_as(
     digital: tuple[str, ...] = (),
     outliers: str = "",
     chips: str | None = None,
+    placement: str = "",
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
     from cimc.arch.load import DEFAULT
@@ -195,6 +202,7 @@ def compile_as(
         read_digital(digital),
         outliers,
         auto_chips=chips == "auto",
+        placement=placement,
     )
 
 

@@ -52,8 +52,32 @@ def lower(
     progress: Callable[[str], None] | None = None,
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
+    return lowered(graph, placed, chip, header, progress).program
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program and what code generation decided. ``rows``: of the blocks of each segment; ``residents``: values between
+    segments, and the tile that holds each, None: global memory."""
+
+    program: Program
+    rows: Mapping[int, int]
+    residents: Mapping[str, int | None]
+
+
+def lowered(
+    graph: Graph,
+    placed: Placed,
+    chip: ChipSpec,
+    header: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Lowered:
+    """As :func:`lower`, with what was decided. Where the placement says the rows of all segments, these are tried at once:
+    what does not fit then is told of the whole tile. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says."""
     context = Context(graph, placed)
-    rows = _RowChooser(context, chip).choose()
+    pinned = placed.placement.rows
+    every = all(s.index in pinned for s in placed.segments)
+    rows = [pinned[s.index] for s in placed.segments] if every else _RowChooser(context, chip).choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}
     for segment in placed.segments:
@@ -69,7 +93,11 @@ def lower(
             for value in stored.get(tile, ()):
                 producers.setdefault(value, (segment.index, []))[1].append(tile)
     _order(chunks, producers, {name: value for value, name in context.names.items()})
-    return _program(context, chip, chunks, header)
+    program = _program(context, chip, chunks, header)
+    values = {name: value for value, name in context.names.items()}
+    movable = _movable(context)
+    residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
+    return Lowered(program, {s.index: n for s, n in zip(placed.segments, rows, strict=True)}, residents)
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
@@ -111,6 +139,9 @@ class _RowChooser:
         return context
 
     def _rows(self, segment: Segment, single: Context, room: Mapping[int, int]) -> int:
+        wanted = self.placed.placement.rows.get(segment.index, 0)
+        if wanted:
+            return self._exactly(segment, wanted, room)
         wanted = self._wanted(segment)
         for apart in (True, False):
             rows = wanted
@@ -130,6 +161,15 @@ class _RowChooser:
                 layer=segment.nodes[0].origin,
             )
         return 1
+
+    def _exactly(self, segment: Segment, rows: int, room: Mapping[int, int]) -> int:
+        """The rows that the placement says, if they fit."""
+        over = self._over(self._trial(segment, rows), room, False)
+        if over:
+            tile, need = over
+            have = room.get(tile, 0)
+            raise errors.ROWS_TOO_MANY(segment=segment.index, rows=rows, tile=tile, need=need, have=have)
+        return rows
 
     def _wanted(self, segment: Segment) -> int:
         if segment.style is Style.STREAM:
@@ -203,10 +243,18 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
         for value, name in context.names.items()
     )
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    fixed = {*graph.inputs, *graph.outputs, *graph.constants}
+    pinned = {
+        name: context.placement.residents[v] for v, name in context.names.items() if v in context.placement.residents
+    }
+    settled = settle(buffers, _movable(context), tiles, chip, pinned)
+    return Program(chip.name, settled, inputs, outputs, tiles, (), tuple(header))
+
+
+def _movable(context: Context) -> frozenset[str]:
+    """Global buffers of values between segments: they may lie in tiles."""
+    fixed = {*context.graph.inputs, *context.graph.outputs, *context.graph.constants}
     kept = context.mapping.choices.residence
-    movable = frozenset(name for value, name in context.names.items() if kept and value not in fixed)
-    return Program(chip.name, settle(buffers, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
+    return frozenset(name for value, name in context.names.items() if kept and value not in fixed)
 
 
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:

@@ -7,17 +7,22 @@ from cimc.ir.graph import Graph
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
+from cimc.mapping.pinned import Pinned, apply
 from cimc.mapping.place import in_stages, place
 from cimc.mapping.segment import segments
 
 
-def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT) -> tuple[Graph, Mapping]:
-    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit
-    diagnostics."""
+def build(
+    graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT, pinned: Pinned | None = None
+) -> tuple[Graph, Mapping]:
+    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. ``pinned``: the placement
+    that a user gives. Raises the does-not-fit diagnostics, and PLACEMENT."""
     graph, views = materialize(graph)
     found = segments(graph, matmul_room(chip))
     placement = place(graph, found, chip, precision, choices)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
+    if pinned is not None:
+        placement = apply(pinned, graph, ordered, chip, precision, placement)
     return graph, Mapping(homes(graph, views), ordered, placement, choices)
 
 
