@@ -58,11 +58,14 @@ def lower(
 @dataclass(frozen=True)
 class Lowered:
     """A program and what code generation decided. ``rows``: of the blocks of each segment; ``residents``: values between
-    segments, and the tile that holds each, None: global memory."""
+    segments, and the tile that holds each, None: global memory; ``steps``: each segment's, tile by tile, without tokens;
+    ``values``: global buffers, and the values they hold."""
 
     program: Program
     rows: Mapping[int, int]
     residents: Mapping[str, int | None]
+    steps: Mapping[int, Mapping[int, tuple[Step, ...]]]
+    values: Mapping[str, str]
 
 
 def lowered(
@@ -71,13 +74,13 @@ def lowered(
     chip: ChipSpec,
     header: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
+    quick: bool = False,
 ) -> Lowered:
-    """As :func:`lower`, with what was decided. Where the placement says the rows of all segments, these are tried at once:
-    what does not fit then is told of the whole tile. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says."""
+    """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
+    need not be told by segment. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says."""
     context = Context(graph, placed)
     pinned = placed.placement.rows
-    every = all(s.index in pinned for s in placed.segments)
-    rows = [pinned[s.index] for s in placed.segments] if every else _RowChooser(context, chip).choose()
+    rows = [pinned[s.index] for s in placed.segments] if quick else _RowChooser(context, chip).choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}
     for segment in placed.segments:
@@ -97,7 +100,12 @@ def lowered(
     values = {name: value for value, name in context.names.items()}
     movable = _movable(context)
     residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
-    return Lowered(program, {s.index: n for s, n in zip(placed.segments, rows, strict=True)}, residents)
+    steps: dict[int, dict[int, tuple[Step, ...]]] = {}
+    for tile, parts in chunks.items():
+        for chunk in parts:
+            steps.setdefault(chunk.segment, {})[tile] = chunk.steps
+    chosen = {s.index: n for s, n in zip(placed.segments, rows, strict=True)}
+    return Lowered(program, chosen, residents, steps, values)
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
