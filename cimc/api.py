@@ -15,6 +15,7 @@ from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import durations
 from cimc.report.compare import Tolerance
 from cimc.report.jsontext import JsonObject
+from cimc.search.plan import parse_plan
 from cimc.session import Numerics
 from cimc.study import DeviceOptions
 
@@ -33,14 +34,15 @@ def compile(
     digital: Sequence[str] = (),
     outliers: str = "",
     placement: Path | str = "",
+    search: str | int = "",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
     ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``. ``placement``: a file
-    as ``mapping.json`` that says what goes where.
+    as ``mapping.json`` that says what goes where; ``search``: trials, or a text as ``--search`` takes it.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     chosen = _options(hardware, dims, precision, overrides, digital, outliers)
-    chosen = replace(chosen, placement=str(placement))
+    chosen = _placed(chosen, placement, search)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -71,6 +73,7 @@ def check(
     trials: int = 0,
     budget: float | None = None,
     placement: Path | str = "",
+    search: str | int = "",
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -83,7 +86,11 @@ def check(
     study = DeviceOptions(tuple(device), technology, times, rate, attribute, trials, budget)
     how = CheckOptions(numerics, seed, inputs, tolerance, timing, command="cimc.check", layers=layers, device=study)
     chosen = _options(hardware, dims, precision, overrides, digital, outliers)
-    return check_model(str(model), replace(chosen, placement=str(placement)), how).to_json()
+    return check_model(str(model), _placed(chosen, placement, search), how).to_json()
+
+
+def _placed(options: Options, placement: Path | str, search: str | int) -> Options:
+    return replace(options, placement=str(placement), search=parse_plan(str(search)) if search != "" else None)
 
 
 def _options(

@@ -21,7 +21,7 @@ from cimc.arch.load import Hardware
 from cimc.arch.spec import MOST_TILES, CoreSpec
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
-from cimc.codegen.lower import lowered
+from cimc.codegen.lower import Lowered, lowered
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
@@ -30,6 +30,7 @@ from cimc.isa.verify import verify
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
+from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.pinned import read_placement
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
@@ -37,6 +38,8 @@ from cimc.passes.pipeline_text import parse_pipeline
 from cimc.passes.quantize import Quantize
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
 from cimc.report.progress import stage
+from cimc.search.climb import search
+from cimc.search.plan import Outcome, Plan
 
 MOST_CHIPS = 64  # that are tried for a model that says no number
 PRECISION = re.compile(r"w([2-8])a8")
@@ -49,7 +52,8 @@ class Options:
     name or pattern. ``outliers``: options of the pass of that name, as ``channels=8, by=activations``; empty: no such pass.
     ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
-    number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where."""
+    number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where. ``search``: how long to look
+    for a better placement from there on."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -63,6 +67,7 @@ class Options:
     calibrate: Literal["never", "start"] = "never"
     auto_chips: bool = False
     placement: str = ""
+    search: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Compiled:
     pipeline: str
     seconds: tuple[tuple[str, float], ...]
     placement: str = ""  # SHA-256 of the file that the placement came from
+    searched: Outcome | None = None
 
     @functools.cached_property
     def weights(self) -> Mapping[str, Array]:
@@ -118,7 +124,7 @@ class Compiled:
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
-                **({"placement": self._placement()} if self.placement else {}),
+                **self._placement(),
             },
             "tokens": {
                 "vocab_size": self.tokens.vocabulary,
@@ -129,8 +135,14 @@ class Compiled:
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
         }
 
-    def _placement(self) -> dict[str, str]:
-        return {"file": Path(self.options.placement).name, "sha256": self.placement}
+    def _placement(self) -> dict[str, object]:
+        """What was said about the placement; a search by the trials it made, which repeat it."""
+        found: dict[str, object] = {}
+        if self.placement:
+            found["placement"] = {"file": Path(self.options.placement).name, "sha256": self.placement}
+        if self.searched is not None:
+            found["search"] = {"trials": self.searched.trials, "seed": self.searched.seed}
+        return found
 
     def write(self, folder: Path) -> None:
         """Write program, weights, mapping, hardware and manifest into a folder, all at once or not at all."""
@@ -192,11 +204,9 @@ def _compile(
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         made = lowered(graph, mapping, hardware.spec, header)
-        program = made.program
-        mapping = replace(mapping, placement=replace(mapping.placement, rows=made.rows, residents=made.residents))
-        if options.calibrate == "start":
-            program = calibrating(program, hardware.spec)
-        contents = Contents(program, graph, outcome.constants)
+    mapping, made, searched = _searched(graph, mapping, hardware, header, options.search, made)
+    program = calibrating(made.program, hardware.spec) if options.calibrate == "start" else made.program
+    contents = Contents(program, graph, outcome.constants)
     with stage("verify"):
         verify(program, hardware.spec, None)
     return Compiled(
@@ -208,6 +218,7 @@ def _compile(
         (
             *imported.notes,
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
+            *([searched.note] if searched else ()),
         ),
         imported.graph,
         read_tokens(imported.path.parent),
@@ -216,11 +227,24 @@ def _compile(
         outcome.constants,
         program,
         contents,
-        dump(graph, mapping, program, hardware.spec),
+        dump(graph, mapping, program, hardware.spec) | ({"search": searched.to_json()} if searched else {}),
         text,
         outcome.seconds,
         pinned.digest if pinned else "",
+        searched,
     )
+
+
+def _searched(
+    graph: Graph, mapping: Placed, hardware: Hardware, header: Sequence[str], plan: Plan | None, made: Lowered
+) -> tuple[Placed, Lowered, Outcome | None]:
+    """The mapping with all that code generation decided, and the program; better ones, if a search finds them."""
+    if plan is None:
+        decided = replace(mapping.placement, rows=made.rows, residents=made.residents)
+        return replace(mapping, placement=decided), made, None
+    with stage("search"):
+        found = search(graph, mapping, hardware.spec, header, plan, made)
+    return found.mapping, found.made, found.outcome
 
 
 def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:

@@ -42,6 +42,7 @@ def command(
     calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
     placement: str,
+    search: str,
     inputs_path: Path | None,
     print_after: tuple[str, ...],
     stop_after: str,
@@ -68,7 +69,7 @@ def command(
     if output is not None:
         bundle.check_target(output)
     compiled_as = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, placement
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, placement, search
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())

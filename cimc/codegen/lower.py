@@ -100,12 +100,12 @@ def lowered(
     values = {name: value for value, name in context.names.items()}
     movable = _movable(context)
     residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
-    steps: dict[int, dict[int, tuple[Step, ...]]] = {}
+    by_segment: dict[int, dict[int, tuple[Step, ...]]] = {}
     for tile, parts in chunks.items():
         for chunk in parts:
-            steps.setdefault(chunk.segment, {})[tile] = chunk.steps
+            by_segment.setdefault(chunk.segment, {})[tile] = chunk.steps
     chosen = {s.index: n for s, n in zip(placed.segments, rows, strict=True)}
-    return Lowered(program, chosen, residents, steps, values)
+    return Lowered(program, chosen, residents, by_segment, values)
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:

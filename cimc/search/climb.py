@@ -92,16 +92,20 @@ class _Climb:
                 return  # nothing is left to try
 
     def _shapes(self) -> Iterator[Change]:
-        """Shapes of the best placement, begun anew whenever one was accepted."""
-        while True:
+        """Shapes of the best placement, each once, begun anew with what is new whenever something was accepted."""
+        seen: set[tuple[object, ...]] = set()
+        fresh = True
+        while fresh:
+            fresh = False
             cycles = self.best.cycles
             for change in shapes(self.scene, self.best.placement):
-                if change.key not in self.best.tried:
-                    yield change
-                    if self.best.cycles < cycles:
-                        break
-            else:
-                return
+                if change.key in seen:
+                    continue
+                fresh = True
+                seen.add(change.key)
+                yield change
+                if self.best.cycles < cycles:
+                    break
 
     def _positions(self, patience: int) -> Iterator[Change]:
         vain = 0
@@ -148,9 +152,7 @@ class _Climb:
             self.best = _Best(placement, made, cycles)
 
 
-def search(
-    graph: Graph, mapping: Mapping, chip: ChipSpec, header: Sequence[str], plan: Plan, made: Lowered
-) -> Found:
+def search(graph: Graph, mapping: Mapping, chip: ChipSpec, header: Sequence[str], plan: Plan, made: Lowered) -> Found:
     """A placement of a mapped graph with as few cycles as can be found, from the one that ``made`` was lowered from; that
     one itself if none is better."""
     return _Climb(graph, mapping, chip, header, plan).run(made)

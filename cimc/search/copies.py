@@ -34,57 +34,79 @@ def fewer(placement: Placement, segment: Segment) -> Placement | None:
 
 
 def more(placement: Placement, segment: Segment, chip: ChipSpec, able: Sequence[int]) -> Placement | None:
-    """With a further copy in free cores, each column of blocks on one tile where one has room, and vector stages on the
-    tiles that have fewest in this segment. None if the cores run out or the rows cannot be shared by so many."""
+    """With a further copy in free cores, on tiles that have no other part in this segment as far as there are such: a tile
+    issues in order, and one part would wait for the other. Its vector stages get free tiles, or lanes of the other copies.
+    None if the cores run out or the rows cannot be shared by so many."""
     homes = placement.homes[segment.index]
     count = len(homes) + 1
     if len(shares(segment.domain, count)) != count:
         return None
     free = free_cores(placement, chip)
+    nodes = [n for n in segment.nodes if n.op in MATRIX_OPS]
     matrices = dict(placement.matrices)
-    used: list[int] = []
-    for node in (n for n in segment.nodes if n.op in MATRIX_OPS):
-        first = matrices[node.outputs[0]][0]
-        blocks = _blocks(node, first, free, used)
+    busy = {p.tile for n in nodes for m in matrices[n.outputs[0]] for p in m.parts}
+    stage, here = -1, set[int]()
+    for node in nodes:
+        value = node.outputs[0]
+        if placement.stages[value] != stage:
+            busy |= here
+            stage, here = placement.stages[value], set()
+        first = matrices[value][0]
+        blocks = _blocks(node, first, free, busy, here)
         if blocks is None:
             return None
         shape, size = (first.rows, first.cols), (integer(node, "rows"), integer(node, "cols"))
         copy = replace(first, replica=count - 1, parts=parts(blocks, shape, size))
-        matrices[node.outputs[0]] = (*matrices[node.outputs[0]], copy)
-        used += (p.tile for p in copy.parts)
-    busy = [tile for stages in homes for lanes in stages for tile in lanes]
-    stages: list[tuple[int, ...]] = []
+        matrices[value] = (*matrices[value], copy)
+    used = {p.tile for n in nodes for p in matrices[n.outputs[0]][-1].parts}
+    stages = _seats(homes, sorted(able, key=lambda t: (_far(chip, t, sorted(used)), t)))
+    return replace(placement, matrices=matrices, homes={**placement.homes, segment.index: stages})
+
+
+def _seats(homes: Sequence[Sequence[Sequence[int]]], able: Sequence[int]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """The stages of all copies with those of a further one: each gets the first tile that is free, a lane of the stage that
+    has most, or, when all stages have one, the tile that has fewest."""
+    stages = [[list(lanes) for lanes in copy] for copy in homes]
+    busy = [tile for copy in stages for lanes in copy for tile in lanes]
+    fresh: list[list[int]] = []
     for _ in homes[0]:
-        tile = min(able, key=lambda t: (busy.count(t), _far(chip, t, used)))
-        busy.append(tile)
-        stages.append((tile,))
-    return replace(placement, matrices=matrices, homes={**placement.homes, segment.index: (*homes, tuple(stages))})
+        free = next((t for t in able if t not in busy), None)
+        widest = max((lanes for copy in stages for lanes in copy), key=len)
+        if free is None and len(widest) > 1:
+            free = widest.pop()
+        elif free is None:
+            free = min(able, key=busy.count)
+        busy.append(free)
+        fresh.append([free])
+    return tuple(tuple(tuple(lanes) for lanes in copy) for copy in (*stages, fresh))
 
 
 def _blocks(
-    node: Node, like: PlacedMatrix, free: dict[int, list[int]], used: Sequence[int]
+    node: Node, like: PlacedMatrix, free: dict[int, list[int]], busy: set[int], here: set[int]
 ) -> Mapping[tuple[int, int], CoreBlock] | None:
-    """Cores for a matrix's blocks, taken from ``free``: column by column on the tile that the last one is on, on one that
-    holds nothing yet, on any with room, or else over several."""
+    """Cores for a matrix's blocks, taken from ``free``: column by column, on the tiles of its stage (``here``) while they
+    have room, on others that are not ``busy``, on any; on one tile if one has room for all of the column."""
     down = -(-like.rows // integer(node, "rows"))
     across = -(-like.cols // integer(node, "cols"))
     found: dict[tuple[int, int], CoreBlock] = {}
-    last = used[-1] if used else -1
     for j in range(across):
         if sum(map(len, free.values())) < down:
             return None
-        for i, (tile, core) in enumerate(_column(free, down, last)):
+        for i, (tile, core) in enumerate(_column(free, down, busy, here)):
             found[(i, j)] = CoreBlock(tile, core)
-            last = tile
+            here.add(tile)
     return found
 
 
-def _column(free: dict[int, list[int]], down: int, last: int) -> Iterator[tuple[int, int]]:
-    """Cores for a column of blocks: on one tile if one has room, the last one first, then the one with most room."""
-    fits = [t for t, cores in free.items() if len(cores) >= down]
-    order = [last] if last in fits else sorted(fits or free, key=lambda t: (-len(free[t]), t))
+def _column(free: dict[int, list[int]], down: int, busy: set[int], here: set[int]) -> Iterator[tuple[int, int]]:
+    """Cores for a column of blocks, one tile after the other."""
+
+    def turn(tile: int) -> tuple[bool, bool, bool, int, int]:
+        room = len(free[tile])
+        return room < down and tile in busy, tile in busy, tile not in here, -room, tile
+
     left = down
-    for tile in order:
+    for tile in sorted((t for t in free if free[t]), key=turn):
         taken, free[tile] = free[tile][:left], free[tile][left:]
         yield from ((tile, core) for core in taken)
         left -= len(taken)

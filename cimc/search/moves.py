@@ -60,12 +60,12 @@ class Scene:
 
 # --- shapes ------------------------------------------------------------------------------------
 def shapes(scene: Scene, now: Placement) -> Iterator[Change]:
-    """Every change of shape that there is, from the one that changes most on."""
+    """Every change of shape that there is: copies, blocks of rows, values to global memory; of most segments at once first."""
+    groups = sorted(scene.alike.values(), key=lambda g: (-len(g), g))
+    for change in (_copies, _rows):
+        for group in groups:
+            yield from change(scene, now, group)
     yield from _away(scene, now)
-    for group in scene.alike.values():
-        yield from _copies(scene, now, group)
-    for group in scene.alike.values():
-        yield from _rows(scene, now, group)
 
 
 def _rows(scene: Scene, now: Placement, group: Sequence[int]) -> Iterator[Change]:
