@@ -21,6 +21,7 @@ from benchmarks import (
     passes,
     repairs,
     scaling,
+    search,
     speed,
     technologies,
 )
@@ -44,6 +45,7 @@ PARTS: dict[str, ModuleType] = {
     "attainment": attainment,
     "movement": movement,
     "field": field,
+    "search": search,
     "technologies": technologies,
     "repairs": repairs,
     "validation": validation,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,6 +18,7 @@ from cimc.device import durations
 from cimc.mapping.choices import parse_choices
 from cimc.report.compare import Tolerance
 from cimc.report.jsontext import JsonObject
+from cimc.search.plan import parse_plan
 from cimc.session import Numerics, one_of
 from cimc.study import DeviceOptions
 
@@ -43,6 +44,8 @@ def compile(
     mapping: Sequence[str] = (),
     passes: str = "",
     calibrate: Calibrate = "never",
+    placement: Path | str = "",
+    search: str | int = "",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
@@ -50,10 +53,12 @@ def compile(
     ``copies`` in several sets of them (as ``--copies``); ``chips`` is a
     number or ``"auto"``; ``mapping`` are texts as of ``-m``; ``inputs`` bind symbolic dims and are what static activations
     and outliers are measured on; ``calibrate="start"`` begins the program with a calibration of its analog cores.
+    ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a number of trials or a text as of
+    ``--search``.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = asked.options(digital, outliers, copies)
+    chosen = _placed(asked.options(digital, outliers, copies), placement, search)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -90,6 +95,8 @@ def check(
     passes: str = "",
     calibrate: Calibrate = "never",
     calibration: Mapping[str, Array] | None = None,
+    placement: Path | str = "",
+    search: str | int = "",
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -115,7 +122,12 @@ def check(
         calibration=calibration,
     )
     compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    return check_model(str(model), compiled_as.options(digital, outliers, copies), how).to_json()
+    chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search)
+    return check_model(str(model), chosen, how).to_json()
+
+
+def _placed(options: Options, placement: Path | str, search: str | int) -> Options:
+    return replace(options, placement=str(placement), search=parse_plan(str(search)) if search != "" else None)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from cimc.arch.load import Hardware
 from cimc.arch.spec import MOST_TILES, CoreSpec
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
-from cimc.codegen.lower import lower
+from cimc.codegen.lower import Lowered, lowered
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
@@ -30,6 +30,8 @@ from cimc.isa.verify import verify
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
+from cimc.mapping.mapping import Mapping as Placed
+from cimc.mapping.pinned import read_placement
 from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
@@ -37,6 +39,8 @@ from cimc.passes.pipeline_text import parse_pipeline
 from cimc.passes.quantize import Quantize
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
 from cimc.report.progress import stage
+from cimc.search.climb import search
+from cimc.search.plan import Outcome, Plan
 
 MOST_CHIPS = 64  # that are tried for a model that says no number
 PRECISION = re.compile(r"w([2-8])a8")
@@ -50,7 +54,8 @@ class Options:
     ``count=4``; empty: no such pass.
     ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
-    number of them it says."""
+    number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where. ``search``: how long to look
+    for a better placement from there on."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -64,6 +69,8 @@ class Options:
     calibrate: Literal["never", "start"] = "never"
     auto_chips: bool = False
     copies: str = ""
+    placement: str = ""
+    search: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ class Compiled:
     mapping: Mapping[str, Json]
     pipeline: str
     seconds: tuple[tuple[str, float], ...]
+    placement: str = ""  # SHA-256 of the file that the placement came from
+    searched: Outcome | None = None
 
     @functools.cached_property
     def weights(self) -> Mapping[str, Array]:
@@ -119,6 +128,7 @@ class Compiled:
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
+                **self._placement(),
             },
             "tokens": {
                 "vocab_size": self.tokens.vocabulary,
@@ -128,6 +138,15 @@ class Compiled:
             "bindings": [{"name": b.name, "value": b.value, "source": b.source} for b in self.bindings],
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
         }
+
+    def _placement(self) -> dict[str, object]:
+        """What was said about the placement; a search by the trials it made, which repeat it."""
+        found: dict[str, object] = {}
+        if self.placement:
+            found["placement"] = {"file": Path(self.options.placement).name, "sha256": self.placement}
+        if self.searched is not None:
+            found["search"] = {"trials": self.searched.trials, "seed": self.searched.seed}
+        return found
 
     def write(self, folder: Path) -> None:
         """Write program, weights, mapping, hardware and manifest into a folder, all at once or not at all."""
@@ -171,6 +190,7 @@ def _compile(
     from cimc.frontend import importer
 
     asked, hardware = options, hardware_files.load(options.hardware, options.overrides)
+    pinned = read_placement(Path(options.placement)) if options.placement else None
     text = _pipeline(options, hardware)
     with stage("import"):
         imported = importer.load(model, dims=dict(options.dims), inputs=inputs, specialize=specialize)
@@ -184,13 +204,13 @@ def _compile(
     with stage("mapping"):
         if options.auto_chips:
             options, hardware = _enough_chips(outcome.graph, options)
-        graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices)
+        graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices, pinned)
     with stage("code generation"):
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
-        program = lower(graph, mapping, hardware.spec, header)
-        if options.calibrate == "start":
-            program = calibrating(program, hardware.spec)
-        contents = Contents(program, graph, outcome.constants)
+        made = lowered(graph, mapping, hardware.spec, header)
+    mapping, made, searched = _searched(graph, mapping, hardware, header, options.search, made)
+    program = calibrating(made.program, hardware.spec) if options.calibrate == "start" else made.program
+    contents = Contents(program, graph, outcome.constants)
     with stage("verify"):
         verify(program, hardware.spec, None)
     return Compiled(
@@ -202,6 +222,7 @@ def _compile(
         (
             *imported.notes,
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
+            *([searched.note] if searched else ()),
         ),
         imported.graph,
         read_tokens(imported.path.parent),
@@ -210,10 +231,24 @@ def _compile(
         outcome.constants,
         program,
         contents,
-        dump(graph, mapping, program, hardware.spec),
+        dump(graph, mapping, program, hardware.spec) | ({"search": searched.to_json()} if searched else {}),
         text,
         outcome.seconds,
+        pinned.digest if pinned else "",
+        searched,
     )
+
+
+def _searched(
+    graph: Graph, mapping: Placed, hardware: Hardware, header: Sequence[str], plan: Plan | None, made: Lowered
+) -> tuple[Placed, Lowered, Outcome | None]:
+    """The mapping with all that code generation decided, and the program; better ones, if a search finds them."""
+    if plan is None:
+        decided = replace(mapping.placement, rows=made.rows, residents=made.residents)
+        return replace(mapping, placement=decided), made, None
+    with stage("search"):
+        found = search(graph, mapping, hardware.spec, header, plan, made)
+    return found.mapping, found.made, found.outcome
 
 
 def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:

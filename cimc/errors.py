@@ -327,6 +327,20 @@ UNIT_MISSING = Diagnostic(
     "no tile of {chip} has all of the units the model needs together: {units}",
     "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
 )
+PLACEMENT = Diagnostic("placement", Exit.USAGE, "placement {path}: {why}", "{fix}")
+ROWS_TOO_MANY = Diagnostic(
+    "rows-too-many",
+    Exit.DOES_NOT_FIT,
+    "the placement asks for blocks of {rows} rows in segment {segment}: tile {tile} needs {need} bytes for them and has {have}",
+    "ask for fewer rows, leave `rows` out to let the compiler choose, or enlarge local_bytes of the tile kind",
+)
+RESIDENT_ROOM = Diagnostic(
+    "resident-room",
+    Exit.DOES_NOT_FIT,
+    "the placement keeps a value of {need} bytes in tile {tile}, which has {left} of {have} bytes left",
+    "choose another tile, null for global memory, or leave the value out to let the compiler choose",
+)
+SEARCH = Diagnostic("search-option", Exit.USAGE, "--search {text}: {why}", "{fix}")
 
 # --- running -----------------------------------------------------------------------------------
 OUTPUT_UNKNOWN = Diagnostic(

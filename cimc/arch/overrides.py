@@ -50,6 +50,13 @@ def _parse(text: str, data: Mapping[str, Plain]) -> Override:
     known = {dotted(path): path for path in _leaves(ChipSpec, data, ())}
     wanted = key.strip()
     fits = [wanted] if wanted in known else [k for k in known if k.endswith(f".{wanted}")]
+    section = next((k for k in known if f".{k}".find(f".{wanted}.") >= 0), None)
+    if not fits and section is not None:
+        why, fix = (
+            "it holds keys and is no value itself",
+            f"override one of them, as {section}, or write a hardware file",
+        )
+        raise errors.HW_OVERRIDE(key=wanted, why=why, fix=fix, source=place)
     if not fits:
         fix = _advice(wanted, known)
         raise errors.HW_OVERRIDE(key=wanted, why="the hardware has no such key", fix=fix, source=place)

@@ -221,7 +221,7 @@ class TileSpec(Record):
     @model_validator(mode="after")
     def _consistent(self) -> TileSpec:
         if (self.cores > 0) != (self.core is not None):
-            raise ValueError("'cores' and 'core' go together: give both or neither")
+            raise ValueError("cores: 'cores' and 'core' go together, give both or neither")
         return self
 
 

@@ -65,6 +65,8 @@ def command(
     passes: str,
     calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
+    placement: str,
+    search: str,
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -112,7 +114,19 @@ def command(
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
     compiled_as = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, copies
+        hardware,
+        overrides,
+        dims,
+        precision,
+        activations,
+        passes,
+        mapping,
+        digital,
+        outliers,
+        chips,
+        copies,
+        placement,
+        search,
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):

@@ -42,6 +42,8 @@ def command(
     passes: str,
     calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
+    placement: str,
+    search: str,
     inputs_path: Path | None,
     print_after: tuple[str, ...],
     stop_after: str,
@@ -68,7 +70,19 @@ def command(
     if output is not None:
         bundle.check_target(output)
     compiled_as = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, copies
+        hardware,
+        overrides,
+        dims,
+        precision,
+        activations,
+        passes,
+        mapping,
+        digital,
+        outliers,
+        chips,
+        copies,
+        placement,
+        search,
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())

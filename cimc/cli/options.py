@@ -105,6 +105,19 @@ compile_options = stack(
         metavar="KEY=VALUE",
         help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off.",
     ),
+    click.option(
+        "--placement",
+        default="",
+        metavar="FILE",
+        help="What goes where: mapping.json of an earlier compile, changed by hand.",
+    ),
+    click.option(
+        "--search",
+        "search",
+        default="",
+        metavar="N|Ns",
+        help="Look for a placement with fewer cycles: so many trials, or seconds; also '200,60s,seed=1'.",
+    ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )
 calibrate_option = click.option(
@@ -185,11 +198,14 @@ def compile_as(
     outliers: str = "",
     chips: str | None = None,
     copies: str = "",
+    placement: str = "",
+    search: str = "",
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
     from cimc.arch.load import DEFAULT
     from cimc.compiler import Options
     from cimc.mapping.choices import parse_choices
+    from cimc.search.plan import parse_plan
 
     return Options(
         hardware or DEFAULT,
@@ -203,6 +219,8 @@ def compile_as(
         outliers,
         auto_chips=chips == "auto",
         copies=copies,
+        placement=placement,
+        search=parse_plan(search) if search else None,
     )
 
 

@@ -38,6 +38,8 @@ def command(
     copies: str,
     passes: str,
     mapping: tuple[str, ...],
+    placement: str,
+    search: str,
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -62,7 +64,19 @@ def command(
     from cimc.report.compare import Tolerance
 
     chosen = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, copies
+        hardware,
+        overrides,
+        dims,
+        precision,
+        activations,
+        passes,
+        mapping,
+        digital,
+        outliers,
+        chips,
+        copies,
+        placement,
+        search,
     )
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)

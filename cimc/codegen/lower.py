@@ -55,10 +55,37 @@ def lower(
     progress: Callable[[str], None] | None = None,
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
+    return lowered(graph, placed, chip, header, progress).program
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program and what code generation decided. ``rows``: of the blocks of each segment; ``residents``: values between
+    segments, and the tile that holds each, None: global memory; ``steps``: each segment's, tile by tile, without tokens;
+    ``values``: global buffers, and the values they hold."""
+
+    program: Program
+    rows: Mapping[int, int]
+    residents: Mapping[str, int | None]
+    steps: Mapping[int, Mapping[int, tuple[Step, ...]]]
+    values: Mapping[str, str]
+
+
+def lowered(
+    graph: Graph,
+    placed: Placed,
+    chip: ChipSpec,
+    header: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+    quick: bool = False,
+) -> Lowered:
+    """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
+    need not be told by segment. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says."""
     context = Context(graph, placed)
     streamed = frozenset(placed.region.segments if placed.region else ())
     flows = plans(context, placed.region, chip, 1) if placed.region else []
-    rows = _RowChooser(context, chip, streamed).choose()
+    pinned = placed.placement.rows
+    rows = [pinned[s.index] for s in placed.segments] if quick else _RowChooser(context, chip, streamed).choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}
     for segment in placed.segments:
@@ -77,7 +104,16 @@ def lower(
             for value in stored.get(tile, ()):
                 producers.setdefault(value, (segment.index, []))[1].append(tile)
     _order(chunks, producers, {name: value for value, name in context.names.items()})
-    return _program(context, chip, chunks, header)
+    program = _program(context, chip, chunks, header)
+    values = {name: value for value, name in context.names.items()}
+    movable = _movable(context)
+    residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
+    by_segment: dict[int, dict[int, tuple[Step, ...]]] = {}
+    for tile, parts in chunks.items():
+        for chunk in parts:
+            by_segment.setdefault(chunk.segment, {})[tile] = chunk.steps
+    chosen = {s.index: n for s, n in zip(placed.segments, rows, strict=True)}
+    return Lowered(program, chosen, residents, by_segment, values)
 
 
 def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:
@@ -133,6 +169,9 @@ class _RowChooser:
         return context
 
     def _rows(self, segment: Segment, single: Context, room: Mapping[int, int]) -> int:
+        wanted = self.placed.placement.rows.get(segment.index, 0)
+        if wanted:
+            return self._exactly(segment, wanted, room)
         wanted = self._wanted(segment)
         for apart in (True, False):
             rows = wanted
@@ -152,6 +191,15 @@ class _RowChooser:
                 layer=segment.nodes[0].origin,
             )
         return 1
+
+    def _exactly(self, segment: Segment, rows: int, room: Mapping[int, int]) -> int:
+        """The rows that the placement says, if they fit."""
+        over = self._over(self._trial(segment, rows), room, False)
+        if over:
+            tile, need = over
+            have = room.get(tile, 0)
+            raise errors.ROWS_TOO_MANY(segment=segment.index, rows=rows, tile=tile, need=need, have=have)
+        return rows
 
     def _wanted(self, segment: Segment) -> int:
         if segment.style is Style.STREAM:
@@ -225,10 +273,18 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
         for value, name in context.names.items()
     )
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    fixed = {*graph.inputs, *graph.outputs, *graph.constants}
+    pinned = {
+        name: context.placement.residents[v] for v, name in context.names.items() if v in context.placement.residents
+    }
+    settled = settle(buffers, _movable(context), tiles, chip, pinned)
+    return Program(chip.name, settled, inputs, outputs, tiles, (), tuple(header))
+
+
+def _movable(context: Context) -> frozenset[str]:
+    """Global buffers of values between segments: they may lie in tiles."""
+    fixed = {*context.graph.inputs, *context.graph.outputs, *context.graph.constants}
     kept = context.mapping.choices.residence
-    movable = frozenset(name for value, name in context.names.items() if kept and value not in fixed)
-    return Program(chip.name, settle(buffers, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
+    return frozenset(name for value, name in context.names.items() if kept and value not in fixed)
 
 
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:

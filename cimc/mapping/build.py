@@ -9,14 +9,17 @@ from cimc.ir.graph import Graph
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
+from cimc.mapping.pinned import Pinned, apply
 from cimc.mapping.place import in_stages, place
 from cimc.mapping.region import find
 from cimc.mapping.segment import segments
 
 
-def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT) -> tuple[Graph, Mapping]:
-    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. Raises the does-not-fit
-    diagnostics."""
+def build(
+    graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT, pinned: Pinned | None = None
+) -> tuple[Graph, Mapping]:
+    """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. ``pinned``: the placement
+    that a user gives. Raises the does-not-fit diagnostics, and PLACEMENT."""
     graph, views = materialize(graph)
     found, stored = segments(graph, matmul_room(chip)), homes(graph, views)
     region = None
@@ -24,6 +27,8 @@ def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAU
         found, region = find(graph, stored, found)
     placement = place(graph, found, chip, precision, choices)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
+    if pinned is not None:
+        placement = apply(pinned, graph, ordered, chip, precision, placement)
     if region is not None:
         parts = (replace(p, segment=replace(p.segment, nodes=ordered[p.segment.index].nodes)) for p in region.parts)
         region = replace(region, parts=tuple(parts))

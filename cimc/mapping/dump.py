@@ -10,7 +10,7 @@ from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import View
 from cimc.isa.program import Program
 from cimc.mapping.json_value import Json
-from cimc.mapping.mapping import Mapping, PlacedMatrix
+from cimc.mapping.mapping import Mapping, PlacedMatrix, Segment, Style
 from cimc.mapping.work import work
 
 __all__ = ["Json", "dump"]
@@ -40,6 +40,10 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
         "tiles": [_tile(chip, t, used) for t in range(chip.tile_count)],
         "static": static,
         "dynamic": list(_dynamic(graph, program)),
+        "segments": [_segment(s, mapping) for s in mapping.segments],
+        "residents": [
+            {"value": v, "bytes": graph.type(v).bytes, "tile": t} for v, t in mapping.placement.residents.items()
+        ],
         "work": work(graph),
         "host": [
             {"node": str(n.origin), "op_type": str(n.attr("op_type")), "reason": str(n.attr("reason"))}
@@ -53,6 +57,23 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
             "tiles_used": len(tiles_used),
         },
     }
+
+
+def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
+    """Where a segment's vector work is: ``stages``, replica by replica and stage by stage the tiles that take turns, or
+    ``tiles``, those that share its rows or the one that drives it."""
+    placement, index = mapping.placement, segment.index
+    found: dict[str, Json] = {"index": index, "style": segment.style.value, "node": first_node(segment)}
+    if index in placement.rows and segment.style in (Style.STREAM, Style.SPREAD):
+        found["rows"] = placement.rows[index]
+    if segment.style is Style.STREAM:
+        return {**found, "stages": [[list(lanes) for lanes in stages] for stages in placement.homes[index]]}
+    return {**found, "tiles": list(placement.tiles[index])}
+
+
+def first_node(segment: Segment) -> str:
+    """What ``mapping.json`` calls a segment by."""
+    return segment.nodes[0].outputs[0]
 
 
 def _crossbars(chip: ChipSpec, tile: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cimc.ir.graph import Node
@@ -92,7 +92,9 @@ class PlacedMatrix:
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
     its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
-    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them."""
+    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them.
+
+    ``rows`` and ``residents`` are empty unless a search or a user says them: code generation chooses what is not named."""
 
     matrices: MappingABC[str, tuple[PlacedMatrix, ...]]
     homes: MappingABC[int, tuple[tuple[tuple[int, ...], ...], ...]]  # segment → replica → stage → lanes
@@ -100,6 +102,9 @@ class Placement:
     shards: MappingABC[str, str]  # output value that stays on the matrix's tiles, by columns → the mvm's output value
     reads: MappingABC[str, tuple[str, ...]]  # output value → values inside its segment that its node reads (STREAM)
     tiles: MappingABC[int, tuple[int, ...]]  # segment → tiles
+    rows: MappingABC[int, int] = field(default_factory=dict[int, int])  # segment → rows of its blocks, exactly
+    residents: MappingABC[str, int | None] = field(default_factory=dict[str, int | None])
+    """Value between segments → the tile whose local memory is its home, None: global memory."""
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,13 @@ def stage(name: str) -> Generator[None, None, None]:
         display.leave(time.perf_counter() - start)
 
 
+def tell(detail: str) -> None:
+    """Show how far the innermost stage is."""
+    display = _display.get()
+    if display is not None:
+        display.tell(detail)
+
+
 LOADING = (
     "loading the timing engine (the first time after an installation or an update it is compiled: some ten seconds)"
 )

@@ -329,7 +329,7 @@ def test_override_adds_a_unit_that_the_file_leaves_out():
         ("crossbar.rows=abc", "a whole number is needed, not ", ""),
         ("crossbar.rows=99999999", "at most 65,536 is possible, not 99999999", ""),
         ("active_rows=99", "99 exceeds the 8 rows there are", ""),
-        ("all.vector=none", "the hardware has no such key", ""),  # a group of keys, not one
+        ("all.vector=none", "it holds keys and is no value itself", "tiles.all.vector."),  # a group of keys, not one
         ("layout=[TT, T]", "rows of equal, non-zero length are needed", ""),
     ],
 )

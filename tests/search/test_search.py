@@ -1,0 +1,164 @@
+"""The search: never slower, the same every time, never another answer; its model of traffic; its changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hypothesis
+import numpy as np
+import pytest
+
+from cimc.arch.load import load
+from cimc.codegen.contents import Contents
+from cimc.codegen.lower import lowered
+from cimc.errors import CimcError
+from cimc.ir.evaluate import evaluate
+from cimc.isa.verify import verify
+from cimc.mapping.build import build
+from cimc.mapping.mapping import Mapping, Placement
+from cimc.ops import Numerics
+from cimc.search.climb import Found, search
+from cimc.search.copies import fewer, free_cores, more
+from cimc.search.moves import swapped
+from cimc.search.plan import Plan, parse_plan
+from cimc.search.traffic import MEMORY, Traffic
+from cimc.sim import noc
+from cimc.sim.interpreter import run
+from cimc.sim.timing import run_timing
+from tests.codegen.random_graphs import Drawn, graphs
+from tests.mapping.test_segment import static
+from tests.passes.graph_builder import Build
+
+CHIP = load("toy", ("layout=4x3", "tiles.all.cores=8", "tiles.all.local_bytes=65536")).spec
+
+
+def two_layers():
+    b = Build("partitioned")
+    hidden = b("layer_norm", static(b, b.input("x", "f32[64x16]"), 24, "a"), epsilon=1e-5)
+    return b.graph(b("softmax", static(b, hidden, 16, "b")))
+
+
+def searched(trials: int, seed: int = 0) -> Found:
+    graph, mapping = build(two_layers(), CHIP, "w8a8")
+    return search(graph, mapping, CHIP, (), Plan(trials, seed=seed), lowered(graph, mapping, CHIP))
+
+
+def test_a_search_is_never_slower_and_says_what_it_gained() -> None:
+    graph, mapping = build(two_layers(), CHIP, "w8a8")
+    before = run_timing(lowered(graph, mapping, CHIP).program, CHIP).cycles
+    found = searched(30)
+    outcome = found.outcome
+    assert outcome.begun == before
+    assert outcome.cycles == run_timing(found.made.program, CHIP).cycles
+    assert outcome.cycles < before  # this one has something to gain
+    assert outcome.trials == sum(k.tried for k in outcome.kinds.values()) == 30
+    verify(found.made.program, CHIP, None)
+
+
+def test_a_search_is_the_beginning_of_a_longer_one() -> None:
+    assert searched(12).made.program == searched(12).made.program
+    cycles = [searched(n).outcome.cycles for n in (0, 4, 12, 30)]
+    assert cycles == sorted(cycles, reverse=True)
+
+
+def test_no_seconds_means_no_trials() -> None:
+    graph, mapping = build(two_layers(), CHIP, "w8a8")
+    made = lowered(graph, mapping, CHIP)
+    found = search(graph, mapping, CHIP, (), Plan(seconds=0.0), made)
+    assert found.made.program == made.program
+    assert found.outcome.out_of_time
+    assert "`--search 0` gives the same program" in found.outcome.note
+
+
+@hypothesis.settings(max_examples=15, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(graphs())
+def test_programs_that_were_searched_for_compute_what_graphs_mean(drawn: Drawn) -> None:
+    graph, mapping = build(drawn.graph, CHIP, "w8a8")
+    found = search(graph, mapping, CHIP, (), Plan(8), lowered(graph, mapping, CHIP))
+    program = found.made.program
+    verify(program, CHIP, None)
+    wanted = evaluate(drawn.graph, drawn.constants, drawn.inputs, Numerics(exact=False))
+    weights = Contents(program, graph, drawn.constants)
+    result = run(program, weights, CHIP, inputs=drawn.inputs, numerics="integer", timing=False)
+    assert result.outputs is not None
+    for name, port in zip(drawn.graph.outputs, program.outputs, strict=True):
+        np.testing.assert_array_equal(result.outputs[port.name], wanted[name])
+
+
+def cores(placement: Placement) -> list[tuple[int, int]]:
+    return [(p.tile, b.core) for m in placement.matrices.values() for copy in m for p in copy.parts for b in p.blocks]
+
+
+def decided() -> tuple[Mapping, Placement]:
+    graph, mapping = build(two_layers(), CHIP, "w8a8")
+    made = lowered(graph, mapping, CHIP)
+    return mapping, replace(mapping.placement, rows=made.rows, residents=made.residents)
+
+
+def test_copies_come_and_go_in_free_cores() -> None:
+    mapping, now = decided()
+    segment = mapping.segments[0]
+    less = fewer(now, segment)
+    assert less is not None
+    again = more(less, segment, CHIP, range(CHIP.tile_count))
+    assert again is not None
+    assert len(again.homes[0]) == len(now.homes[0]) == len(less.homes[0]) + 1
+    for placement in (less, again):
+        held = cores(placement)
+        free = {(t, c) for t, found in free_cores(placement, CHIP).items() for c in found}
+        assert len(held) == len(set(held))
+        assert not free & set(held)
+        assert len(held) + len(free) == sum(CHIP.tile(t).cores for t in range(CHIP.tile_count))
+
+
+def test_swapping_twice_changes_nothing() -> None:
+    _, now = decided()
+    used = {tile for tile, _ in cores(now)}
+    a = min(used)
+    once = swapped(now, a, 11)
+    assert once != now
+    assert swapped(once, a, 11) == now
+
+
+def test_traffic_counts_the_links_cycles_as_the_engine_does() -> None:
+    """All packets of all segments, link by link: tokens alone are not in the model."""
+    graph, mapping = build(two_layers(), CHIP, "w8a8")
+    made = lowered(graph, mapping, CHIP)
+    timing = run_timing(made.program, CHIP)
+    traffic = Traffic(made, CHIP)
+    links: dict[int, int] = {}
+    servers: dict[int, int] = {}
+    for flows in traffic.flows.values():
+        for flow in flows:
+            traffic._count(flow, made.residents, {}, links, servers)
+    total = 2 * ((CHIP.columns - 1) * 4 + 3 * CHIP.columns)
+    assert max(links) < noc.first_chip_link(CHIP)
+    tokens = timing.bound.resources["noc"] * total - sum(links.values())
+    assert 0 <= tokens < 0.1 * sum(links.values()) + total
+    assert servers[MEMORY] == timing.bound.resources["global_memory"] - CHIP.memory.latency_cycles
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        ("200", Plan(200)),
+        ("30s", Plan(seconds=30.0)),
+        ("200, 1.5s, seed=3", Plan(200, 1.5, 3)),
+        ("trials=7,seconds=2", Plan(7, 2.0)),
+    ],
+)
+def test_plans(text: str, plan: Plan) -> None:
+    assert parse_plan(text) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("x", "'x' is no number"), ("-1", "'-1'"), ("5,5", "twice"), ("seed=1", "how long"), ("trails=5", "'trials'?"),
+        ("²", "no number"), ("9" * 30, "no number"), ("1.5", "no number"), ("1..2s", "no number"), ("s", "no number"),
+    ],
+)  # fmt: skip
+def test_plans_that_are_none(text: str, word: str) -> None:
+    with pytest.raises(CimcError) as caught:
+        parse_plan(text)
+    assert word in caught.value.message + caught.value.hint
