@@ -1,273 +1,308 @@
-"""One tile's stream as rows of the flat tables."""
+"""The rows of a program decoded, all of one mnemonic at a time: what differs between them stands in columns of numbers, and
+what they cost is made out once for all rows whose numbers are the same."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from cimc import errors
-from cimc.isa.instruction import Instruction, Repeat, Step
-from cimc.isa.operands import Affine, View, extent
-from cimc.isa.program import TileProgram
+from cimc.isa.instruction import Instruction, Kind
+from cimc.isa.operands import Affine, View
 from cimc.sim import noc
-from cimc.sim.job import Action, Foreman, destinations, number, span
-from cimc.sim.pool import Form, Pool, Reach, Route
-from cimc.sim.tables import EMPTY, END, LOOP, NEXT, R_RANGE, R_TARGET, R_TRIPS, RANGE_COLUMNS, ROW_COLUMNS
+from cimc.sim.job import Action, Foreman, Job
+from cimc.sim.listing import Listing, Scope, reach
+from cimc.sim.pool import ELEMENTS, Form, Numbers, Pool, flags, pack
+from cimc.sim.tables import (
+    EMPTY,
+    R_CHANNEL,
+    R_DEST,
+    R_EVERYTHING,
+    R_OP,
+    R_SERVER,
+    R_TREE_END,
+    R_UNIT,
+    R_VARIANT_AFF,
+    R_WAY,
+    ROW_COLUMNS,
+    Ints,
+)
 
-MAX_VARIANTS = 1 << 20
+AT_HOME = -1, 0, 0  # the way of an access within a tile
 OUTSIDE = ""  # the layer of instructions without an origin
-Local = tuple[View, int, int, Reach]  # a view of a local buffer, the buffer's address, bytes of an element
-NOWHERE = Route((), 0, 0, 0, 0, 0, 0)
-_ZEROS = (0,) * (R_RANGE - R_TRIPS - 1)
+Bounds = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An operand of rows of the same mnemonic. ``code``: columns of what the cost depends on, with their sizes. Of views:
+    how they lie, and the homes of global buffers; of local ones, the buffer and the offset (0 where it moves), ``places``;
+    which rows' move."""
+
+    code: list[tuple[Ints, int]]
+    layouts: Ints | None = None
+    homes: Ints | None = None
+    buffers: Ints | None = None
+    offsets: Ints | None = None
+    places: Sequence[Affine] = ()
+    moving: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An instruction whose extents vary; its row, the index of its tile, its home, links within chips and between."""
+
+    step: Instruction
+    row: int
+    tile: int
+    home: int
+    links: int
+    crossings: int
+
+
+class TileNames:
+    """What the names of a tile mean, as numbers."""
+
+    def __init__(self, pool: Pool, listing: Listing) -> None:
+        chip = pool.chip
+        letters = "".join(row * chip.chips for row in chip.layout)
+        names = {kind.letter: name for name, kind in chip.tiles.items()}
+        self.kinds = [names[letters[t.tile]] for t in listing.tiles]
+        self.numbers = [t.tile for t in listing.tiles]
+        self.local: list[dict[str, int]] = []
+        self.matrices = [{m.name: pool.matrix(m) for m in t.matrices} for t in listing.tiles]
+        known: list[tuple[int, int, int]] = []
+        for tile in listing.tiles:
+            first = len(known)
+            self.local.append({b.name: first + i for i, b in enumerate(tile.buffers)})
+            known.extend([(b.address, *ELEMENTS[id(b.element)]) for b in tile.buffers])
+        self.address, self.element, self.item = np.array(known, np.int64).reshape(-1, 3).T
+        shared = [(g.tile, ELEMENTS[id(g.element)][0]) for g in pool.globals.values()]
+        self.home, self.shared_element = np.array(shared, np.int64).reshape(-1, 2).T
+        self.shared = {name: i for i, name in enumerate(pool.globals)}
 
 
 class Decoder:
-    """Decodes one tile; :meth:`rows` enters its rows into the pool's tables."""
+    """Decodes a listing; :meth:`run` fills the tables that are its attributes, per row or per piece of rows."""
 
-    def __init__(self, pool: Pool, index: int, tile: TileProgram) -> None:
-        self.pool, self.index, self.number, self.tile = pool, index, tile.tile, tile
-        self.kind = pool.chip.kind(tile.tile)
-        self.local = {b.name: (b.address, b.element.bytes, b.element.name) for b in tile.buffers}
-        self.matrices = {m.name: pool.matrix(m) for m in tile.matrices}
-        self.parts: list[object] = []  # of the instruction at hand: what its cost depends on
-        self.views: list[Local] = []  # and its operands in local buffers
-        self.units: dict[str, int] = {}
-        self.slots: dict[str, int] = {}  # of the repeat variables in scope
-        self.trips: list[int] = []  # per slot: the most there can be
+    def __init__(self, pool: Pool, listing: Listing) -> None:
+        n = len(listing.steps)
+        self.pool, self.listing, self.names = pool, listing, TileNames(pool, listing)
+        self.rows = np.zeros((n + 1, ROW_COLUMNS), np.int64)
+        self.local_views = np.zeros(n + 1, np.int64)
+        self.cost = np.zeros(n, np.int64)  # of rows with one variant
+        self.variants = np.zeros(n, np.int64)  # how many a row has
+        self.varying: dict[int, tuple[list[int], list[list[Bounds]]]] = {}  # row → costs, bounds of its variants
+        self.ranges: list[tuple[Ints, int, Ints]] = []  # rows, which local view, lines of the table ``ranges``
+        self.bounds: list[tuple[Ints, int, Ints]] = []  # and of ``bounds``, of rows with one variant
+        self.late: list[tuple[Form, Late]] = []
+        self.units: Numbers[str] = Numbers()
+        self._foremen: dict[int, Foreman] = {}
+        self._ports: dict[int, int] = {}
 
     @cached_property
-    def foreman(self) -> Foreman:
-        """Makes out the jobs that have not been seen."""
-        return Foreman(self.pool.program, self.tile, self.pool.chip, self.pool.globals)
+    def tile_kinds(self) -> tuple[list[str], Ints]:
+        """The kinds of tiles in use, and which one each tile is of."""
+        number: Numbers[str] = Numbers()
+        found = np.array([number[k] for k in self.names.kinds], np.int64)
+        return list(number), found
 
-    @cached_property
-    def port(self) -> int:
-        """The tile through which this one reaches global memory."""
-        return noc.nearest(self.pool.chip, self.number, self.pool.ports)
+    def run(self) -> None:
+        """Decode all rows but those in ``late``: their extents vary."""
+        for (mnemonic, _), rows in self.listing.alike.items():
+            form = Form.of(mnemonic)
+            self.late.extend((form, late) for late in self._alike(form, rows))
 
-    def rows(self) -> None:
-        """Decode the tile's stream."""
-        self._steps(self.tile.steps, 1)
-        self._control(END)
+    def foreman(self, tile: int) -> Foreman:
+        """Makes out the jobs of a tile, by its index."""
+        if tile not in self._foremen:
+            pool, decl = self.pool, self.listing.tiles[tile]
+            units = pool.unit(decl.tile, self.names.kinds[tile])
+            self._foremen[tile] = Foreman(pool.program, decl, pool.chip, pool.globals, units)
+        return self._foremen[tile]
 
-    # --- rows -----------------------------------------------------------------------------------
+    def port(self, tile: int) -> int:
+        """The tile through which one reaches global memory."""
+        if tile not in self._ports:
+            self._ports[tile] = noc.nearest(self.pool.chip, tile, self.pool.ports)
+        return self._ports[tile]
 
-    def _row(self, row: tuple[int, ...], instruction: Instruction | None) -> int:
-        """Enter a row; its index."""
-        pool = self.pool
-        pool.rows.extend(row)
-        pool.instructions.append(instruction)
-        pool.row_tile.append(self.index)
-        layer = instruction.origin.node if instruction is not None and instruction.origin else OUTSIDE
-        pool.row_layer.append(pool.layers.setdefault(layer, len(pool.layers)))
-        return len(pool.instructions) - 1
+    # --- rows of one mnemonic ---------------------------------------------------------------------
 
-    def _control(self, op: int, slot: int = 0, target: int = 0, trips: int = 0) -> int:
-        """Enter a row that is no instruction; its index."""
-        return self._row((op, slot, target, trips, *_ZEROS, len(self.pool.ranges) // RANGE_COLUMNS, 0, 0, 0, 0), None)
+    def _alike(self, form: Form, rows: Sequence[int]) -> list[Late]:
+        """Decode rows of a mnemonic with as many operands; returns those whose extents vary, of which only what does not
+        depend on them is done."""
+        steps = [s for s in map(self.listing.steps.__getitem__, rows) if s is not None]
+        at = np.array(rows, np.int64)
+        tiles = self.listing.row_tile[at]
+        where: list[int] = tiles.tolist()
+        columns = [self._column(form, i, steps, where) for i in range(len(steps[0].operands))]
+        homes = np.full(len(at), -1, np.int64)
+        for column in reversed(columns):
+            homes = homes if column.homes is None else np.where(column.homes >= 0, column.homes, homes)
+        links, crossings = self._ways(form, at, steps, where, homes)
+        self._place(form, at, steps, columns)
+        varies = self._varies(columns, len(at))
+        if not varies.any():
+            self._fixed(form, at, steps, tiles, columns, homes, links, crossings)
+            return []
+        rest = np.flatnonzero(~varies)
+        if len(rest):
+            some = [steps[i] for i in rest.tolist()]
+            parts = [self._column(form, i, some, tiles[rest].tolist()) for i in range(len(columns))]
+            self._fixed(form, at[rest], some, tiles[rest], parts, homes[rest], links[rest], crossings[rest])
+        rest = np.flatnonzero(varies)
+        found = np.column_stack((at, tiles, homes, links, crossings))[rest].tolist()
+        return [Late(steps[i], *numbers) for i, numbers in zip(rest.tolist(), found, strict=True)]
 
-    def _steps(self, steps: Sequence[Step], times: int) -> None:
-        for step in steps:
-            if isinstance(step, Repeat):
-                self._repeat(step, times)
-            else:
-                self._instruction(step, times)
+    def _varies(self, columns: Sequence[Column], n: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        table = np.array(self.pool.layouts.varies, np.bool_)
+        found = np.zeros(n, np.bool_)
+        for column in columns:
+            if column.layouts is not None:
+                found |= table[column.layouts]
+        return found
 
-    def _repeat(self, step: Repeat, times: int) -> None:
-        if not _any_instruction(step.body):
-            return
-        count = step.count if isinstance(step.count, Affine) else Affine(step.count)
-        slot, trips = len(self.trips), self._affine(*self._split(count))
-        most = self._reach(count)[1]
-        begin = self._control(LOOP, slot, 0, trips)
-        self.trips.append(max(0, most))
-        outer = self.slots
-        self.slots = {**outer, step.variable: slot}
-        self._steps(step.body, times * max(0, most))
-        self.slots = outer
-        end = self._control(NEXT, slot, begin + 1)
-        self.pool.rows[begin * ROW_COLUMNS + R_TARGET] = end + 1
+    def _column(self, form: Form, index: int, steps: Sequence[Instruction], where: Sequence[int]) -> Column:
+        """The operand at a position."""
+        pool, names = self.pool, self.names
+        operands = [s.operands[index] for s in steps]
+        if form.kinds[min(index, len(form.kinds) - 1)] is Kind.MATRIX:
+            tables = names.matrices
+            found = np.array([tables[t][str(o)] for t, o in zip(where, operands, strict=True)], np.int64)
+            return Column([(found, len(pool.matrices))])
+        views = [o for o in operands if isinstance(o, View)]
+        layouts = np.array([pool.layouts[v.shape, v.strides] for v in views], np.int64)
+        shapes = np.array(pool.layouts.shape, np.int64)[layouts], len(pool.layouts.shapes)
+        if form.shared(index):
+            shared = names.shared
+            buffers = np.array([shared[v.buffer] for v in views], np.int64)
+            return Column([(names.shared_element[buffers], len(ELEMENTS)), shapes], layouts, names.home[buffers])
+        local = names.local
+        buffers = np.array([local[t][v.buffer] for t, v in zip(where, views, strict=True)], np.int64)
+        places = [v.offset for v in views]
+        offsets = np.array([o.constant for o in places], np.int64)
+        moving = [k for k, o in enumerate(places) if o.terms]
+        offsets[moving] = 0
+        code = [(names.element[buffers], len(ELEMENTS)), shapes]
+        return Column(code, layouts, None, buffers, offsets, places, moving)
 
-    def _instruction(self, step: Instruction, times: int) -> None:
-        pool = self.pool
-        form = pool.forms.get(step.mnemonic) or pool.form(step)
-        kind = form.action
-        name, home, varies = self._operands(step, form)
-        channel = way = server = links = crossings = 0
-        route = NOWHERE
-        if kind is Action.SEND:
-            route = pool.route(self.number, destinations(step), number(step, "tag"), form.token)
-            links, crossings = route.links, route.crossings
-        elif kind is Action.RECEIVE or kind is Action.WAIT:
-            channel = pool.channel(number(step, "source"), self.number, number(step, "tag"), form.token)
-        elif kind is Action.MEMORY:
-            way, links, crossings = self._way(home)
-            server = pool.servers.setdefault(home, len(pool.servers))
-        key = (self.kind, step.mnemonic, step.keywords if form.words else (), links, crossings, home >= 0)
-        first, ranges = len(pool.variant_cost), len(pool.ranges) // RANGE_COLUMNS
-        offset = self._varying(step, form, key, links) if varies else self._constant(step, form, key, links)
-        if route.channels:
-            self._traffic(route.channels, times, first)
-        unit = self.units.setdefault(name, len(self.units))
-        everything = kind is Action.HOST or (kind is Action.SEND and form.token)
-        where = (unit, int(everything), channel, way, server, first, offset, ranges)
-        self._row((kind, 0, 0, 0, *where, route.dest, route.dest_end, route.tree, route.tree_end), step)
+    def _ways(
+        self, form: Form, at: Ints, steps: Sequence[Instruction], where: Sequence[int], homes: Ints
+    ) -> tuple[Ints, Ints]:
+        """Enter channels, trees and ways of rows; links within chips and between them."""
+        pool, rows, numbers = self.pool, self.rows, self.names.numbers
+        none = np.zeros(len(at), np.int64)
+        if form.action is Action.SEND:
+            routes = {}
+            keys = [(numbers[t], s.keywords) for t, s in zip(where, steps, strict=True)]
+            for tile, words in keys:
+                if (tile, words) not in routes:
+                    routes[tile, words] = pool.route(tile, words, form)
+            found = np.array([routes[key] for key in keys], np.int64)
+            rows[at, R_DEST : R_TREE_END + 1] = found[:, :4]
+            return found[:, 4], found[:, 5]
+        if form.action is Action.RECEIVE or form.action is Action.WAIT:
+            channels = pool.channels
+            words = [{**form.defaults, **dict(s.keywords)} for s in steps]
+            rows[at, R_CHANNEL] = [
+                channels[w["source"], numbers[t], w["tag"], form.token] for t, w in zip(where, words, strict=True)
+            ]
+        if form.action is Action.MEMORY:
+            ways = [
+                AT_HOME if home == numbers[t] else pool.way(numbers[t], self.port(numbers[t]) if home < 0 else home)
+                for t, home in zip(where, homes.tolist(), strict=True)
+            ]
+            number, links, crossings = np.array(ways, np.int64).T
+            rows[at, R_WAY] = number
+            rows[at, R_SERVER] = [pool.servers[home] for home in homes.tolist()]
+            return links, crossings
+        return none, none
 
-    def _operands(self, step: Instruction, form: Form) -> tuple[str, int, bool]:
-        """The unit, the home of a global operand, whether extents vary; fills ``parts``, what the cost depends on, and
-        ``views``, the operands in local buffers."""
-        parts: list[object] = []
-        views: list[Local] = []
-        self.parts, self.views = parts, views
-        name, home, varies = form.unit, -1, False
-        layouts, shared, last = self.pool.layouts, form.shared, len(form.shared) - 1
-        for i, operand in enumerate(step.operands):
-            if isinstance(operand, str):
-                parts.append(self.matrices[operand])
-                if name == "core":
-                    name = f"core:{operand}"
-                continue
-            layout = layouts.get((operand.shape, operand.strides)) or self.pool.layout(operand)
-            varies = varies or layout.varies
-            if shared[i if i < last else last]:
-                buffer = self.pool.globals[operand.buffer]
-                home = buffer.tile if home < 0 else home
-                element = buffer.element.name
-            else:
-                address, item, element = self.local[operand.buffer]
-                views.append((operand, address, item, layout.reach))
-            parts.append(element)
-            parts.append(layout.shape)
-        return "memory" if name == "host" else name, home, varies
+    def _place(self, form: Form, at: Ints, steps: Sequence[Instruction], columns: Sequence[Column]) -> None:
+        """Enter what rows are, their units, and how many local views they have."""
+        rows, units = self.rows, self.units
+        rows[at, R_OP] = form.action
+        rows[at, R_VARIANT_AFF] = -1
+        rows[at, R_EVERYTHING] = form.action is Action.HOST or (form.action is Action.SEND and form.token)
+        self.local_views[at] = sum(c.buffers is not None for c in columns)
+        self.variants[at] = 1
+        if form.unit == "core":
+            place = form.kinds.index(Kind.MATRIX)
+            rows[at, R_UNIT] = [units[f"core:{s.operands[place]}"] for s in steps]
+        else:
+            rows[at, R_UNIT] = units[form.unit]
 
-    def _way(self, home: int) -> tuple[int, int, int]:
-        """Number and links (within chips, between them) of the way to a home, or to global memory for -1; (-1, 0, 0) if
-        it is at home."""
-        if home == self.number:
-            return -1, 0, 0
-        return self.pool.way(self.number, self.port if home < 0 else home)
+    # --- cost and ranges --------------------------------------------------------------------------
 
-    def _traffic(self, channels: Sequence[int], times: int, variant: int) -> None:
-        """Note how many messages a send puts into its channels, and how small they can be."""
-        smallest = min(self.pool.prices[c].job.bytes for c in self.pool.variant_cost[variant:])
-        for channel in channels:
-            known = self.pool.traffic.setdefault(channel, [0, 1 << 60])
-            known[0] += times
-            known[1] = min(known[1], smallest)
+    def _fixed(
+        self,
+        form: Form,
+        at: Ints,
+        steps: Sequence[Instruction],
+        tiles: Ints,
+        columns: Sequence[Column],
+        homes: Ints,
+        links: Ints,
+        crossings: Ints,
+    ) -> None:
+        """Enter the costs and ranges of rows whose extents do not vary."""
+        pool, (kinds, kind_of) = self.pool, self.tile_kinds
+        code = [(kind_of[tiles], len(kinds)), ((homes >= 0).astype(np.int64), 2)]
+        if form.words:
+            code.append((np.array([pool.words[s.keywords] for s in steps], np.int64), len(pool.words)))
+        code.extend(part for column in columns for part in column.code)
+        _, first, of = np.unique(pack(code), return_index=True, return_inverse=True)
+        jobs = [self._job(steps[i], int(tiles[i]), int(at[i])) for i in first.tolist()]
+        longest, most = int(links.max()) + 1, int(crossings.max()) + 1
+        code = [(of, len(jobs)), (links, longest), (crossings, most)]
+        _, first, priced = np.unique(pack(code), return_index=True, return_inverse=True)
+        costs = [
+            pool.price(jobs[of[i]], form, kinds[kind_of[tiles[i]]], int(links[i]), int(crossings[i]))
+            for i in first.tolist()
+        ]
+        self.cost[at] = np.array(costs, np.int64)[priced]
+        local = [c for c in columns if c.buffers is not None]
+        if local:
+            marks = np.array([flags(job) for job in jobs], np.int64)
+            for j, column in enumerate(local):
+                self._ranges(at, j, column, marks[of, j])
 
-    # --- affine values --------------------------------------------------------------------------
+    def _job(self, step: Instruction, tile: int, row: int) -> Job:
+        env: Mapping[str, int] = {}
+        if self.pool.bound or self.listing.scope(row).slots:
+            env = {**self.pool.bound, **dict.fromkeys(self.listing.scope(row).slots, 0)}
+        return self.foreman(tile).job(step, env, ways=False)
 
-    def _split(self, value: Affine) -> tuple[int, list[tuple[int, int]]]:
-        """An affine value as a constant and factors of slots, with the parameters put in."""
-        if not value.terms:
-            return value.constant, []
-        bound = self.pool.bound
-        base = value.constant + sum(c * bound[v] for v, c in value.terms if v not in self.slots)
-        return base, [(self.slots[v], c) for v, c in value.terms if v in self.slots]
+    def _ranges(self, at: Ints, j: int, column: Column, marks: Ints) -> None:
+        """Enter the bytes of the j-th local view of rows."""
+        assert column.buffers is not None
+        assert column.offsets is not None
+        lying, item = self.pool.layouts, self.names.item[column.buffers]
+        low, high = (np.array(part, np.int64)[column.layouts] for part in (lying.low, lying.high))
+        base = self.names.address[column.buffers] + item * column.offsets
+        empty = low >= high
+        low, high = np.where(empty, 0, base + item * low), np.where(empty, EMPTY, base + item * high)
+        self.bounds.append((at, j, np.column_stack((low, high))))
+        lines = np.column_stack((np.zeros_like(low), marks, low, high, np.ones_like(low)))
+        for k in column.moving:
+            scope = self.listing.scope(int(at[k]))
+            known = [(int(low[k]), int(high[k]))]
+            lines[k] = self.moving(column.places[k], int(item[k]), int(marks[k]), scope, known)
+        self.ranges.append((at, j, lines))
 
-    def _affine(self, base: int, terms: Sequence[tuple[int, int]]) -> int:
-        """The number of an affine value in the tables."""
-        pool = self.pool
-        for slot, factor in terms:
-            pool.terms.extend((slot, factor))
-        pool.affine.extend((base, len(pool.terms) // 2 - len(terms)))
-        return len(pool.affine) // 2 - 1
-
-    def _reach(self, value: Affine) -> tuple[int, int]:
-        """The least and the greatest value it can take."""
-        base, terms = self._split(value)
-        most = [(c * max(0, self.trips[s] - 1)) for s, c in terms]
-        return base + sum(m for m in most if m < 0), base + sum(m for m in most if m > 0)
-
-    # --- variants and ranges --------------------------------------------------------------------
-
-    def _constant(self, step: Instruction, form: Form, key: tuple[object, ...], links: int) -> int:
-        """Enter the one variant of an instruction whose extents do not change, and its ranges. Returns -1: no offset."""
-        pool = self.pool
-        cost = pool.cost_of.get((*key, *self.parts))
-        if cost is None:
-            cost = self._price(step, form, (*key, *self.parts), links, {})
-        self._variant(cost)
-        for flags, (view, address, item, reach) in zip(pool.flags[cost], self.views, strict=True):
-            low, high = 0, EMPTY
-            if reach is not None:
-                base = address + item * (0 if view.offset.terms else view.offset.constant)
-                low, high = base + item * reach[0], base + item * reach[1]
-            pool.bounds.extend((low, high))
-            if view.offset.terms:
-                self._moving(flags, view, item, [(low, high)])
-            else:
-                pool.ranges.extend((0, flags, low, high, 1))
-        return -1
-
-    def _variant(self, cost: int) -> None:
-        """Enter one variant of the row that comes next; its bounds follow."""
-        pool, price = self.pool, self.pool.prices[cost]
-        pool.variant_cost.append(cost)
-        pool.variant_row.append(len(pool.instructions))
-        job = price.job
-        bounds = len(pool.bounds) // 2
-        access = (price.request, price.response, bounds, job.busy, job.cores, price.cross, price.cross_back)
-        pool.variants.extend((job.cycles, job.bytes, *access))
-
-    def _moving(self, flags: int, view: View, item: int, bounds: Sequence[tuple[int, int]]) -> None:
-        """Enter a range that is not the same at every execution, and where it can lie at all. ``bounds``: of the
+    def moving(
+        self, offset: Affine, item: int, mark: int, scope: Scope, bounds: Sequence[Bounds]
+    ) -> tuple[int, int, int, int, int]:
+        """The line of a range that is not the same at every execution, and where it can lie at all. ``bounds``: of the
         variants, from its offset."""
-        base, terms = self._split(view.offset)
-        offset = self._affine(base * item, [(s, c * item) for s, c in terms]) if view.offset.terms else 0
-        least, greatest = self._reach(view.offset) if view.offset.terms else (0, 0)
-        low, high = min(b[0] for b in bounds) + least * item, max(b[1] for b in bounds)
+        low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+        if not offset.terms:
+            return 0, mark, low, high, int(len(bounds) == 1)
+        base, terms = self.listing.affines.split(offset, scope)
+        least, greatest = reach(base, terms, scope.trips)
+        place = self.listing.affines.enter(base * item, [(s, c * item) for s, c in terms])
         high += greatest * item if high > EMPTY else 0
-        self.pool.ranges.extend((offset, flags, low, high, int(len(bounds) == 1 and not terms)))
-
-    def _varying(self, step: Instruction, form: Form, key: tuple[object, ...], links: int) -> int:
-        """Enter the variants of an instruction whose extents depend on repeat variables or parameters, and its ranges.
-        Returns the affine offset from the first variant, or -1."""
-        pool = self.pool
-        shapes = [o.shape for o in step.operands if isinstance(o, View)]
-        used = {v for shape in shapes for e in shape if isinstance(e, Affine) for v, _ in e.terms}
-        names = sorted(used & set(self.slots))
-        trips = [max(1, self.trips[self.slots[n]]) for n in names]
-        first, total = len(pool.variant_cost), int(np.prod(trips, dtype=np.float64))
-        if first + total > MAX_VARIANTS:
-            what = f"{step.mnemonic} in line {step.line} of tile {self.number}"
-            raise errors.TIMING_TOO_LARGE(what=what, need=total, have=MAX_VARIANTS)
-        bounds: list[list[tuple[int, int]]] = []
-        for values in itertools.product(*(range(t) for t in trips)):
-            env = {**pool.bound, **dict.fromkeys(self.slots, 0), **dict(zip(names, values, strict=True))}
-            extents = tuple(tuple(extent(e, env) for e in shape) for shape in shapes)
-            self._variant(self._price(step, form, (*key, *self.parts, extents), links, env))
-            bounds.append([_bounds(view, address, item, env) for view, address, item, _ in self.views])
-            for pair in bounds[-1]:
-                pool.bounds.extend(pair)
-        for i, flags in enumerate(pool.flags[pool.variant_cost[first]]):
-            view, _, item, _ = self.views[i]
-            self._moving(flags, view, item, [b[i] for b in bounds])
-        if not names:
-            return -1
-        steps = [int(np.prod(trips[i + 1 :])) for i in range(len(trips))]
-        return self._affine(0, [(self.slots[n], s) for n, s in zip(names, steps, strict=True)])
-
-    def _price(self, step: Instruction, form: Form, key: tuple[object, ...], links: int, env: Mapping[str, int]) -> int:
-        """The number of what an execution costs; made out if it is new. ``env`` may be empty if nothing depends on it."""
-        found = self.pool.cost_of.get(key)
-        if found is not None:
-            return found
-        full = env or {**self.pool.bound, **dict.fromkeys(self.slots, 0)}
-        return self.pool.add_price(key, self.foreman.job(step, full), form, self.kind, links)
-
-
-def _bounds(view: View, address: int, item: int, env: Mapping[str, int]) -> tuple[int, int]:
-    """The bytes of a view for these values of the variables, without the part of its offset that moves."""
-    low, high = span(View(view.buffer, Affine(), view.shape, view.strides), env)
-    if high <= low:
-        return 0, EMPTY
-    base = address + item * (0 if view.offset.terms else view.offset.constant)
-    return base + item * low, base + item * high
-
-
-def _any_instruction(steps: Sequence[Step]) -> bool:
-    return any(isinstance(s, Instruction) or _any_instruction(s.body) for s in steps)
+        return place, mark, low + least * item, high, int(len(bounds) == 1 and not terms)
