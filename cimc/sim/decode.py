@@ -6,15 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter, getitem
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cimc.isa.instruction import Instruction, Kind
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, Element
 from cimc.sim import noc
 from cimc.sim.job import Action, Foreman, Job
 from cimc.sim.listing import Listing, Scope, reach
-from cimc.sim.pool import ELEMENTS, Form, Numbers, Pool, flags, pack
+from cimc.sim.pool import Form, Numbers, Pool, Route, Words, distinct, flags, numbers, pack
 from cimc.sim.tables import (
     EMPTY,
     R_CHANNEL,
@@ -30,9 +33,34 @@ from cimc.sim.tables import (
     Ints,
 )
 
+_LAYOUT, _BUFFER, _OFFSET = attrgetter("shape", "strides"), attrgetter("buffer"), attrgetter("offset")
+_CONSTANT, _TERMS, _ORIGIN = attrgetter("constant"), attrgetter("terms"), attrgetter("origin")
+_ELEMENTS = {id(e): number for number, e in enumerate(Element)}  # by identity: hashing a member is slow
+_BYTES = np.array([e.bytes for e in Element], np.int64)
 AT_HOME = -1, 0, 0  # the way of an access within a tile
 OUTSIDE = ""  # the layer of instructions without an origin
+ROUTE_FIELDS = len(Route._fields)
 Bounds = tuple[int, int]
+
+
+class Rows(NamedTuple):
+    """Rows of one mnemonic with their instructions."""
+
+    at: Ints
+    steps: list[Instruction]
+
+    def some(self, places: list[int]) -> Rows:
+        """Those at these places."""
+        return Rows(self.at[places], [self.steps[i] for i in places])
+
+
+class Lying(NamedTuple):
+    """Where rows lie: index of the tile, home of a global operand (-1: none), links of their ways."""
+
+    tiles: Ints
+    homes: Ints
+    links: Ints
+    crossings: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +91,25 @@ class Late:
 
 
 class TileNames:
-    """What the names of a tile mean, as numbers."""
+    """What the names of all tiles mean, as numbers."""
 
     def __init__(self, pool: Pool, listing: Listing) -> None:
-        chip = pool.chip
+        chip, tiles = pool.chip, listing.tiles
         letters = "".join(row * chip.chips for row in chip.layout)
         names = {kind.letter: name for name, kind in chip.tiles.items()}
-        self.kinds = [names[letters[t.tile]] for t in listing.tiles]
-        self.numbers = [t.tile for t in listing.tiles]
-        self.local: list[dict[str, int]] = []
-        self.matrices = [{m.name: pool.matrix(m) for m in t.matrices} for t in listing.tiles]
-        known: list[tuple[int, int, int]] = []
-        for tile in listing.tiles:
-            first = len(known)
-            self.local.append({b.name: first + i for i, b in enumerate(tile.buffers)})
-            known.extend([(b.address, *ELEMENTS[id(b.element)]) for b in tile.buffers])
-        self.address, self.element, self.item = np.array(known, np.int64).reshape(-1, 3).T
-        shared = [(g.tile, ELEMENTS[id(g.element)][0]) for g in pool.globals.values()]
-        self.home, self.shared_element = np.array(shared, np.int64).reshape(-1, 2).T
-        self.shared = {name: i for i, name in enumerate(pool.globals)}
+        self.kinds = [names[letters[t.tile]] for t in tiles]
+        self.numbers = [t.tile for t in tiles]
+        self.matrices = [{m.name: pool.matrix(m) for m in t.matrices} for t in tiles]
+        buffers = [b for t in tiles for b in t.buffers]
+        count = iter(range(len(buffers)))
+        self.local = [dict(zip([b.name for b in t.buffers], count, strict=False)) for t in tiles]
+        self.address = numbers([b.address for b in buffers])
+        self.element = numbers([_ELEMENTS[id(b.element)] for b in buffers])
+        self.item = _BYTES[self.element]
+        shared = list(pool.globals.values())
+        self.home = numbers([g.tile for g in shared])
+        self.shared_element = numbers([_ELEMENTS[id(g.element)] for g in shared])
+        self.shared = dict(zip(pool.globals, range(len(shared)), strict=True))
 
 
 class Decoder:
@@ -91,6 +119,8 @@ class Decoder:
         n = len(listing.steps)
         self.pool, self.listing, self.names = pool, listing, TileNames(pool, listing)
         self.rows = np.zeros((n + 1, ROW_COLUMNS), np.int64)
+        self.layers: Numbers[str] = Numbers({OUTSIDE: 0})
+        self.layer = np.zeros(n, np.int64)
         self.local_views = np.zeros(n + 1, np.int64)
         self.cost = np.zeros(n, np.int64)  # of rows with one variant
         self.variants = np.zeros(n, np.int64)  # how many a row has
@@ -100,20 +130,32 @@ class Decoder:
         self.late: list[tuple[Form, Late]] = []
         self.units: Numbers[str] = Numbers()
         self._foremen: dict[int, Foreman] = {}
-        self._ports: dict[int, int] = {}
 
     @cached_property
-    def tile_kinds(self) -> tuple[list[str], Ints]:
+    def kinds(self) -> tuple[list[str], Ints]:
         """The kinds of tiles in use, and which one each tile is of."""
         number: Numbers[str] = Numbers()
-        found = np.array([number[k] for k in self.names.kinds], np.int64)
+        found = numbers([number[k] for k in self.names.kinds])
         return list(number), found
+
+    @cached_property
+    def ports(self) -> Ints:
+        """Per tile, the one through which it reaches global memory."""
+        return numbers([noc.nearest(self.pool.chip, t, self.pool.ports) for t in self.names.numbers])
 
     def run(self) -> None:
         """Decode all rows but those in ``late``: their extents vary."""
-        for (mnemonic, _), rows in self.listing.alike.items():
+        steps = self.listing.steps
+        for mnemonic, rows in self.listing.alike.items():
             form = Form.of(mnemonic)
-            self.late.extend((form, late) for late in self._alike(form, rows))
+            group = [s for s in map(steps.__getitem__, rows) if s is not None]
+            if not form.variadic:
+                self._decode(form, Rows(numbers(rows), group))
+                continue
+            counts = [len(s.operands) for s in group]
+            for count in set(counts):
+                some = [i for i, n in enumerate(counts) if n == count]
+                self._decode(form, Rows(numbers(rows), group).some(some))
 
     def foreman(self, tile: int) -> Foreman:
         """Makes out the jobs of a tile, by its index."""
@@ -123,152 +165,140 @@ class Decoder:
             self._foremen[tile] = Foreman(pool.program, decl, pool.chip, pool.globals, units)
         return self._foremen[tile]
 
-    def port(self, tile: int) -> int:
-        """The tile through which one reaches global memory."""
-        if tile not in self._ports:
-            self._ports[tile] = noc.nearest(self.pool.chip, tile, self.pool.ports)
-        return self._ports[tile]
-
     # --- rows of one mnemonic ---------------------------------------------------------------------
 
-    def _alike(self, form: Form, rows: Sequence[int]) -> list[Late]:
-        """Decode rows of a mnemonic with as many operands; returns those whose extents vary, of which only what does not
-        depend on them is done."""
-        steps = [s for s in map(self.listing.steps.__getitem__, rows) if s is not None]
-        at = np.array(rows, np.int64)
-        tiles = self.listing.row_tile[at]
-        where: list[int] = tiles.tolist()
-        columns = [self._column(form, i, steps, where) for i in range(len(steps[0].operands))]
-        homes = np.full(len(at), -1, np.int64)
+    def _decode(self, form: Form, rows: Rows) -> None:
+        """Decode rows of a mnemonic with as many operands."""
+        tiles = self.listing.row_tile[rows.at]
+        columns = [self._column(form, i, rows, tiles.tolist()) for i in range(len(rows.steps[0].operands))]
+        homes = np.full(len(tiles), -1, np.int64)
         for column in reversed(columns):
             homes = homes if column.homes is None else np.where(column.homes >= 0, column.homes, homes)
-        links, crossings = self._ways(form, at, steps, where, homes)
-        self._place(form, at, steps, columns)
-        varies = self._varies(columns, len(at))
+        links, crossings = self._ways(form, rows, tiles, homes)
+        self._place(form, rows, columns)
+        lying = Lying(tiles, homes, links, crossings)
+        varies = self._varies(columns, len(tiles))
         if not varies.any():
-            self._fixed(form, at, steps, tiles, columns, homes, links, crossings)
-            return []
+            self._fixed(form, rows, lying, columns)
+            return
+        late = np.flatnonzero(varies).tolist()
+        lines = np.column_stack((rows.at, *lying))[late].tolist()
+        self.late.extend((form, Late(rows.steps[i], *line)) for i, line in zip(late, lines, strict=True))
         rest = np.flatnonzero(~varies)
         if len(rest):
-            some = [steps[i] for i in rest.tolist()]
-            parts = [self._column(form, i, some, tiles[rest].tolist()) for i in range(len(columns))]
-            self._fixed(form, at[rest], some, tiles[rest], parts, homes[rest], links[rest], crossings[rest])
-        rest = np.flatnonzero(varies)
-        found = np.column_stack((at, tiles, homes, links, crossings))[rest].tolist()
-        return [Late(steps[i], *numbers) for i, numbers in zip(rest.tolist(), found, strict=True)]
+            some, lying = rows.some(rest.tolist()), Lying(*(part[rest] for part in lying))
+            again = [self._column(form, i, some, lying.tiles.tolist()) for i in range(len(columns))]
+            self._fixed(form, some, lying, again)
 
-    def _varies(self, columns: Sequence[Column], n: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _varies(self, columns: Sequence[Column], n: int) -> NDArray[np.bool_]:
+        """Which rows have a view whose extents vary."""
         table = np.array(self.pool.layouts.varies, np.bool_)
         found = np.zeros(n, np.bool_)
-        for column in columns:
-            if column.layouts is not None:
-                found |= table[column.layouts]
+        if table.any():
+            for column in columns:
+                found |= table[column.layouts] if column.layouts is not None else False
         return found
 
-    def _column(self, form: Form, index: int, steps: Sequence[Instruction], where: Sequence[int]) -> Column:
+    def _column(self, form: Form, index: int, rows: Rows, where: Sequence[int]) -> Column:
         """The operand at a position."""
         pool, names = self.pool, self.names
-        operands = [s.operands[index] for s in steps]
+        operands = [s.operands[index] for s in rows.steps]
         if form.kinds[min(index, len(form.kinds) - 1)] is Kind.MATRIX:
             tables = names.matrices
-            found = np.array([tables[t][str(o)] for t, o in zip(where, operands, strict=True)], np.int64)
+            found = numbers([tables[t][str(o)] for t, o in zip(where, operands, strict=True)])
             return Column([(found, len(pool.matrices))])
-        views = [o for o in operands if isinstance(o, View)]
-        layouts = np.array([pool.layouts[v.shape, v.strides] for v in views], np.int64)
+        layouts = numbers(list(map(pool.layouts.__getitem__, map(_LAYOUT, operands))))
         shapes = np.array(pool.layouts.shape, np.int64)[layouts], len(pool.layouts.shapes)
+        buffers = map(_BUFFER, operands)
         if form.shared(index):
-            shared = names.shared
-            buffers = np.array([shared[v.buffer] for v in views], np.int64)
-            return Column([(names.shared_element[buffers], len(ELEMENTS)), shapes], layouts, names.home[buffers])
-        local = names.local
-        buffers = np.array([local[t][v.buffer] for t, v in zip(where, views, strict=True)], np.int64)
-        places = [v.offset for v in views]
-        offsets = np.array([o.constant for o in places], np.int64)
-        moving = [k for k, o in enumerate(places) if o.terms]
+            found = numbers(list(map(names.shared.__getitem__, buffers)))
+            return Column([(names.shared_element[found], len(_BYTES)), shapes], layouts, names.home[found])
+        found = numbers(list(map(getitem, map(names.local.__getitem__, where), buffers)))
+        places: list[Affine] = list(map(_OFFSET, operands))
+        offsets = numbers(list(map(_CONSTANT, places)))
+        moving = [k for k, o in enumerate(places) if o.terms] if any(map(_TERMS, places)) else []
         offsets[moving] = 0
-        code = [(names.element[buffers], len(ELEMENTS)), shapes]
-        return Column(code, layouts, None, buffers, offsets, places, moving)
+        return Column([(names.element[found], len(_BYTES)), shapes], layouts, None, found, offsets, places, moving)
 
-    def _ways(
-        self, form: Form, at: Ints, steps: Sequence[Instruction], where: Sequence[int], homes: Ints
-    ) -> tuple[Ints, Ints]:
+    def _ways(self, form: Form, rows: Rows, tiles: Ints, homes: Ints) -> tuple[Ints, Ints]:
         """Enter channels, trees and ways of rows; links within chips and between them."""
-        pool, rows, numbers = self.pool, self.rows, self.names.numbers
+        table, at, own = self.rows, rows.at, self.names.numbers
         none = np.zeros(len(at), np.int64)
         if form.action is Action.SEND:
-            routes = {}
-            keys = [(numbers[t], s.keywords) for t, s in zip(where, steps, strict=True)]
-            for tile, words in keys:
-                if (tile, words) not in routes:
-                    routes[tile, words] = pool.route(tile, words, form)
-            found = np.array([routes[key] for key in keys], np.int64)
-            rows[at, R_DEST : R_TREE_END + 1] = found[:, :4]
+            found = self._routes(form, rows, tiles)
+            table[at, R_DEST : R_TREE_END + 1] = found[:, :4]
             return found[:, 4], found[:, 5]
         if form.action is Action.RECEIVE or form.action is Action.WAIT:
-            channels = pool.channels
-            words = [{**form.defaults, **dict(s.keywords)} for s in steps]
-            rows[at, R_CHANNEL] = [
-                channels[w["source"], numbers[t], w["tag"], form.token] for t, w in zip(where, words, strict=True)
-            ]
+            channels, token = self.pool.channels, form.token
+            words = [form.complete(s.keywords) for s in rows.steps]
+            source, tag = form.place["source"], form.place["tag"]
+            pairs = zip(tiles.tolist(), words, strict=True)
+            table[at, R_CHANNEL] = numbers([channels[w[source][1], own[t], w[tag][1], token] for t, w in pairs])
         if form.action is Action.MEMORY:
-            ways = [
-                AT_HOME if home == numbers[t] else pool.way(numbers[t], self.port(numbers[t]) if home < 0 else home)
-                for t, home in zip(where, homes.tolist(), strict=True)
-            ]
+            to = np.where(homes < 0, self.ports[tiles], homes)
+            first, of = distinct(tiles * (1 << 32) + 2 * to + (homes < 0))
+            ways = [self._way(own[int(tiles[i])], int(to[i]), int(homes[i])) for i in first.tolist()]
             number, links, crossings = np.array(ways, np.int64).T
-            rows[at, R_WAY] = number
-            rows[at, R_SERVER] = [pool.servers[home] for home in homes.tolist()]
-            return links, crossings
+            table[at, R_WAY] = number[of]
+            table[at, R_SERVER] = numbers([self.pool.servers[home] for home in homes.tolist()])
+            return links[of], crossings[of]
         return none, none
 
-    def _place(self, form: Form, at: Ints, steps: Sequence[Instruction], columns: Sequence[Column]) -> None:
-        """Enter what rows are, their units, and how many local views they have."""
-        rows, units = self.rows, self.units
-        rows[at, R_OP] = form.action
-        rows[at, R_VARIANT_AFF] = -1
-        rows[at, R_EVERYTHING] = form.action is Action.HOST or (form.action is Action.SEND and form.token)
+    def _way(self, tile: int, to: int, home: int) -> tuple[int, int, int]:
+        return AT_HOME if home == tile else self.pool.way(tile, to)
+
+    def _routes(self, form: Form, rows: Rows, tiles: Ints) -> Ints:
+        """The routes of sends, by their fields."""
+        own = self.names.numbers
+        known: Numbers[tuple[int, Words]] = Numbers()
+        found: list[int] = []
+        of: list[int] = []
+        for tile, step in zip(tiles.tolist(), rows.steps, strict=True):
+            of.append(known[tile, step.keywords])
+            if len(known) > len(found) // ROUTE_FIELDS:
+                found.extend(self.pool.route(own[tile], step.keywords, form))
+        return numbers(found).reshape(-1, ROUTE_FIELDS)[numbers(of)]
+
+    def _place(self, form: Form, rows: Rows, columns: Sequence[Column]) -> None:
+        """Enter what rows are, their layers and units, and how many local views they have."""
+        table, units, at = self.rows, self.units, rows.at
+        table[at, R_OP] = form.action
+        table[at, R_VARIANT_AFF] = -1
+        table[at, R_EVERYTHING] = form.action is Action.HOST or (form.action is Action.SEND and form.token)
         self.local_views[at] = sum(c.buffers is not None for c in columns)
         self.variants[at] = 1
+        layers = self.layers
+        self.layer[at] = numbers([layers[o.node] if o is not None else 0 for o in map(_ORIGIN, rows.steps)])
         if form.unit == "core":
             place = form.kinds.index(Kind.MATRIX)
-            rows[at, R_UNIT] = [units[f"core:{s.operands[place]}"] for s in steps]
+            table[at, R_UNIT] = numbers([units[f"core:{s.operands[place]}"] for s in rows.steps])
         else:
-            rows[at, R_UNIT] = units[form.unit]
+            table[at, R_UNIT] = units[form.unit]
 
     # --- cost and ranges --------------------------------------------------------------------------
 
-    def _fixed(
-        self,
-        form: Form,
-        at: Ints,
-        steps: Sequence[Instruction],
-        tiles: Ints,
-        columns: Sequence[Column],
-        homes: Ints,
-        links: Ints,
-        crossings: Ints,
-    ) -> None:
+    def _fixed(self, form: Form, rows: Rows, lying: Lying, columns: Sequence[Column]) -> None:
         """Enter the costs and ranges of rows whose extents do not vary."""
-        pool, (kinds, kind_of) = self.pool, self.tile_kinds
+        pool, (kinds, kind_of) = self.pool, self.kinds
+        tiles, homes, links, crossings = lying
         code = [(kind_of[tiles], len(kinds)), ((homes >= 0).astype(np.int64), 2)]
         if form.words:
-            code.append((np.array([pool.words[s.keywords] for s in steps], np.int64), len(pool.words)))
+            code.append((numbers([pool.words[s.keywords] for s in rows.steps]), len(pool.words)))
         code.extend(part for column in columns for part in column.code)
-        _, first, of = np.unique(pack(code), return_index=True, return_inverse=True)
-        jobs = [self._job(steps[i], int(tiles[i]), int(at[i])) for i in first.tolist()]
-        longest, most = int(links.max()) + 1, int(crossings.max()) + 1
-        code = [(of, len(jobs)), (links, longest), (crossings, most)]
-        _, first, priced = np.unique(pack(code), return_index=True, return_inverse=True)
-        costs = [
-            pool.price(jobs[of[i]], form, kinds[kind_of[tiles[i]]], int(links[i]), int(crossings[i]))
-            for i in first.tolist()
-        ]
-        self.cost[at] = np.array(costs, np.int64)[priced]
+        first, of = distinct(pack(code))
+        jobs = [self._job(rows.steps[i], int(tiles[i]), int(rows.at[i])) for i in first.tolist()]
+        priced = of
+        if links.any() or crossings.any():
+            code = [(of, len(jobs)), (links, int(links.max()) + 1), (crossings, int(crossings.max()) + 1)]
+            first, priced = distinct(pack(code))
+        lines = np.column_stack((of, kind_of[tiles], links, crossings))[first].tolist()
+        costs = [pool.price(jobs[j], form, kinds[k], *ways) for j, k, *ways in lines]
+        self.cost[rows.at] = numbers(costs)[priced]
         local = [c for c in columns if c.buffers is not None]
         if local:
             marks = np.array([flags(job) for job in jobs], np.int64)
             for j, column in enumerate(local):
-                self._ranges(at, j, column, marks[of, j])
+                self._ranges(rows.at, j, column, marks[of, j])
 
     def _job(self, step: Instruction, tile: int, row: int) -> Job:
         env: Mapping[str, int] = {}

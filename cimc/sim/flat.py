@@ -15,10 +15,10 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program
 from cimc.sim import noc
-from cimc.sim.decode import OUTSIDE, Decoder
+from cimc.sim.decode import Decoder
 from cimc.sim.job import Action
 from cimc.sim.listing import Listing
-from cimc.sim.pool import Numbers, Pool
+from cimc.sim.pool import Pool, distinct
 from cimc.sim.relations import related
 from cimc.sim.tables import (
     END,
@@ -55,15 +55,13 @@ def flatten(program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> Layou
     units = _units(decoder)
     cost, owner = _costs(decoder)
     flat = _tables(decoder, cost, owner)
-    layers: Numbers[str] = Numbers()
-    origins = [s.origin if s is not None else None for s in listing.steps]
     return Layout(
         flat,
         tuple(t.tile for t in listing.tiles),
         listing.row_tile,
-        np.array([layers[o.node if o is not None else OUTSIDE] for o in origins], np.int64),
+        decoder.layer,
         listing.steps,
-        tuple(layers),
+        tuple(decoder.layers),
         tuple(pool.prices),
         cost,
         owner,
@@ -94,10 +92,11 @@ def _units(decoder: Decoder) -> list[list[str]]:
     names, work = list(decoder.units), np.flatnonzero(decoder.variants)
     found: list[list[str]] = [[] for _ in decoder.listing.tiles]
     code = tiles[work] * max(1, len(names)) + rows[work, R_UNIT]
-    pairs, first, of = np.unique(code, return_index=True, return_inverse=True)
+    first, of = distinct(code)
+    pairs = code[first].tolist()
     number = np.zeros(len(pairs), np.int64)
     for i in np.argsort(first).tolist():
-        tile, name = divmod(int(pairs[i]), len(names))
+        tile, name = divmod(pairs[i], len(names))
         number[i] = len(found[tile])
         found[tile].append(names[name])
     rows[work, R_UNIT] = number[of]

@@ -60,14 +60,14 @@ def reach(base: int, terms: Terms, trips: Sequence[int]) -> tuple[int, int]:
 
 class Listing:
     """The rows. ``steps`` holds an instruction per row, None for one that is none: these are in ``controls`` (row, what it
-    is, slot, row to jump to, affine number of trips). ``alike`` has the rows of each mnemonic and number of operands."""
+    is, slot, row to jump to, affine number of trips). ``alike`` has the rows of each mnemonic."""
 
     def __init__(self, program: Program, bound: Mapping[str, int]) -> None:
         self.affines = Affines(bound)
         self.tiles = sorted(program.tiles, key=lambda t: t.tile)
         self.steps: list[Instruction | None] = []
         self.controls: list[tuple[int, int, int, int, int]] = []
-        self.alike: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        self.alike: defaultdict[str, list[int]] = defaultdict(list)
         self.start: list[int] = []
         self._scopes: list[Scope] = []
         self._since: list[int] = []  # the row from which on each holds
@@ -111,7 +111,7 @@ class Listing:
                 self._repeat(step, scope)
                 self._enter(scope)
             else:
-                alike[step.mnemonic, len(step.operands)].append(len(rows))
+                alike[step.mnemonic].append(len(rows))
                 rows.append(step)
 
     def _repeat(self, step: Repeat, scope: Scope) -> None:
