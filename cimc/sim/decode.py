@@ -65,11 +65,12 @@ class Lying(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An operand of rows of the same mnemonic. ``code``: columns of what the cost depends on, with their sizes. Of views:
-    how they lie, and the homes of global buffers; of local ones, the buffer and the offset (0 where it moves), ``places``;
+    """An operand of rows of the same mnemonic. ``part`` and ``shape`` are what the cost
+    depends on. Of views: how they lie, and the homes of global buffers; of local ones, the buffer and the offset (0 where it moves), ``places``;
     which rows' move."""
 
-    code: list[tuple[Ints, int]]
+    part: Ints  # number of the element type, or of the matrix
+    shape: Ints | None = None  # and of the extents
     layouts: Ints | None = None
     homes: Ints | None = None
     buffers: Ints | None = None
@@ -88,6 +89,15 @@ class Late:
     home: int
     links: int
     crossings: int
+
+
+class Piece(NamedTuple):
+    """Rows of one mnemonic whose extents do not vary, with their operands."""
+
+    form: Form
+    rows: Rows
+    lying: Lying
+    columns: list[Column]
 
 
 class TileNames:
@@ -129,6 +139,7 @@ class Decoder:
         self.bounds: list[tuple[Ints, int, Ints]] = []  # and of ``bounds``, of rows with one variant
         self.late: list[tuple[Form, Late]] = []
         self.units: Numbers[str] = Numbers()
+        self._pieces: list[Piece] = []
         self._foremen: dict[int, Foreman] = {}
 
     @cached_property
@@ -145,6 +156,11 @@ class Decoder:
 
     def run(self) -> None:
         """Decode all rows but those in ``late``: their extents vary."""
+        self._read()
+        if self._pieces:
+            self._fixed(self._pieces)
+
+    def _read(self) -> None:
         steps = self.listing.steps
         for mnemonic, rows in self.listing.alike.items():
             form = Form.of(mnemonic)
@@ -179,7 +195,7 @@ class Decoder:
         lying = Lying(tiles, homes, links, crossings)
         varies = self._varies(columns, len(tiles))
         if not varies.any():
-            self._fixed(form, rows, lying, columns)
+            self._pieces.append(Piece(form, rows, lying, columns))
             return
         late = np.flatnonzero(varies).tolist()
         lines = np.column_stack((rows.at, *lying))[late].tolist()
@@ -188,7 +204,7 @@ class Decoder:
         if len(rest):
             some, lying = rows.some(rest.tolist()), Lying(*(part[rest] for part in lying))
             again = [self._column(form, i, some, lying.tiles.tolist()) for i in range(len(columns))]
-            self._fixed(form, some, lying, again)
+            self._pieces.append(Piece(form, some, lying, again))
 
     def _varies(self, columns: Sequence[Column], n: int) -> NDArray[np.bool_]:
         """Which rows have a view whose extents vary."""
@@ -206,19 +222,19 @@ class Decoder:
         if form.kinds[min(index, len(form.kinds) - 1)] is Kind.MATRIX:
             tables = names.matrices
             found = numbers([tables[t][str(o)] for t, o in zip(where, operands, strict=True)])
-            return Column([(found, len(pool.matrices))])
+            return Column(found)
         layouts = numbers(list(map(pool.layouts.__getitem__, map(_LAYOUT, operands))))
-        shapes = np.array(pool.layouts.shape, np.int64)[layouts], len(pool.layouts.shapes)
+        shapes = np.array(pool.layouts.shape, np.int64)[layouts]
         buffers = map(_BUFFER, operands)
         if form.shared(index):
             found = numbers(list(map(names.shared.__getitem__, buffers)))
-            return Column([(names.shared_element[found], len(_BYTES)), shapes], layouts, names.home[found])
+            return Column(names.shared_element[found], shapes, layouts, names.home[found])
         found = numbers(list(map(getitem, map(names.local.__getitem__, where), buffers)))
         places: list[Affine] = list(map(_OFFSET, operands))
         offsets = numbers(list(map(_CONSTANT, places)))
         moving = [k for k, o in enumerate(places) if o.terms] if any(map(_TERMS, places)) else []
         offsets[moving] = 0
-        return Column([(names.element[found], len(_BYTES)), shapes], layouts, None, found, offsets, places, moving)
+        return Column(names.element[found], shapes, layouts, None, found, offsets, places, moving)
 
     def _ways(self, form: Form, rows: Rows, tiles: Ints, homes: Ints) -> tuple[Ints, Ints]:
         """Enter channels, trees and ways of rows; links within chips and between them."""
@@ -277,28 +293,40 @@ class Decoder:
 
     # --- cost and ranges --------------------------------------------------------------------------
 
-    def _fixed(self, form: Form, rows: Rows, lying: Lying, columns: Sequence[Column]) -> None:
+    def _fixed(self, pieces: Sequence[Piece]) -> None:
         """Enter the costs and ranges of rows whose extents do not vary."""
         pool, (kinds, kind_of) = self.pool, self.kinds
-        tiles, homes, links, crossings = lying
-        code = [(kind_of[tiles], len(kinds)), ((homes >= 0).astype(np.int64), 2)]
-        if form.words:
-            code.append((numbers([pool.words[s.keywords] for s in rows.steps]), len(pool.words)))
-        code.extend(part for column in columns for part in column.code)
+        at = np.concatenate([p.rows.at for p in pieces])
+        lying = Lying(*(np.concatenate(parts) for parts in zip(*(p.lying for p in pieces), strict=True)))
+        steps = [step for p in pieces for step in p.rows.steps]
+        forms, kind = np.repeat(np.arange(len(pieces)), [len(p.rows.at) for p in pieces]), kind_of[lying.tiles]
+        code = [(forms, len(pieces)), (kind, len(kinds)), ((lying.homes >= 0).astype(np.int64), 2), self._words(pieces)]
+        for i in range(max(len(p.columns) for p in pieces)):
+            columns = [p.columns[i] if i < len(p.columns) else None for p in pieces]
+            parts = _joined(pieces, [c.part if c else None for c in columns])
+            shapes = _joined(pieces, [c.shape if c else None for c in columns])
+            code += [(parts, max(len(_BYTES), len(pool.matrices)) + 1), (shapes, len(pool.layouts.shapes) + 1)]
         first, of = distinct(pack(code))
-        jobs = [self._job(rows.steps[i], int(tiles[i]), int(rows.at[i])) for i in first.tolist()]
-        priced = of
-        if links.any() or crossings.any():
-            code = [(of, len(jobs)), (links, int(links.max()) + 1), (crossings, int(crossings.max()) + 1)]
-            first, priced = distinct(pack(code))
-        lines = np.column_stack((of, kind_of[tiles], links, crossings))[first].tolist()
-        costs = [pool.price(jobs[j], form, kinds[k], *ways) for j, k, *ways in lines]
-        self.cost[rows.at] = numbers(costs)[priced]
-        local = [c for c in columns if c.buffers is not None]
-        if local:
-            marks = np.array([flags(job) for job in jobs], np.int64)
-            for j, column in enumerate(local):
-                self._ranges(rows.at, j, column, marks[of, j])
+        jobs = [self._job(steps[i], int(lying.tiles[i]), int(at[i])) for i in first.tolist()]
+        code = [(of, len(jobs)), (lying.links, int(lying.links.max()) + 1)]
+        first, priced = distinct(pack([*code, (lying.crossings, int(lying.crossings.max()) + 1)]))
+        lines = np.column_stack((of, forms, kind, lying.links, lying.crossings))[first].tolist()
+        costs = [pool.price(jobs[j], pieces[f].form, kinds[k], *ways) for j, f, k, *ways in lines]
+        self.cost[at] = numbers(costs)[priced]
+        widest = max(len(job.ranges) for job in jobs)
+        marks = np.zeros((len(jobs), widest), np.int64)
+        for number, job in enumerate(jobs):
+            marks[number, : len(job.ranges)] = flags(job)
+        local = [[c for c in p.columns if c.buffers is not None] for p in pieces]
+        for j in range(widest):
+            has = np.array([len(columns) > j for columns in local], np.bool_)[forms]
+            self._ranges(at[has], j, [columns[j] for columns in local if len(columns) > j], marks[of[has], j])
+
+    def _words(self, pieces: Sequence[Piece]) -> tuple[Ints, int]:
+        """Numbers for keywords that costs depend on."""
+        words = self.pool.words
+        found = [numbers([words[s.keywords] for s in p.rows.steps]) if p.form.words else None for p in pieces]
+        return _joined(pieces, found), len(words) + 1
 
     def _job(self, step: Instruction, tile: int, row: int) -> Job:
         env: Mapping[str, int] = {}
@@ -306,21 +334,22 @@ class Decoder:
             env = {**self.pool.bound, **dict.fromkeys(self.listing.scope(row).slots, 0)}
         return self.foreman(tile).job(step, env, ways=False)
 
-    def _ranges(self, at: Ints, j: int, column: Column, marks: Ints) -> None:
-        """Enter the bytes of the j-th local view of rows."""
-        assert column.buffers is not None
-        assert column.offsets is not None
-        lying, item = self.pool.layouts, self.names.item[column.buffers]
-        low, high = (np.array(part, np.int64)[column.layouts] for part in (lying.low, lying.high))
-        base = self.names.address[column.buffers] + item * column.offsets
+    def _ranges(self, at: Ints, j: int, columns: Sequence[Column], marks: Ints) -> None:
+        """Enter the bytes of the j-th local view of rows, one column after the other."""
+        buffers = np.concatenate([c.buffers for c in columns if c.buffers is not None])
+        layouts = np.concatenate([c.layouts for c in columns if c.layouts is not None])
+        offsets = np.concatenate([c.offsets for c in columns if c.offsets is not None])
+        lying, item = self.pool.layouts, self.names.item[buffers]
+        low, high = (np.array(part, np.int64)[layouts] for part in (lying.low, lying.high))
+        base = self.names.address[buffers] + item * offsets
         empty = low >= high
         low, high = np.where(empty, 0, base + item * low), np.where(empty, EMPTY, base + item * high)
         self.bounds.append((at, j, np.column_stack((low, high))))
         lines = np.column_stack((np.zeros_like(low), marks, low, high, np.ones_like(low)))
-        for k in column.moving:
+        starts = np.cumsum([0, *(len(c.places) for c in columns)]).tolist()
+        for k, place in ((first + k, c.places[k]) for first, c in zip(starts, columns, strict=False) for k in c.moving):
             scope = self.listing.scope(int(at[k]))
-            known = [(int(low[k]), int(high[k]))]
-            lines[k] = self.moving(column.places[k], int(item[k]), int(marks[k]), scope, known)
+            lines[k] = self.moving(place, int(item[k]), int(marks[k]), scope, [(int(low[k]), int(high[k]))])
         self.ranges.append((at, j, lines))
 
     def moving(
@@ -336,3 +365,10 @@ class Decoder:
         place = self.listing.affines.enter(base * item, [(s, c * item) for s, c in terms])
         high += greatest * item if high > EMPTY else 0
         return place, mark, low + least * item, high, int(len(bounds) == 1 and not terms)
+
+
+def _joined(pieces: Sequence[Piece], columns: Sequence[Ints | None]) -> Ints:
+    """A column of all pieces, from 1; 0 for those that have none."""
+    return np.concatenate(
+        [np.zeros(len(p.rows.at), np.int64) if c is None else c + 1 for p, c in zip(pieces, columns, strict=True)]
+    )
