@@ -180,6 +180,5 @@ def _causes(stalls: Ints) -> dict[str, int]:
 
 def _tile_stalls(layout: Layout, state: State) -> dict[int, dict[str, int]]:
     """What each tile's stream waited for."""
-    found = np.zeros((len(layout.tiles), len(STALLS)), np.int64)
-    np.add.at(found, layout.row_tile, state.stall[: len(layout.row_tile)])
+    found = np.add.reduceat(state.stall[: len(layout.row_tile)], layout.flat.tile_start)
     return {tile: _causes(found[i]) for i, tile in enumerate(layout.tiles)}

@@ -17,7 +17,7 @@ from cimc.isa.operands import Affine, Element
 from cimc.sim import noc
 from cimc.sim.job import Action, Foreman, Job
 from cimc.sim.listing import Listing, Scope, reach
-from cimc.sim.pool import Form, Numbers, Pool, Route, Words, distinct, flags, numbers, pack
+from cimc.sim.pool import Form, Numbers, Pool, Words, distinct, flags, numbers, pack
 from cimc.sim.tables import (
     EMPTY,
     R_CHANNEL,
@@ -37,9 +37,7 @@ _LAYOUT, _BUFFER, _OFFSET = attrgetter("shape", "strides"), attrgetter("buffer")
 _CONSTANT, _TERMS, _ORIGIN = attrgetter("constant"), attrgetter("terms"), attrgetter("origin")
 _ELEMENTS = {id(e): number for number, e in enumerate(Element)}  # by identity: hashing a member is slow
 _BYTES = np.array([e.bytes for e in Element], np.int64)
-AT_HOME = -1, 0, 0  # the way of an access within a tile
 OUTSIDE = ""  # the layer of instructions without an origin
-ROUTE_FIELDS = len(Route._fields)
 Bounds = tuple[int, int]
 
 
@@ -65,9 +63,9 @@ class Lying(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An operand of rows of the same mnemonic. ``part`` and ``shape`` are what the cost
-    depends on. Of views: how they lie, and the homes of global buffers; of local ones, the buffer and the offset (0 where it moves), ``places``;
-    which rows' move."""
+    """An operand of rows of the same mnemonic. ``part`` and ``shape`` are what the cost depends on. Of views: how
+    they lie, and the homes of global buffers; of local ones, the buffer, the offset as a number (0 where it moves) and as it
+    stands there, and which rows' move."""
 
     part: Ints  # number of the element type, or of the matrix
     shape: Ints | None = None  # and of the extents
@@ -152,7 +150,7 @@ class Decoder:
     @cached_property
     def ports(self) -> Ints:
         """Per tile, the one through which it reaches global memory."""
-        return numbers([noc.nearest(self.pool.chip, t, self.pool.ports) for t in self.names.numbers])
+        return noc.nearest_of(self.pool.chip, numbers(self.names.numbers), numbers(self.pool.ports))
 
     def run(self) -> None:
         """Decode all rows but those in ``late``: their extents vary."""
@@ -253,27 +251,19 @@ class Decoder:
         if form.action is Action.MEMORY:
             to = np.where(homes < 0, self.ports[tiles], homes)
             first, of = distinct(tiles * (1 << 32) + 2 * to + (homes < 0))
-            ways = [self._way(own[int(tiles[i])], int(to[i]), int(homes[i])) for i in first.tolist()]
-            number, links, crossings = np.array(ways, np.int64).T
-            table[at, R_WAY] = number[of]
+            mine = numbers(own)[tiles[first]]
+            number, links, crossings = self.pool.between(mine, to[first])
+            table[at, R_WAY] = np.where(homes[first] == mine, -1, number)[of]
             table[at, R_SERVER] = numbers([self.pool.servers[home] for home in homes.tolist()])
             return links[of], crossings[of]
         return none, none
 
-    def _way(self, tile: int, to: int, home: int) -> tuple[int, int, int]:
-        return AT_HOME if home == tile else self.pool.way(tile, to)
-
     def _routes(self, form: Form, rows: Rows, tiles: Ints) -> Ints:
-        """The routes of sends, by their fields."""
+        """The routes of sends: see :meth:`Pool.routes`."""
         own = self.names.numbers
         known: Numbers[tuple[int, Words]] = Numbers()
-        found: list[int] = []
-        of: list[int] = []
-        for tile, step in zip(tiles.tolist(), rows.steps, strict=True):
-            of.append(known[tile, step.keywords])
-            if len(known) > len(found) // ROUTE_FIELDS:
-                found.extend(self.pool.route(own[tile], step.keywords, form))
-        return numbers(found).reshape(-1, ROUTE_FIELDS)[numbers(of)]
+        of = numbers([known[own[t], s.keywords] for t, s in zip(tiles.tolist(), rows.steps, strict=True)])
+        return self.pool.routes([t for t, _ in known], [w for _, w in known], form)[of]
 
     def _place(self, form: Form, rows: Rows, columns: Sequence[Column]) -> None:
         """Enter what rows are, their layers and units, and how many local views they have."""

@@ -117,8 +117,9 @@ def _costs(decoder: Decoder) -> tuple[Ints, Ints]:
 
 def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     pool, listing, rows = decoder.pool, decoder.listing, decoder.rows
-    for row, *columns in listing.controls:
-        rows[row, [R_OP, R_SLOT, R_TARGET, R_TRIPS]] = columns
+    controls = np.array(listing.controls, np.int64)
+    for i, column in enumerate((R_OP, R_SLOT, R_TARGET, R_TRIPS)):
+        rows[controls[:, 0], column] = controls[:, i + 1]
     rows[-1, R_OP] = END
     rows[:, R_RANGE] = _before(decoder.local_views)
     ranges = np.zeros((int(decoder.local_views.sum()), RANGE_COLUMNS), np.int64)

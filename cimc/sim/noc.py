@@ -11,8 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cimc.arch.spec import ChipSpec
 
+Ints = NDArray[np.int64]
 EAST, WEST, SOUTH, NORTH = range(4)
 CACHED = 1 << 14  # ways remembered: programs send over the same few again and again
 
@@ -122,6 +126,34 @@ def nearest(chip: ChipSpec, tile: int, ports: Iterable[int]) -> int:
         return chip.chip_of(port) != chip.chip_of(tile), abs(to_x - x) + abs(to_y - y), port
 
     return min(ports, key=hops)
+
+
+def nearest_of(chip: ChipSpec, tiles: Ints, ports: Ints) -> Ints:
+    """As :func:`nearest`, of many tiles."""
+    (y, x), (to_y, to_x) = np.divmod(tiles[:, None], chip.columns), np.divmod(ports[None], chip.columns)
+    elsewhere = x // chip.chip_columns != to_x // chip.chip_columns
+    hops = np.abs(to_x - x) + np.abs(to_y - y) + elsewhere * chip.tile_count * 2
+    return ports[np.argmin(hops, axis=1)]  # the first of those equally near; ports ascend
+
+
+def ways(of: Mesh, sources: Ints, destinations: Ints) -> tuple[Ints, Ints]:
+    """The links of many ways, one after the other, and how many each has. See :func:`way`."""
+    columns, width, _ = of
+    if width < columns:
+        found = [way(of, a, b) for a, b in zip(sources.tolist(), destinations.tolist(), strict=True)]
+        lengths = np.array([len(links) for links in found], np.int64)
+        return np.array([link for links in found for link in links], np.int64), lengths
+    (y, x), (to_y, to_x) = np.divmod(sources, columns), np.divmod(destinations, columns)
+    along, across = np.abs(to_x - x), np.abs(to_y - y)
+    lengths = along + across
+    owner = np.repeat(np.arange(len(sources)), lengths)
+    place = np.arange(len(owner)) - (np.cumsum(lengths) - lengths)[owner]  # along its way
+    east, south = np.where(to_x > x, 1, -1), np.where(to_y > y, 1, -1)
+    row_links = 4 * sources[owner] + 4 * east[owner] * place + np.where(east > 0, EAST, WEST)[owner]
+    corner = y * columns + to_x
+    down = place - along[owner]
+    column_links = 4 * corner[owner] + 4 * columns * south[owner] * down + np.where(south > 0, SOUTH, NORTH)[owner]
+    return np.where(down < 0, row_links, column_links), lengths
 
 
 def packet_cycles(chip: ChipSpec, size: int) -> int:

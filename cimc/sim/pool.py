@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -94,17 +94,6 @@ class Layouts(dict[tuple[tuple[Extent, ...], tuple[int, ...]], int]):
         return number
 
 
-class Route(NamedTuple):
-    """Where a send goes: its parts of the tables ``dests`` and ``trees``; links within chips and between them."""
-
-    dest: int
-    dest_end: int
-    tree: int
-    tree_end: int
-    links: int
-    crossings: int
-
-
 class Pool:
     """What the tiles of a program share."""
 
@@ -121,45 +110,59 @@ class Pool:
         self.matrices: Numbers[tuple[object, ...]] = Numbers()
         self.channels: Numbers[tuple[Value, int, Value, bool]] = Numbers()  # source, destination, tag, token
         self.servers: Numbers[int] = Numbers({-1: 0})  # by home
-        self.ways: dict[tuple[int, int], tuple[int, int, int]] = {}  # tile, where to → number, links, crossings
         self.way_part, self.way_link = array("q", (0,)), array("q")
         self.dest_channel, self.dest_leaf = array("q"), array("q")
         self.tree_link, self.tree_parent = array("q"), array("q")
 
-    def way(self, tile: int, to: int) -> tuple[int, int, int]:
-        """The number of the way from a tile to where an access is served and back, and one way its links within chips and
-        from chip to chip."""
-        found = self.ways.get((tile, to))
-        if found is None:
-            there = noc.way(self.mesh, tile, to)
-            for links in (there, noc.way(self.mesh, to, tile)):
-                self.way_link.extend(links)
-                self.way_part.append(len(self.way_link))
-            crossings = noc.crossings(self.mesh, there)
-            found = self.ways[tile, to] = (len(self.ways), len(there) - crossings, crossings)
-        return found
+    def between(self, tiles: Ints, to: Ints) -> tuple[Ints, Ints, Ints]:
+        """Enter the ways from tiles to where accesses are served and back: their numbers, and one way their links within
+        chips and from chip to chip."""
+        first = (len(self.way_part) - 1) // 2
+        pairs = np.column_stack((tiles, to, to, tiles)).reshape(-1, 2)
+        links, lengths = noc.ways(self.mesh, pairs[:, 0], pairs[:, 1])
+        self.way_part.extend((len(self.way_link) + np.cumsum(lengths)).tolist())
+        self.way_link.extend(links.tolist())
+        crossings = self._crossings(links, lengths)[::2]
+        return first + np.arange(len(tiles)), lengths[::2] - crossings, crossings
 
-    def route(self, source: int, words: Words, form: Form) -> Route:
-        """The channels and the tree of a send."""
-        given = {**form.defaults, **dict(words)}
-        to, tag = given["to"], given["tag"]
-        destinations = to if isinstance(to, tuple) else ()
-        dest, begin = len(self.dest_channel), len(self.tree_link)
-        if len(destinations) == 1:
-            links = noc.way(self.mesh, source, destinations[0])
-            self.tree_parent.extend(range(-1, len(links) - 1))
-            self.dest_leaf.append(len(links) - 1)
-        else:
-            tree = noc.multicast(self.mesh, source, destinations)
-            links = tree.links
-            self.tree_parent.extend(tree.parents)
-            self.dest_leaf.extend(tree.leaves)
-        self.tree_link.extend(links)
-        for destination in destinations:
-            self.dest_channel.append(self.channels[source, destination, tag, form.token])
-        crossings = noc.crossings(self.mesh, links)
-        ends = (dest, len(self.dest_channel), begin, len(self.tree_link))
-        return Route(*ends, len(links) - crossings, crossings)
+    def routes(self, sources: Sequence[int], words: Sequence[Words], form: Form) -> Ints:
+        """Enter the channels and trees of sends. For each: its parts of the tables ``dests`` and ``trees`` (from, to), links
+        within chips, links between them."""
+        given = [form.complete(w) for w in words]
+        to, tag = form.place["to"], form.place["tag"]
+        targets = [t if isinstance(t := w[to][1], tuple) else () for w in given]
+        single = [t[0] if len(t) == 1 else s for s, t in zip(sources, targets, strict=True)]
+        links, lengths = noc.ways(self.mesh, numbers(sources), numbers(single))
+        ends = np.cumsum(lengths)
+        begin = len(self.tree_link)
+        self.tree_link.extend(links.tolist())
+        self.tree_parent.extend((np.arange(len(links)) - np.repeat(ends - lengths, lengths) - 1).tolist())
+        crossings = self._crossings(links, lengths)
+        tree = np.column_stack((begin + ends - lengths, begin + ends, lengths - crossings, crossings))
+        many = [i for i, t in enumerate(targets) if len(t) != 1]
+        tree[many] = np.array([self._tree(sources[i], targets[i]) for i in many], np.int64).reshape(-1, 4)
+        channels = self.channels
+        counts = numbers([len(t) for t in targets])
+        dests = len(self.dest_channel) + np.cumsum(counts)
+        lone = (lengths - 1).tolist()
+        for i, (source, t, w) in enumerate(zip(sources, targets, given, strict=True)):
+            self.dest_channel.extend([channels[source, d, w[tag][1], form.token] for d in t])
+            self.dest_leaf.extend((lone[i],) if len(t) == 1 else noc.multicast(self.mesh, source, t).leaves)
+        return np.column_stack((dests - counts, dests, tree))
+
+    def _tree(self, source: int, to: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Enter the tree of a send to several tiles: where it begins and ends, links within chips and between."""
+        tree, begin = noc.multicast(self.mesh, source, to), len(self.tree_link)
+        self.tree_link.extend(tree.links)
+        self.tree_parent.extend(tree.parents)
+        crossings = sum(link >= self.mesh[2] for link in tree.links)
+        return begin, len(self.tree_link), len(tree.links) - crossings, crossings
+
+    def _crossings(self, links: Ints, lengths: Ints) -> Ints:
+        """How many links of each way lead from chip to chip."""
+        ends = np.cumsum(lengths)
+        before = np.concatenate(([0], np.cumsum(links >= self.mesh[2])))
+        return before[ends] - before[ends - lengths]
 
     def matrix(self, decl: MatrixDecl) -> int:
         """A number that is the same for matrices that cost the same."""
