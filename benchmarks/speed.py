@@ -177,7 +177,7 @@ def sections() -> list[Section]:
             rows,
             remarks=(
                 "The timing engine decodes every instruction of a program's text once, then executes it as often as loops say; "
-                "both count here. Short programs are mostly decoding (some ten µs for an instruction of the text): hence the "
+                "both count here. Short programs are mostly decoding (some µs for an instruction of the text): hence the "
                 "difference between the batches.",
                 "The first run after an installation or an update also compiles the timing engine to machine code, once; it is "
                 "kept on disk afterwards.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import importlib.metadata
 import json
 import re
@@ -22,6 +21,7 @@ from cimc.arch.spec import MOST_TILES, CoreSpec
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import Lowered, lowered
+from cimc.collecting import uncollected
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
@@ -169,14 +169,8 @@ def compile_model(
 ) -> Compiled | None:
     """Compile a model file (or a folder with ``model.onnx``). ``inputs`` bind symbolic dims by their shapes. None if
     ``watch`` stops the pipeline early. Raises CimcError for everything a user can put right."""
-    # Compiling makes millions of objects that stay. The collector would look through all of them again and again.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with uncollected():
         return _compile(Path(model), options or Options(), inputs, calibration, watch, specialize)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _compile(

@@ -147,7 +147,8 @@ class Fault(Exception):
 
 Meaning = Callable[..., None]
 """``meaning(machine, *operands, **keywords)``: views arrive as NumPy arrays (writes in place), matrices as
-:class:`Matrix`."""
+:class:`Matrix`. It runs where NumPy's floating-point warnings are off: overflow and division by zero give infinities and
+NaN. The engine turns them off once, as doing so takes longer than many a meaning."""
 
 Bill = Callable[..., Actions]
 """``bill(units, *operands, **keywords)``: ``units`` is the tile's :class:`cimc.arch.units.TileUnits`, views arrive as

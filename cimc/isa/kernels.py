@@ -39,7 +39,7 @@ def symmetric_codes(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
     float32; codes hold integers of at most ``2^(bits-1) - 1`` in size; scales keep ``axis`` with extent 1; an
     all-zero vector gets scale 1."""
     x = np.ascontiguousarray(x, dtype=np.float32)
-    scale = symmetric_scales(np.max(np.abs(x), axis=axis, keepdims=True, initial=0), bits)
+    scale = symmetric_scales(np.maximum.reduce(np.abs(x), axis=axis, keepdims=True, initial=0), bits)
     return codes_by(x, scale, bits), scale
 
 
@@ -56,7 +56,8 @@ def codes_by(x: Array, scale: Array, bits: int) -> Array:
     top = np.float32(2 ** (bits - 1) - 1)
     found = x / scale
     np.rint(found, out=found)
-    return np.clip(found, -top, top, out=found)
+    np.minimum(found, top, out=found)
+    return np.maximum(found, -top, out=found)
 
 
 def quantized_product(a: Array, b: Array, bits: int) -> Array:
@@ -88,18 +89,23 @@ def log_softmax(x: Array) -> Array:
     return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True, dtype=np.float64)).astype(work.dtype)
 
 
+def _row_mean(x: Array) -> Array:
+    """``np.mean`` of rows of float64, which takes longer to find out how to do that than to do it."""
+    return np.add.reduce(x, axis=-1, keepdims=True) / x.shape[-1]
+
+
 def layer_norm(x: Array, epsilon: float) -> Array:
     """``(x - mean) / sqrt(variance + epsilon)`` along the last axis; moments in float64."""
     work = np.ascontiguousarray(x, dtype=np.float64)
-    centred = work - np.mean(work, axis=-1, keepdims=True)
-    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    centred = work - _row_mean(work)
+    variance = _row_mean(centred * centred)
     return centred / np.sqrt(variance + epsilon)
 
 
 def rms_norm(x: Array, epsilon: float) -> Array:
     """``x / sqrt(mean(x²) + epsilon)`` along the last axis; the moment in float64."""
     work = np.ascontiguousarray(x, dtype=np.float64)
-    return work / np.sqrt(np.mean(work * work, axis=-1, keepdims=True) + epsilon)
+    return work / np.sqrt(_row_mean(work * work) + epsilon)
 
 
 def _wide(x: Array) -> Array:

@@ -67,7 +67,6 @@ declare(
 )
 
 
-@np.errstate(all="ignore")
 def _matmul(machine: Machine, y: Array, a: Array, b: Array, *, scale: float) -> None:
     whole = np.issubdtype(a.dtype, np.integer)
     product = exact_product(a, b) if whole or machine.exact else quantized_product(a, b, machine.operand_bits)

@@ -45,7 +45,7 @@ class Element(enum.Enum):
     @property
     def bytes(self) -> int:
         """Bytes one element takes in a buffer and on a link, in every numerics: at least one."""
-        return _BYTES[self]
+        return _BYTES[self._value_]
 
     @property
     def quantized(self) -> bool:
@@ -61,7 +61,7 @@ class Element(enum.Enum):
         """The NumPy type that holds a value of this element; ``exact`` for ``float`` numerics."""
         if exact and self.quantized:
             return np.dtype(np.float32)
-        return _DTYPES[self]
+        return _BY_NAME[self._value_]
 
 
 _DTYPES: dict[Element, np.dtype[np.generic]] = {
@@ -106,7 +106,8 @@ _NARROW = frozenset(
         Element.F4E2M1,
     )
 )
-_BYTES = {element: dtype.itemsize for element, dtype in _DTYPES.items()}
+_BY_NAME = {element.value: dtype for element, dtype in _DTYPES.items()}  # texts remember their hash, members do not
+_BYTES = {name: dtype.itemsize for name, dtype in _BY_NAME.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def _recv(machine: Machine, y: Array, *, source: int, tag: int) -> None:
         raise Blocked
     if message.size != y.size or message.dtype != y.dtype:
         raise Fault(f"the message holds {message.size} × {message.dtype}, the view {y.size} × {y.dtype}")
-    np.copyto(y, message.reshape(y.shape))
+    np.copyto(y, message if message.shape == y.shape else message.reshape(y.shape))
 
 
 declare(

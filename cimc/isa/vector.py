@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # the rows are read long before a chip is
 
 _Y = Operand("y", Kind.WRITE)
 _X = Operand("x", Kind.READ)
-_IEEE = np.errstate(all="ignore")  # overflow, division by zero: infinities and NaN, never a warning
 
 
 def _unit(actions: tuple[str, ...]) -> Unit:
@@ -56,7 +55,6 @@ def _put(y: Array, value: Array) -> None:
 
 
 def _declare_unary(mnemonic: str, action: str, function: Callable[[Array], Array], doc: str) -> None:
-    @_IEEE
     def meaning(machine: Machine, y: Array, x: Array) -> None:
         _put(y, function(np.ascontiguousarray(x)))
 
@@ -77,7 +75,6 @@ def _declare_unary(mnemonic: str, action: str, function: Callable[[Array], Array
 
 
 def _declare_binary(mnemonic: str, action: str, function: Callable[[Array, Array], Array], doc: str) -> None:
-    @_IEEE
     def meaning(machine: Machine, y: Array, a: Array, b: Array) -> None:
         _put(y, function(np.ascontiguousarray(a), np.ascontiguousarray(b)))
 
@@ -91,7 +88,6 @@ def _declare_binary(mnemonic: str, action: str, function: Callable[[Array, Array
 
 
 def _declare_reduce(mnemonic: str, action: str, function: Callable[[Array], Array], doc: str) -> None:
-    @_IEEE
     def meaning(machine: Machine, y: Array, x: Array) -> None:
         _put(y, function(x))
 
@@ -113,7 +109,6 @@ for _name, (_action, _function, _doc) in REDUCE.items():
     _declare_reduce(_name, _action, _function, _doc)
 
 
-@_IEEE
 def _select(machine: Machine, y: Array, condition: Array, a: Array, b: Array) -> None:
     _put(y, np.where(condition, a, b))
 
@@ -131,7 +126,6 @@ declare(
 )
 
 
-@_IEEE
 def _cast(machine: Machine, y: Array, x: Array) -> None:
     _put(y, cast(x, y.dtype))
 
@@ -150,7 +144,6 @@ declare(
 )
 
 
-@_IEEE
 def _fill(machine: Machine, y: Array, *, value: float) -> None:
     y[...] = value
 
@@ -169,7 +162,6 @@ declare(
 )
 
 
-@_IEEE
 def _softmax(machine: Machine, y: Array, x: Array) -> None:
     _put(y, softmax(x))
 
@@ -192,7 +184,6 @@ declare(
 )
 
 
-@_IEEE
 def _log_softmax(machine: Machine, y: Array, x: Array) -> None:
     _put(y, log_softmax(x))
 
@@ -216,7 +207,6 @@ declare(
 _EPSILON = (Keyword("epsilon", float, None, "added under the root"),)
 
 
-@_IEEE
 def _layer_norm(machine: Machine, y: Array, x: Array, *, epsilon: float) -> None:
     _put(y, layer_norm(x, epsilon))
 
@@ -240,7 +230,6 @@ declare(
 )
 
 
-@_IEEE
 def _rms_norm(machine: Machine, y: Array, x: Array, *, epsilon: float) -> None:
     _put(y, rms_norm(x, epsilon))
 
@@ -263,7 +252,6 @@ declare(
 )
 
 
-@_IEEE
 def _quantize(machine: Machine, y: Array, scale: Array, x: Array) -> None:
     if machine.exact:
         scale[...] = 1
@@ -294,7 +282,6 @@ declare(
 )
 
 
-@_IEEE
 def _quantize_static(machine: Machine, y: Array, x: Array, scale: Array) -> None:
     if machine.exact:
         _put(y, x)
@@ -317,7 +304,6 @@ declare(
 )
 
 
-@_IEEE
 def _dequantize(machine: Machine, y: Array, x: Array, scale: Array, weight_scale: Array) -> None:
     if machine.exact:
         _put(y, x)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import component, energy_pj, leakage_mw
-from cimc.sim.job import Action, Job
+from cimc.sim.bound import executions
+from cimc.sim.job import Action
 from cimc.sim.result import Bound, Cost, Event, Timing
 from cimc.sim.state import BUSY, FINAL, FIRST, ISSUED, LAST, Q_BUSY, STALLS, State
 from cimc.sim.tables import LOOP, R_OP, R_UNIT, Ints, Layout
@@ -19,10 +22,13 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
     """The account of a finished simulation."""
     cycles = int(state.scalar[LAST])
     nanoseconds = cycles / chip.clock_ghz
-    jobs = [(layout.prices[price].job, times) for _, price, times in _paid(layout, state, by_layer=False)]
-    actions = _actions(jobs)
+    times = executions(layout, state).tolist()
+    jobs = [(price.job, n) for price, n in zip(layout.prices, times, strict=True) if n]
+    billed = _billed(layout, state)
+    actions = billed.total()
     remote = sum(job.remote_bytes * times for job, times in jobs)
     energy = energy_of(chip, actions)
+    names, of = _classes(layout)
     energy["leakage"] = energy.get("leakage", 0.0) + leakage_mw(chip) * nanoseconds  # 1 mW for 1 ns is 1 pJ
     return Timing(
         cycles=cycles,
@@ -30,7 +36,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
         instructions=int(state.scalar[ISSUED]),
         energy_pj=energy,
         actions=actions,
-        utilization=_utilization(layout, state, cycles),
+        utilization=_utilization(layout, state, cycles, names, of),
         traffic_bytes={
             "core_registers": sum(j.core_bytes * n for j, n in jobs),
             "local_buffer": actions.get("buffer.read_byte", 0) + actions.get("buffer.write_byte", 0) - remote,
@@ -41,7 +47,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
             "host": actions.get("host.byte", 0),
         },
         macs={"static": sum(j.static_macs * n for j, n in jobs), "dynamic": actions.get("matmul.mac", 0)},
-        layers=_layers(layout, chip, state),
+        layers=_layers(layout, state, billed.energy(chip), names, of),
         bound=bound,
         host_cycles=int(state.spent[layout.flat.rows[:, R_OP] == Action.HOST, BUSY].sum()),
         stalls=_causes(state.stall.sum(axis=0)),
@@ -58,24 +64,56 @@ def energy_of(chip: ChipSpec, actions: Mapping[str, int]) -> dict[str, float]:
     return dict(energy)
 
 
-def _paid(layout: Layout, state: State, *, by_layer: bool) -> Iterator[tuple[int, int, int]]:
-    """(layer, price, times) of everything that was executed; without ``by_layer`` all in layer 0."""
-    layer = layout.row_layer[layout.variant_row] if by_layer else np.zeros_like(layout.variant_cost)
-    keys = layer * max(1, len(layout.prices)) + layout.variant_cost
-    found, place = np.unique(keys, return_inverse=True)
-    times = np.zeros(len(found), np.int64)
-    np.add.at(times, place, state.executions)
-    for key, n in zip(found.tolist(), times.tolist(), strict=True):
-        if n:
-            yield key // len(layout.prices), key % len(layout.prices), n
+@dataclass(frozen=True)
+class Billed:
+    """What was billed: ``counts`` of the actions in ``names``, by layer (those in ``paid`` only: others executed
+    nothing)."""
+
+    names: list[str]
+    counts: NDArray[np.generic]  # int64, or Python's integers where these could be too short
+    paid: list[int]
+
+    def total(self) -> dict[str, int]:
+        """Of all layers together."""
+        return {name: n for name, n in zip(self.names, self.counts.sum(axis=0).tolist(), strict=True) if n}
+
+    def energy(self, chip: ChipSpec) -> dict[int, dict[str, float]]:
+        """As :func:`energy_of`, of every layer."""
+        order = sorted(range(len(self.names)), key=lambda i: self.names[i])
+        parts = [component(self.names[i]) for i in order]
+        sums = {part: np.zeros(len(self.counts)) for part in parts}
+        for i, part in zip(order, parts, strict=True):
+            sums[part] = sums[part] + self.counts[:, i].astype(np.float64) * energy_pj(chip, self.names[i])
+        columns = {part: column.tolist() for part, column in sums.items()}
+        used = (self.counts[:, order] != 0).tolist()
+        return {
+            layer: {part: columns[part][layer] for part, some in zip(parts, used[layer], strict=True) if some}
+            for layer in self.paid
+        }
 
 
-def _actions(jobs: list[tuple[Job, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for job, times in jobs:
-        for name, n in job.actions.items():
-            total[name] += n * times
-    return {name: n for name, n in total.items() if n}
+def _billed(layout: Layout, state: State) -> Billed:
+    """The actions of everything that was executed, by layer. What only waits or ends bills nothing."""
+    layer, prices = layout.row_layer[layout.variant_row], layout.prices
+    number: dict[str, int] = {}
+    lines = [
+        (i, number.setdefault(name, len(number)), n) for i, p in enumerate(prices) for name, n in p.actions.items()
+    ]
+    executed = state.executions.astype(object if _long(layout, state) else np.int64)
+    bills = np.zeros((len(prices), len(number)), executed.dtype)
+    for price, name, n in lines:
+        bills[price, name] = n
+    ran = np.zeros((len(layout.layers), len(prices)), executed.dtype)
+    np.add.at(ran, (layer, layout.variant_cost), executed)
+    works = np.array([p.action not in (Action.HALT, Action.WAIT) for p in prices], np.bool_)
+    paid = np.flatnonzero((ran[:, works] != 0).any(axis=1)).tolist()
+    return Billed(list(number), ran @ bills, paid)
+
+
+def _long(layout: Layout, state: State) -> bool:
+    """Whether a count of actions could exceed 64 bits."""
+    largest = max((n for p in layout.prices for n in p.actions.values()), default=0)
+    return largest * int(state.executions.sum()) >= 1 << 62
 
 
 def _classes(layout: Layout) -> tuple[list[str], Ints]:
@@ -93,10 +131,9 @@ def _classes(layout: Layout) -> tuple[list[str], Ints]:
     return list(names), found
 
 
-def _utilization(layout: Layout, state: State, cycles: int) -> dict[str, float]:
+def _utilization(layout: Layout, state: State, cycles: int, names: list[str], of: Ints) -> dict[str, float]:
     """Busy cycles of a class over cycles · its units in use. A core's unit is a matrix; ``global_memory`` is the shared
     queue, ``remote_buffer`` the queues of the tiles that hold resident buffers, ``memory`` the tiles' paths to both."""
-    names, of = _classes(layout)
     spent = state.spent[: len(of), BUSY]
     rows = np.flatnonzero(spent)
     found: dict[str, float] = {}
@@ -113,14 +150,11 @@ def _utilization(layout: Layout, state: State, cycles: int) -> dict[str, float]:
     return found
 
 
-def _layers(layout: Layout, chip: ChipSpec, state: State) -> dict[str, Cost]:
+def _layers(
+    layout: Layout, state: State, energy: Mapping[int, dict[str, float]], names: list[str], of: Ints
+) -> dict[str, Cost]:
     """Cost by layer, in the order in which the layers start. Waiting for a message or a token is no work: a ``recv``
     counts from when its message is copied in, a ``wait`` not at all."""
-    jobs: defaultdict[int, list[tuple[Job, int]]] = defaultdict(list)
-    for layer, price, times in _paid(layout, state, by_layer=True):
-        if layout.prices[price].action not in (Action.HALT, Action.WAIT):
-            jobs[layer].append((layout.prices[price].job, times))
-    names, of = _classes(layout)
     ops = layout.flat.rows[: len(of), R_OP]
     spent, layers = state.spent[: len(of)], layout.row_layer
     rows = np.flatnonzero((spent[:, FINAL] > 0) & (ops < LOOP) & (ops != Action.HALT) & (ops != Action.WAIT))
@@ -132,11 +166,11 @@ def _layers(layout: Layout, chip: ChipSpec, state: State) -> dict[str, Cost]:
     np.maximum.at(last, layers[rows], spent[rows, FINAL])
     np.add.at(stall, layers, state.stall[: len(of)])
     found: dict[str, Cost] = {}
-    for layer in sorted(jobs, key=lambda n: (first[n], last[n], layout.layers[n])):
-        units = {name: n for name, n in zip(names, busy[layer].tolist(), strict=True) if n}
-        energy = energy_of(chip, _actions(jobs[layer]))
-        waits = _causes(stall[layer])
-        found[layout.layers[layer]] = Cost(units, energy, int(first[layer]), int(last[layer]), waits)
+    begun, ended, cycles, waits = first.tolist(), last.tolist(), busy.tolist(), stall.tolist()
+    for layer in sorted(energy, key=lambda n: (begun[n], ended[n], layout.layers[n])):
+        units = {name: n for name, n in zip(names, cycles[layer], strict=True) if n}
+        causes: dict[str, int] = dict(zip(STALLS, waits[layer], strict=True))
+        found[layout.layers[layer]] = Cost(units, energy[layer], begun[layer], ended[layer], causes)
     return found
 
 
@@ -146,6 +180,5 @@ def _causes(stalls: Ints) -> dict[str, int]:
 
 def _tile_stalls(layout: Layout, state: State) -> dict[int, dict[str, int]]:
     """What each tile's stream waited for."""
-    found = np.zeros((len(layout.tiles), len(STALLS)), np.int64)
-    np.add.at(found, layout.row_tile, state.stall[: len(layout.row_tile)])
+    found = np.add.reduceat(state.stall[: len(layout.row_tile)], layout.flat.tile_start)
     return {tile: _causes(found[i]) for i, tile in enumerate(layout.tiles)}

@@ -53,19 +53,19 @@ from cimc.sim.tables import (
 
 def capacity(chip: ChipSpec) -> dict[str, int]:
     """How many units of each class the chip has."""
-    tiles = [chip.tile(t) for t in range(chip.tile_count)]
-    rows, columns = chip.tile_count // chip.columns, chip.columns
+    kinds = [(t, chip.count(t)) for t in chip.tiles.values()]
+    tiles, rows, columns = chip.tile_count, chip.tile_count // chip.columns, chip.columns
     return {
-        "core": sum(t.cores for t in tiles),
-        "adc": sum(t.cores * t.core.adcs for t in tiles if t.core),
-        "matmul": sum(t.matmul is not None for t in tiles),
-        "vector": sum(t.vector is not None for t in tiles),
-        "special": sum(t.special is not None for t in tiles),
-        "port": len(tiles),
-        "receive": len(tiles),
+        "core": sum(t.cores * n for t, n in kinds),
+        "adc": sum(t.cores * t.core.adcs * n for t, n in kinds if t.core),
+        "matmul": sum(n for t, n in kinds if t.matmul),
+        "vector": sum(n for t, n in kinds if t.vector),
+        "special": sum(n for t, n in kinds if t.special),
+        "port": tiles,
+        "receive": tiles,
         "noc": 2 * ((columns - chip.chips) * rows + (rows - 1) * columns),
         "global_memory": 1,
-        "remote_buffer": len(tiles),
+        "remote_buffer": tiles,
         "host": 1,
     }
 
@@ -78,7 +78,7 @@ def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
     for price, times in zip(layout.prices, executions(layout, state).tolist(), strict=True):
         if times:
             _add(work, price, times)
-            converted[price.kind] += times * price.job.actions.get("adc.convert", 0)
+            converted[price.kind] += times * price.actions.get("adc.convert", 0)
     if work["global_memory"]:
         work["global_memory"] += chip.memory.latency_cycles
     work["adc"] = _conversion_cycles(chip, converted)

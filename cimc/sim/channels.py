@@ -28,7 +28,10 @@ class Channels:
 
     def put(self, key: Key, data: Array) -> None:
         """Append a message; a tile that waits for it may run again."""
-        self.messages.setdefault(key, deque()).append(data)
+        queue = self.messages.get(key)
+        if queue is None:
+            queue = self.messages[key] = deque()
+        queue.append(data)
         self.under_way += data.nbytes
         tile = self.waiting.pop(key, None)
         if tile is not None:

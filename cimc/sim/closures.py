@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Machine, Matrix, Repeat, Spec, Step
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Machine, Matrix, Meaning, Repeat, Step
 from cimc.isa.operands import Affine, View
 from cimc.sim import memory, place
 from cimc.sim.memory import Env, Storage
@@ -58,6 +58,7 @@ class Scope:
     matrices: Mapping[str, Matrix]
     params: Mapping[str, int]
     check_finite: bool
+    steps: memory.Steps
 
 
 def decode(steps: Sequence[Step], scope: Scope) -> Code:
@@ -119,18 +120,57 @@ def _repeat(code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, i
 
 
 def _instruction(step: Instruction, scope: Scope, env: Env, slots: dict[str, int]) -> Entry:
-    spec = INSTRUCTIONS[step.mnemonic]
-    arguments = [_argument(spec, i, o, scope, slots) for i, o in enumerate(step.operands)]
-    fixed, moving = _keywords(spec, step, scope, slots)
-    machine = scope.machine if spec.operands else scope.tokens
-    meaning = spec.meaning
-    if scope.check_finite:
-        meaning = _checked(spec, step, scope, meaning)
-    if not moving and not any(callable(a) for a in arguments):
+    row = _row(step.mnemonic)
+    arguments = [_argument(row, i, o, scope, slots) for i, o in enumerate(step.operands)]
+    fixed, moving = _keywords(row, step, scope, slots)
+    machine = scope.machine if row.shared else scope.tokens
+    meaning = row.meaning
+    if scope.check_finite and row.written:
+        meaning = _checked(row, step, scope)
+    if moving:
+        return _late(meaning, machine, arguments, fixed, moving, env)
+    makers = [a for a in arguments if callable(a)]
+    if not makers:
         return partial(meaning, machine, *arguments, **fixed)
-    if not moving and all(callable(a) for a in arguments):
-        makers = [a for a in arguments if callable(a)]
+    if len(makers) == len(arguments):
         return lambda: meaning(machine, *[m(env) for m in makers], **fixed)
+    return _late(meaning, machine, arguments, fixed, moving, env)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What decoding needs of a mnemonic's row. ``shared``, per operand: whether it is a global buffer; the last one stands
+    for all that follow."""
+
+    meaning: Meaning
+    shared: tuple[bool, ...]
+    defaults: Mapping[str, object]
+    written: tuple[int, ...]  # which operands are views of local buffers that are written only
+    read: tuple[int, ...]  # and read only
+
+
+@cache
+def _row(mnemonic: str) -> _Row:
+    spec = INSTRUCTIONS[mnemonic]
+    kinds = [o.kind for o in spec.operands]
+    return _Row(
+        spec.meaning,
+        tuple(k in GLOBAL for k in kinds),
+        {k.name: k.default for k in spec.keywords if k.default is not None},
+        tuple(i for i, k in enumerate(kinds) if k is Kind.WRITE),
+        tuple(i for i, k in enumerate(kinds) if k is Kind.READ),
+    )
+
+
+def _late(
+    meaning: Meaning,
+    machine: Machine,
+    arguments: Sequence[Argument],
+    fixed: Mapping[str, object],
+    moving: Mapping[str, Callable[[Env], int]],
+    env: Env,
+) -> Entry:
+    """An instruction some of whose operands or keywords follow repeat variables."""
 
     def run() -> None:
         values = [a(env) if callable(a) else a for a in arguments]
@@ -139,43 +179,40 @@ def _instruction(step: Instruction, scope: Scope, env: Env, slots: dict[str, int
     return run
 
 
-def _argument(spec: Spec, index: int, operand: View | str, scope: Scope, slots: dict[str, int]) -> Argument:
+def _argument(row: _Row, index: int, operand: View | str, scope: Scope, slots: dict[str, int]) -> Argument:
     if isinstance(operand, str):
         return scope.matrices[operand]
-    memories = scope.shared if spec.operand(index).kind in GLOBAL else scope.local
-    return memory.view(memories[operand.buffer], operand, slots, scope.params)
+    shared = row.shared[index] if index < len(row.shared) else row.shared[-1]
+    storage = (scope.shared if shared else scope.local)[operand.buffer]
+    return memory.view(storage, operand, slots, scope.params, scope.steps)
 
 
 def _keywords(
-    spec: Spec, step: Instruction, scope: Scope, slots: dict[str, int]
+    row: _Row, step: Instruction, scope: Scope, slots: dict[str, int]
 ) -> tuple[dict[str, object], dict[str, Callable[[Env], int]]]:
-    fixed: dict[str, object] = {k.name: k.default for k in spec.keywords if k.default is not None}
+    fixed: dict[str, object] = {**row.defaults, **dict(step.keywords)}
     moving: dict[str, Callable[[Env], int]] = {}
     for name, value in step.keywords:
         if not isinstance(value, Affine):
-            fixed[name] = value
             continue
         bound = memory.affine(value, slots, scope.params)
         if isinstance(bound, int):
             fixed[name] = bound
         else:
-            fixed.pop(name, None)
+            del fixed[name]
             moving[name] = bound
     return fixed, moving
 
 
-def _checked(spec: Spec, step: Instruction, scope: Scope, meaning: Callable[..., None]) -> Callable[..., None]:
+def _checked(row: _Row, step: Instruction, scope: Scope) -> Meaning:
     """The meaning behind a test of its floating-point operands, if it writes a q type: there NaN and infinity
     would turn into arbitrary codes."""
-    kinds = [spec.operand(i).kind for i in range(len(step.operands))]
+    meaning = row.meaning
     views = [o.buffer if isinstance(o, View) else "" for o in step.operands]
-    writes = any(k is Kind.WRITE and b in scope.quantized for k, b in zip(kinds, views, strict=True))
-    reads = [
-        i
-        for i, (k, b) in enumerate(zip(kinds, views, strict=True))
-        if k is Kind.READ and b in scope.local and np.issubdtype(scope.local[b].dtype, np.floating)
-    ]
-    if not writes or not reads:
+    if not any(views[i] in scope.quantized for i in row.written):
+        return meaning
+    reads = [i for i in row.read if scope.local[views[i]].dtype.kind == "f"]
+    if not reads:
         return meaning
 
     def checked(machine: Machine, *arguments: Array, **keywords: object) -> None:

@@ -1,295 +1,364 @@
-"""One tile's stream as rows of the flat tables."""
+"""The rows of a program decoded, all of one mnemonic at a time: what differs between them stands in columns of numbers, and
+what they cost is made out once for all rows whose numbers are the same."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter, getitem
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cimc import errors
-from cimc.isa.instruction import Derived, Instruction, Repeat, Step
-from cimc.isa.operands import Affine, View, extent
-from cimc.isa.program import TileProgram
+from cimc.isa.instruction import Instruction, Kind
+from cimc.isa.operands import Affine, Element
 from cimc.sim import noc
-from cimc.sim.job import Action, Foreman, destinations, number, span
-from cimc.sim.pool import Form, Pool, Reach, Route
+from cimc.sim.job import Action, Foreman, Job
+from cimc.sim.listing import Listing, Scope, reach
+from cimc.sim.pool import Form, Numbers, Pool, Words, distinct, flags, numbers, pack
 from cimc.sim.tables import (
-    DERIVE,
-    DERIVED_COLUMNS,
     EMPTY,
-    END,
-    LOOP,
-    NEXT,
-    R_RANGE,
-    R_TARGET,
-    R_TRIPS,
-    RANGE_COLUMNS,
+    R_CHANNEL,
+    R_DEST,
+    R_EVERYTHING,
+    R_OP,
+    R_SERVER,
+    R_TREE_END,
+    R_UNIT,
+    R_VARIANT_AFF,
+    R_WAY,
     ROW_COLUMNS,
+    Ints,
 )
 
-MAX_VARIANTS = 1 << 20
+_LAYOUT, _BUFFER, _OFFSET = attrgetter("shape", "strides"), attrgetter("buffer"), attrgetter("offset")
+_CONSTANT, _TERMS, _ORIGIN = attrgetter("constant"), attrgetter("terms"), attrgetter("origin")
+_ELEMENTS = {id(e): number for number, e in enumerate(Element)}  # by identity: hashing a member is slow
+_BYTES = np.array([e.bytes for e in Element], np.int64)
 OUTSIDE = ""  # the layer of instructions without an origin
-Local = tuple[View, int, int, Reach]  # a view of a local buffer, the buffer's address, bytes of an element
-NOWHERE = Route((), 0, 0, 0, 0, 0, 0)
-_ZEROS = (0,) * (R_RANGE - R_TRIPS - 1)
+Bounds = tuple[int, int]
+
+
+class Rows(NamedTuple):
+    """Rows of one mnemonic with their instructions."""
+
+    at: Ints
+    steps: list[Instruction]
+
+    def some(self, places: list[int]) -> Rows:
+        """Those at these places."""
+        return Rows(self.at[places], [self.steps[i] for i in places])
+
+
+class Lying(NamedTuple):
+    """Where rows lie: index of the tile, home of a global operand (-1: none), links of their ways."""
+
+    tiles: Ints
+    homes: Ints
+    links: Ints
+    crossings: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An operand of rows of the same mnemonic. ``part`` and ``shape`` are what the cost depends on. Of views: how
+    they lie, and the homes of global buffers; of local ones, the buffer, the offset as a number (0 where it moves) and as it
+    stands there, and which rows' move."""
+
+    part: Ints  # number of the element type, or of the matrix
+    shape: Ints | None = None  # and of the extents
+    layouts: Ints | None = None
+    homes: Ints | None = None
+    buffers: Ints | None = None
+    offsets: Ints | None = None
+    places: Sequence[Affine] = ()
+    moving: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An instruction whose extents vary; its row, the index of its tile, its home, links within chips and between."""
+
+    step: Instruction
+    row: int
+    tile: int
+    home: int
+    links: int
+    crossings: int
+
+
+class Piece(NamedTuple):
+    """Rows of one mnemonic whose extents do not vary, with their operands."""
+
+    form: Form
+    rows: Rows
+    lying: Lying
+    columns: list[Column]
+
+
+class TileNames:
+    """What the names of all tiles mean, as numbers."""
+
+    def __init__(self, pool: Pool, listing: Listing) -> None:
+        chip, tiles = pool.chip, listing.tiles
+        letters = "".join(row * chip.chips for row in chip.layout)
+        names = {kind.letter: name for name, kind in chip.tiles.items()}
+        self.kinds = [names[letters[t.tile]] for t in tiles]
+        self.numbers = [t.tile for t in tiles]
+        self.matrices = [{m.name: pool.matrix(m) for m in t.matrices} for t in tiles]
+        buffers = [b for t in tiles for b in t.buffers]
+        count = iter(range(len(buffers)))
+        self.local = [dict(zip([b.name for b in t.buffers], count, strict=False)) for t in tiles]
+        self.address = numbers([b.address for b in buffers])
+        self.element = numbers([_ELEMENTS[id(b.element)] for b in buffers])
+        self.item = _BYTES[self.element]
+        shared = list(pool.globals.values())
+        self.home = numbers([g.tile for g in shared])
+        self.shared_element = numbers([_ELEMENTS[id(g.element)] for g in shared])
+        self.shared = dict(zip(pool.globals, range(len(shared)), strict=True))
 
 
 class Decoder:
-    """Decodes one tile; :meth:`rows` enters its rows into the pool's tables."""
+    """Decodes a listing; :meth:`run` fills the tables that are its attributes, per row or per piece of rows."""
 
-    def __init__(self, pool: Pool, index: int, tile: TileProgram) -> None:
-        self.pool, self.index, self.number, self.tile = pool, index, tile.tile, tile
-        self.kind = pool.chip.kind(tile.tile)
-        self.local = {b.name: (b.address, b.element.bytes, b.element.name) for b in tile.buffers}
-        self.matrices = {m.name: pool.matrix(m) for m in tile.matrices}
-        self.parts: list[object] = []  # of the instruction at hand: what its cost depends on
-        self.views: list[Local] = []  # and its operands in local buffers
-        self.units: dict[str, int] = {}
-        self.slots: dict[str, int] = {}  # of the repeat variables in scope
-        self.trips: list[int] = []  # per slot: the most there can be
+    def __init__(self, pool: Pool, listing: Listing) -> None:
+        n = len(listing.steps)
+        self.pool, self.listing, self.names = pool, listing, TileNames(pool, listing)
+        self.rows = np.zeros((n + 1, ROW_COLUMNS), np.int64)
+        self.layers: Numbers[str] = Numbers({OUTSIDE: 0})
+        self.layer = np.zeros(n, np.int64)
+        self.local_views = np.zeros(n + 1, np.int64)
+        self.cost = np.zeros(n, np.int64)  # of rows with one variant
+        self.variants = np.zeros(n, np.int64)  # how many a row has
+        self.varying: dict[int, tuple[list[int], list[list[Bounds]]]] = {}  # row → costs, bounds of its variants
+        self.ranges: list[tuple[Ints, int, Ints]] = []  # rows, which local view, lines of the table ``ranges``
+        self.bounds: list[tuple[Ints, int, Ints]] = []  # and of ``bounds``, of rows with one variant
+        self.late: list[tuple[Form, Late]] = []
+        self.units: Numbers[str] = Numbers()
+        self._pieces: list[Piece] = []
+        self._foremen: dict[int, Foreman] = {}
 
     @cached_property
-    def foreman(self) -> Foreman:
-        """Makes out the jobs that have not been seen."""
-        return Foreman(self.pool.program, self.tile, self.pool.chip, self.pool.globals)
+    def kinds(self) -> tuple[list[str], Ints]:
+        """The kinds of tiles in use, and which one each tile is of."""
+        number: Numbers[str] = Numbers()
+        found = numbers([number[k] for k in self.names.kinds])
+        return list(number), found
 
     @cached_property
-    def port(self) -> int:
-        """The tile through which this one reaches global memory."""
-        return noc.nearest(self.pool.chip, self.number, self.pool.ports)
+    def ports(self) -> Ints:
+        """Per tile, the one through which it reaches global memory."""
+        return noc.nearest_of(self.pool.chip, numbers(self.names.numbers), numbers(self.pool.ports))
 
-    def rows(self) -> None:
-        """Decode the tile's stream."""
-        self._steps(self.tile.steps, 1)
-        self._control(END)
+    def run(self) -> None:
+        """Decode all rows but those in ``late``: their extents vary."""
+        self._read()
+        if self._pieces:
+            self._fixed(self._pieces)
 
-    # --- rows -----------------------------------------------------------------------------------
-
-    def _row(self, row: tuple[int, ...], instruction: Instruction | None) -> int:
-        """Enter a row; its index."""
-        pool = self.pool
-        pool.rows.extend(row)
-        pool.instructions.append(instruction)
-        pool.row_tile.append(self.index)
-        layer = instruction.origin.node if instruction is not None and instruction.origin else OUTSIDE
-        pool.row_layer.append(pool.layers.setdefault(layer, len(pool.layers)))
-        return len(pool.instructions) - 1
-
-    def _control(self, op: int, slot: int = 0, target: int = 0, trips: int = 0) -> int:
-        """Enter a row that is no instruction; its index."""
-        return self._row((op, slot, target, trips, *_ZEROS, len(self.pool.ranges) // RANGE_COLUMNS, 0, 0, 0, 0), None)
-
-    def _steps(self, steps: Sequence[Step], times: int) -> None:
-        for step in steps:
-            if isinstance(step, Repeat):
-                self._repeat(step, times)
-            else:
-                self._instruction(step, times)
-
-    def _repeat(self, step: Repeat, times: int) -> None:
-        if not _any_instruction(step.body):
-            return
-        count = step.count if isinstance(step.count, Affine) else Affine(step.count)
-        slot, trips = len(self.trips), self._affine(*self._split(count))
-        most = self._reach(count)[1]
-        begin = self._control(LOOP, slot, 0, trips)
-        self.trips.append(max(0, most))
-        outer = self.slots
-        self.slots = {**outer, step.variable: slot}
-        for d in step.derived:
-            self._derive(slot, d, most)
-        self._steps(step.body, times * max(0, most))
-        self.slots = outer
-        end = self._control(NEXT, slot, begin + 1)
-        self.pool.rows[begin * ROW_COLUMNS + R_TARGET] = end + 1
-
-    def _derive(self, slot: int, d: Derived, count: int) -> None:
-        """Enter a variable that follows a repeat's: it has a slot of its own, set at the start of every round."""
-        number = self.pool.derived
-        number.extend((slot, d.offset, d.divisor, d.modulus))
-        self._control(DERIVE, len(self.trips), len(number) // DERIVED_COLUMNS - 1)
-        self.slots[d.name] = len(self.trips)
-        self.trips.append(d.bounds(count)[1] + 1)
-
-    def _instruction(self, step: Instruction, times: int) -> None:
-        pool = self.pool
-        form = pool.forms.get(step.mnemonic) or pool.form(step)
-        kind = form.action
-        name, home, varies = self._operands(step, form)
-        channel = way = server = links = crossings = 0
-        route = NOWHERE
-        if kind is Action.SEND:
-            route = pool.route(self.number, destinations(step), number(step, "tag"), form.token)
-            links, crossings = route.links, route.crossings
-        elif kind is Action.RECEIVE or kind is Action.WAIT:
-            channel = pool.channel(number(step, "source"), self.number, number(step, "tag"), form.token)
-        elif kind is Action.MEMORY:
-            way, links, crossings = self._way(home)
-            server = pool.servers.setdefault(home, len(pool.servers))
-        key = (self.kind, step.mnemonic, step.keywords if form.words else (), links, crossings, home >= 0)
-        first, ranges = len(pool.variant_cost), len(pool.ranges) // RANGE_COLUMNS
-        offset = self._varying(step, form, key, links) if varies else self._constant(step, form, key, links)
-        if route.channels:
-            self._traffic(route.channels, times, first)
-        unit = self.units.setdefault(name, len(self.units))
-        everything = kind is Action.HOST or (kind is Action.SEND and form.token)
-        where = (unit, int(everything), channel, way, server, first, offset, ranges)
-        self._row((kind, 0, 0, 0, *where, route.dest, route.dest_end, route.tree, route.tree_end), step)
-
-    def _operands(self, step: Instruction, form: Form) -> tuple[str, int, bool]:
-        """The unit, the home of a global operand, whether extents vary; fills ``parts``, what the cost depends on, and
-        ``views``, the operands in local buffers."""
-        parts: list[object] = []
-        views: list[Local] = []
-        self.parts, self.views = parts, views
-        name, home, varies = form.unit, -1, False
-        layouts, shared, last = self.pool.layouts, form.shared, len(form.shared) - 1
-        for i, operand in enumerate(step.operands):
-            if isinstance(operand, str):
-                parts.append(self.matrices[operand])
-                if name == "core":
-                    name = f"core:{operand}"
+    def _read(self) -> None:
+        steps = self.listing.steps
+        for mnemonic, rows in self.listing.alike.items():
+            form = Form.of(mnemonic)
+            group = [s for s in map(steps.__getitem__, rows) if s is not None]
+            if not form.variadic:
+                self._decode(form, Rows(numbers(rows), group))
                 continue
-            layout = layouts.get((operand.shape, operand.strides)) or self.pool.layout(operand)
-            varies = varies or layout.varies
-            if shared[i if i < last else last]:
-                buffer = self.pool.globals[operand.buffer]
-                home = buffer.tile if home < 0 else home
-                element = buffer.element.name
-            else:
-                address, item, element = self.local[operand.buffer]
-                views.append((operand, address, item, layout.reach))
-            parts.append(element)
-            parts.append(layout.shape)
-        return "memory" if name == "host" else name, home, varies
+            counts = [len(s.operands) for s in group]
+            for count in set(counts):
+                some = [i for i, n in enumerate(counts) if n == count]
+                self._decode(form, Rows(numbers(rows), group).some(some))
 
-    def _way(self, home: int) -> tuple[int, int, int]:
-        """Number and links (within chips, between them) of the way to a home, or to global memory for -1; (-1, 0, 0) if
-        it is at home."""
-        if home == self.number:
-            return -1, 0, 0
-        return self.pool.way(self.number, self.port if home < 0 else home)
+    def foreman(self, tile: int) -> Foreman:
+        """Makes out the jobs of a tile, by its index."""
+        if tile not in self._foremen:
+            pool, decl = self.pool, self.listing.tiles[tile]
+            units = pool.unit(decl.tile, self.names.kinds[tile])
+            self._foremen[tile] = Foreman(pool.program, decl, pool.chip, pool.globals, units)
+        return self._foremen[tile]
 
-    def _traffic(self, channels: Sequence[int], times: int, variant: int) -> None:
-        """Note how many messages a send puts into its channels, and how small they can be."""
-        smallest = min(self.pool.prices[c].job.bytes for c in self.pool.variant_cost[variant:])
-        for channel in channels:
-            known = self.pool.traffic.setdefault(channel, [0, 1 << 60])
-            known[0] += times
-            known[1] = min(known[1], smallest)
+    # --- rows of one mnemonic ---------------------------------------------------------------------
 
-    # --- affine values --------------------------------------------------------------------------
+    def _decode(self, form: Form, rows: Rows) -> None:
+        """Decode rows of a mnemonic with as many operands."""
+        tiles = self.listing.row_tile[rows.at]
+        columns = [self._column(form, i, rows, tiles.tolist()) for i in range(len(rows.steps[0].operands))]
+        homes = np.full(len(tiles), -1, np.int64)
+        for column in reversed(columns):
+            homes = homes if column.homes is None else np.where(column.homes >= 0, column.homes, homes)
+        links, crossings = self._ways(form, rows, tiles, homes)
+        self._place(form, rows, columns)
+        lying = Lying(tiles, homes, links, crossings)
+        varies = self._varies(columns, len(tiles))
+        if not varies.any():
+            self._pieces.append(Piece(form, rows, lying, columns))
+            return
+        late = np.flatnonzero(varies).tolist()
+        lines = np.column_stack((rows.at, *lying))[late].tolist()
+        self.late.extend((form, Late(rows.steps[i], *line)) for i, line in zip(late, lines, strict=True))
+        rest = np.flatnonzero(~varies)
+        if len(rest):
+            some, lying = rows.some(rest.tolist()), Lying(*(part[rest] for part in lying))
+            again = [self._column(form, i, some, lying.tiles.tolist()) for i in range(len(columns))]
+            self._pieces.append(Piece(form, some, lying, again))
 
-    def _split(self, value: Affine) -> tuple[int, list[tuple[int, int]]]:
-        """An affine value as a constant and factors of slots, with the parameters put in."""
-        if not value.terms:
-            return value.constant, []
-        bound = self.pool.bound
-        base = value.constant + sum(c * bound[v] for v, c in value.terms if v not in self.slots)
-        return base, [(self.slots[v], c) for v, c in value.terms if v in self.slots]
+    def _varies(self, columns: Sequence[Column], n: int) -> NDArray[np.bool_]:
+        """Which rows have a view whose extents vary."""
+        table = np.array(self.pool.layouts.varies, np.bool_)
+        found = np.zeros(n, np.bool_)
+        if table.any():
+            for column in columns:
+                found |= table[column.layouts] if column.layouts is not None else False
+        return found
 
-    def _affine(self, base: int, terms: Sequence[tuple[int, int]]) -> int:
-        """The number of an affine value in the tables."""
-        pool = self.pool
-        for slot, factor in terms:
-            pool.terms.extend((slot, factor))
-        pool.affine.extend((base, len(pool.terms) // 2 - len(terms)))
-        return len(pool.affine) // 2 - 1
+    def _column(self, form: Form, index: int, rows: Rows, where: Sequence[int]) -> Column:
+        """The operand at a position."""
+        pool, names = self.pool, self.names
+        operands = [s.operands[index] for s in rows.steps]
+        if form.kinds[min(index, len(form.kinds) - 1)] is Kind.MATRIX:
+            tables = names.matrices
+            found = numbers([tables[t][str(o)] for t, o in zip(where, operands, strict=True)])
+            return Column(found)
+        layouts = numbers(list(map(pool.layouts.__getitem__, map(_LAYOUT, operands))))
+        shapes = np.array(pool.layouts.shape, np.int64)[layouts]
+        buffers = map(_BUFFER, operands)
+        if form.shared(index):
+            found = numbers(list(map(names.shared.__getitem__, buffers)))
+            return Column(names.shared_element[found], shapes, layouts, names.home[found])
+        found = numbers(list(map(getitem, map(names.local.__getitem__, where), buffers)))
+        places: list[Affine] = list(map(_OFFSET, operands))
+        offsets = numbers(list(map(_CONSTANT, places)))
+        moving = [k for k, o in enumerate(places) if o.terms] if any(map(_TERMS, places)) else []
+        offsets[moving] = 0
+        return Column(names.element[found], shapes, layouts, None, found, offsets, places, moving)
 
-    def _reach(self, value: Affine) -> tuple[int, int]:
-        """The least and the greatest value it can take."""
-        base, terms = self._split(value)
-        most = [(c * max(0, self.trips[s] - 1)) for s, c in terms]
-        return base + sum(m for m in most if m < 0), base + sum(m for m in most if m > 0)
+    def _ways(self, form: Form, rows: Rows, tiles: Ints, homes: Ints) -> tuple[Ints, Ints]:
+        """Enter channels, trees and ways of rows; links within chips and between them."""
+        table, at, own = self.rows, rows.at, self.names.numbers
+        none = np.zeros(len(at), np.int64)
+        if form.action is Action.SEND:
+            found = self._routes(form, rows, tiles)
+            table[at, R_DEST : R_TREE_END + 1] = found[:, :4]
+            return found[:, 4], found[:, 5]
+        if form.action is Action.RECEIVE or form.action is Action.WAIT:
+            channels, token = self.pool.channels, form.token
+            words = [form.complete(s.keywords) for s in rows.steps]
+            source, tag = form.place["source"], form.place["tag"]
+            pairs = zip(tiles.tolist(), words, strict=True)
+            table[at, R_CHANNEL] = numbers([channels[w[source][1], own[t], w[tag][1], token] for t, w in pairs])
+        if form.action is Action.MEMORY:
+            to = np.where(homes < 0, self.ports[tiles], homes)
+            first, of = distinct(tiles * (1 << 32) + 2 * to + (homes < 0))
+            mine = numbers(own)[tiles[first]]
+            number, links, crossings = self.pool.between(mine, to[first])
+            table[at, R_WAY] = np.where(homes[first] == mine, -1, number)[of]
+            table[at, R_SERVER] = numbers([self.pool.servers[home] for home in homes.tolist()])
+            return links[of], crossings[of]
+        return none, none
 
-    # --- variants and ranges --------------------------------------------------------------------
+    def _routes(self, form: Form, rows: Rows, tiles: Ints) -> Ints:
+        """The routes of sends: see :meth:`Pool.routes`."""
+        own = self.names.numbers
+        known: Numbers[tuple[int, Words]] = Numbers()
+        of = numbers([known[own[t], s.keywords] for t, s in zip(tiles.tolist(), rows.steps, strict=True)])
+        return self.pool.routes([t for t, _ in known], [w for _, w in known], form)[of]
 
-    def _constant(self, step: Instruction, form: Form, key: tuple[object, ...], links: int) -> int:
-        """Enter the one variant of an instruction whose extents do not change, and its ranges. Returns -1: no offset."""
-        pool = self.pool
-        cost = pool.cost_of.get((*key, *self.parts))
-        if cost is None:
-            cost = self._price(step, form, (*key, *self.parts), links, {})
-        self._variant(cost)
-        for flags, (view, address, item, reach) in zip(pool.flags[cost], self.views, strict=True):
-            low, high = 0, EMPTY
-            if reach is not None:
-                base = address + item * (0 if view.offset.terms else view.offset.constant)
-                low, high = base + item * reach[0], base + item * reach[1]
-            pool.bounds.extend((low, high))
-            if view.offset.terms:
-                self._moving(flags, view, item, [(low, high)])
-            else:
-                pool.ranges.extend((0, flags, low, high, 1))
-        return -1
+    def _place(self, form: Form, rows: Rows, columns: Sequence[Column]) -> None:
+        """Enter what rows are, their layers and units, and how many local views they have."""
+        table, units, at = self.rows, self.units, rows.at
+        table[at, R_OP] = form.action
+        table[at, R_VARIANT_AFF] = -1
+        table[at, R_EVERYTHING] = form.action is Action.HOST or (form.action is Action.SEND and form.token)
+        self.local_views[at] = sum(c.buffers is not None for c in columns)
+        self.variants[at] = 1
+        layers = self.layers
+        self.layer[at] = numbers([layers[o.node] if o is not None else 0 for o in map(_ORIGIN, rows.steps)])
+        if form.unit == "core":
+            place = form.kinds.index(Kind.MATRIX)
+            table[at, R_UNIT] = numbers([units[f"core:{s.operands[place]}"] for s in rows.steps])
+        else:
+            table[at, R_UNIT] = units[form.unit]
 
-    def _variant(self, cost: int) -> None:
-        """Enter one variant of the row that comes next; its bounds follow."""
-        pool, price = self.pool, self.pool.prices[cost]
-        pool.variant_cost.append(cost)
-        pool.variant_row.append(len(pool.instructions))
-        job = price.job
-        bounds = len(pool.bounds) // 2
-        access = (price.request, price.response, bounds, job.busy, job.cores, price.cross, price.cross_back)
-        pool.variants.extend((job.cycles, job.bytes, *access))
+    # --- cost and ranges --------------------------------------------------------------------------
 
-    def _moving(self, flags: int, view: View, item: int, bounds: Sequence[tuple[int, int]]) -> None:
-        """Enter a range that is not the same at every execution, and where it can lie at all. ``bounds``: of the
+    def _fixed(self, pieces: Sequence[Piece]) -> None:
+        """Enter the costs and ranges of rows whose extents do not vary."""
+        pool, (kinds, kind_of) = self.pool, self.kinds
+        at = np.concatenate([p.rows.at for p in pieces])
+        lying = Lying(*(np.concatenate(parts) for parts in zip(*(p.lying for p in pieces), strict=True)))
+        steps = [step for p in pieces for step in p.rows.steps]
+        forms, kind = np.repeat(np.arange(len(pieces)), [len(p.rows.at) for p in pieces]), kind_of[lying.tiles]
+        code = [(forms, len(pieces)), (kind, len(kinds)), ((lying.homes >= 0).astype(np.int64), 2), self._words(pieces)]
+        for i in range(max(len(p.columns) for p in pieces)):
+            columns = [p.columns[i] if i < len(p.columns) else None for p in pieces]
+            parts = _joined(pieces, [c.part if c else None for c in columns])
+            shapes = _joined(pieces, [c.shape if c else None for c in columns])
+            code += [(parts, max(len(_BYTES), len(pool.matrices)) + 1), (shapes, len(pool.layouts.shapes) + 1)]
+        first, of = distinct(pack(code))
+        jobs = [self._job(steps[i], int(lying.tiles[i]), int(at[i])) for i in first.tolist()]
+        code = [(of, len(jobs)), (lying.links, int(lying.links.max()) + 1)]
+        first, priced = distinct(pack([*code, (lying.crossings, int(lying.crossings.max()) + 1)]))
+        lines = np.column_stack((of, forms, kind, lying.links, lying.crossings))[first].tolist()
+        costs = [pool.price(jobs[j], pieces[f].form, kinds[k], *ways) for j, f, k, *ways in lines]
+        self.cost[at] = numbers(costs)[priced]
+        widest = max(len(job.ranges) for job in jobs)
+        marks = np.zeros((len(jobs), widest), np.int64)
+        for number, job in enumerate(jobs):
+            marks[number, : len(job.ranges)] = flags(job)
+        local = [[c for c in p.columns if c.buffers is not None] for p in pieces]
+        for j in range(widest):
+            has = np.array([len(columns) > j for columns in local], np.bool_)[forms]
+            self._ranges(at[has], j, [columns[j] for columns in local if len(columns) > j], marks[of[has], j])
+
+    def _words(self, pieces: Sequence[Piece]) -> tuple[Ints, int]:
+        """Numbers for keywords that costs depend on."""
+        words = self.pool.words
+        found = [numbers([words[s.keywords] for s in p.rows.steps]) if p.form.words else None for p in pieces]
+        return _joined(pieces, found), len(words) + 1
+
+    def _job(self, step: Instruction, tile: int, row: int) -> Job:
+        env: Mapping[str, int] = {}
+        if self.pool.bound or self.listing.scope(row).slots:
+            env = {**self.pool.bound, **dict.fromkeys(self.listing.scope(row).slots, 0)}
+        return self.foreman(tile).job(step, env, ways=False)
+
+    def _ranges(self, at: Ints, j: int, columns: Sequence[Column], marks: Ints) -> None:
+        """Enter the bytes of the j-th local view of rows, one column after the other."""
+        buffers = np.concatenate([c.buffers for c in columns if c.buffers is not None])
+        layouts = np.concatenate([c.layouts for c in columns if c.layouts is not None])
+        offsets = np.concatenate([c.offsets for c in columns if c.offsets is not None])
+        lying, item = self.pool.layouts, self.names.item[buffers]
+        low, high = (np.array(part, np.int64)[layouts] for part in (lying.low, lying.high))
+        base = self.names.address[buffers] + item * offsets
+        empty = low >= high
+        low, high = np.where(empty, 0, base + item * low), np.where(empty, EMPTY, base + item * high)
+        self.bounds.append((at, j, np.column_stack((low, high))))
+        lines = np.column_stack((np.zeros_like(low), marks, low, high, np.ones_like(low)))
+        starts = np.cumsum([0, *(len(c.places) for c in columns)]).tolist()
+        for k, place in ((first + k, c.places[k]) for first, c in zip(starts, columns, strict=False) for k in c.moving):
+            scope = self.listing.scope(int(at[k]))
+            lines[k] = self.moving(place, int(item[k]), int(marks[k]), scope, [(int(low[k]), int(high[k]))])
+        self.ranges.append((at, j, lines))
+
+    def moving(
+        self, offset: Affine, item: int, mark: int, scope: Scope, bounds: Sequence[Bounds]
+    ) -> tuple[int, int, int, int, int]:
+        """The line of a range that is not the same at every execution, and where it can lie at all. ``bounds``: of the
         variants, from its offset."""
-        base, terms = self._split(view.offset)
-        offset = self._affine(base * item, [(s, c * item) for s, c in terms]) if view.offset.terms else 0
-        least, greatest = self._reach(view.offset) if view.offset.terms else (0, 0)
-        low, high = min(b[0] for b in bounds) + least * item, max(b[1] for b in bounds)
+        low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+        if not offset.terms:
+            return 0, mark, low, high, int(len(bounds) == 1)
+        base, terms = self.listing.affines.split(offset, scope)
+        least, greatest = reach(base, terms, scope.trips)
+        place = self.listing.affines.enter(base * item, [(s, c * item) for s, c in terms])
         high += greatest * item if high > EMPTY else 0
-        self.pool.ranges.extend((offset, flags, low, high, int(len(bounds) == 1 and not terms)))
-
-    def _varying(self, step: Instruction, form: Form, key: tuple[object, ...], links: int) -> int:
-        """Enter the variants of an instruction whose extents depend on repeat variables or parameters, and its ranges.
-        Returns the affine offset from the first variant, or -1."""
-        pool = self.pool
-        shapes = [o.shape for o in step.operands if isinstance(o, View)]
-        used = {v for shape in shapes for e in shape if isinstance(e, Affine) for v, _ in e.terms}
-        names = sorted(used & set(self.slots))
-        trips = [max(1, self.trips[self.slots[n]]) for n in names]
-        first, total = len(pool.variant_cost), int(np.prod(trips, dtype=np.float64))
-        if first + total > MAX_VARIANTS:
-            what = f"{step.mnemonic} in line {step.line} of tile {self.number}"
-            raise errors.TIMING_TOO_LARGE(what=what, need=total, have=MAX_VARIANTS)
-        bounds: list[list[tuple[int, int]]] = []
-        for values in itertools.product(*(range(t) for t in trips)):
-            env = {**pool.bound, **dict.fromkeys(self.slots, 0), **dict(zip(names, values, strict=True))}
-            extents = tuple(tuple(extent(e, env) for e in shape) for shape in shapes)
-            self._variant(self._price(step, form, (*key, *self.parts, extents), links, env))
-            bounds.append([_bounds(view, address, item, env) for view, address, item, _ in self.views])
-            for pair in bounds[-1]:
-                pool.bounds.extend(pair)
-        for i, flags in enumerate(pool.flags[pool.variant_cost[first]]):
-            view, _, item, _ = self.views[i]
-            self._moving(flags, view, item, [b[i] for b in bounds])
-        if not names:
-            return -1
-        steps = [int(np.prod(trips[i + 1 :])) for i in range(len(trips))]
-        return self._affine(0, [(self.slots[n], s) for n, s in zip(names, steps, strict=True)])
-
-    def _price(self, step: Instruction, form: Form, key: tuple[object, ...], links: int, env: Mapping[str, int]) -> int:
-        """The number of what an execution costs; made out if it is new. ``env`` may be empty if nothing depends on it."""
-        found = self.pool.cost_of.get(key)
-        if found is not None:
-            return found
-        full = env or {**self.pool.bound, **dict.fromkeys(self.slots, 0)}
-        return self.pool.add_price(key, self.foreman.job(step, full), form, self.kind, links)
+        return place, mark, low + least * item, high, int(len(bounds) == 1 and not terms)
 
 
-def _bounds(view: View, address: int, item: int, env: Mapping[str, int]) -> tuple[int, int]:
-    """The bytes of a view for these values of the variables, without the part of its offset that moves."""
-    low, high = span(View(view.buffer, Affine(), view.shape, view.strides), env)
-    if high <= low:
-        return 0, EMPTY
-    base = address + item * (0 if view.offset.terms else view.offset.constant)
-    return base + item * low, base + item * high
-
-
-def _any_instruction(steps: Sequence[Step]) -> bool:
-    return any(isinstance(s, Instruction) or _any_instruction(s.body) for s in steps)
+def _joined(pieces: Sequence[Piece], columns: Sequence[Ints | None]) -> Ints:
+    """A column of all pieces, from 1; 0 for those that have none."""
+    return np.concatenate(
+        [np.zeros(len(p.rows.at), np.int64) if c is None else c + 1 for p, c in zip(pieces, columns, strict=True)]
+    )

@@ -1,8 +1,8 @@
 """From a program to flat integer arrays (:mod:`cimc.sim.tables`).
 
-Programs repeat themselves: the same instruction on operands of the same shapes, in many places and tiles. Its job is made
-out once (:class:`cimc.sim.job.Foreman`); per instruction, only what differs is looked at: where its operands lie, its
-channels and its ways (:mod:`cimc.sim.decode`)."""
+Programs repeat themselves: the same instruction on operands of the same shapes, in many places and tiles. Their text is
+listed row by row (:mod:`cimc.sim.listing`) and decoded mnemonic by mnemonic (:mod:`cimc.sim.decode`); what rows cost is made
+out once for all that are alike (:class:`cimc.sim.job.Foreman`). Here the pieces are put into the order of the rows."""
 
 from __future__ import annotations
 
@@ -16,52 +16,59 @@ from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program
 from cimc.sim import noc
 from cimc.sim.decode import Decoder
-from cimc.sim.pool import Pool
+from cimc.sim.job import Action
+from cimc.sim.listing import Listing
+from cimc.sim.pool import Pool, distinct
 from cimc.sim.relations import related
 from cimc.sim.tables import (
     DERIVED_COLUMNS,
     END,
+    R_DEST,
+    R_DEST_END,
+    R_OP,
     R_RANGE,
+    R_SLOT,
+    R_TARGET,
     R_TREE,
     R_TREE_END,
+    R_TRIPS,
+    R_UNIT,
+    R_VARIANT,
     RANGE_COLUMNS,
-    ROW_COLUMNS,
+    V_BOUNDS,
+    V_SIZE,
     VARIANT_COLUMNS,
     Flat,
     Ints,
     Layout,
 )
+from cimc.sim.varying import decode_varying
 
 MAX_MESSAGES = 1 << 25
 
 
 def flatten(program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> Layout:
     """The program as arrays, for the runtime parameters in ``bound``. Raises TIMING_TOO_LARGE."""
-    pool = Pool(program, chip, bound)
-    tiles = sorted(program.tiles, key=lambda t: t.tile)
-    start: list[int] = []
-    units: list[list[str]] = []
-    depth = 1
-    for index, tile in enumerate(tiles):
-        start.append(len(pool.instructions))
-        decoder = Decoder(pool, index, tile)
-        decoder.rows()
-        units.append(list(decoder.units))
-        depth = max(depth, len(decoder.trips))
-    flat = _tables(pool, start)
+    pool, listing = Pool(program, chip, bound), Listing(program, bound)
+    decoder = Decoder(pool, listing)
+    decoder.run()
+    decode_varying(decoder)
+    units = _units(decoder)
+    cost, owner = _costs(decoder)
+    flat = _tables(decoder, cost, owner)
     return Layout(
         flat,
-        tuple(t.tile for t in tiles),
-        _ints(pool.row_tile),
-        _ints(pool.row_layer),
-        pool.instructions,
-        tuple(pool.layers),
+        tuple(t.tile for t in listing.tiles),
+        listing.row_tile,
+        decoder.layer,
+        listing.steps,
+        tuple(decoder.layers),
         tuple(pool.prices),
-        _ints(pool.variant_cost),
-        _ints(pool.variant_row),
+        cost,
+        owner,
         units,
-        depth,
-        ranges=int(np.diff(flat.rows[:, R_RANGE]).max(initial=1)),
+        listing.depth,
+        ranges=int(decoder.local_views.max(initial=1)),
         widest=int((flat.rows[:, R_TREE_END] - flat.rows[:, R_TREE]).max(initial=1)),
         links=noc.link_count(chip),
         homes=tuple(home for home in pool.servers if home >= 0),
@@ -74,39 +81,106 @@ def _ints(values: array[int], columns: int = 0) -> Ints:
     return found.reshape(-1, columns) if columns else found
 
 
-def _tables(pool: Pool, start: list[int]) -> Flat:
-    pool.rows.extend((END, *[0] * (R_RANGE - 1), len(pool.ranges) // RANGE_COLUMNS, *[0] * (ROW_COLUMNS - R_RANGE - 1)))
-    pool.affine.extend((0, len(pool.terms) // 2))
-    rows, ranges = _ints(pool.rows, ROW_COLUMNS), _ints(pool.ranges, RANGE_COLUMNS)
+def _before(counts: Ints) -> Ints:
+    """Where each begins if they follow each other."""
+    return np.cumsum(counts) - counts
+
+
+def _units(decoder: Decoder) -> list[list[str]]:
+    """The names of each tile's units, in the order of their first use; their numbers there take the place of those of all
+    names in the rows."""
+    rows, tiles = decoder.rows, decoder.listing.row_tile
+    names, work = list(decoder.units), np.flatnonzero(decoder.variants)
+    found: list[list[str]] = [[] for _ in decoder.listing.tiles]
+    code = tiles[work] * max(1, len(names)) + rows[work, R_UNIT]
+    first, of = distinct(code)
+    pairs = code[first].tolist()
+    number = np.zeros(len(pairs), np.int64)
+    for i in np.argsort(first).tolist():
+        tile, name = divmod(pairs[i], len(names))
+        number[i] = len(found[tile])
+        found[tile].append(names[name])
+    rows[work, R_UNIT] = number[of]
+    return found
+
+
+def _costs(decoder: Decoder) -> tuple[Ints, Ints]:
+    """Of all variants, row by row: cost and row."""
+    counts = decoder.variants
+    begin = _before(counts)
+    decoder.rows[:-1, R_VARIANT] = np.where(counts > 0, begin, 0)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    cost = decoder.cost[owner]
+    for row, (costs, _) in decoder.varying.items():
+        cost[begin[row] : begin[row] + len(costs)] = costs
+    return cost, owner
+
+
+def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
+    pool, listing, rows = decoder.pool, decoder.listing, decoder.rows
+    controls = np.array(listing.controls, np.int64)
+    for i, column in enumerate((R_OP, R_SLOT, R_TARGET, R_TRIPS)):
+        rows[controls[:, 0], column] = controls[:, i + 1]
+    rows[-1, R_OP] = END
+    rows[:, R_RANGE] = _before(decoder.local_views)
+    ranges = np.zeros((int(decoder.local_views.sum()), RANGE_COLUMNS), np.int64)
+    for at, j, lines in decoder.ranges:
+        ranges[rows[at, R_RANGE] + j] = lines
+    variants = np.array(pool.priced, np.int64).reshape(-1, VARIANT_COLUMNS)[cost]
+    variants[:, V_BOUNDS] = _before(decoder.local_views[owner])
+    listing.affines.affine.extend((0, len(listing.affines.terms) // 2))
     begin, relations, moving = related(rows, ranges)
+    dests = np.column_stack((_ints(pool.dest_channel), _ints(pool.dest_leaf)))
     return Flat(
-        tile_start=np.array(start, np.int64),
+        tile_start=np.array(listing.start, np.int64),
         rows=rows,
-        variants=_ints(pool.variants, VARIANT_COLUMNS),
+        variants=variants,
         ranges=ranges,
-        bounds=_ints(pool.bounds, 2),
-        affine=_ints(pool.affine, 2),
-        terms=_ints(pool.terms, 2),
-        derived=_ints(pool.derived, DERIVED_COLUMNS),
-        dests=_ints(pool.dests, 2),
-        trees=_ints(pool.trees, 2),
+        bounds=_bounds(decoder, variants),
+        affine=_ints(listing.affines.affine, 2),
+        terms=_ints(listing.affines.terms, 2),
+        derived=_ints(listing.derived, DERIVED_COLUMNS),
+        dests=dests,
+        trees=np.column_stack((_ints(pool.tree_link), _ints(pool.tree_parent))),
         way_part=_ints(pool.way_part),
         way_link=_ints(pool.way_link),
-        ring_ptr=_rings(pool),
+        ring_ptr=_rings(decoder, variants, dests),
         related_begin=begin,
         related=relations,
         moving=moving,
     )
 
 
-def _rings(pool: Pool) -> Ints:
+def _bounds(decoder: Decoder, variants: Ints) -> Ints:
+    """The bounds of all variants."""
+    rows, views = decoder.rows, decoder.local_views
+    found = np.zeros((int((views[:-1] * decoder.variants).sum()), 2), np.int64)
+    for at, j, lines in decoder.bounds:
+        found[variants[rows[at, R_VARIANT], V_BOUNDS] + j] = lines
+    for row, (_, bounds) in decoder.varying.items():
+        if views[row]:
+            first = int(variants[rows[row, R_VARIANT], V_BOUNDS])
+            found[first : first + len(bounds) * int(views[row])] = [pair for of in bounds for pair in of]
+    return found
+
+
+def _rings(decoder: Decoder, variants: Ints, dests: Ints) -> Ints:
     """Per channel, where its ring of messages begins: room for all that can be in it at once."""
-    begin = [0]
-    for channel in range(len(pool.channels)):
-        messages, smallest = pool.traffic.get(channel, [1, 0])
-        if smallest > 0:
-            messages = min(messages, pool.chip.noc.channel_bytes // smallest + 2)
-        begin.append(begin[-1] + max(1, messages))
+    rows, pool = decoder.rows, decoder.pool
+    sends = np.flatnonzero(rows[:-1, R_OP] == Action.SEND)
+    parts = rows[sends, R_DEST_END] - rows[sends, R_DEST]
+    places = np.arange(int(parts.sum())) + np.repeat(rows[sends, R_DEST] - _before(parts), parts)
+    channels, times = dests[places, 0], decoder.listing.times()[sends]
+    sizes = variants[rows[sends, R_VARIANT], V_SIZE]
+    for row, (costs, _) in decoder.varying.items():
+        sizes[sends == row] = min(pool.prices[c].job.bytes for c in costs)
+    messages = np.zeros(len(pool.channels), np.int64)
+    smallest = np.full(len(pool.channels), 1 << 60)
+    np.add.at(messages, channels, np.repeat(times, parts))
+    np.minimum.at(smallest, channels, np.repeat(sizes, parts))
+    fit = pool.chip.noc.channel_bytes // np.maximum(smallest, 1) + 2
+    room = np.where(smallest > 0, np.minimum(messages, fit), messages)
+    begin = np.concatenate(([0], np.cumsum(np.maximum(room, 1))))
     if begin[-1] > MAX_MESSAGES:
-        raise errors.TIMING_TOO_LARGE(what="messages in all channels", need=begin[-1], have=MAX_MESSAGES)
-    return np.array(begin, np.int64)
+        raise errors.TIMING_TOO_LARGE(what="messages in all channels", need=int(begin[-1]), have=MAX_MESSAGES)
+    return begin

@@ -80,7 +80,12 @@ ACTIONS: dict[Unit, Action] = {
 def action(instruction: Instruction) -> Action:
     """How an instruction is carried out. On the control unit, one that names a source waits for it, and one that names
     nothing is the end."""
-    spec = INSTRUCTIONS[instruction.mnemonic]
+    return action_of(instruction.mnemonic)
+
+
+def action_of(mnemonic: str) -> Action:
+    """How all instructions of a mnemonic are carried out."""
+    spec = INSTRUCTIONS[mnemonic]
     if spec.unit is Unit.CONTROL:
         return Action.WAIT if any(k.name == "source" for k in spec.keywords) else Action.HALT
     return ACTIONS.get(spec.unit, Action.COMPUTE)
@@ -129,11 +134,12 @@ class Foreman:
         tile: TileProgram,
         chip: ChipSpec,
         shared: Mapping[str, GlobalBuffer] | None = None,
+        units: TileUnits | None = None,
     ) -> None:
-        """``shared``: the program's global buffers by name, where somebody has them so."""
+        """``shared``: the program's global buffers by name, ``units``: those of the tile, where somebody has them so."""
         self._chip = chip
         self._tile = tile.tile
-        self._units = TileUnits(chip, tile.tile)
+        self._units = TileUnits(chip, tile.tile) if units is None else units
         self._local = {b.name: b for b in tile.buffers}
         self._global = {g.name: g for g in program.globals} if shared is None else shared
         self._matrices = {m.name: m for m in tile.matrices}
@@ -143,8 +149,8 @@ class Foreman:
         """The tile through which this one reaches global memory."""
         return noc.nearest(self._chip, self._tile, noc.memory_ports(self._chip))
 
-    def job(self, instruction: Instruction, env: Mapping[str, int]) -> Job:
-        """The job for the variables in ``env``."""
+    def job(self, instruction: Instruction, env: Mapping[str, int], *, ways: bool = True) -> Job:
+        """The job for the variables in ``env``; without ``ways``, no link is billed: :func:`over` does that."""
         spec = INSTRUCTIONS[instruction.mnemonic]
         words = keywords(instruction)
         operands = [self._operand(spec, i, o, env) for i, o in enumerate(instruction.operands)]
@@ -154,12 +160,12 @@ class Foreman:
         self._bill_buffers(spec, operands, words, bill)
         kind = action(instruction)
         size = shapes[0].bytes if shapes and kind in (Action.SEND, Action.RECEIVE) else 0
-        if kind is Action.SEND:
+        if kind is Action.SEND and ways:
             self._bill_links(bill, size, noc.tree(self._chip, self._tile, destinations(instruction)).links)
         if kind in (Action.SEND, Action.RECEIVE):
             return Job(noc.packet_cycles(self._chip, size), ranges, bill, bytes=size)
         if kind is Action.MEMORY:
-            return self._memory(bill, ranges, self.home(instruction))
+            return self._memory(bill, ranges, self.home(instruction), ways=ways)
         if kind is Action.HOST:
             return Job(max(1, host_cycles(self._chip, bill["host.byte"])), ranges, bill)
         if kind is not Action.COMPUTE:
@@ -184,12 +190,13 @@ class Foreman:
         views = (o for i, o in enumerate(instruction.operands) if spec.operand(i).kind in GLOBAL)
         return next((self._global[o.buffer].tile for o in views if isinstance(o, View)), -1)
 
-    def _memory(self, bill: Counter[str], ranges: tuple[Range, ...], home: int) -> Job:
+    def _memory(self, bill: Counter[str], ranges: tuple[Range, ...], home: int, *, ways: bool) -> Job:
         """An access to global memory through the nearest port, or to a resident buffer in the tile ``home``: billed
         there as reads and writes of a local buffer, and served at the width of a link."""
         request, response = bill["memory.write"], bill["memory.read"]
         size = request + response
-        self._bill_links(bill, size, noc.route(self._chip, self._tile, self.port if home < 0 else home))
+        if ways:
+            self._bill_links(bill, size, noc.route(self._chip, self._tile, self.port if home < 0 else home))
         if home < 0:
             cycles = max(1, memory_cycles(self._chip, size))
             return Job(cycles, ranges, bill, request=request, response=response)
@@ -200,10 +207,8 @@ class Foreman:
 
     def _bill_links(self, bill: Counter[str], size: int, links: Sequence[int]) -> None:
         """Bytes over links: within chips by the mesh, from chip to chip by the links between them."""
-        crossings = noc.crossings(self._chip, links)
-        bill["noc.byte_hop"] += size * (len(links) - crossings)
-        if crossings:
-            bill["link.byte"] += size * crossings
+        crossings = noc.crossings(noc.mesh(self._chip), links)
+        bill.update(_carried(size, len(links) - crossings, crossings))
 
     def _operand(self, spec: Spec, index: int, operand: View | str, env: Mapping[str, int]) -> Shape | MatrixDecl:
         if isinstance(operand, str):
@@ -239,6 +244,16 @@ class Foreman:
             reads = kind is Kind.READ or (kind is Kind.UPDATE and bool(words.get("accumulate", 1)))
             found.append(Range(base + low * item, base + high * item, reads, kind is not Kind.READ, adds))
         return tuple(found)
+
+
+def over(job: Job, links: int, crossings: int) -> dict[str, int]:
+    """The actions of a job of which no link is billed yet, over links within chips and between them."""
+    return {**job.actions, **_carried(job.bytes or job.request + job.response, links, crossings)}
+
+
+def _carried(size: int, links: int, crossings: int) -> dict[str, int]:
+    """Actions of bytes that are carried over links."""
+    return {"noc.byte_hop": size * links, **({"link.byte": size * crossings} if crossings else {})}
 
 
 def span(view: View, env: Mapping[str, int]) -> tuple[int, int]:

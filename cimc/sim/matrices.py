@@ -11,6 +11,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Fault, Matrix
 from cimc.isa.program import MatrixDecl, Weights
+from cimc.mapped import release
 from cimc.sim.analog import AnalogCores
 from cimc.sim.memory import describe
 from cimc.sim.tally import Samples
@@ -165,12 +166,21 @@ class MatrixFactory:
         if not rewritten and key in self._shared:
             return CheckedMatrix(decl, self._shared[key])
         codes = self._codes(tile, decl)
-        inner = FloatMatrix(codes) if self.exact else IntegerMatrix(codes, self.budget)
+        inner = FloatMatrix(self._aligned(codes)) if self.exact else IntegerMatrix(codes, self.budget)
         if self.samples is not None and isinstance(inner, IntegerMatrix):
             inner = SampledMatrix(inner, decl, self.samples)
         if not rewritten:
             self._shared[key] = inner
         return CheckedMatrix(decl, inner)
+
+    def _aligned(self, weights: Array) -> Array:
+        """Unrounded weights where products can use them: a file may have them at odd addresses, and NumPy would copy
+        them for every product. The file's pages are given back."""
+        if weights.flags.aligned or not self.budget.take(weights.nbytes):
+            return weights
+        copy = np.array(weights)
+        release(weights)
+        return copy
 
     def _codes(self, tile: int, decl: MatrixDecl) -> Array:
         what = f"matrix '{decl.name}' of tile {tile}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,13 @@ State = dict[str, Array]
 """What survives a run, by buffer: ``name`` for global memory, ``tile.name`` for a tile's local memory."""
 
 Env = list[int]  # the current values of a tile's repeat variables
+ALIGN = 64  # bytes: a line of a processor's cache
+SMALL = 1 << 20
+"""Constants of up to so many bytes are copied if the weights' file has them at odd addresses: NumPy computes with such
+arrays in pieces."""
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """One buffer's memory: flat bytes (read-only where they are the weights file), element type, declared shape."""
 
     raw: NDArray[np.uint8]
@@ -72,9 +76,31 @@ def from_weights(buffer: Buffer | GlobalBuffer, what: str, weights: Weights, exa
         array = array.view(stored)
     if array.size != buffer.size or array.dtype not in (dtype, stored):
         raise errors.WEIGHT_MISMATCH(key=key, got=describe(array), what=what, want=_wanted(stored, buffer.shape))
-    storage = _of(array.astype(dtype, copy=False).reshape(buffer.shape))
+    array = array.astype(dtype, copy=False).reshape(buffer.shape)
+    if not array.flags.aligned and array.nbytes <= SMALL:
+        array = array.copy()
+    storage = _of(array)
     storage.raw.flags.writeable = False
     return storage
+
+
+@dataclass
+class Constants:
+    """The weights as buffers' memory: all buffers with the same key share it, as no instruction may write them."""
+
+    weights: Weights
+    exact: bool
+    _known: dict[tuple[str, str, tuple[int, ...]], Storage] = field(
+        default_factory=dict[tuple[str, str, tuple[int, ...]], Storage]
+    )
+
+    def storage(self, buffer: Buffer | GlobalBuffer, what: str) -> Storage:
+        """The memory of a buffer that has a key. Raises WEIGHT_MISSING, WEIGHT_MISMATCH."""
+        key = (buffer.key, buffer.element.name, buffer.shape)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = from_weights(buffer, what, self.weights, self.exact)
+        return found
 
 
 def _keep(state: State, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Storage:
@@ -88,18 +114,16 @@ def _keep(state: State, name: str, dtype: np.dtype[np.generic], shape: tuple[int
     return _of(kept)
 
 
-def global_memory(
-    program: Program, chip: ChipSpec, weights: Weights, state: State, *, exact: bool
-) -> dict[str, Storage]:
+def global_memory(program: Program, chip: ChipSpec, constants: Constants, state: State) -> dict[str, Storage]:
     """Every global buffer's memory, wherever it lies. Raises MEMORY_EXCEEDED if they are more than the chip has."""
     need = sum(g.bytes for g in program.globals if not g.resident)
     if need > chip.memory.capacity_bytes:
         raise errors.MEMORY_EXCEEDED(what="global memory", need=need, have=chip.memory.capacity_bytes)
     found: dict[str, Storage] = {}
     for g in program.globals:
-        dtype = g.element.dtype(exact=exact)
+        dtype = g.element.dtype(exact=constants.exact)
         if g.key:
-            found[g.name] = from_weights(g, f"global buffer '{g.name}'", weights, exact)
+            found[g.name] = constants.storage(g, f"global buffer '{g.name}'")
         elif g.state:
             found[g.name] = _keep(state, g.name, dtype, g.shape)
         else:
@@ -107,24 +131,30 @@ def global_memory(
     return found
 
 
-def local_memory(
-    tile: TileProgram, chip: ChipSpec, weights: Weights, state: State, *, exact: bool
-) -> dict[str, Storage]:
+def local_memory(tile: TileProgram, chip: ChipSpec, constants: Constants, state: State) -> dict[str, Storage]:
     """Every local buffer of a tile, each with memory of its own. Raises MEMORY_EXCEEDED if one lies outside."""
     have = chip.tile(tile.tile).local_bytes
     found: dict[str, Storage] = {}
+    working: list[tuple[Buffer, np.dtype[np.generic], int, int]] = []  # where in the memory of all such; bytes
+    total = 0
     for b in tile.buffers:
-        what = f"buffer '{b.name}' of tile {tile.tile}"
-        if b.address < 0 or b.address + b.bytes > have:
-            raise errors.MEMORY_EXCEEDED(what=what, need=b.address + b.bytes, have=have)
-        dtype = b.element.dtype(exact=exact)
+        need = b.bytes
+        if b.address < 0 or b.address + need > have:
+            what = f"buffer '{b.name}' of tile {tile.tile}"
+            raise errors.MEMORY_EXCEEDED(what=what, need=b.address + need, have=have)
         if b.key:
-            # Constants may be written by no instruction, so tiles share the weights' own memory.
-            found[b.name] = from_weights(b, what, weights, exact)
-        elif b.state:
+            found[b.name] = constants.storage(b, f"buffer '{b.name}' of tile {tile.tile}")
+            continue
+        dtype = b.element.dtype(exact=constants.exact)
+        if b.state:
             found[b.name] = _keep(state, f"{tile.tile}.{b.name}", dtype, b.shape)
-        else:
-            found[b.name] = _zeros(dtype, b.shape)
+            continue
+        size = max(1, b.size) * dtype.itemsize
+        working.append((b, dtype, total, size))
+        total += -(-size // ALIGN) * ALIGN
+    memory = np.zeros(total, np.uint8)
+    for b, dtype, at, size in working:
+        found[b.name] = Storage(memory[at : at + size], dtype, b.shape)
     return found
 
 
@@ -167,26 +197,46 @@ def affine(value: Affine, slots: Mapping[str, int], constants: Mapping[str, int]
     return lambda env: base + sum(c * env[s] for s, c in terms)
 
 
+Steps = dict[tuple[tuple[int, ...], int], tuple[int, ...]]
+"""Strides in bytes, by strides in elements and the bytes of one."""
+
+
 def view(
-    storage: Storage, operand: View, slots: Mapping[str, int], constants: Mapping[str, int]
+    storage: Storage, operand: View, slots: Mapping[str, int], constants: Mapping[str, int], known: Steps
 ) -> Array | Callable[[Env], Array]:
     """A view as an array, or as a function of the repeat variables. NumPy checks it against the buffer's end: raises
-    ValueError or TypeError if it lies outside."""
-    raw, dtype, item = storage.raw, storage.dtype, storage.dtype.itemsize
+    ValueError or TypeError if it lies outside. ``known`` is filled, so that strides are made out once."""
+    raw, dtype, _ = storage
+    item = dtype.itemsize
+    strides = known.get((operand.strides, item))
+    if strides is None:
+        strides = known[operand.strides, item] = tuple(s * item for s in operand.strides)
+    offset = operand.offset.constant * item if not operand.offset.terms else None
+    shape = [e for e in operand.shape if isinstance(e, int)]
+    if len(shape) < len(operand.shape):
+        return _grown(storage, operand, slots, constants)
+    if offset is None:
+        at = affine(operand.offset, slots, constants)
+        if not isinstance(at, int):
+            return lambda env: np.ndarray(shape, dtype, raw, at(env) * item, strides)
+        offset = at * item
+    return np.ndarray(shape, dtype, raw, offset, strides)
+
+
+def _grown(
+    storage: Storage, operand: View, slots: Mapping[str, int], constants: Mapping[str, int]
+) -> Array | Callable[[Env], Array]:
+    """A view whose extents are affine."""
+    raw, dtype, _ = storage
+    item = dtype.itemsize
     offset = affine(operand.offset, slots, constants)
     extents = [e if isinstance(e, int) else affine(e, slots, constants) for e in operand.shape]
-    fixed = [e for e in extents if isinstance(e, int)]
     strides = tuple(s * item for s in operand.strides)
-    if len(fixed) < len(extents):
 
-        def grown(env: Env) -> Array:
-            shape = tuple(e if isinstance(e, int) else e(env) for e in extents)
-            at = offset if isinstance(offset, int) else offset(env)
-            return np.ndarray(shape, dtype, raw, at * item, strides)
+    def grown(env: Env) -> Array:
+        shape = tuple(e if isinstance(e, int) else e(env) for e in extents)
+        at = offset if isinstance(offset, int) else offset(env)
+        return np.ndarray(shape, dtype, raw, at * item, strides)
 
-        return grown
-    shape = tuple(fixed)
-    if isinstance(offset, int):
-        return np.ndarray(shape, dtype, raw, offset * item, strides)
-    at = offset
-    return lambda env: np.ndarray(shape, dtype, raw, at(env) * item, strides)
+    fixed = isinstance(offset, int) and all(isinstance(e, int) for e in extents)
+    return grown([]) if fixed else grown

@@ -11,15 +11,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cimc.arch.spec import ChipSpec
 
+Ints = NDArray[np.int64]
 EAST, WEST, SOUTH, NORTH = range(4)
 CACHED = 1 << 14  # ways remembered: programs send over the same few again and again
 
 
 def route(chip: ChipSpec, source: int, destination: int) -> tuple[int, ...]:
     """The links of the way from one tile to another: along the row first, then along the column."""
-    return _route(_mesh(chip), source, destination)
+    return way(mesh(chip), source, destination)
 
 
 def first_chip_link(chip: ChipSpec) -> int:
@@ -32,24 +36,31 @@ def link_count(chip: ChipSpec) -> int:
     return first_chip_link(chip) + 2 * (chip.chips - 1)
 
 
-def crossings(chip: ChipSpec, links: Iterable[int]) -> int:
-    """How many of some links lead from chip to chip."""
-    first = first_chip_link(chip)
-    return sum(link >= first for link in links)
-
-
 Mesh = tuple[int, int, int]  # its columns, those of one chip, the first link between chips
 
 
-def _mesh(chip: ChipSpec) -> Mesh:
+def mesh(chip: ChipSpec) -> Mesh:
+    """What the ways of a chip depend on: for who asks for many of them."""
     return chip.columns, chip.chip_columns, first_chip_link(chip)
 
 
+def crossings(of: Mesh, links: Iterable[int]) -> int:
+    """How many of some links lead from chip to chip."""
+    columns, width, first = of
+    return sum(link >= first for link in links) if width < columns else 0
+
+
 @functools.lru_cache(maxsize=CACHED)
-def _route(mesh: Mesh, source: int, destination: int) -> tuple[int, ...]:
-    columns, width, between = mesh
+def way(of: Mesh, source: int, destination: int) -> tuple[int, ...]:
+    """As :func:`route`, in a mesh."""
+    columns, width, between = of
     (y, x), (to_y, to_x) = divmod(source, columns), divmod(destination, columns)
     links: list[int] = []
+    if width == columns and x != to_x:
+        to_east = to_x > x
+        begin, step = 4 * source + (EAST if to_east else WEST), 4 if to_east else -4
+        links.extend(range(begin, begin + step * abs(to_x - x), step))
+        x = to_x
     while x != to_x:
         after = x + 1 if to_x > x else x - 1
         back = after < x
@@ -58,9 +69,11 @@ def _route(mesh: Mesh, source: int, destination: int) -> tuple[int, ...]:
         else:
             links.append(between + 2 * min(x // width, after // width) + back)
         x = after
-    while y != to_y:
-        links.append(4 * (y * columns + x) + (SOUTH if to_y > y else NORTH))
-        y += 1 if to_y > y else -1
+    if y != to_y:
+        to_south = to_y > y
+        begin = 4 * (y * columns + x) + (SOUTH if to_south else NORTH)
+        step = 4 * columns if to_south else -4 * columns
+        links.extend(range(begin, begin + step * abs(to_y - y), step))
     return tuple(links)
 
 
@@ -77,17 +90,18 @@ class Tree:
 
 def tree(chip: ChipSpec, source: int, destinations: Iterable[int]) -> Tree:
     """The links a multicast packet takes, each once."""
-    return _tree(_mesh(chip), source, tuple(destinations))
+    return multicast(mesh(chip), source, tuple(destinations))
 
 
 @functools.lru_cache(maxsize=CACHED)
-def _tree(mesh: Mesh, source: int, destinations: tuple[int, ...]) -> Tree:
+def multicast(of: Mesh, source: int, destinations: tuple[int, ...]) -> Tree:
+    """As :func:`tree`, in a mesh."""
     position: dict[int, int] = {}
     parents: list[int] = []
     leaves: list[int] = []
     for destination in destinations:
         last = -1
-        for link in _route(mesh, source, destination):
+        for link in way(of, source, destination):
             if link not in position:
                 position[link] = len(parents)
                 parents.append(last)
@@ -112,6 +126,34 @@ def nearest(chip: ChipSpec, tile: int, ports: Iterable[int]) -> int:
         return chip.chip_of(port) != chip.chip_of(tile), abs(to_x - x) + abs(to_y - y), port
 
     return min(ports, key=hops)
+
+
+def nearest_of(chip: ChipSpec, tiles: Ints, ports: Ints) -> Ints:
+    """As :func:`nearest`, of many tiles."""
+    (y, x), (to_y, to_x) = np.divmod(tiles[:, None], chip.columns), np.divmod(ports[None], chip.columns)
+    elsewhere = x // chip.chip_columns != to_x // chip.chip_columns
+    hops = np.abs(to_x - x) + np.abs(to_y - y) + elsewhere * chip.tile_count * 2
+    return ports[np.argmin(hops, axis=1)]  # the first of those equally near; ports ascend
+
+
+def ways(of: Mesh, sources: Ints, destinations: Ints) -> tuple[Ints, Ints]:
+    """The links of many ways, one after the other, and how many each has. See :func:`way`."""
+    columns, width, _ = of
+    if width < columns:
+        found = [way(of, a, b) for a, b in zip(sources.tolist(), destinations.tolist(), strict=True)]
+        lengths = np.array([len(links) for links in found], np.int64)
+        return np.array([link for links in found for link in links], np.int64), lengths
+    (y, x), (to_y, to_x) = np.divmod(sources, columns), np.divmod(destinations, columns)
+    along, across = np.abs(to_x - x), np.abs(to_y - y)
+    lengths = along + across
+    owner = np.repeat(np.arange(len(sources)), lengths)
+    place = np.arange(len(owner)) - (np.cumsum(lengths) - lengths)[owner]  # along its way
+    east, south = np.where(to_x > x, 1, -1), np.where(to_y > y, 1, -1)
+    row_links = 4 * sources[owner] + 4 * east[owner] * place + np.where(east > 0, EAST, WEST)[owner]
+    corner = y * columns + to_x
+    down = place - along[owner]
+    column_links = 4 * corner[owner] + 4 * columns * south[owner] * down + np.where(south > 0, SOUTH, NORTH)[owner]
+    return np.where(down < 0, row_links, column_links), lengths
 
 
 def packet_cycles(chip: ChipSpec, size: int) -> int:

@@ -62,8 +62,10 @@ def relation(rows: Ints, ranges: Ints, a: int, b: int) -> int:
 def note(rows: Ints, ranges: Ints, found: Ints, at: int, a: int, b: int, done: Ints) -> int:
     """Enter what row b has to expect of row a, unless later rows of the same unit make it superfluous: their results
     come later. ``done``: bits of units of which a hazard, of which a result is known. Returns the new length."""
-    kind = relation(rows, ranges, a, b)
     bit = 1 << rows[a, R_UNIT] if rows[a, R_UNIT] < BITS else 0
+    if done[0] & done[1] & bit:
+        return at
+    kind = relation(rows, ranges, a, b)
     if kind == 0 or (done[0] & bit and (kind == HAZARD or done[1] & bit)):
         return at
     found[at, 0] = a

@@ -5,6 +5,7 @@ takes stands in *variants*: one for most rows, one per combination of repeat var
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ class Price:
     """What all executions that cost the same have in common. ``links``: of a message's tree, or of an access' way,
     those within chips."""
 
-    job: Job
+    job: Job  # without what its bytes cost on links
+    actions: Mapping[str, int]  # with that
     action: Action
     unit: str  # class: "core", "vector" ...
     kind: str  # of its tile

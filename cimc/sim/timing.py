@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from cimc.arch.spec import ChipSpec
+from cimc.collecting import uncollected
 from cimc.isa.program import Program
 from cimc.sim import account, bound, machine, noc, params, place
 from cimc.sim.flat import flatten
@@ -39,6 +40,7 @@ Sink = Callable[[list[Event]], None]
 """Takes events, in the order in which their ends became known."""
 
 
+@uncollected()
 def run_timing(
     program: Program,
     chip: ChipSpec,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
+from cimc.collecting import uncollected
 from cimc.device import Device
 from cimc.isa.instruction import INSTRUCTIONS, Blocked, Fault, Instruction, Repeat, Step
 from cimc.isa.program import Program, TileProgram, Weights
@@ -133,31 +134,38 @@ class Engine:
         progress: Progress | None,
     ) -> dict[str, Array]:
         """Run to the end and return copies of the outputs."""
-        exact = self.numerics == "float"
         memory.check_inputs(self.program, inputs)
-        shared = memory.global_memory(self.program, self.chip, self.weights, state, exact=exact)
+        constants = memory.Constants(self.weights, self.numerics == "float")
+        shared = memory.global_memory(self.program, self.chip, constants, state)
         memory.fill_inputs(self.program, inputs, shared)
+        steps: memory.Steps = {}
         with np.errstate(all="ignore"):
-            tiles = {t.tile: self._decode(t, shared, bound, state) for t in self.program.tiles}
+            tiles = {t.tile: self._decode(t, shared, bound, state, constants, steps) for t in self.program.tiles}
             self._ready.extend(tiles if order is None else order)
             self._loop(tiles, progress)
         return {p.name: shared[p.buffer].array().copy() for p in self.program.outputs}
 
     def _decode(
-        self, tile: TileProgram, shared: Mapping[str, Storage], bound: Mapping[str, int], state: State
+        self,
+        tile: TileProgram,
+        shared: Mapping[str, Storage],
+        bound: Mapping[str, int],
+        state: State,
+        constants: memory.Constants,
+        steps: memory.Steps,
     ) -> _Tile:
-        exact = self.numerics == "float"
         rewritten = set(_rewritten(tile.steps))
         scope = Scope(
             tile=tile.tile,
             machine=TileMachine(tile.tile, self, tokens=False),
             tokens=TileMachine(tile.tile, self, tokens=True),
-            local=memory.local_memory(tile, self.chip, self.weights, state, exact=exact),
+            local=memory.local_memory(tile, self.chip, constants, state),
             shared=shared,
             quantized=frozenset(b.name for b in tile.buffers if b.element.quantized),
             matrices={m.name: self._factory.build(tile.tile, m, rewritten=m.name in rewritten) for m in tile.matrices},
             params=bound,
-            check_finite=not exact,
+            check_finite=self.numerics != "float",
+            steps=steps,
         )
         return _Tile(tile.tile, decode(tile.steps, scope))
 
@@ -223,6 +231,7 @@ def _writes_cells(step: Instruction) -> bool:
     return INSTRUCTIONS[step.mnemonic].writes_cells
 
 
+@uncollected()
 def run_values(
     program: Program,
     weights: Weights,

@@ -69,7 +69,8 @@ def test_what_the_rule_allows_the_meaning_computes(spec: Spec) -> None:
             ran += 1
             for exact in (False, True):
                 arrays = [_array(s.element, s.extents, exact) for s in shapes]
-                spec.meaning(_Machine(exact), *arrays, **keywords)
+                with np.errstate(all="ignore"):  # as in the engine
+                    spec.meaning(_Machine(exact), *arrays, **keywords)
     assert ran
 
 
@@ -79,7 +80,8 @@ def test_fill_takes_what_its_element_holds(element: Element) -> None:
     for value in (0.0, 1.0, -1.0, 255.0, 1e6, 0.5, float("nan"), float("inf"), -(2.0**63), 2.0**64):
         y = _array(element, (3,), exact=False)
         if not spec.rule(Shape((3,), element), value=value):
-            spec.meaning(_Machine(False), y, value=value)
+            with np.errstate(all="ignore"):
+                spec.meaning(_Machine(False), y, value=value)
             assert np.array_equal(y.astype(np.float64), [value] * 3, equal_nan=True) or abs(value) > 6e4
         else:
             assert element not in (Element.F64, Element.F32, Element.F16, Element.BF16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import numpy as np
@@ -287,3 +288,27 @@ def test_a_coarse_converter_errs_and_noise_follows_the_seed():
     runs = [run_values(linear(), weights(), {"x": x}, noisy, numerics="analog", seed=s)[0]["y"] for s in (1, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert np.abs(runs[0] - runs[2]).max() > 0
+
+
+def unaligned(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]):
+    """The same values at an odd address, as a file may have them."""
+    raw = np.zeros(array.nbytes + 1, np.uint8)
+    raw[1:] = np.frombuffer(array.tobytes(), np.uint8)
+    return np.frombuffer(raw.data, array.dtype, array.size, 1).reshape(array.shape)
+
+
+def test_weights_at_odd_addresses_give_the_same_bits():
+    x = np.random.default_rng(2).normal(size=(4, 20)).astype(np.float32)
+    w = weights()
+    odd = {key: unaligned(array) for key, array in w.items()}
+    assert not odd["w.float"].flags.aligned
+    got, _ = run_values(linear(), odd, {"x": x}, chip())
+    want, _ = run_values(linear(), w, {"x": x}, chip())
+    np.testing.assert_array_equal(got["y"], want["y"])
+
+
+def test_the_collector_is_as_it_was_after_a_run_that_fails():
+    assert gc.isenabled()
+    with pytest.raises(CimcError):
+        run_values(linear(), {}, {"x": np.zeros((4, 20), np.float32)}, chip())
+    assert gc.isenabled()

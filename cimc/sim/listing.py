@@ -1,0 +1,146 @@
+"""The text of a program as rows, before anything is known of them: instructions and repeats, tile by tile."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.operands import Affine
+from cimc.isa.program import Program, TileProgram
+from cimc.sim.tables import DERIVE, DERIVED_COLUMNS, END, LOOP, NEXT, Ints
+
+Terms = Sequence[tuple[int, int]]  # (slot, factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where rows stand: their tile, the slots of the repeat variables in scope, of every slot of the tile the most trips
+    there can be, and how often the rows are executed at most."""
+
+    tile: int
+    slots: Mapping[str, int]
+    trips: list[int]
+    times: int
+
+
+class Affines:
+    """The tables ``affine`` and ``terms`` as they are filled. Number 0 is 0."""
+
+    def __init__(self, bound: Mapping[str, int]) -> None:
+        self._bound = bound
+        self.affine, self.terms = array("q", (0, 0)), array("q")
+
+    def split(self, value: Affine, scope: Scope) -> tuple[int, Terms]:
+        """An affine value as a constant and factors of slots, with the parameters put in."""
+        if not value.terms:
+            return value.constant, ()
+        slots, bound = scope.slots, self._bound
+        base = value.constant + sum(c * bound[v] for v, c in value.terms if v not in slots)
+        return base, [(slots[v], c) for v, c in value.terms if v in slots]
+
+    def enter(self, base: int, terms: Terms) -> int:
+        """The number of an affine value in the tables."""
+        self.affine.extend((base, len(self.terms) // 2))
+        for pair in terms:
+            self.terms.extend(pair)
+        return len(self.affine) // 2 - 1
+
+
+def reach(base: int, terms: Terms, trips: Sequence[int]) -> tuple[int, int]:
+    """The least and the greatest value of a split affine value."""
+    most = [(c * max(0, trips[s] - 1)) for s, c in terms]
+    return base + sum(m for m in most if m < 0), base + sum(m for m in most if m > 0)
+
+
+class Listing:
+    """The rows. ``steps`` holds an instruction per row, None for one that is none: these are in ``controls`` (row, what it
+    is, slot, row to jump to or line of ``derived``, affine number of trips). ``derived`` has the variables that follow a
+    repeat's. ``alike`` has the rows of each mnemonic."""
+
+    def __init__(self, program: Program, bound: Mapping[str, int]) -> None:
+        self.affines = Affines(bound)
+        self.tiles = sorted(program.tiles, key=lambda t: t.tile)
+        self.steps: list[Instruction | None] = []
+        self.controls: list[tuple[int, int, int, int, int]] = []
+        self.derived = array("q")
+        self.alike: defaultdict[str, list[int]] = defaultdict(list)
+        self.start: list[int] = []
+        self._scopes: list[Scope] = []
+        self._since: list[int] = []  # the row from which on each holds
+        self.depth = 1
+        for index, tile in enumerate(self.tiles):
+            self._tile(index, tile)
+        sizes = np.diff([*self.start, len(self.steps)])
+        self.row_tile: Ints = np.repeat(np.arange(len(self.tiles)), sizes)
+
+    def scope(self, row: int) -> Scope:
+        """The scope of a row."""
+        return self._scopes[bisect_right(self._since, row) - 1]
+
+    def times(self) -> Ints:
+        """Per row, how often it is executed at most."""
+        most = [min(s.times, 1 << 40) for s in self._scopes]
+        return np.repeat(np.array(most, np.int64), np.diff([*self._since, len(self.steps)]))
+
+    def _tile(self, index: int, tile: TileProgram) -> None:
+        self.start.append(len(self.steps))
+        scope = Scope(index, {}, [], 1)
+        self._body(tile.steps, scope)
+        self._control(END)
+        self.depth = max(self.depth, len(scope.trips))
+
+    def _control(self, op: int, slot: int = 0, target: int = 0, trips: int = 0) -> int:
+        """Enter a row that is no instruction; its index."""
+        self.controls.append((len(self.steps), op, slot, target, trips))
+        self.steps.append(None)
+        return len(self.steps) - 1
+
+    def _enter(self, scope: Scope) -> None:
+        self._scopes.append(scope)
+        self._since.append(len(self.steps))
+
+    def _body(self, steps: Sequence[Step], scope: Scope) -> None:
+        self._enter(scope)
+        rows, alike = self.steps, self.alike
+        for step in steps:
+            if isinstance(step, Repeat):
+                self._repeat(step, scope)
+                self._enter(scope)
+            else:
+                alike[step.mnemonic].append(len(rows))
+                rows.append(step)
+
+    def _repeat(self, step: Repeat, scope: Scope) -> None:
+        if not _any_instruction(step.body):
+            return
+        count = step.count if isinstance(step.count, Affine) else Affine(step.count)
+        base, terms = self.affines.split(count, scope)
+        slot, trips = len(scope.trips), self.affines.enter(base, terms)
+        most = max(0, reach(base, terms, scope.trips)[1])
+        place = len(self.controls)
+        begin = self._control(LOOP, slot, 0, trips)
+        scope.trips.append(most)
+        slots = {**scope.slots, step.variable: slot, **self._derived(step, slot, most, scope)}
+        self._body(step.body, Scope(scope.tile, slots, scope.trips, scope.times * most))
+        end = self._control(NEXT, slot, begin + 1)
+        self.controls[place] = begin, LOOP, slot, end + 1, trips
+
+    def _derived(self, step: Repeat, slot: int, most: int, scope: Scope) -> dict[str, int]:
+        """Enter the variables that follow a repeat's: each has a slot of its own, set at the start of every round."""
+        slots: dict[str, int] = {}
+        for d in step.derived:
+            self.derived.extend((slot, d.offset, d.divisor, d.modulus))
+            slots[d.name] = len(scope.trips)
+            self._control(DERIVE, slots[d.name], len(self.derived) // DERIVED_COLUMNS - 1)
+            scope.trips.append(d.bounds(most)[1] + 1)
+        return slots
+
+
+def _any_instruction(steps: Sequence[Step]) -> bool:
+    return any(isinstance(s, Instruction) or _any_instruction(s.body) for s in steps)

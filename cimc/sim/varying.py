@@ -1,0 +1,106 @@
+"""Instructions whose extents follow repeat variables or parameters: one variant for every combination of values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from cimc import errors
+from cimc.isa.operands import Affine, Extent, View, extent
+from cimc.sim.decode import Bounds, Decoder, Late
+from cimc.sim.job import span
+from cimc.sim.listing import Scope
+from cimc.sim.pool import Form, flags
+from cimc.sim.tables import EMPTY, R_VARIANT_AFF
+
+MAX_VARIANTS = 1 << 20
+Extents = tuple[tuple[int, ...], ...]
+
+
+def decode_varying(decoder: Decoder) -> None:
+    """Enter the variants of the decoder's late instructions, and their ranges. Raises TIMING_TOO_LARGE."""
+    known: dict[tuple[object, ...], int] = {}
+    total = len(decoder.cost)
+    for form, late in decoder.late:
+        total = _instruction(decoder, form, late, known, total)
+
+
+def _instruction(decoder: Decoder, form: Form, late: Late, known: dict[tuple[object, ...], int], total: int) -> int:
+    """Enter one; the number of all variants then, from ``total`` on."""
+    step, pool, scope = late.step, decoder.pool, decoder.listing.scope(late.row)
+    shapes = [o.shape for o in step.operands if isinstance(o, View)]
+    names = sorted({v for s in shapes for e in s if isinstance(e, Affine) for v, _ in e.terms} & set(scope.slots))
+    trips = [max(1, scope.trips[scope.slots[n]]) for n in names]
+    count = math.prod(trips)
+    if total + count > MAX_VARIANTS:
+        what = f"{step.mnemonic} in line {step.line} of tile {decoder.names.numbers[late.tile]}"
+        raise errors.TIMING_TOO_LARGE(what=what, need=count, have=MAX_VARIANTS)
+    key = _key(decoder, form, late)
+    local = [o for i, o in enumerate(step.operands) if isinstance(o, View) and not form.shared(i)]
+    costs: list[int] = []
+    bounds: list[list[Bounds]] = []
+    for values in itertools.product(*(range(t) for t in trips)):
+        env = {**pool.bound, **dict.fromkeys(scope.slots, 0), **dict(zip(names, values, strict=True))}
+        extents = tuple(tuple(extent(e, env) for e in shape) for shape in shapes)
+        costs.append(_price(decoder, form, late, (*key, extents), known, env))
+        bounds.append([_bounds(decoder, late.tile, view, env) for view in local])
+    decoder.variants[late.row] = count
+    decoder.varying[late.row] = costs, bounds
+    at = np.array([late.row])
+    for j, mark in enumerate(flags(pool.prices[costs[0]].job)):
+        item = int(decoder.names.item[decoder.names.local[late.tile][local[j].buffer]])
+        line = decoder.moving(local[j].offset, item, mark, scope, [b[j] for b in bounds])
+        decoder.ranges.append((at, j, np.array([line])))
+    if names:
+        decoder.rows[late.row, R_VARIANT_AFF] = _offset(decoder, scope, names, trips)
+    return total + count
+
+
+def _offset(decoder: Decoder, scope: Scope, names: list[str], trips: list[int]) -> int:
+    """The affine offset of a variant from the first."""
+    factors = [math.prod(trips[i + 1 :]) for i in range(len(trips))]
+    return decoder.listing.affines.enter(0, [(scope.slots[n], f) for n, f in zip(names, factors, strict=True)])
+
+
+def _key(decoder: Decoder, form: Form, late: Late) -> tuple[object, ...]:
+    """What the cost of an instruction depends on, but for its extents."""
+    names, step = decoder.names, late.step
+    parts: list[tuple[int, tuple[Extent, ...]]] = []
+    for i, o in enumerate(step.operands):
+        if isinstance(o, str):
+            parts.append((names.matrices[late.tile][o], ()))
+        elif form.shared(i):
+            parts.append((int(names.shared_element[names.shared[o.buffer]]), o.shape))
+        else:
+            parts.append((int(names.element[names.local[late.tile][o.buffer]]), o.shape))
+    words = step.keywords if form.words else ()
+    return names.kinds[late.tile], form.mnemonic, words, late.home >= 0, late.links, late.crossings, *parts
+
+
+def _price(
+    decoder: Decoder,
+    form: Form,
+    late: Late,
+    key: tuple[object, ...],
+    known: dict[tuple[object, ...], int],
+    env: Mapping[str, int],
+) -> int:
+    if key not in known:
+        job = decoder.foreman(late.tile).job(late.step, env, ways=False)
+        known[key] = decoder.pool.price(job, form, decoder.names.kinds[late.tile], late.links, late.crossings)
+    return known[key]
+
+
+def _bounds(decoder: Decoder, tile: int, view: View, env: Mapping[str, int]) -> Bounds:
+    """The bytes of a view for these values of the variables, without the part of its offset that moves."""
+    low, high = span(View(view.buffer, Affine(), view.shape, view.strides), env)
+    if high <= low:
+        return 0, EMPTY
+    names = decoder.names
+    buffer = names.local[tile][view.buffer]
+    item = int(names.item[buffer])
+    base = int(names.address[buffer]) + item * (0 if view.offset.terms else view.offset.constant)
+    return base + item * low, base + item * high
