@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from cimc import errors
+from cimc.isa.cells import contended, spans
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import Affine, View, extent
-from cimc.isa.program import TileProgram
+from cimc.isa.program import MatrixDecl, TileProgram
 from cimc.sim import noc
-from cimc.sim.job import Action, Foreman, destinations, number, span
+from cimc.sim.job import CELLS, Action, Foreman, destinations, number, span
 from cimc.sim.pool import Form, Pool, Reach, Route
 from cimc.sim.tables import EMPTY, END, LOOP, NEXT, R_RANGE, R_TARGET, R_TRIPS, RANGE_COLUMNS, ROW_COLUMNS
 
@@ -31,7 +32,9 @@ class Decoder:
         self.pool, self.index, self.number, self.tile = pool, index, tile.tile, tile
         self.kind = pool.chip.kind(tile.tile)
         self.local = {b.name: (b.address, b.element.bytes, b.element.name) for b in tile.buffers}
-        self.matrices = {m.name: pool.matrix(m) for m in tile.matrices}
+        changing = contended(tile)
+        self.matrices = {m.name: (pool.matrix(m), m.name in changing) for m in tile.matrices}
+        self.cells = {m.name: _cells(m) for m in tile.matrices if m.name in changing}
         self.parts: list[object] = []  # of the instruction at hand: what its cost depends on
         self.views: list[Local] = []  # and its operands in local buffers
         self.units: dict[str, int] = {}
@@ -127,6 +130,7 @@ class Decoder:
         for i, operand in enumerate(step.operands):
             if isinstance(operand, str):
                 parts.append(self.matrices[operand])
+                views.extend(self.cells.get(operand, ()))
                 if name == "core":
                     name = f"core:{operand}"
                 continue
@@ -258,6 +262,12 @@ class Decoder:
             return found
         full = env or {**self.pool.bound, **dict.fromkeys(self.slots, 0)}
         return self.pool.add_price(key, self.foreman.job(step, full), form, self.kind, links)
+
+
+def _cells(matrix: MatrixDecl) -> list[Local]:
+    """A matrix's cores as views, for what must not happen while cells are written."""
+    places = spans([b.core for b in matrix.blocks])
+    return [(View(matrix.name, Affine(), (b - a,), (1,)), CELLS + a, 1, (0, b - a)) for a, b in places]
 
 
 def _bounds(view: View, address: int, item: int, env: Mapping[str, int]) -> tuple[int, int]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
 from cimc.device import Device
-from cimc.isa.instruction import INSTRUCTIONS, Blocked, Fault, Instruction, Repeat, Step
+from cimc.isa.cells import written, written_first
+from cimc.isa.instruction import Blocked, Fault
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import calibration, memory, params, place
 from cimc.sim.analog import AnalogCores
@@ -147,7 +148,7 @@ class Engine:
         self, tile: TileProgram, shared: Mapping[str, Storage], bound: Mapping[str, int], state: State
     ) -> _Tile:
         exact = self.numerics == "float"
-        rewritten = set(_rewritten(tile.steps))
+        rewritten, blank = frozenset(written(tile.steps)), written_first(tile.steps)
         scope = Scope(
             tile=tile.tile,
             machine=TileMachine(tile.tile, self, tokens=False),
@@ -155,7 +156,10 @@ class Engine:
             local=memory.local_memory(tile, self.chip, self.weights, state, exact=exact),
             shared=shared,
             quantized=frozenset(b.name for b in tile.buffers if b.element.quantized),
-            matrices={m.name: self._factory.build(tile.tile, m, rewritten=m.name in rewritten) for m in tile.matrices},
+            matrices={
+                m.name: self._factory.build(tile.tile, m, rewritten=m.name in rewritten, blank=m.name in blank)
+                for m in tile.matrices
+            },
             params=bound,
             check_finite=not exact,
         )
@@ -208,19 +212,6 @@ class Engine:
         assert instruction is not None
         reason = place.waits(instruction)
         return place.Stuck(tile.number, tile.code.step(tile.at), instruction, reason)
-
-
-def _rewritten(steps: Iterable[Step]) -> Iterable[str]:
-    """Matrices whose cells an instruction writes."""
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _rewritten(step.body)
-        elif _writes_cells(step):
-            yield from (o for o in step.operands if isinstance(o, str))
-
-
-def _writes_cells(step: Instruction) -> bool:
-    return INSTRUCTIONS[step.mnemonic].writes_cells
 
 
 def run_values(
