@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,14 @@ def compile(
     output: Path | str | None = None,
     digital: Sequence[str] = (),
     outliers: str = "",
+    reload: bool = False,
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
-    ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``.
+    ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``. ``reload``: weights that
+    find no core are written into cells during the run.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
-    chosen = _options(hardware, dims, precision, overrides, digital, outliers)
+    chosen = _options(hardware, dims, precision, overrides, digital, outliers, reload)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -66,6 +69,7 @@ def check(
     attribute: bool = False,
     trials: int = 0,
     budget: float | None = None,
+    reload: bool = False,
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -77,7 +81,7 @@ def check(
     times = durations(time) if isinstance(time, str) else () if time is None else (float(time),)
     study = DeviceOptions(tuple(device), technology, times, rate, attribute, trials, budget)
     how = CheckOptions(numerics, seed, inputs, tolerance, timing, command="cimc.check", layers=layers, device=study)
-    chosen = _options(hardware, dims, precision, overrides, digital, outliers)
+    chosen = _options(hardware, dims, precision, overrides, digital, outliers, reload)
     return check_model(str(model), chosen, how).to_json()
 
 
@@ -88,6 +92,7 @@ def _options(
     overrides: Sequence[str],
     digital: Sequence[str],
     outliers: str,
+    reload: bool,
 ) -> Options:
     default = Options()
     return Options(
@@ -97,4 +102,5 @@ def _options(
         precision,
         digital=tuple(digital),
         outliers=outliers,
+        choices=replace(default.choices, reload=reload),
     )

@@ -56,6 +56,7 @@ def command(
     hardware: str | None,
     overrides: tuple[str, ...],
     chips: str | None,
+    reload: str,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -111,7 +112,7 @@ def command(
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
     compiled_as = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, reload
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):

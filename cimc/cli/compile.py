@@ -33,6 +33,7 @@ def command(
     hardware: str | None,
     overrides: tuple[str, ...],
     chips: str | None,
+    reload: str,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -67,7 +68,7 @@ def command(
     if output is not None:
         bundle.check_target(output)
     compiled_as = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, reload
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())

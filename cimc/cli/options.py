@@ -69,6 +69,13 @@ compile_options = stack(
         callback=_chips,
         help="So many of the hardware's chips in a line; auto: as few as the model fits on.",
     ),
+    click.option(
+        "--reload",
+        type=click.Choice(["off", "on"]),
+        default="off",
+        show_default=True,
+        help="Weights that find no core: refused, or written into cells during the run, taking turns.",
+    ),
     click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help="Bind a symbolic dimension of the model."),
     click.option("--precision", default="w8a8", show_default=True, help="Weight and activation bits."),
     click.option(
@@ -178,12 +185,18 @@ def compile_as(
     digital: tuple[str, ...] = (),
     outliers: str = "",
     chips: str | None = None,
+    reload: str = "off",
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
+    if chips == "auto" and reload == "on":
+        raise click.UsageError(
+            "--chips auto takes as many chips as all weights need, --reload on does with fewer: give one"
+        )
     from cimc.arch.load import DEFAULT
     from cimc.compiler import Options
     from cimc.mapping.choices import parse_choices
 
+    mapping = (*mapping, "reload=on") if reload == "on" else mapping
     return Options(
         hardware or DEFAULT,
         (*overrides, f"chips={chips}") if chips and chips != "auto" else overrides,

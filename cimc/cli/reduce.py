@@ -30,6 +30,7 @@ def command(
     hardware: str | None,
     overrides: tuple[str, ...],
     chips: str | None,
+    reload: str,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -61,7 +62,7 @@ def command(
     from cimc.report.compare import Tolerance
 
     chosen = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, reload
     )
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)

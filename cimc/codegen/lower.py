@@ -9,6 +9,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.regions import assemble, host
+from cimc.codegen.reload import reloads
 from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
@@ -42,6 +43,7 @@ class _Chunk:
     steps: tuple[Step, ...]
     signals: list[int] = field(default_factory=list[int])
     waits: list[int] = field(default_factory=list[int])
+    reload: bool = False  # the steps write a matrix for it
 
 
 def lower(
@@ -53,7 +55,8 @@ def lower(
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
     context = Context(graph, placed)
-    rows = _RowChooser(context, chip).choose()
+    chooser = _RowChooser(context, chip)
+    rows = chooser.choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}
     for segment in placed.segments:
@@ -61,6 +64,8 @@ def lower(
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
         marks = {t: len(c.steps) for t, c in context.codes.items()}
         stored = _emit(context, segment, rows[segment.index], chip)
+        for tile, steps in reloads(context, segment, chip, chooser.room):
+            _insert(chunks.setdefault(tile, []), _Chunk(segment.index, steps, reload=True))
         for tile, code in context.codes.items():
             steps = tuple(code.steps[marks.get(tile, 0) :])
             if not steps:
@@ -70,6 +75,16 @@ def lower(
                 producers.setdefault(value, (segment.index, []))[1].append(tile)
     _order(chunks, producers, {name: value for value, name in context.names.items()})
     return _program(context, chip, chunks, header)
+
+
+def _insert(chunks: list[_Chunk], reload: _Chunk) -> None:
+    """Put what writes a matrix behind the last steps that use cores, or write them."""
+    at = next((i for i in range(len(chunks), 0, -1) if chunks[i - 1].reload or _uses_cores(chunks[i - 1].steps)), 0)
+    chunks.insert(at, reload)
+
+
+def _uses_cores(steps: Sequence[Step]) -> bool:
+    return any(_uses_cores(s.body) if isinstance(s, Repeat) else s.mnemonic == "mvm" for s in steps)
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
@@ -94,6 +109,7 @@ class _RowChooser:
         self.shared = shared
         self.placed = shared.mapping
         self.chip = chip
+        self.room: dict[int, int] = {}  # bytes of local buffers beside the constants
 
     def choose(self) -> list[int]:
         constants: dict[int, dict[str, int]] = {}
@@ -102,7 +118,7 @@ class _RowChooser:
             for tile, code in trial.codes.items():
                 kept = constants.setdefault(tile, {})
                 kept.update({room.key: aligned(room.bytes) for room in code.rooms.values() if room.key})
-        room = {t: self.chip.tile(t).local_bytes - sum(kept.values()) for t, kept in constants.items()}
+        self.room = room = {t: self.chip.tile(t).local_bytes - sum(kept.values()) for t, kept in constants.items()}
         return [self._rows(s, trial, room) for s, trial in zip(self.placed.segments, trials, strict=True)]
 
     def _trial(self, segment: Segment, rows: int) -> Context:
@@ -159,7 +175,7 @@ class _RowChooser:
 # --- order between tiles --------------------------------------------------------------------------
 def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list[int]]], roots: dict[str, str]) -> None:
     """Tokens: a tile that reads what another stored waits for it; one token covers all that the other stored before."""
-    chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found}
+    chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found if not c.reload}
     for tile, found in chunks.items():
         synced: dict[int, int] = {}
         for chunk in found:

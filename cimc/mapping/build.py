@@ -8,7 +8,7 @@ from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
 from cimc.mapping.place import in_stages, place
-from cimc.mapping.segment import segments
+from cimc.mapping.segment import cores_needed, segments
 
 
 def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT) -> tuple[Graph, Mapping]:
@@ -16,6 +16,10 @@ def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAU
     diagnostics."""
     graph, views = materialize(graph)
     found = segments(graph, matmul_room(chip))
+    cores = sum(chip.tile(t).cores for t in range(chip.tile_count))
+    if choices.reload and sum(cores_needed(graph, n) for n in graph.nodes) > cores:
+        # A segment's weights are in cells together; half of the chip leaves room for the next one's.
+        found = segments(graph, matmul_room(chip), cores // 2)
     placement = place(graph, found, chip, precision, choices)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
     return graph, Mapping(homes(graph, views), ordered, placement, choices)

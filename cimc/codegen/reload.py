@@ -1,0 +1,126 @@
+"""Weights written into cells during the run: loaded from global memory in pieces, a few rows of every block at a time.
+
+The steps stand in a tile's stream as soon as the matrices that had these cores before are done with: behind the last
+segment that uses cores of the tile. There they do not hold up what comes after, as nothing waits for them but the
+products they are for, so they run beside the work of the segments in between, on this tile and all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec
+from cimc.codegen.context import Context
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import Step
+from cimc.isa.operands import View
+from cimc.isa.program import MatrixDecl
+from cimc.mapping.mapping import Segment
+from cimc.mapping.segment import MATRIX_OPS
+from cimc.origin import Origin
+
+BUFFERS = 2
+"""Pieces of a matrix that are on the tile at once: one is written while the next one comes."""
+
+SHARE = 4
+"""A piece takes at most so large a part of the local buffer, so that resident values find room beside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows [row, row + count) of the row blocks [first, last) of a matrix."""
+
+    first: int
+    last: int
+    row: int
+    count: int
+
+
+def pieces(depths: tuple[int, ...], most: int) -> Iterator[Piece]:
+    """A matrix cut into pieces of at most ``most`` rows. ``depths``: rows of its row blocks, of which only the last one may
+    have fewer. Every piece has rows of all blocks while they fit, for these are written at the same time."""
+    group = min(len(depths), most)
+    for first in range(0, len(depths), group):
+        last = min(first + group, len(depths))
+        run = most // (last - first)
+        for row in range(0, depths[first], run):
+            end = last if row < depths[last - 1] else last - 1
+            yield Piece(first, end, row, min(run, depths[first] - row))
+
+
+def reloads(
+    context: Context, segment: Segment, chip: ChipSpec, room: dict[int, int]
+) -> Iterator[tuple[int, tuple[Step, ...]]]:
+    """(tile, steps) for every part of a segment's matrices that is written during the run. ``room``: bytes of local buffers
+    beside the constants. Raises RELOAD_BUFFER if not even a row of one block fits."""
+    placed = context.placement
+    if placed.reload is None:
+        return
+    for number, node in enumerate(segment.nodes):
+        out = node.outputs[0]
+        if node.op not in MATRIX_OPS or out not in placed.reload.values:
+            continue
+        for k, part in enumerate(placed.matrices[out][0].parts):
+            code = context.code(part.tile)
+            matrix = code.matrices[f"W{segment.index}_{number}_0_{k}"]
+            weights = context.table(placed.matrices[out][0].weight)
+            have = min(room.get(part.tile, chip.tile(part.tile).local_bytes), chip.tile(part.tile).local_bytes)
+            size = max(min(have // BUFFERS, chip.tile(part.tile).local_bytes // SHARE), 0)
+            row = matrix.cols * matrix.element.bytes
+            if size < row:
+                size = have // BUFFERS
+            if size < row:
+                raise errors.RELOAD_BUFFER(
+                    tile=part.tile,
+                    kind=chip.kind(part.tile),
+                    chip=chip.name,
+                    layer=node.origin,
+                    need=BUFFERS * row,
+                    have=max(have, 0),
+                )
+            yield part.tile, _write(code, matrix, weights, size // row, node.origin)
+
+
+def _write(code: TileCode, matrix: MatrixDecl, weights: View, most: int, origin: Origin) -> tuple[Step, ...]:
+    """Load and write a matrix, ``most`` rows at a time."""
+    cuts = sorted({(b.row, b.row_end) for b in matrix.blocks})
+    depths = tuple(end - row for row, end in cuts)
+    begun = len(code.steps)
+    buffers: list[View] = []
+    for turn, piece in enumerate(pieces(depths, most)):
+        rows = [max(0, min(piece.count, d - piece.row)) for d in depths[piece.first : piece.last]]
+        if turn < BUFFERS:
+            buffers.append(code.buffer(matrix.element, (sum(rows), matrix.cols), "w"))
+        whole = buffers[turn % BUFFERS]
+        _load(code, matrix, weights, cuts, piece, whole, origin)
+        codes = View(whole.buffer, whole.offset, (sum(rows), matrix.cols), whole.strides)
+        row = cuts[piece.first][0] + piece.row
+        code.emit("program", matrix.name, codes, origin=origin, row=row, run=piece.count, step=depths[0])
+    steps = tuple(code.steps[begun:])
+    del code.steps[begun:]
+    return steps
+
+
+def _load(
+    code: TileCode,
+    matrix: MatrixDecl,
+    weights: View,
+    cuts: list[tuple[int, int]],
+    piece: Piece,
+    target: View,
+    origin: Origin,
+) -> None:
+    """Load the rows of a piece from global memory: those of full blocks at once, then what the last one has."""
+    down, across = weights.strides
+    at = weights.offset + (matrix.row_offset + piece.row) * down + matrix.col_offset * across
+    depth, cols = cuts[0][1] - cuts[0][0], matrix.cols
+    ends = [min(piece.count, end - row - piece.row) for row, end in cuts[piece.first : piece.last]]
+    full = sum(n == piece.count for n in ends)
+    done = 0
+    for first, blocks, rows in ((piece.first, full, piece.count), (piece.first + full, len(ends) - full, ends[-1])):
+        if blocks:
+            source = View(weights.buffer, at + first * depth * down, (blocks, rows, cols), (depth * down, down, across))
+            local = View(target.buffer, target.offset + done * cols, (blocks, rows, cols), (rows * cols, cols, 1))
+            code.emit("load", local, source, origin=origin)
+            done += blocks * rows
