@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -52,54 +53,69 @@ def pieces(depths: tuple[int, ...], most: int) -> Iterator[Piece]:
 def reloads(
     context: Context, segment: Segment, chip: ChipSpec, room: dict[int, int]
 ) -> Iterator[tuple[int, tuple[Step, ...]]]:
-    """(tile, steps) for every part of a segment's matrices that is written during the run. ``room``: bytes of local buffers
-    beside the constants. Raises RELOAD_BUFFER if not even a row of one block fits."""
+    """(tile, steps) for every tile on which matrices of a segment are written during the run. ``room``: bytes of local
+    buffers beside the constants. Raises RELOAD_BUFFER if not even a row of one block fits."""
     placed = context.placement
     if placed.reload is None:
         return
+    found: dict[int, list[_Write]] = {}
     for number, node in enumerate(segment.nodes):
         out = node.outputs[0]
         if node.op not in MATRIX_OPS or out not in placed.reload.values:
             continue
+        weights = context.table(placed.matrices[out][0].weight)
         for k, part in enumerate(placed.matrices[out][0].parts):
-            code = context.code(part.tile)
-            matrix = code.matrices[f"W{segment.index}_{number}_0_{k}"]
-            weights = context.table(placed.matrices[out][0].weight)
-            have = min(room.get(part.tile, chip.tile(part.tile).local_bytes), chip.tile(part.tile).local_bytes)
-            size = max(min(have // BUFFERS, chip.tile(part.tile).local_bytes // SHARE), 0)
-            row = matrix.cols * matrix.element.bytes
-            if size < row:
-                size = have // BUFFERS
-            if size < row:
-                raise errors.RELOAD_BUFFER(
-                    tile=part.tile,
-                    kind=chip.kind(part.tile),
-                    chip=chip.name,
-                    layer=node.origin,
-                    need=BUFFERS * row,
-                    have=max(have, 0),
-                )
-            yield part.tile, _write(code, matrix, weights, size // row, node.origin)
+            matrix = context.code(part.tile).matrices[f"W{segment.index}_{number}_0_{k}"]
+            found.setdefault(part.tile, []).append(_Write(matrix, weights, node.origin))
+    for tile, writes in found.items():
+        whole = chip.tile(tile).local_bytes
+        have = max(0, min(room.get(tile, whole), whole))
+        row = max(w.matrix.cols * w.matrix.element.bytes for w in writes)
+        size = min(have // BUFFERS, whole // SHARE) // len(writes)
+        if size < row:
+            size = have // BUFFERS // len(writes)
+        if size < row:
+            need = BUFFERS * row * len(writes)
+            what = {"tile": tile, "kind": chip.kind(tile), "chip": chip.name, "layer": writes[0].origin}
+            raise errors.RELOAD_BUFFER(**what, need=need, have=have)
+        yield tile, _together(context.code(tile), writes, size)
 
 
-def _write(code: TileCode, matrix: MatrixDecl, weights: View, most: int, origin: Origin) -> tuple[Step, ...]:
-    """Load and write a matrix, ``most`` rows at a time."""
-    cuts = sorted({(b.row, b.row_end) for b in matrix.blocks})
-    depths = tuple(end - row for row, end in cuts)
+def _together(code: TileCode, writes: list[_Write], size: int) -> tuple[Step, ...]:
+    """Write several matrices at the same time, in pieces of at most ``size`` bytes, a piece of each in turn."""
     begun = len(code.steps)
-    buffers: list[View] = []
-    for turn, piece in enumerate(pieces(depths, most)):
-        rows = [max(0, min(piece.count, d - piece.row)) for d in depths[piece.first : piece.last]]
-        if turn < BUFFERS:
-            buffers.append(code.buffer(matrix.element, (sum(rows), matrix.cols), "w"))
-        whole = buffers[turn % BUFFERS]
-        _load(code, matrix, weights, cuts, piece, whole, origin)
-        codes = View(whole.buffer, whole.offset, (sum(rows), matrix.cols), whole.strides)
-        row = cuts[piece.first][0] + piece.row
-        code.emit("program", matrix.name, codes, origin=origin, row=row, run=piece.count, step=depths[0])
+    streams = [w.steps(code, size // (w.matrix.cols * w.matrix.element.bytes)) for w in writes]
+    for _ in zip_longest(*streams):
+        pass
     steps = tuple(code.steps[begun:])
     del code.steps[begun:]
     return steps
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A matrix that is written from its weights in global memory."""
+
+    matrix: MatrixDecl
+    weights: View
+    origin: Origin
+
+    def steps(self, code: TileCode, most: int) -> Iterator[None]:
+        """Load and write ``most`` rows at a time; yields behind every piece."""
+        matrix = self.matrix
+        cuts = sorted({(b.row, b.row_end) for b in matrix.blocks})
+        depths = tuple(end - row for row, end in cuts)
+        buffers: list[View] = []
+        for turn, piece in enumerate(pieces(depths, most)):
+            rows = sum(max(0, min(piece.count, d - piece.row)) for d in depths[piece.first : piece.last])
+            if turn < BUFFERS:
+                buffers.append(code.buffer(matrix.element, (rows, matrix.cols), "w"))
+            whole = buffers[turn % BUFFERS]
+            _load(code, matrix, self.weights, cuts, piece, whole, self.origin)
+            codes = View(whole.buffer, whole.offset, (rows, matrix.cols), whole.strides)
+            row = cuts[piece.first][0] + piece.row
+            code.emit("program", matrix.name, codes, origin=self.origin, row=row, run=piece.count, step=depths[0])
+            yield
 
 
 def _load(
