@@ -23,6 +23,7 @@ from cimc.report import figures
 from cimc.report.baseline import with_baseline
 from cimc.report.figures import RunFigures
 from cimc.report.mapping_file import Work, read_mapping, work_of
+from cimc.report.reload import with_reload
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
@@ -132,7 +133,8 @@ class InferenceSession:
         """Cycles, energy, traffic ... of the last run; None before the first."""
         if self._result is None:
             return None
-        return with_baseline(figures.from_result(self._result), self._work, self._chip)
+        told = with_baseline(figures.from_result(self._result), self._work, self._chip)
+        return with_reload(told, self._program, self._result.timing, self._chip)
 
     @cached_property
     def _work(self) -> Work | None:

@@ -61,7 +61,7 @@ def command(
     from cimc import bundle
     from cimc.device import Device
     from cimc.isa.verify import verify
-    from cimc.report import baseline, device_cost, figures, jsontext
+    from cimc.report import baseline, device_cost, figures, jsontext, reload
     from cimc.report import run as run_report
     from cimc.report.mapping_file import read_mapping
     from cimc.report.progress import follow, stage
@@ -98,6 +98,9 @@ def command(
             )
     told = figures.from_result(result, mapping.host if mapping else ())
     told = baseline.with_baseline(told, mapping.work if mapping else None, found.hardware.spec)
+    told = reload.with_reload(
+        told, found.program, result.timing, found.hardware.spec, inference_rate, opt.parse_dims(params)
+    )
     if outputs_path and result.outputs is not None:
         opt.save_arrays(outputs_path, result.outputs)
     opt.save_trace(trace, result, found.hardware.spec)

@@ -76,8 +76,8 @@ def reloads(
             size = have // BUFFERS // len(writes)
         if size < row:
             need = BUFFERS * row * len(writes)
-            what = {"tile": tile, "kind": chip.kind(tile), "chip": chip.name, "layer": writes[0].origin}
-            raise errors.RELOAD_BUFFER(**what, need=need, have=have)
+            where, layer = chip.kind(tile), writes[0].origin
+            raise errors.RELOAD_BUFFER(tile=tile, kind=where, chip=chip.name, layer=layer, need=need, have=have)
         yield tile, _together(context.code(tile), writes, size)
 
 

@@ -498,12 +498,20 @@ def _in_turns(placer: _Placer, pool: int | None) -> Placement:
     """Tiles and cores for everything, weights that find no core written during the run. Raises the does-not-fit diagnostic
     for a segment that has more than the chip."""
     chip, nodes = placer.chip, {n.outputs[0]: n for _, n in placer.mvms()}
+    for spec in (t.core for t in chip.tiles.values() if t.core is not None):
+        missing = [] if spec.write_row_ns else ["write_row_ns"]
+        missing += [] if "cell.write" in chip.costs.energy_pj else ["cell.write energy"]
+        if missing:
+            raise errors.RELOAD_HARDWARE(chip=chip.name, what=" and no ".join(missing))
     items = [
         Item(s.index, placer.stages[n.outputs[0]], n.outputs[0], n.inputs[1], s.rows, placer.grid(n))
         for s, n in placer.mvms()
     ]
     tiles = snake(chip, [t for t in range(chip.tile_count) if chip.tile(t).cores])
     found = plan(items, tiles, chip, placer.precision, pool, lambda value: placer.grid(nodes[value]))
+    if found is None and pool is not None:
+        why, fix = "the matrices of one segment do not fit into so few cores", "pool=auto, or more cores"
+        raise errors.MAPPING_CHOICE(text=f"pool={pool}", why=why, fix=fix)
     if found is None:
         most = max(items, key=lambda i: i.blocks)
         have = sum(chip.tile(t).cores for t in tiles)
