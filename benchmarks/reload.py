@@ -96,16 +96,18 @@ def _ways(found: list[tuple[str, Ran, Ran]]) -> Section:
         "written",
         "moved",
         "writing",
+        "costs",
         "hidden",
         "write energy",
     )
     return Section(
         "More weights than cells: reload or more chips",
         COMMAND,
-        "MiniLM's shape, 128 tokens, whose weights need 648 cores, on presets with 240 (`tiles.cim.cores=3`), with ISAAC's link between chips. `--reload on` "
-        "against `--chips auto`. Written: pulses per inference; writing: cycles in which some cell is; hidden: the share of "
-        "those that the run does not take longer for; years until the most written cell has had the least and the most "
-        "writes its technology is said to bear, at one inference a second and at one after the other.",
+        "MiniLM's shape, 128 tokens, whose weights need 648 cores, on presets with 240 (`tiles.cim.cores=3`), with ISAAC's "
+        "link between chips. `--reload on` against `--chips auto`. Written: pulses per inference; writing: cycles in which "
+        "some cell is; costs: cycles that the run takes longer than with all weights in cells; hidden: the share of moving or "
+        "writing weights, whichever takes longer, that it does not; years until the most written cell has had the least and the "
+        "most writes its technology is said to bear, at one inference a second and at one after the other.",
         (*header, "years at 1/s", "years back to back"),
         tuple(rows),
     )
@@ -123,12 +125,13 @@ def _figures(one: Ran) -> tuple[str, ...]:
 
 def _turns(found: ReloadFigures | None) -> tuple[str, ...]:
     if found is None:
-        return ("-",) * 7
+        return ("-",) * 8
     years = (found.years_to_wear_out, found.years_back_to_back)
     return (
         units.whole(found.cell_writes),
         units.size_bytes(found.bytes),
         units.whole(found.writing_cycles),
+        units.whole(found.exposed_cycles),
         units.percent(found.hidden),
         units.energy_pj(found.energy_pj["writing"]),
         *("-" if y is None else f"{y[0]:.2g} to {y[1]:.2g}" for y in years),
@@ -137,13 +140,13 @@ def _turns(found: ReloadFigures | None) -> tuple[str, ...]:
 
 def _pools(found: list[tuple[str, int, Ran]]) -> Section:
     rows = tuple(
-        (name, str(cores), units.whole(one.figures.cycles or 0), *_turns(one.reload)[:5]) for name, cores, one in found
+        (name, str(cores), units.whole(one.figures.cycles or 0), *_turns(one.reload)[:6]) for name, cores, one in found
     )
     return Section(
         "Reload: how many cores take turns",
         COMMAND,
         "The same model with `--mapping pool=CORES`: a small pool writes less, a large one earlier.",
-        ("preset", "pool", "cycles", "written", "moved", "writing", "hidden", "write energy"),
+        ("preset", "pool", "cycles", "written", "moved", "writing", "costs", "hidden", "write energy"),
         rows,
     )
 

@@ -233,7 +233,9 @@ def _report(
         layers=layers.agreements if layers else None,
         fallbacks=host_nodes(compiled),
         seconds=CheckSeconds(*(after - before for before, after in pairwise(clock))),
-        run=with_reload(told, compiled.program, result.timing, compiled.hardware.spec, how.device.rate if how.device else 1.0),
+        run=with_reload(
+            told, compiled.program, result.timing, compiled.hardware.spec, how.device.rate if how.device else 1.0
+        ),
         command=how.command,
         reference=reference.name,
         layer_notes=_notes(layers) if layers else None,

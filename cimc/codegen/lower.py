@@ -9,7 +9,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.regions import assemble, host
-from cimc.codegen.reload import reloads
+from cimc.codegen.reload import one_by_one, reloads
 from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
@@ -73,6 +73,10 @@ def lower(
             chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
             for value in stored.get(tile, ()):
                 producers.setdefault(value, (segment.index, []))[1].append(tile)
+    begin = [(tile, found[0]) for tile, found in chunks.items() if found[0].reload]
+    begin.sort(key=lambda first: first[1].segment)
+    for tile, steps in one_by_one([(tile, chunk.steps) for tile, chunk in begin]).items():
+        chunks[tile][0].steps = steps
     _order(chunks, producers, {name: value for value, name in context.names.items()})
     return _program(context, chip, chunks, header)
 

@@ -6,15 +6,15 @@ products they are for, so they run beside the work of the segments in between, o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
-from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import Step
+from cimc.codegen.tilecode import TileCode, instruction
+from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import View
 from cimc.isa.program import MatrixDecl
 from cimc.mapping.mapping import Segment
@@ -26,6 +26,14 @@ BUFFERS = 2
 
 SHARE = 4
 """A piece takes at most so large a part of the local buffer, so that resident values find room beside."""
+
+AT_ONCE = 2
+"""Tiles that begin at the start of a run to load weights: the others would only make the queue of global memory long, and
+what the first layers read would wait in it."""
+
+
+TAG = 1 << 16
+"""Of the messages that put tiles in order: beyond those of segments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +148,27 @@ def _load(
             local = View(target.buffer, target.offset + done * cols, (blocks, rows, cols), (rows * cols, cols, 1))
             code.emit("load", local, source, origin=origin)
             done += blocks * rows
+
+
+def one_by_one(firsts: Sequence[tuple[int, tuple[Step, ...]]]) -> dict[int, tuple[Step, ...]]:
+    """What tiles begin with, if that is to write a matrix, with messages that put them in the order given: a tile begins
+    when one before it has loaded its first pieces. A message comes from the piece, so it leaves when that is there; it is
+    received where the next tile's first piece is loaded to, so that waits for it, and nothing else does."""
+    found = dict(firsts)
+    for (source, _), (to, _) in zip(firsts, firsts[AT_ONCE:], strict=False):
+        loads = [i for i, s in enumerate(found[source]) if isinstance(s, Instruction) and s.mnemonic == "load"]
+        at = loads[min(BUFFERS, len(loads)) - 1]
+        found[source] = (*found[source][: at + 1], _token(found[source][at], "send", to), *found[source][at + 1 :])
+        first = next(s for s in found[to] if isinstance(s, Instruction) and s.mnemonic == "load")
+        found[to] = (_token(first, "recv", source), *found[to])
+    return found
+
+
+def _token(load: Step, mnemonic: str, other: int) -> Instruction:
+    """The first code that a load brings, sent or received."""
+    assert isinstance(load, Instruction)
+    target = load.operands[0]
+    assert isinstance(target, View)
+    code = View(target.buffer, target.offset, (1,), (1,))
+    words = {"to": (other,)} if mnemonic == "send" else {"source": other}
+    return instruction(mnemonic, code, origin=load.origin, tag=TAG, **words)

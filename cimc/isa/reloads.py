@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cimc.isa.cells import walk, writes_cells
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Step, Unit
 from cimc.isa.operands import View
 from cimc.isa.program import Program, TileProgram
 
 
 def reloading(tile: TileProgram) -> tuple[frozenset[str], frozenset[str]]:
     """The matrices with a key that a tile's stream writes, and the local buffers that only hold codes for them on the
-    way."""
+    way (messages may go through them: they put tiles in order)."""
     keyed = frozenset(m.name for m in tile.matrices if m.key)
     steps = list(walk(tile.steps))
     turning = frozenset(n for s in steps if writes_cells(s) for n in s.operands if isinstance(n, str) and n in keyed)
@@ -21,7 +21,7 @@ def reloading(tile: TileProgram) -> tuple[frozenset[str], frozenset[str]]:
         return turning, frozenset()
     codes = {v.buffer for s in steps if _writes(s, turning) for v in s.operands if isinstance(v, View)}
     for step in steps:
-        if not _writes(step, turning):
+        if not _writes(step, turning) and INSTRUCTIONS[step.mnemonic].unit not in (Unit.PORT, Unit.RECEIVE):
             codes -= {v.buffer for v, fills in _locals(step) if not fills}
     return turning, frozenset(codes)
 

@@ -8,7 +8,7 @@ pool, the earlier a matrix can be written, behind the work of those before it; a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
@@ -189,8 +189,8 @@ class _Trial:
         self.pool = Ring(tiles[len(tiles) - size :], capacity, True)
 
     def place(self, *, even: bool, apart: bool) -> Plan | None:
-        """``even``: of every segment some matrices stay, rather than all of the first segments. ``apart``: in the pool, every
-        stage begins on a tile of its own."""
+        """``even``: of every segment but the first some matrices stay, rather than all of the first segments. ``apart``: in
+        the pool, every stage begins on a tile of its own."""
         total = sum(item.blocks for item in self.items)
         room = len(self.stay.tiles) * self.stay.capacity
         share = 1 - min(1.0, room / total)
@@ -202,7 +202,8 @@ class _Trial:
         for item in self.items:
             grid = grids[item.value] = self.fresh(item.value)
             due += item.blocks * share
-            keep = bool(self.stay.tiles) and not (even and moved + item.blocks / 2 <= due)
+            turn = even and item.segment != self.items[0].segment and moved + item.blocks / 2 <= due
+            keep = bool(self.stay.tiles) and not turn
             if keep and self.stay.fill(grid):
                 continue
             if item.segment != last[0]:
@@ -244,23 +245,49 @@ class _Trial:
 
 def estimate(items: Sequence[Item], placed: dict[str, PlacedMatrix], turning: frozenset[str], chip: ChipSpec) -> int:
     """Cycles of the products, segment by segment, each when the last has ended and its weights are there. Weights come
-    through global memory one after the other, from when the matrices used before on their tile are done with; a matrix is
-    written in the time of its deepest block, from when its first weights can come."""
+    through global memory: what can be written from the start on comes all mixed, the rest one after the other, from when
+    the matrices used before on their tile are done with; a matrix is written in the time of its deepest block, from when its
+    first weights can come."""
     used: dict[int, int] = {}  # tile → end of the last segment with a matrix on it
-    memory = now = 0
     by_segment: dict[int, list[Item]] = {}
     for item in items:
         by_segment.setdefault(item.segment, []).append(item)
+    memory = mixed = _burst(by_segment.values(), placed, turning, chip)
+    now = 0
     for members in by_segment.values():
         start = now
         for part in (p for i in members if i.value in turning for p in placed[i.value].parts):
-            units = TileUnits(chip, part.tile)
-            blocks = [(b.rows[1] - b.rows[0], b.cols[1] - b.cols[0]) for b in part.blocks]
-            begun = max(memory, used.get(part.tile, 0))
-            memory = begun + ceil(sum(k * n for k, n in blocks) / chip.memory.bytes_per_cycle)
-            start = max(start, memory, begun + units.program_cycles(blocks))
+            if part.tile not in used:
+                start = max(start, mixed, _writing(part, chip))
+                continue
+            begun = max(memory, used[part.tile])
+            memory = begun + _loading(part, chip)
+            start = max(start, memory, begun + _writing(part, chip))
         one = placed[members[0].value].parts[0].tile
         now = start + members[0].rows * TileUnits(chip, one).mvm_interval(8)
         for part in (p for i in members for p in placed[i.value].parts):
             used[part.tile] = now
     return now
+
+
+def _burst(
+    segments: Iterable[Sequence[Item]], placed: dict[str, PlacedMatrix], turning: frozenset[str], chip: ChipSpec
+) -> int:
+    """Cycles for the weights that tiles load before they have done anything else."""
+    total = 0
+    used: set[int] = set()
+    for members in segments:
+        parts = [p for i in members if i.value in turning for p in placed[i.value].parts if p.tile not in used]
+        total += sum(_loading(part, chip) for part in parts)
+        used |= {p.tile for i in members for p in placed[i.value].parts}
+    return total
+
+
+def _loading(part: Part, chip: ChipSpec) -> int:
+    weights = (part.rows[1] - part.rows[0]) * (part.cols[1] - part.cols[0])
+    return ceil(weights / chip.memory.bytes_per_cycle)
+
+
+def _writing(part: Part, chip: ChipSpec) -> int:
+    blocks = [(b.rows[1] - b.rows[0], b.cols[1] - b.cols[0]) for b in part.blocks]
+    return TileUnits(chip, part.tile).program_cycles(blocks)

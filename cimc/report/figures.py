@@ -93,16 +93,18 @@ class BaselineFigures(Record):
 
 class ReloadFigures(Record):
     """What weights that take turns in cells cost (:mod:`cimc.report.reload`), per inference. ``cores``: that are written;
-    ``writes_per_cell``: pulses on the cell that gets most; ``bytes``: of weights, from global memory; ``writing_cycles``:
-    in which some cell is written; ``exposed_cycles``: that the run takes longer than with all weights in cells;
-    ``hidden``: the share of the former that is not among the latter. ``energy_pj``: ``writing`` cells, ``moving``
-    weights. Years, [low, high] as the endurance, until the first cell has had its writes; None where none is known."""
+    ``writes_per_cell``: pulses on the cell that gets most; ``bytes``: of weights, from global memory, which they keep busy
+    for ``moving_cycles``; ``writing_cycles``: in which some cell is written; ``exposed_cycles``: that the run takes longer
+    than with all weights in cells; ``hidden``: the share of the longer one of moving and writing that it does not.
+    ``energy_pj``: ``writing`` cells, ``moving`` weights. Years, [low, high] as the endurance, until the first cell has had
+    its writes; None where none is known."""
 
     matrices: Cycles
     cores: Cycles
     writes_per_cell: Cycles
     cell_writes: Cycles
     bytes: Cycles
+    moving_cycles: Cycles
     writing_cycles: Cycles
     exposed_cycles: Cycles
     hidden: Amount

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from cimc.analog.technology import Fact, technology
 from cimc.arch.spec import ChipSpec
+from cimc.arch.units import memory_cycles
 from cimc.isa.program import Program
 from cimc.isa.reloads import reloading, without_reloads
 from cimc.report import units
@@ -41,16 +42,20 @@ def with_reload(
     end = next((f for f in technology(chip.technology).facts if f.name == "endurance"), None)
     writing = covered((w.first, w.last) for w in timing.writings if w.matrix in turning.get(w.tile, ()))
     exposed = max(0, timing.cycles - there.cycles)
+    moved = timing.actions.get("memory.read", 0) - there.actions.get("memory.read", 0)
+    moving = memory_cycles(chip, moved)
+    alone = max(writing, moving)
     energy = {k: v - there.energy_pj.get(k, 0.0) for k, v in timing.energy_pj.items() if k != "leakage"}
     found = ReloadFigures(
         matrices=sum(map(len, turning.values())),
         cores=cores,
         writes_per_cell=most,
         cell_writes=timing.actions.get("cell.write", 0) - there.actions.get("cell.write", 0),
-        bytes=timing.actions.get("memory.read", 0) - there.actions.get("memory.read", 0),
+        bytes=moved,
+        moving_cycles=moving,
         writing_cycles=writing,
         exposed_cycles=exposed,
-        hidden=max(0.0, 1 - exposed / writing) if writing else 1.0,
+        hidden=max(0.0, 1 - exposed / alone) if alone else 1.0,
         energy_pj={
             "total": sum(energy.values()),
             "writing": energy.pop(COMPONENT, 0.0),
@@ -104,10 +109,12 @@ def blocks(run: RunFigures) -> list[Block]:
     rows: list[tuple[str, str] | tuple[str, str, str]] = [
         ("written per inference", f"{units.whole(found.cell_writes)} pulses", f"{found.matrices} matrices in turn on "
          f"{found.cores} cores, a cell up to {found.writes_per_cell} pulses"),
-        ("weights moved", units.size_bytes(found.bytes), "from global memory"),
-        ("time writing", f"{units.whole(found.writing_cycles)} cycles", f"{units.percent(found.hidden)} hidden behind work"),
+        ("weights moved", units.size_bytes(found.bytes),
+         f"from global memory, which they keep busy for {units.whole(found.moving_cycles)} cycles"),
+        ("time writing", f"{units.whole(found.writing_cycles)} cycles", "in which some cells are written"),
         ("time it costs", f"{units.whole(found.exposed_cycles)} cycles",
-         f"the run takes {units.whole(cycles)}, with all weights in cells {units.whole(cycles - found.exposed_cycles)}"),
+         f"{units.percent(found.hidden)} of it is hidden: the run takes {units.whole(cycles)}, with all weights in cells "
+         f"{units.whole(cycles - found.exposed_cycles)}"),
         ("energy", units.energy_pj(energy["total"]),
          f"{share} of the run: writing {units.energy_pj(energy['writing'])}, moving {units.energy_pj(energy['moving'])}"),
     ]  # fmt: skip
