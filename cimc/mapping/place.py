@@ -20,7 +20,7 @@ from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.rounds import Item, plan
+from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
@@ -485,41 +485,13 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
         homes = placer.homes(copies, matrices)
         return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices))
     if choices.reload:
-        return _in_turns(placer, choices.pool)
+        return in_turns(placer, precision, choices.pool)
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
     have = sum(chip.tile(t).cores for t in range(chip.tile_count))
     name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
     raise errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
-
-
-def _in_turns(placer: _Placer, pool: int | None) -> Placement:
-    """Tiles and cores for everything, weights that find no core written during the run. Raises the does-not-fit diagnostic
-    for a segment that has more than the chip."""
-    chip, nodes = placer.chip, {n.outputs[0]: n for _, n in placer.mvms()}
-    for spec in (t.core for t in chip.tiles.values() if t.core is not None):
-        missing = [] if spec.write_row_ns else ["write_row_ns"]
-        missing += [] if "cell.write" in chip.costs.energy_pj else ["cell.write energy"]
-        if missing:
-            raise errors.RELOAD_HARDWARE(chip=chip.name, what=" and no ".join(missing))
-    items = [
-        Item(s.index, placer.stages[n.outputs[0]], n.outputs[0], n.inputs[1], s.rows, placer.grid(n))
-        for s, n in placer.mvms()
-    ]
-    tiles = snake(chip, [t for t in range(chip.tile_count) if chip.tile(t).cores])
-    found = plan(items, tiles, chip, placer.precision, pool, lambda value: placer.grid(nodes[value]))
-    if found is None and pool is not None:
-        why, fix = "the matrices of one segment do not fit into so few cores", "pool=auto, or more cores"
-        raise errors.MAPPING_CHOICE(text=f"pool={pool}", why=why, fix=fix)
-    if found is None:
-        most = max(items, key=lambda i: i.blocks)
-        have = sum(chip.tile(t).cores for t in tiles)
-        raise errors.RELOAD_TOO_LARGE(layer=nodes[most.value].origin, need=most.blocks, chip=chip.name, have=have)
-    matrices = {value: (matrix,) for value, matrix in found.matrices.items()}
-    homes = placer.homes(placer.replicas(1), matrices)
-    tables = (placer.stages, placer.shards, placer.reads)
-    return Placement(matrices, homes, *tables, placer.tiles(matrices), found.reload)
 
 
 def grown(copies: Mapping[int, int], more: Sequence[tuple[int, int]]) -> dict[int, int]:

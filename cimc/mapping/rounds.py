@@ -8,14 +8,17 @@ pool, the earlier a matrix can be written, behind the work of those before it; a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 
+from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
-from cimc.mapping.mapping import Part, PlacedMatrix, Reload
+from cimc.ir.graph import Node
+from cimc.mapping.chips import snake
+from cimc.mapping.mapping import Part, PlacedMatrix, Placement, Reload, Segment
 
 SIZES = 12
 """Sizes of the pool that are tried."""
@@ -47,6 +50,70 @@ class Grid(Protocol):
     def put(self, tile: int, core: int, r: range, c: range) -> None:
         """Blocks r × c on the tile's cores from ``core`` on."""
         ...
+
+
+class Placer(Protocol):
+    """What places the rest (:mod:`cimc.mapping.place`)."""
+
+    chip: ChipSpec
+    stages: dict[str, int]
+    shards: dict[str, str]
+    reads: dict[str, tuple[str, ...]]
+
+    def mvms(self) -> list[tuple[Segment, Node]]:
+        """The static matmuls with their segments."""
+        ...
+
+    def grid(self, node: Node) -> Grid:
+        """A static matmul's weights, cut into blocks."""
+        ...
+
+    def replicas(self, wanted: int) -> dict[int, int]:
+        """Copies of each segment."""
+        ...
+
+    def homes(
+        self, replicas: Mapping[int, int], matrices: Mapping[str, tuple[PlacedMatrix, ...]]
+    ) -> dict[int, tuple[tuple[tuple[int, ...], ...], ...]]:
+        """Tiles of the vector stages."""
+        ...
+
+    def tiles(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]]) -> dict[int, tuple[int, ...]]:
+        """Tiles of the segments without static matmuls."""
+        ...
+
+
+def in_turns(placer: Placer, precision: str, pool: int | None) -> Placement:
+    """Tiles and cores for everything, weights that find no core written during the run. ``pool``: the cores they take turns
+    on, where a user says it. Raises the does-not-fit diagnostic for a layer that has more weights than the chip, and what
+    is wrong with hardware that does not say what writing takes."""
+    chip, nodes = placer.chip, {n.outputs[0]: n for _, n in placer.mvms()}
+    _writable(chip)
+    items = [
+        Item(s.index, placer.stages[n.outputs[0]], n.outputs[0], n.inputs[1], s.rows, placer.grid(n))
+        for s, n in placer.mvms()
+    ]
+    tiles = snake(chip, [t for t in range(chip.tile_count) if chip.tile(t).cores])
+    found = plan(items, tiles, chip, precision, pool, lambda value: placer.grid(nodes[value]))
+    if found is None and pool is not None:
+        why, fix = "the matrices of one segment do not fit into so few cores", "pool=auto, or more cores"
+        raise errors.MAPPING_CHOICE(text=f"pool={pool}", why=why, fix=fix)
+    if found is None:
+        most = max(items, key=lambda i: i.blocks)
+        have = sum(chip.tile(t).cores for t in tiles)
+        raise errors.RELOAD_TOO_LARGE(layer=nodes[most.value].origin, need=most.blocks, chip=chip.name, have=have)
+    matrices = {value: (matrix,) for value, matrix in found.matrices.items()}
+    homes = placer.homes(placer.replicas(1), matrices)
+    return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices), found.reload)
+
+
+def _writable(chip: ChipSpec) -> None:
+    """Refuse hardware that does not say what it takes to write cells."""
+    for core in (t.core for t in chip.tiles.values() if t.core is not None):
+        missing = [] if core.write_row_ns else ["write_row_ns"]
+        missing += [] if "cell.write" in chip.costs.energy_pj else ["cell.write energy"]
+        if missing:
+            raise errors.RELOAD_HARDWARE(chip=chip.name, what=" and no ".join(missing))
 
 
 @dataclass(frozen=True)
