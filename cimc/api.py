@@ -46,6 +46,7 @@ def compile(
     calibrate: Calibrate = "never",
     placement: Path | str = "",
     search: str | int = "",
+    reload: bool = False,
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
@@ -54,11 +55,11 @@ def compile(
     number or ``"auto"``; ``mapping`` are texts as of ``-m``; ``inputs`` bind symbolic dims and are what static activations
     and outliers are measured on; ``calibrate="start"`` begins the program with a calibration of its analog cores.
     ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a number of trials or a text as of
-    ``--search``.
+    ``--search``. ``reload``: weights that find no core are written into cells during the run.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = _placed(asked.options(digital, outliers, copies), placement, search)
+    chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -97,6 +98,7 @@ def check(
     calibration: Mapping[str, Array] | None = None,
     placement: Path | str = "",
     search: str | int = "",
+    reload: bool = False,
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -122,12 +124,14 @@ def check(
         calibration=calibration,
     )
     compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search)
+    chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search, reload)
     return check_model(str(model), chosen, how).to_json()
 
 
-def _placed(options: Options, placement: Path | str, search: str | int) -> Options:
-    return replace(options, placement=str(placement), search=parse_plan(str(search)) if search != "" else None)
+def _placed(options: Options, placement: Path | str, search: str | int, reload: bool) -> Options:
+    plan = parse_plan(str(search)) if search != "" else None
+    choices = replace(options.choices, reload=options.choices.reload or reload)
+    return replace(options, placement=str(placement), search=plan, choices=choices)
 
 
 @dataclass(frozen=True)

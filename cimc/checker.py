@@ -33,6 +33,7 @@ from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import work_of
 from cimc.report.mixed import MixedReport, Outcome, Sensitivity
 from cimc.report.progress import follow, stage
+from cimc.report.reload import with_reload
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
@@ -291,6 +292,9 @@ def _report(
     graph = compiled.imported
     rounded = dict(zip(graph.output_names or graph.outputs, half_precision(graph), strict=True))
     tolerance = how.tolerance or Tolerance(how.numerics)
+    told = with_baseline(
+        figures.from_result(result, host_nodes(compiled)), work_of(compiled.mapping), compiled.hardware.spec
+    )
     layers: Layers | None = None
     if how.layers:
         measured = result.outputs if how.numerics == "analog" else None
@@ -305,8 +309,8 @@ def _report(
         layers=layers.agreements if layers else None,
         fallbacks=host_nodes(compiled),
         seconds=CheckSeconds(*(after - before for before, after in pairwise(clock))),
-        run=with_baseline(
-            figures.from_result(result, host_nodes(compiled)), work_of(compiled.mapping), compiled.hardware.spec
+        run=with_reload(
+            told, compiled.program, result.timing, compiled.hardware.spec, how.device.rate if how.device else 1.0
         ),
         command=how.command,
         reference=reference.name,

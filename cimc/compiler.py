@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
-from cimc.arch.spec import MOST_TILES, CoreSpec
+from cimc.arch.spec import MOST_TILES, ChipSpec, CoreSpec
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import Lowered, lowered
@@ -30,6 +30,7 @@ from cimc.isa.verify import verify
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
+from cimc.mapping.fit import MOST_CHIPS, fit
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.pinned import read_placement
 from cimc.passes.copies import Copies
@@ -42,7 +43,6 @@ from cimc.report.progress import stage
 from cimc.search.climb import search
 from cimc.search.plan import Outcome, Plan
 
-MOST_CHIPS = 64  # that are tried for a model that says no number
 PRECISION = re.compile(r"w([2-8])a8")
 
 
@@ -205,6 +205,7 @@ def _compile(
     mapping, made, searched = _searched(graph, mapping, hardware, header, options.search, made)
     program = calibrating(made.program, hardware.spec) if options.calibrate == "start" else made.program
     contents = Contents(program, graph, outcome.constants)
+    told = fit(outcome.graph, mapping, hardware.spec, options.precision, _chips(options))
     with stage("verify"):
         verify(program, hardware.spec, None)
     return Compiled(
@@ -217,6 +218,7 @@ def _compile(
             *imported.notes,
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
+            *(_reload_note(told) if options.choices.reload else ()),
         ),
         imported.graph,
         read_tokens(imported.path.parent),
@@ -225,7 +227,7 @@ def _compile(
         outcome.constants,
         program,
         contents,
-        dump(graph, mapping, program, hardware.spec) | ({"search": searched.to_json()} if searched else {}),
+        {**dump(graph, mapping, program, hardware.spec), "fit": told, **({"search": searched.to_json()} if searched else {})},
         text,
         outcome.seconds,
         pinned.digest if pinned else "",
@@ -260,6 +262,29 @@ def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:
             continue
         return replace(options, overrides=overrides, auto_chips=False), hardware
     raise AssertionError
+
+
+def _chips(options: Options) -> Callable[[int], ChipSpec | None]:
+    """The hardware asked for with another number of chips, None where it cannot be."""
+
+    def spec(count: int) -> ChipSpec | None:
+        try:
+            return hardware_files.load(options.hardware, (*options.overrides, f"chips={count}")).spec
+        except errors.CimcError:
+            return None
+
+    return spec
+
+
+def _reload_note(told: Mapping[str, Json]) -> list[str]:
+    """What takes turns in cells, and what would do instead."""
+    need = f"{told['cores_needed']} cores of weights on {told['cores']}"
+    reload, others = told.get("reload"), told.get("alternatives")
+    if not isinstance(reload, dict):
+        return [f"reload: not needed, {need}"]
+    turn = f"{reload['matrices']} matrices take turns on {reload['pool_cores']} cores"
+    instead = [str(o["option"]) for o in others if isinstance(o, dict)] if isinstance(others, list) else []
+    return [f"reload: {need}: {turn}; instead: {', '.join(instead)} (mapping.json: fit)"]
 
 
 def _pipeline(options: Options, hardware: Hardware) -> str:

@@ -312,8 +312,27 @@ DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
     "the model needs {need} cores of {block} weights, {chip} has {have}: {short} short",
-    "choose larger hardware (--hw), several chips (--chips auto), larger crossbars (-c crossbar.rows=…) or more cores per "
-    "tile (-c tiles.cim.cores=…)",
+    "choose several chips (--chips auto), weights written into cells during the run (--reload on), larger hardware (--hw), "
+    "larger crossbars (-c crossbar.rows=…) or more cores per tile (-c tiles.cim.cores=…)",
+)
+RELOAD_TOO_LARGE = Diagnostic(
+    "reload-too-large",
+    Exit.DOES_NOT_FIT,
+    "--reload: {layer} alone needs {need} cores at the same time, {chip} has {have}",
+    "put the model on several chips (--chips auto), or keep that layer out of the cells (--digital)",
+)
+RELOAD_BUFFER = Diagnostic(
+    "reload-buffer",
+    Exit.DOES_NOT_FIT,
+    "--reload: tile {tile} ({kind}) of {chip}: a row of weights of {layer} takes {need} bytes, the local buffer has {have} "
+    "left for it",
+    "enlarge local_bytes of that tile kind, or put the model on several chips (--chips auto)",
+)
+RELOAD_HARDWARE = Diagnostic(
+    "reload-hardware",
+    Exit.USAGE,
+    "--reload: {chip} has no {what} in its hardware file, so what writing its cells takes is not known",
+    "give it with its source, or put the model on several chips (--chips auto)",
 )
 BUFFER_TOO_SMALL = Diagnostic(
     "buffer-too-small",

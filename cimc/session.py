@@ -24,6 +24,7 @@ from cimc.report.baseline import with_baseline
 from cimc.report.figures import RunFigures
 from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import Work, read_mapping, work_of
+from cimc.report.reload import with_reload
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
@@ -151,7 +152,8 @@ class InferenceSession:
         """Cycles, energy, traffic ... of the last run; None before the first."""
         if self._result is None:
             return None
-        return with_baseline(figures.from_result(self._result), self._work, self._chip)
+        told = with_baseline(figures.from_result(self._result), self._work, self._chip)
+        return with_reload(told, self._program, self._result.timing, self._chip)
 
     @property
     def device_report(self) -> JsonObject | None:

@@ -56,6 +56,8 @@ def command(
     hardware: str | None,
     overrides: tuple[str, ...],
     chips: str | None,
+    reload: str,
+    optimize: str,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -127,6 +129,8 @@ def command(
         copies,
         placement,
         search,
+        reload,
+        optimize,
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):

@@ -69,6 +69,20 @@ compile_options = stack(
         callback=_chips,
         help="So many of the hardware's chips in a line; auto: as few as the model fits on.",
     ),
+    click.option(
+        "--reload",
+        type=click.Choice(["off", "on"]),
+        default="off",
+        show_default=True,
+        help="Weights that find no core: refused, or written into cells during the run, taking turns.",
+    ),
+    click.option(
+        "--optimize",
+        type=click.Choice(["latency", "throughput"]),
+        default="latency",
+        show_default=True,
+        help="One inference as soon as possible, or the samples of a batch through all layers at once.",
+    ),
     click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help="Bind a symbolic dimension of the model."),
     click.option("--precision", default="w8a8", show_default=True, help="Weight and activation bits."),
     click.option(
@@ -200,13 +214,23 @@ def compile_as(
     copies: str = "",
     placement: str = "",
     search: str = "",
+    reload: str = "off",
+    optimize: str = "latency",
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
+    if chips == "auto" and reload == "on":
+        raise click.UsageError(
+            "--chips auto takes as many chips as all weights need, --reload on does with fewer: give one"
+        )
     from cimc.arch.load import DEFAULT
     from cimc.compiler import Options
     from cimc.mapping.choices import parse_choices
     from cimc.search.plan import parse_plan
 
+    if reload == "on" and optimize == "throughput":
+        raise click.UsageError("--optimize throughput keeps all layers in cells, --reload on does not: give one")
+    mapping = (*mapping, *(("reload=on",) if reload == "on" else ()))
+    mapping = (*mapping, "optimize=throughput") if optimize == "throughput" else mapping
     return Options(
         hardware or DEFAULT,
         (*overrides, f"chips={chips}") if chips and chips != "auto" else overrides,

@@ -30,6 +30,8 @@ def command(
     hardware: str | None,
     overrides: tuple[str, ...],
     chips: str | None,
+    reload: str,
+    optimize: str,
     dims: tuple[str, ...],
     precision: str,
     activations: Literal["dynamic", "static"],
@@ -77,6 +79,8 @@ def command(
         copies,
         placement,
         search,
+        reload,
+        optimize,
     )
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)

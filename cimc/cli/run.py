@@ -14,7 +14,10 @@ from cimc.session import Numerics
 if TYPE_CHECKING:
     from cimc.bundle import Bundle
     from cimc.device import Device
+    from cimc.report.figures import RunFigures
+    from cimc.report.mapping_file import MappingFile
     from cimc.session import Array
+    from cimc.sim.result import RunResult
     from cimc.sim.tally import Samples
 
 
@@ -61,7 +64,7 @@ def command(
     from cimc import bundle
     from cimc.device import Device
     from cimc.isa.verify import verify
-    from cimc.report import baseline, device_cost, figures, jsontext
+    from cimc.report import device_cost, jsontext
     from cimc.report import run as run_report
     from cimc.report.mapping_file import read_mapping
     from cimc.report.progress import follow, stage
@@ -96,8 +99,7 @@ def command(
                 progress=follow,
                 analog=Analog(device, samples=samples),
             )
-    told = figures.from_result(result, mapping.host if mapping else ())
-    told = baseline.with_baseline(told, mapping.work if mapping else None, found.hardware.spec)
+    told = _figures(found, result, mapping, inference_rate, params)
     if outputs_path and result.outputs is not None:
         opt.save_arrays(outputs_path, result.outputs)
     opt.save_trace(trace, result, found.hardware.spec)
@@ -112,6 +114,18 @@ def command(
         setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed)
         blocks = run_report.report(told, setting, found.hardware.spec, mapping)
         opt.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
+
+
+def _figures(
+    found: Bundle, result: RunResult, mapping: MappingFile | None, rate: float, params: tuple[str, ...]
+) -> RunFigures:
+    """The figures of a run, with what stands beside them."""
+    from cimc.report import baseline, figures, reload
+
+    spec = found.hardware.spec
+    told = figures.from_result(result, mapping.host if mapping else ())
+    told = baseline.with_baseline(told, mapping.work if mapping else None, spec)
+    return reload.with_reload(told, found.program, result.timing, spec, rate, opt.parse_dims(params))
 
 
 def _agree(no_values: bool, no_timing: bool, outputs: Path | None, trace: Path | None) -> None:

@@ -11,6 +11,7 @@ from cimc.codegen.balance import plans
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
 from cimc.codegen.regions import assemble, host
+from cimc.codegen.reload import one_by_one, reloads
 from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stages import Plan
@@ -45,6 +46,7 @@ class _Chunk:
     steps: tuple[Step, ...]
     signals: list[int] = field(default_factory=list[int])
     waits: list[int] = field(default_factory=list[int])
+    reload: bool = False  # the steps write a matrix for it
 
 
 def lower(
@@ -85,7 +87,9 @@ def lowered(
     streamed = frozenset(placed.region.segments if placed.region else ())
     flows = plans(context, placed.region, chip, 1) if placed.region else []
     pinned = placed.placement.rows
-    rows = [pinned[s.index] for s in placed.segments] if quick else _RowChooser(context, chip, streamed).choose()
+    chooser = _RowChooser(context, chip, streamed)
+    reload = placed.placement.reload is not None
+    rows = [pinned[s.index] for s in placed.segments] if quick and not reload else chooser.choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}
     for segment in placed.segments:
@@ -96,6 +100,8 @@ def lowered(
             stored = _flow(context, segment, flows)
         else:
             stored = _emit(context, segment, rows[segment.index], chip)
+        for tile, steps in reloads(context, segment, chip, chooser.room):
+            _insert(chunks.setdefault(tile, []), _Chunk(segment.index, steps, reload=True))
         for tile, code in context.codes.items():
             steps = tuple(code.steps[marks.get(tile, 0) :])
             if not steps:
@@ -103,6 +109,10 @@ def lowered(
             chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
             for value in stored.get(tile, ()):
                 producers.setdefault(value, (segment.index, []))[1].append(tile)
+    begin = [(tile, found[0]) for tile, found in chunks.items() if found[0].reload]
+    begin.sort(key=lambda first: first[1].segment)
+    for tile, steps in one_by_one([(tile, chunk.steps) for tile, chunk in begin]).items():
+        chunks[tile][0].steps = steps
     _order(chunks, producers, {name: value for value, name in context.names.items()})
     program = _program(context, chip, chunks, header)
     values = {name: value for value, name in context.names.items()}
@@ -125,6 +135,16 @@ def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int
             for tile, values in Flow(context, region, plan, copy, len(flows)).emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
     return stored
+
+
+def _insert(chunks: list[_Chunk], reload: _Chunk) -> None:
+    """Put what writes a matrix behind the last steps that use cores, or write them."""
+    at = next((i for i in range(len(chunks), 0, -1) if chunks[i - 1].reload or _uses_cores(chunks[i - 1].steps)), 0)
+    chunks.insert(at, reload)
+
+
+def _uses_cores(steps: Sequence[Step]) -> bool:
+    return any(_uses_cores(s.body) if isinstance(s, Repeat) else s.mnemonic == "mvm" for s in steps)
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
@@ -150,6 +170,7 @@ class _RowChooser:
         self.streamed = streamed
         self.placed = shared.mapping
         self.chip = chip
+        self.room: dict[int, int] = {}  # bytes of local buffers beside the constants
 
     def choose(self) -> list[int]:
         constants: dict[int, dict[str, int]] = {}
@@ -158,7 +179,7 @@ class _RowChooser:
             for tile, code in trial.codes.items():
                 kept = constants.setdefault(tile, {})
                 kept.update({room.key: aligned(room.bytes) for room in code.rooms.values() if room.key})
-        room = {t: self.chip.tile(t).local_bytes - sum(kept.values()) for t, kept in constants.items()}
+        self.room = room = {t: self.chip.tile(t).local_bytes - sum(kept.values()) for t, kept in constants.items()}
         return [self._rows(s, trial, room) for s, trial in zip(self.placed.segments, trials, strict=True)]
 
     def _trial(self, segment: Segment, rows: int) -> Context:
@@ -229,7 +250,7 @@ class _RowChooser:
 # --- order between tiles --------------------------------------------------------------------------
 def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list[int]]], roots: dict[str, str]) -> None:
     """Tokens: a tile that reads what another stored waits for it; one token covers all that the other stored before."""
-    chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found}
+    chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found if not c.reload}
     for tile, found in chunks.items():
         synced: dict[int, int] = {}
         for chunk in found:

@@ -102,8 +102,9 @@ class Matrix(Protocol):
         """``x`` (rows × inputs) times the weights (inputs × outputs): q32 values, (rows × outputs)."""
         ...
 
-    def program(self, codes: Array) -> None:
-        """Rewrite the cells with ``codes`` (inputs × outputs)."""
+    def program(self, codes: Array, strips: tuple[tuple[int, int], ...] = ()) -> None:
+        """Rewrite cells with ``codes`` (rows × outputs). ``strips``: (first, number) of the neighbouring rows they are; none:
+        all rows."""
         ...
 
     def calibrate(self, vectors: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cimc.isa import rules
+from cimc.isa.cells import covered, strips
 from cimc.isa.instruction import (
     Actions,
     Array,
@@ -108,16 +109,16 @@ declare(
 )
 
 
-def _program(machine: Machine, matrix: Matrix, codes: Array) -> None:
-    matrix.program(codes)
+def _program(machine: Machine, matrix: Matrix, codes: Array, *, row: int, run: int, step: int) -> None:
+    matrix.program(codes, tuple(strips(len(codes), row, run, step)) if row or run else ())
 
 
-def _program_bill(units: TileUnits, matrix: MatrixDecl, codes: Shape) -> Actions:
-    return units.program_actions([(b.row_end - b.row, b.col_end - b.col) for b in matrix.blocks])
+def _program_bill(units: TileUnits, matrix: MatrixDecl, codes: Shape, *, row: int, run: int, step: int) -> Actions:
+    return units.program_actions(covered(matrix, codes.rows, row, run, step))
 
 
-def _program_cycles(units: TileUnits, matrix: MatrixDecl, codes: Shape) -> int:
-    return units.program_cycles([(b.row_end - b.row, b.col_end - b.col) for b in matrix.blocks])
+def _program_cycles(units: TileUnits, matrix: MatrixDecl, codes: Shape, *, row: int, run: int, step: int) -> int:
+    return units.program_cycles(covered(matrix, codes.rows, row, run, step))
 
 
 declare(
@@ -127,10 +128,16 @@ declare(
         Unit.CORE,
         _program,
         _program_bill,
-        """Write the cells of a matrix from codes (inputs × outputs): row after row, the cores in parallel; each row
-        takes the cell's write time times its verify iterations. Cell writes are counted for endurance. codes are q8,
-        q16, i8 or i16.""",
-        (),
+        """Write cells of a matrix from codes (rows × outputs): row after row, the cores in parallel; each row of a
+        block takes the cell's write time times its verify iterations. Cell writes are counted for endurance. The codes
+        are those of the matrix's rows from `row` on; with a run, `run` rows from there on, then `run` rows from `row +
+        step` on, and so forth, so that the blocks of a matrix can be written at the same time, a few rows of each at a
+        time. codes are q8, q16, i8 or i16.""",
+        (
+            Keyword("row", int, 0, "the first row of the matrix to write"),
+            Keyword("run", int, 0, "neighbouring rows in a run; 0: all"),
+            Keyword("step", int, 0, "from one run's first row to the next one's"),
+        ),
         _program_cycles,
         rule=rules.program,
         writes_cells=True,

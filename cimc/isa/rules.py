@@ -197,9 +197,23 @@ def mvm(acc: Shape, matrix: MatrixDecl, x: Shape, *, accumulate: int) -> str:
     )
 
 
-def program(matrix: MatrixDecl, codes: Shape) -> str:
-    """codes: one for each weight of the matrix."""
-    return _first(_among("codes", codes, CODES), _equal("codes", codes, (matrix.rows, matrix.cols), matrix.name))
+def program(matrix: MatrixDecl, codes: Shape, *, row: int, run: int, step: int) -> str:
+    """codes: rows of the matrix, each written once."""
+    return _first(
+        _among("codes", codes, CODES),
+        _equal("codes", codes, (*codes.extents[:1], matrix.cols), matrix.name),
+        _runs(matrix, codes, row, run, step),
+    )
+
+
+def _runs(matrix: MatrixDecl, codes: Shape, row: int, run: int, step: int) -> str:
+    if row < 0 or run < 0 or step < run:
+        return f"row {row}, run {run}, step {step}: none is negative, and a step is at least a run"
+    whole, rest = divmod(max(codes.rows - 1, 0), run) if run else (0, codes.rows - 1)
+    last = row + whole * step + rest
+    if run == 0 and row == 0:
+        return _equal("codes", codes, (matrix.rows, matrix.cols), matrix.name)
+    return f"codes reach row {last} of {matrix.name}, which has {matrix.rows}" if last >= matrix.rows else ""
 
 
 def calibrate(matrix: MatrixDecl, *, vectors: int) -> str:

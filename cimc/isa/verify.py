@@ -18,6 +18,7 @@ from cimc.isa.operands import Element
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Program, TileProgram, Weights
 from cimc.isa.ranges import Box, bounds
 from cimc.isa.text import MAX_BYTES, parse_program
+from cimc.isa.verify_cells import check_cells
 from cimc.isa.verify_channels import check_channels
 from cimc.isa.verify_homes import check_homes
 from cimc.isa.verify_steps import StepChecker
@@ -53,6 +54,7 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
         checker = StepChecker(tile, shared, faults, chip, weights)
         checker.check(walk)
         _overlaps(tile, checker, walk, faults)
+        check_cells(tile, checker.cells, walk, faults)
     faults.raise_if_any()  # channels and counts are judged only where every instruction makes sense
     check_channels(walks, params, faults)
     _length(walks, params, faults)
@@ -168,15 +170,9 @@ def _tile(tile: TileProgram, chip: ChipSpec | None, weights: Weights | None, fau
         _named("buffer", b.name, b.line, faults)
         _array(b, f"{place}, buffer {b.name}", weights, faults)
         _address(b, tile, chip, faults)
-    taken: dict[int, str] = {}
     for m in tile.matrices:
         _named("matrix", m.name, m.line, faults)
         _matrix(m, tile, chip, weights, faults)
-        for core in {b.core for b in m.blocks}:
-            other = taken.setdefault(core, m.name)
-            if other != m.name:
-                what, hint = f"core {core} holds '{other}' already", "a core holds one block of one matrix"
-                faults.report(errors.WRONG_DECLARATION, m.line, f"{place}, matrix {m.name}", what=what, hint=hint)
 
 
 def _address(buffer: Buffer, tile: TileProgram, chip: ChipSpec | None, faults: Faults) -> None:

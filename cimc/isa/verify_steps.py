@@ -19,7 +19,7 @@ MAX_RANK = 16
 
 @dataclass
 class Uses:
-    """Local buffer → (step, kind) of every access, in program order."""
+    """Local buffer, or matrix → (step, kind) of every access, in program order."""
 
     of: dict[str, list[tuple[int, Kind]]] = field(default_factory=dict[str, list[tuple[int, Kind]]])
 
@@ -47,6 +47,7 @@ class StepChecker:
         self._chip = chip
         self._weights = weights
         self.uses = Uses()
+        self.cells = Uses()  # of matrices: writing their cells, or reading them
 
     def check(self, walk: Walk) -> None:
         """Report every fault of every instruction; gathers ``uses``."""
@@ -112,6 +113,7 @@ class StepChecker:
         kind = spec.operand(index).kind
         if kind is Kind.MATRIX:
             name = operand if isinstance(operand, str) else operand.buffer
+            self.cells.add(name, visit.index, Kind.WRITE if spec.writes_cells else Kind.READ)
             return self._known(name, "matrix", self._matrices, visit) and isinstance(operand, str)
         if isinstance(operand, str):
             what = f"'{operand}' stands where a view of a buffer does"

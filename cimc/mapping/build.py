@@ -12,7 +12,7 @@ from cimc.mapping.mapping import Mapping, Style
 from cimc.mapping.pinned import Pinned, apply
 from cimc.mapping.place import in_stages, place
 from cimc.mapping.region import find
-from cimc.mapping.segment import segments
+from cimc.mapping.segment import cores_needed, segments
 
 
 def build(
@@ -22,8 +22,12 @@ def build(
     that a user gives. Raises the does-not-fit diagnostics, and PLACEMENT."""
     graph, views = materialize(graph)
     found, stored = segments(graph, matmul_room(chip)), homes(graph, views)
+    cores = sum(chip.tile(t).cores for t in range(chip.tile_count))
+    if choices.reload and sum(cores_needed(graph, n) for n in graph.nodes) > cores:
+        # A segment's weights are in cells together; half of the chip leaves room for the next one's.
+        found = segments(graph, matmul_room(chip), cores // 2)
     region = None
-    if choices.optimize == "throughput":
+    if choices.optimize == "throughput" and not choices.reload:
         found, region = find(graph, stored, found)
     placement = place(graph, found, chip, precision, choices)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, fields, replace
 
 from cimc import errors
 
-MOST = {"replicas": 4096, "lanes": 64, "rotation": 8}
+MOST = {"replicas": 4096, "lanes": 64, "rotation": 8, "pool": 1 << 20}
+AUTO = ("replicas", "pool")
+OBJECTIVES = ("latency", "throughput")
 SWITCH = {"on": True, "off": False}
 
 
@@ -32,6 +34,12 @@ class Choices:
     residence: bool = True
     """Whether values between segments are kept in the local memory of tiles where it has room."""
 
+    reload: bool = False
+    """Whether weights that find no core are written into cells during the run (``--reload on``), rather than refused."""
+
+    pool: int | None = None
+    """Cores that reloaded weights take turns on; None: as the estimate says (:mod:`cimc.mapping.rounds`)."""
+
 
 DEFAULT = Choices()
 
@@ -50,12 +58,16 @@ def parse_choices(texts: Iterable[str]) -> Choices:
     return found
 
 
-def _value(text: str, key: str, value: str) -> int | bool | None:
+def _value(text: str, key: str, value: str) -> int | bool | str | None:
+    if key == "optimize":
+        if value not in OBJECTIVES:
+            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no aim", fix=" or ".join(OBJECTIVES))
+        return value
     if key not in MOST:
         if value not in SWITCH:
             raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is neither on nor off", fix=f"{key}=on or {key}=off")
         return SWITCH[value]
-    if key == "replicas" and value == "auto":
+    if key in AUTO and value == "auto":
         return None
     if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MOST[key]):
         raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no number from 1 to {MOST[key]}", fix=f"{key}=2, say")

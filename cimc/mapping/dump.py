@@ -20,11 +20,15 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
     """The object of ``mapping.json``. Crossbars are numbered per tile: core · crossbars per core + slice."""
     origins = {n.outputs[0]: n.origin for n in graph.nodes}
     used: dict[int, set[int]] = {}
-    cells = 0
+    cells: dict[tuple[int, int], int] = {}  # of each core, the most weights it ever holds
     static: list[Json] = []
+    turning = mapping.placement.reload.values if mapping.placement.reload else frozenset[str]()
     for copies in mapping.placement.matrices.values():
-        cells += sum(p.rows * p.cols for p in copies)
-        static.append(_static(copies, str(origins[copies[0].value]), chip, used))
+        for tile, block in ((p.tile, b) for copy in copies for p in copy.parts for b in p.blocks):
+            size = (block.rows[1] - block.rows[0]) * (block.cols[1] - block.cols[0])
+            cells[tile, block.core] = max(size, cells.get((tile, block.core), 0))
+        row = _static(copies, str(origins[copies[0].value]), chip, used)
+        static.append({**row, "reloaded": copies[0].value in turning} if turning else row)
     capacity = sum(_crossbars(chip, t) for t in range(chip.tile_count))
     taken = sum(len(c) for c in used.values())
     per_core = [chip.tile(t).core for t in used]
@@ -53,7 +57,7 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
         "totals": {
             "crossbars_used": taken,
             "crossbars": capacity,
-            "cell_utilization": cells / held if held else 0.0,
+            "cell_utilization": sum(cells.values()) / held if held else 0.0,
             "tiles_used": len(tiles_used),
         },
     }

@@ -89,6 +89,21 @@ class PlacedMatrix:
 
 
 @dataclass(frozen=True)
+class Reload:
+    """Matrices that are written in every inference because the cells do not suffice for all. ``values``: theirs.
+    ``pool``: cores that they take turns on; ``rounds``: how often one of these is written at most, per inference;
+    ``cell_writes``: pulses per inference; ``weights``: how many are written. ``considered``: pools that were tried, as
+    (cores, pulses, estimated cycles of the products)."""
+
+    values: frozenset[str]
+    pool: int
+    rounds: int
+    cell_writes: int
+    weights: int
+    considered: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
     its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
@@ -105,6 +120,7 @@ class Placement:
     rows: MappingABC[int, int] = field(default_factory=dict[int, int])  # segment → rows of its blocks, exactly
     residents: MappingABC[str, int | None] = field(default_factory=dict[str, int | None])
     """Value between segments → the tile whose local memory is its home, None: global memory."""
+    reload: Reload | None = None  # None: all weights stay in their cells
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
@@ -483,6 +484,8 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
     if matrices is not None:
         homes = placer.homes(copies, matrices)
         return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices))
+    if choices.reload:
+        return in_turns(placer, precision, choices.pool)
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)

@@ -125,14 +125,16 @@ class _Open:
     has_cells: bool = False
     has_whole: bool = False
     held: dict[str, int] = field(default_factory=dict[str, int])  # constants that are read whole, and their bytes
+    cores: int = 0  # for its weights
 
 
 class _Scheduler:
     """Takes nodes from the ready list into segments."""
 
-    def __init__(self, graph: Graph, room: int) -> None:
+    def __init__(self, graph: Graph, room: int, cores: int) -> None:
         self.graph = graph
         self.room = room
+        self.cores = cores
         self.order = {id(n): i for i, n in enumerate(graph.nodes)}
         self.uses = graph.uses()
         producers = graph.producers()
@@ -230,6 +232,8 @@ class _Scheduler:
         held = now.held | constants_held(self.graph, (node,))
         if now.held and sum(held.values()) > self.room:
             return None
+        if now.cores and now.cores + cores_needed(self.graph, node) > self.cores:
+            return None
         return merged
 
     def _aligned(self, value: str, access: Access, domain: tuple[int, ...]) -> bool:
@@ -242,6 +246,7 @@ class _Scheduler:
         self.open.domain = domain
         self.open.held |= constants_held(self.graph, (node,))
         self.open.has_cells |= node.op in MATRIX_OPS
+        self.open.cores += cores_needed(self.graph, node)
         self.open.has_whole |= any(op.access(node, i) is Access.WHOLE for i, v in enumerate(node.inputs) if v)
         for out in node.outputs:
             if out:
@@ -254,6 +259,14 @@ class _Scheduler:
     def _finish(self, style: Style, domain: tuple[int, ...]) -> None:
         self.segments.append(Segment(len(self.segments), style, tuple(self.open.nodes), domain))
         self.open = _Open()
+
+
+def cores_needed(graph: Graph, node: Node) -> int:
+    """Cores for a node's weights."""
+    if node.op not in MATRIX_OPS:
+        return 0
+    rows, cols = graph.type(node.inputs[1]).shape
+    return -(-rows // integer(node, "rows")) * -(-cols // integer(node, "cols"))
 
 
 def constants_held(graph: Graph, nodes: Sequence[Node]) -> dict[str, int]:
@@ -276,10 +289,11 @@ def rowwise(graph: Graph, node: Node) -> bool:
     return op.form is Form.ROWWISE
 
 
-def segments(graph: Graph, room: int = 1 << 40) -> tuple[Segment, ...]:
+def segments(graph: Graph, room: int = 1 << 40, cores: int = 1 << 40) -> tuple[Segment, ...]:
     """The graph's nodes in segments, in an executable order. View nodes are in none. ``room``: bytes of constants read
-    whole that one segment may hold; a node that needs more by itself has a segment of its own."""
-    return _Scheduler(graph, room).run()
+    whole that one segment may hold, ``cores``: for how many its weights may be; a node that needs more by itself has a
+    segment of its own."""
+    return _Scheduler(graph, room, cores).run()
 
 
 def inside(graph: Graph, uses: Mapping[str, list[Node]], segment: Segment) -> dict[str, Tail]:

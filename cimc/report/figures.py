@@ -91,6 +91,31 @@ class BaselineFigures(Record):
     sources: dict[Name, str] = {}
 
 
+class ReloadFigures(Record):
+    """What weights that take turns in cells cost (:mod:`cimc.report.reload`), per inference. ``cores``: that are written;
+    ``writes_per_cell``: pulses on the cell that gets most; ``bytes``: of weights, from global memory, which they keep busy
+    for ``moving_cycles``; ``writing_cycles``: in which some cell is written; ``exposed_cycles``: that the run takes longer
+    than with all weights in cells; ``hidden``: the share of the longer one of moving and writing that it does not.
+    ``energy_pj``: ``writing`` cells, ``moving`` weights. Years, [low, high] as the endurance, until the first cell has had
+    its writes; None where none is known."""
+
+    matrices: Cycles
+    cores: Cycles
+    writes_per_cell: Cycles
+    cell_writes: Cycles
+    bytes: Cycles
+    moving_cycles: Cycles
+    writing_cycles: Cycles
+    exposed_cycles: Cycles
+    hidden: Amount
+    energy_pj: Energy
+    endurance_writes: tuple[Amount, Amount] | None
+    endurance_source: str | None
+    inferences_per_second: Amount
+    years_to_wear_out: tuple[Amount, Amount] | None
+    years_back_to_back: tuple[Amount, Amount] | None
+
+
 class RunSeconds(Record):
     """Wall-clock seconds the two engines took on this computer."""
 
@@ -118,6 +143,7 @@ class RunFigures(Record):
     layers: dict[Name, LayerFigures] = {}
     host: tuple[HostNode, ...] = ()
     baseline: BaselineFigures | None = None  # of a compiled model; None for a bare program or without timing
+    reload: ReloadFigures | None = None  # where weights take turns in cells
 
     @property
     def total_pj(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import component, energy_pj, leakage_mw
+from cimc.isa.cells import writes_cells
 from cimc.sim.bound import executions
 from cimc.sim.job import Action
-from cimc.sim.result import Bound, Cost, Event, Timing
+from cimc.sim.result import Bound, Cost, Event, Timing, Writing
 from cimc.sim.state import BUSY, FINAL, FIRST, ISSUED, LAST, Q_BUSY, STALLS, State
 from cimc.sim.tables import LOOP, R_OP, R_UNIT, Ints, Layout
 
@@ -52,8 +53,18 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
         host_cycles=int(state.spent[layout.flat.rows[:, R_OP] == Action.HOST, BUSY].sum()),
         stalls=_causes(state.stall.sum(axis=0)),
         tile_stalls=_tile_stalls(layout, state),
+        writings=tuple(_writings(layout, state)),
         events=events,
     )
+
+
+def _writings(layout: Layout, state: State) -> Iterator[Writing]:
+    """When cells were written, by row."""
+    for row, step in enumerate(layout.instructions):
+        if step is not None and writes_cells(step) and state.spent[row, FINAL]:
+            matrix = next(o for o in step.operands if isinstance(o, str))
+            first, last = state.spent[row, FIRST], state.spent[row, FINAL]
+            yield Writing(layout.tiles[layout.row_tile[row]], matrix, int(first), int(last))
 
 
 def energy_of(chip: ChipSpec, actions: Mapping[str, int]) -> dict[str, float]:

@@ -15,11 +15,13 @@ from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
 from cimc.sim.faults import placed_faults
+from cimc.sim.rewrite import Strips, rewritten
 from cimc.sim.tally import LayerTally, Samples, Tally
 
 Array = NDArray[np.generic]
 Bounds = tuple[int, int]
 Shared = tuple[object, ...]
+WRITING = 1 << 20  # cores of a tile that have streams of their own for each writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class AnalogCores:
     samples: Samples | None = None
     _shared: dict[Shared, list[AnalogMatrix]] = field(default_factory=dict[Shared, list[AnalogMatrix]])
     _ranges: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
+    _writings: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # by tile and core
 
     def build(self, codes: Array, core: CoreSpec, tile: int, decl: MatrixDecl, *, rewritten: bool) -> AnalogUnit:
         """The cores of a matrix that hold ``codes``."""
@@ -127,8 +130,9 @@ class AnalogCores:
 
     def _program(self, unit: AnalogUnit, part: Part, inputs: InputKind, key: Shared) -> AnalogMatrix:
         codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
-        physics = replace(config(unit.core, self.device, inputs), row_blocks=part.blocks)
-        stream = (unit.tile, part.core)
+        device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
+        physics = replace(config(unit.core, device, inputs), row_blocks=part.blocks)
+        stream = (unit.tile, part.core + unit.writing(part) * WRITING)
         bits = 0
         if self.device.faulty:
             stuck, found = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
@@ -174,6 +178,14 @@ class AnalogCores:
             vectors = seen[:, part.rows[0] : part.rows[1]]
             self._ranges[key] = calibrate_range(codes, physics, vectors, self.device.adc_coverage, per)
         return self._ranges[key]
+
+    def next_writing(self, tile: int, part: Part) -> int:
+        """How often other weights, or these before, were in use on the cores of a part: what was written later has cells with
+        a noise of their own."""
+        cores = [(tile, block.core) for block in part.held]
+        number = max(self._writings.get(core, 0) for core in cores)
+        self._writings.update(dict.fromkeys(cores, number + 1))
+        return number
 
     def counts(self) -> dict[str, int]:
         """Conversions, how many of them saturated, reads and cells, over all cores."""
@@ -224,6 +236,8 @@ class AnalogUnit:
         self.layer: LayerTally = cores.tally.layer(decl.key)
         self.layer.cells += decl.rows * decl.cols * core.crossbars
         self.vectors = 0  # known inputs of the last calibration
+        self.written = False  # in this run
+        self._writings: dict[Part, int] = {}  # which writing of its cores' the cells are from
         self._cores = cores
         self._matrices: dict[InputKind, list[AnalogMatrix]] = {}
 
@@ -240,10 +254,19 @@ class AnalogUnit:
             self.layer.measure(x, self.codes, total)
         return total
 
-    def program(self, codes: Array) -> None:
-        """Rewrite the cells."""
-        self.codes = np.array(codes)
-        self.shared = False
+    def writing(self, part: Part) -> int:
+        """Which writing of its cores the cells of a part are from; the same until they are written again."""
+        if self.shared:
+            return 0
+        if part not in self._writings:
+            self._writings[part] = self._cores.next_writing(self.tile, part)
+        return self._writings[part]
+
+    def program(self, codes: Array, strips: Strips = ()) -> None:
+        """Rewrite the cells, or some of their rows: all then are as if written anew."""
+        self.codes = rewritten(self.codes, codes, strips)
+        self.shared, self.written = False, True
+        self._writings = {}
         self.vectors = 0
         self._matrices = {}
 

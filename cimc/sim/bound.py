@@ -4,7 +4,7 @@ The classes' names are those of the utilization (:mod:`cimc.sim.account`), which
 ``memory``, a tile's path to both kinds of memory, has no bound of its own. Every bound holds for any schedule of the
 program's work on the whole chip, so none is above the simulated cycles:
 
-- ``core``: core-cycles of all MVMs (cycles · cores of the matrix) over all the cores of the chip
+- ``core``: core-cycles of all MVMs and writings (cycles the matrix is taken · its cores) over all the cores of the chip
 - ``adc``: conversions · the time of one on the tile's kind of core, over all the converters of the chip. A core's
   conversions of a row fit its interval, as each converter's columns do
 - ``matmul``, ``vector``, ``special``: cycles of their instructions over all such units of the chip
@@ -104,7 +104,7 @@ def _add(work: dict[str, int], price: Price, times: int) -> None:
     """Count executions that cost the same towards the classes they use."""
     job, kind = price.job, price.action
     if kind is Action.COMPUTE:
-        work[price.unit] += times * job.cycles * (job.cores if price.unit == "core" else 1)
+        work[price.unit] += times * (job.busy * job.cores if price.unit == "core" else job.cycles)
     elif kind is Action.SEND:
         work["port"] += times * job.cycles
         work["noc"] += times * job.cycles * price.links

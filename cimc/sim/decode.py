@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.isa.cells import contended, spans
 from cimc.isa.instruction import Instruction, Kind
 from cimc.isa.operands import Affine, Element
+from cimc.isa.program import TileProgram
 from cimc.sim import noc
-from cimc.sim.job import Action, Foreman, Job
+from cimc.sim.job import CELLS, Action, Foreman, Job
 from cimc.sim.listing import Listing, Scope, reach
 from cimc.sim.pool import Form, Numbers, Pool, Words, distinct, flags, numbers, pack
 from cimc.sim.tables import (
@@ -65,7 +67,8 @@ class Lying(NamedTuple):
 class Column:
     """An operand of rows of the same mnemonic. ``part`` and ``shape`` are what the cost depends on. Of views: how
     they lie, and the homes of global buffers; of local ones, the buffer, the offset as a number (0 where it moves) and as it
-    stands there, and which rows' move."""
+    stands there, and which rows' move. Of matrices that share cores whose cells are written: these, each span of
+    neighbouring ones as a local view."""
 
     part: Ints  # number of the element type, or of the matrix
     shape: Ints | None = None  # and of the extents
@@ -75,6 +78,12 @@ class Column:
     offsets: Ints | None = None
     places: Sequence[Affine] = ()
     moving: Sequence[int] = ()
+    cells: Sequence[Column] = ()
+
+    @property
+    def local(self) -> Sequence[Column]:
+        """The local views that it has: itself, its cells or none."""
+        return self.cells if self.buffers is None else (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +116,27 @@ class TileNames:
         names = {kind.letter: name for name, kind in chip.tiles.items()}
         self.kinds = [names[letters[t.tile]] for t in tiles]
         self.numbers = [t.tile for t in tiles]
-        self.matrices = [{m.name: pool.matrix(m) for m in t.matrices} for t in tiles]
+        self.cells = [_cells(t) for t in tiles]
+        self.matrices = [
+            {m.name: pool.matrix(m, len(cells.get(m.name, ()))) for m in t.matrices}
+            for t, cells in zip(tiles, self.cells, strict=True)
+        ]
         buffers = [b for t in tiles for b in t.buffers]
+        self.all_cells = len(buffers)  # the number of a buffer that stands for them
         count = iter(range(len(buffers)))
         self.local = [dict(zip([b.name for b in t.buffers], count, strict=False)) for t in tiles]
-        self.address = numbers([b.address for b in buffers])
-        self.element = numbers([_ELEMENTS[id(b.element)] for b in buffers])
+        self.address = numbers([*(b.address for b in buffers), CELLS])
+        self.element = numbers([*(_ELEMENTS[id(b.element)] for b in buffers), _ELEMENTS[id(Element.I8)]])
         self.item = _BYTES[self.element]
         shared = list(pool.globals.values())
         self.home = numbers([g.tile for g in shared])
         self.shared_element = numbers([_ELEMENTS[id(g.element)] for g in shared])
         self.shared = dict(zip(pool.globals, range(len(shared)), strict=True))
+
+    def held(self, tile: int, step: Instruction) -> int:
+        """How many spans of cores an instruction has among its ranges."""
+        cells = self.cells[tile]
+        return sum(len(cells.get(o, ())) for o in step.operands if isinstance(o, str)) if cells else 0
 
 
 class Decoder:
@@ -163,10 +182,14 @@ class Decoder:
         for mnemonic, rows in self.listing.alike.items():
             form = Form.of(mnemonic)
             group = [s for s in map(steps.__getitem__, rows) if s is not None]
-            if not form.variadic:
+            shared = Kind.MATRIX in form.kinds and any(self.names.cells)
+            if not form.variadic and not shared:
                 self._decode(form, Rows(numbers(rows), group))
                 continue
-            counts = [len(s.operands) for s in group]
+            counts = [(len(s.operands), 0) for s in group]
+            if shared:
+                where = self.listing.row_tile[rows].tolist()
+                counts = [(len(s.operands), self.names.held(t, s)) for t, s in zip(where, group, strict=True)]
             for count in set(counts):
                 some = [i for i, n in enumerate(counts) if n == count]
                 self._decode(form, Rows(numbers(rows), group).some(some))
@@ -182,7 +205,7 @@ class Decoder:
     # --- rows of one mnemonic ---------------------------------------------------------------------
 
     def _decode(self, form: Form, rows: Rows) -> None:
-        """Decode rows of a mnemonic with as many operands."""
+        """Decode rows of a mnemonic with as many operands, and as many spans of cores among their ranges."""
         tiles = self.listing.row_tile[rows.at]
         columns = [self._column(form, i, rows, tiles.tolist()) for i in range(len(rows.steps[0].operands))]
         homes = np.full(len(tiles), -1, np.int64)
@@ -220,7 +243,7 @@ class Decoder:
         if form.kinds[min(index, len(form.kinds) - 1)] is Kind.MATRIX:
             tables = names.matrices
             found = numbers([tables[t][str(o)] for t, o in zip(where, operands, strict=True)])
-            return Column(found)
+            return Column(found, cells=self._cells(where, [str(o) for o in operands]))
         layouts = numbers(list(map(pool.layouts.__getitem__, map(_LAYOUT, operands))))
         shapes = np.array(pool.layouts.shape, np.int64)[layouts]
         buffers = map(_BUFFER, operands)
@@ -233,6 +256,20 @@ class Decoder:
         moving = [k for k, o in enumerate(places) if o.terms] if any(map(_TERMS, places)) else []
         offsets[moving] = 0
         return Column(names.element[found], shapes, layouts, None, found, offsets, places, moving)
+
+    def _cells(self, where: Sequence[int], matrices: Sequence[str]) -> list[Column]:
+        """The cores of matrices as columns; each matrix has as many spans of them."""
+        names, layouts = self.names, self.pool.layouts
+        if not any(names.cells):
+            return []
+        held = [names.cells[t].get(m, ()) for t, m in zip(where, matrices, strict=True)]
+        cells: list[Column] = []
+        for part in zip(*held, strict=True):
+            lie = numbers([layouts[(end - first,), (1,)] for first, end in part])
+            buffers = np.full(len(lie), names.all_cells, np.int64)
+            offsets = numbers([first for first, _ in part])
+            cells.append(Column(buffers, None, lie, None, buffers, offsets, [Affine()] * len(lie)))
+        return cells
 
     def _ways(self, form: Form, rows: Rows, tiles: Ints, homes: Ints) -> tuple[Ints, Ints]:
         """Enter channels, trees and ways of rows; links within chips and between them."""
@@ -271,7 +308,7 @@ class Decoder:
         table[at, R_OP] = form.action
         table[at, R_VARIANT_AFF] = -1
         table[at, R_EVERYTHING] = form.action is Action.HOST or (form.action is Action.SEND and form.token)
-        self.local_views[at] = sum(c.buffers is not None for c in columns)
+        self.local_views[at] = sum(len(c.local) for c in columns)
         self.variants[at] = 1
         layers = self.layers
         self.layer[at] = numbers([layers[o.node] if o is not None else 0 for o in map(_ORIGIN, rows.steps)])
@@ -307,7 +344,7 @@ class Decoder:
         marks = np.zeros((len(jobs), widest), np.int64)
         for number, job in enumerate(jobs):
             marks[number, : len(job.ranges)] = flags(job)
-        local = [[c for c in p.columns if c.buffers is not None] for p in pieces]
+        local = [[view for c in p.columns for view in c.local] for p in pieces]
         for j in range(widest):
             has = np.array([len(columns) > j for columns in local], np.bool_)[forms]
             self._ranges(at[has], j, [columns[j] for columns in local if len(columns) > j], marks[of[has], j])
@@ -355,6 +392,12 @@ class Decoder:
         place = self.listing.affines.enter(base * item, [(s, c * item) for s, c in terms])
         high += greatest * item if high > EMPTY else 0
         return place, mark, low + least * item, high, int(len(bounds) == 1 and not terms)
+
+
+def _cells(tile: TileProgram) -> dict[str, list[Bounds]]:
+    """Of the matrices of a tile for which it matters when cells are written: their cores, in spans of neighbours."""
+    changing = contended(tile)
+    return {m.name: list(spans([b.core for b in m.blocks])) for m in tile.matrices if m.name in changing}
 
 
 def _joined(pieces: Sequence[Piece], columns: Sequence[Ints | None]) -> Ints:

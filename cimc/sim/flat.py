@@ -19,7 +19,7 @@ from cimc.sim.decode import Decoder
 from cimc.sim.job import Action
 from cimc.sim.listing import Listing
 from cimc.sim.pool import Pool, distinct
-from cimc.sim.relations import related
+from cimc.sim.relations import ends_last, related
 from cimc.sim.tables import (
     DERIVED_COLUMNS,
     END,
@@ -129,7 +129,8 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     variants = np.array(pool.priced, np.int64).reshape(-1, VARIANT_COLUMNS)[cost]
     variants[:, V_BOUNDS] = _before(decoder.local_views[owner])
     listing.affines.affine.extend((0, len(listing.affines.terms) // 2))
-    begin, relations, moving = related(rows, ranges)
+    last = ends_last(rows, variants, decoder.variants, listing.row_tile)
+    begin, relations, moving = related(rows, ranges, last, decoder.variants)
     dests = np.column_stack((_ints(pool.dest_channel), _ints(pool.dest_leaf)))
     return Flat(
         tile_start=np.array(listing.start, np.int64),

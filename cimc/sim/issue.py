@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.sim.inner import inner
-from cimc.sim.relations import FEEDS, LOOK, conflict
+from cimc.sim.relations import EVERY, FEEDS, LOOK, conflict
 from cimc.sim.state import (
     CHAIN,
     ENDED,
@@ -203,15 +203,16 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
     """Find what an instruction waits for among the last executions of the rows it is related to."""
     for i in range(c.related_begin[row], c.related_begin[row + 1]):
         earlier, kind = c.related[i, 0], c.related[i, 1]
+        every = c.moving[earlier] == EVERY
         j = int(s.last[earlier])
         hazard = False
         while order - j < W:
             other = t * W + j % W
             found = overlap(c, s, other, g) if kind == LOOK else kind
             if found:
-                depend_on(s, g, other, not hazard, found == FEEDS)
+                depend_on(s, g, other, every or not hazard, found == FEEDS)
                 hazard = True
-            if kind != LOOK or found == FEEDS or (hazard and order - j > NEAR):
+            if kind != LOOK or (not every and (found == FEEDS or (hazard and order - j > NEAR))):
                 break
             j = s.flight[other, F_PREVIOUS]
     s.last[row] = order

@@ -12,10 +12,14 @@ from functools import cached_property
 
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits, host_cycles, memory_cycles
+from cimc.isa.cells import contended, spans
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, LOCAL, Instruction, Kind, Shape, Spec, Unit, Value
 from cimc.isa.operands import View, extent
 from cimc.isa.program import GlobalBuffer, MatrixDecl, Program, TileProgram
 from cimc.sim import noc
+
+CELLS = 1 << 48
+"""Where the cells of a tile's cores lie among its bytes: a place for each core, beyond every local buffer."""
 
 SUM_BYTES = 4
 """A core's accumulators are 32 bits wide."""
@@ -35,7 +39,8 @@ class Action(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Bytes [low, high) of the local buffer that a view spans. ``accumulates``: by additions, in any order."""
+    """Bytes [low, high) of the local buffer that a view spans, or cores, from :data:`CELLS` on. ``accumulates``: by
+    additions, in any order."""
 
     low: int
     high: int
@@ -143,6 +148,7 @@ class Foreman:
         self._local = {b.name: b for b in tile.buffers}
         self._global = {g.name: g for g in program.globals} if shared is None else shared
         self._matrices = {m.name: m for m in tile.matrices}
+        self._contended = contended(tile)
 
     @cached_property
     def port(self) -> int:
@@ -234,6 +240,10 @@ class Foreman:
         found: list[Range] = []
         for i, operand in enumerate(instruction.operands):
             kind = spec.operand(i).kind
+            if isinstance(operand, str) and operand in self._contended:
+                writes = spec.writes_cells
+                places = spans([b.core for b in self._matrices[operand].blocks])
+                found += [Range(CELLS + a, CELLS + b, not writes, writes, False) for a, b in places]
             if not isinstance(operand, View) or kind not in LOCAL:
                 continue
             buffer = self._local[operand.buffer]

@@ -14,6 +14,7 @@ from cimc.isa.program import MatrixDecl, Weights
 from cimc.mapped import release
 from cimc.sim.analog import AnalogCores
 from cimc.sim.memory import describe
+from cimc.sim.rewrite import Strips, rewritten
 from cimc.sim.tally import Samples
 
 Array = NDArray[np.generic]
@@ -31,9 +32,9 @@ class FloatMatrix:
         """``x`` (rows × inputs) times the weights, in float32."""
         return np.matmul(x.astype(np.float32, copy=False), self._weights)
 
-    def program(self, codes: Array) -> None:
-        """Replace the weights."""
-        self._weights = np.array(codes, np.float32)
+    def program(self, codes: Array, strips: Strips = ()) -> None:
+        """Replace the weights, or some of their rows."""
+        self._weights = rewritten(self._weights, np.asarray(codes, np.float32), strips)
 
     def calibrate(self, vectors: int) -> None:
         """Nothing: the product is exact."""
@@ -51,6 +52,10 @@ class Budget:
             return False
         self.left -= size
         return True
+
+    def give(self, size: int) -> None:
+        """``size`` bytes are kept no more."""
+        self.left += size
 
 
 class IntegerMatrix:
@@ -88,10 +93,11 @@ class IntegerMatrix:
             self._wide[dtype] = wide
         return wide
 
-    def program(self, codes: Array) -> None:
-        """Replace the codes."""
-        self._codes = np.array(codes)
-        self._budget = Budget()
+    def program(self, codes: Array, strips: Strips = ()) -> None:
+        """Replace the codes, or some of their rows."""
+        self._codes = rewritten(self._codes, codes, strips)
+        for wide in self._wide.values():
+            self._budget.give(wide.nbytes)
         self._wide = {}
 
     def calibrate(self, vectors: int) -> None:
@@ -109,9 +115,9 @@ class SampledMatrix:
         self._samples.add(self._decl, x)
         return self._inner.mvm(x)
 
-    def program(self, codes: Array) -> None:
-        """Replace the codes."""
-        self._inner.program(codes)
+    def program(self, codes: Array, strips: Strips = ()) -> None:
+        """Replace the codes, or some of their rows."""
+        self._inner.program(codes, strips)
 
     def calibrate(self, vectors: int) -> None:
         """Nothing: sums are exact."""
@@ -130,12 +136,13 @@ class CheckedMatrix:
             raise Fault(f"x has {x.shape[-1]} inputs, matrix '{self._decl.name}' has {self._decl.rows}")
         return self._inner.mvm(x)
 
-    def program(self, codes: Array) -> None:
-        """As the matrix inside; raises Fault if the codes have another shape."""
-        want = (self._decl.rows, self._decl.cols)
-        if codes.shape != want:
-            raise Fault(f"codes are {describe(codes)}, matrix '{self._decl.name}' is {want[0]}x{want[1]}")
-        self._inner.program(codes)
+    def program(self, codes: Array, strips: Strips = ()) -> None:
+        """As the matrix inside; raises Fault if the codes have another shape, or rows that the matrix has not."""
+        rows, cols = self._decl.rows, self._decl.cols
+        last = max((first + count for first, count in strips), default=len(codes))
+        if codes.ndim != 2 or codes.shape[1] != cols or last > rows or (not strips and last < rows):
+            raise Fault(f"codes are {describe(codes)}, matrix '{self._decl.name}' is {rows}x{cols}")
+        self._inner.program(codes, strips)
 
     def calibrate(self, vectors: int) -> None:
         """As the matrix inside."""
@@ -155,17 +162,19 @@ class MatrixFactory:
     budget: Budget = field(default_factory=Budget)
     _shared: dict[tuple[object, ...], Matrix] = field(default_factory=dict[tuple[object, ...], Matrix])
 
-    def build(self, tile: int, decl: MatrixDecl, *, rewritten: bool) -> Matrix:
-        """The matrix of a tile; ``rewritten`` if the program writes its cells. Raises WEIGHT_…."""
+    def build(self, tile: int, decl: MatrixDecl, *, rewritten: bool, blank: bool = False) -> Matrix:
+        """The matrix of a tile; ``rewritten`` if the program writes its cells, ``blank`` if it does before anything else.
+        Raises WEIGHT_…."""
         core = self.chip.tile(tile).core
         analog = self.only is None or decl.key in self.only
         if self.analog is not None and analog and core is not None and core.adc is not None:
-            unit = self.analog.build(self._codes(tile, decl), core, tile, decl, rewritten=rewritten)
+            codes = self._codes(tile, decl, blank=blank)
+            unit = self.analog.build(codes, core, tile, decl, rewritten=rewritten)
             return CheckedMatrix(decl, unit)
         key = (decl.key, decl.row_offset, decl.col_offset, decl.rows, decl.cols)
         if not rewritten and key in self._shared:
             return CheckedMatrix(decl, self._shared[key])
-        codes = self._codes(tile, decl)
+        codes = self._codes(tile, decl, blank=blank)
         inner = FloatMatrix(self._aligned(codes)) if self.exact else IntegerMatrix(codes, self.budget)
         if self.samples is not None and isinstance(inner, IntegerMatrix):
             inner = SampledMatrix(inner, decl, self.samples)
@@ -182,11 +191,11 @@ class MatrixFactory:
         release(weights)
         return copy
 
-    def _codes(self, tile: int, decl: MatrixDecl) -> Array:
+    def _codes(self, tile: int, decl: MatrixDecl, *, blank: bool) -> Array:
         what = f"matrix '{decl.name}' of tile {tile}"
         unrounded = f"{decl.key}.float"
         key = unrounded if self.exact and unrounded in self.weights else decl.key
-        if not decl.key:
+        if not decl.key or blank:
             return np.zeros((decl.rows, decl.cols), np.float32 if self.exact else np.int8)
         if key not in self.weights:
             raise errors.WEIGHT_MISSING(key=key, what=what)

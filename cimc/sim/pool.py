@@ -164,10 +164,11 @@ class Pool:
         before = np.concatenate(([0], np.cumsum(links >= self.mesh[2])))
         return before[ends] - before[ends - lengths]
 
-    def matrix(self, decl: MatrixDecl) -> int:
-        """A number that is the same for matrices that cost the same."""
+    def matrix(self, decl: MatrixDecl, held: int) -> int:
+        """A number that is the same for matrices that cost the same and have as many spans of cores among the ranges of
+        their instructions."""
         blocks = tuple([(b.row_end - b.row, b.col_end - b.col) for b in decl.blocks])
-        return self.matrices[decl.rows, decl.cols, len({b.core for b in decl.blocks}), blocks]
+        return self.matrices[decl.rows, decl.cols, len({b.core for b in decl.blocks}), blocks, held]
 
     def unit(self, tile: int, kind: str) -> TileUnits:
         """The units of the tiles of a kind, of which ``tile`` is one."""

@@ -2,7 +2,11 @@
 
 An execution only conflicts with the 63 before it. So a row's *relations* are the rows from which it can be reached in
 that few steps, along the text and around its repeats, and whose bytes meet its own. What is known to be the same at
-every execution is settled here; where ranges move with a repeat, the loop looks at the executions themselves."""
+every execution is settled here; where ranges move with a repeat, the loop looks at the executions themselves.
+
+Of several hazards on one unit only the last counts if it ends last. Most do, as a unit takes its instructions in order,
+one at a time. But the memory path and a matrix are free before the end of what they were taken for: there another access,
+or a product without rows, may come to its end sooner."""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cimc.sim.inner import entry, fingerprint, inner
+from cimc.sim.job import Action
 from cimc.sim.reference import WINDOW
 from cimc.sim.tables import (
     ACCUMULATES,
@@ -26,11 +31,14 @@ from cimc.sim.tables import (
     RANGE_HIGH,
     RANGE_LOW,
     READS,
+    V_BUSY,
+    V_CYCLES,
     WRITES,
     Ints,
 )
 
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
+EVERY = 2  # of a row whose ranges are looked at: at all executions, as a later one may end sooner
 BITS = 63  # units of a tile that have a bit in the masks below
 
 
@@ -60,8 +68,8 @@ def relation(rows: Ints, ranges: Ints, a: int, b: int) -> int:
 
 @inner
 def note(rows: Ints, ranges: Ints, found: Ints, at: int, a: int, b: int, done: Ints) -> int:
-    """Enter what row b has to expect of row a, unless later rows of the same unit make it superfluous: their results
-    come later. ``done``: bits of units of which a hazard, of which a result is known. Returns the new length."""
+    """Enter what row b has to expect of row a, unless later rows of the same unit, which end later, make it superfluous.
+    ``done``: bits of units of which a hazard, of which a result is known. Returns the new length."""
     bit = 1 << rows[a, R_UNIT] if rows[a, R_UNIT] < BITS else 0
     if done[0] & done[1] & bit:
         return at
@@ -84,9 +92,9 @@ def settle(done: Ints, kind: int, unit: int) -> None:
 
 
 @inner
-def search(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+def search(rows: Ints, ranges: Ints, last: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
     """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` was too short, or how many
-    rows there are. ``room``: three lines of 2 · rows + 3 numbers to work with."""
+    rows there are. ``room``: four lines of 2 · rows + 3 numbers to work with."""
     points, here, there = room[0], room[1], room[2]  # places in the text: for which row passed; to be passed now; next
     done = room[3]
     at = begin[first]
@@ -118,7 +126,7 @@ def search(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first
                 if at == found.shape[0]:
                     return b
                 length = note(rows, ranges, found, at, a, b, done)
-                if straight and length > at:
+                if straight and length > at and last[a]:
                     settle(done, found[at, 1], rows[a, R_UNIT])
                 at = length
                 there[ahead] = a
@@ -130,13 +138,13 @@ def search(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first
     return rows.shape[0] - 1
 
 
-def _entry(version: int) -> Callable[[Ints, Ints, Ints, Ints, Ints, int], int]:
+def _entry(version: int) -> Callable[[Ints, Ints, Ints, Ints, Ints, Ints, int], int]:
     """The search behind the function whose machine code numba keeps on disk."""
 
     @entry
-    def relations(rows: Ints, ranges: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+    def relations(rows: Ints, ranges: Ints, last: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
         room[3, 0] = version
-        return search(rows, ranges, begin, found, room, first)
+        return search(rows, ranges, last, begin, found, room, first)
 
     return relations
 
@@ -144,14 +152,36 @@ def _entry(version: int) -> Callable[[Ints, Ints, Ints, Ints, Ints, int], int]:
 relations = _entry(fingerprint())
 
 
-def related(rows: Ints, ranges: Ints) -> tuple[Ints, Ints, Ints]:
+def ends_last(rows: Ints, variants: Ints, counts: Ints, tiles: Ints) -> Ints:
+    """Per row, whether what it is executed for ends last of all that its unit was taken for until then. ``counts``: its
+    variants, ``tiles``: index of its tile.
+
+    An instruction ends ``cycles - busy`` after it has handed its unit over, so one that starts later and takes that long
+    ends no sooner. For the memory path there is no such number."""
+    n, op = len(counts), rows[:-1, R_OP]
+    owner = np.repeat(np.arange(n), counts)
+    takes, after = np.full(n, 1 << 60), np.zeros(n, np.int64)
+    np.minimum.at(takes, owner, variants[:, V_CYCLES])
+    np.maximum.at(after, owner, variants[:, V_CYCLES] - variants[:, V_BUSY])
+    after[op != Action.COMPUTE] = 0
+    width = int(rows[:, R_UNIT].max(initial=0)) + 1
+    unit = tiles * width + rows[:-1, R_UNIT]
+    longest = np.zeros(int(unit.max(initial=0)) + 1, np.int64)
+    np.maximum.at(longest, unit, after)
+    return ((takes >= longest[unit]) & (op != Action.MEMORY)).astype(np.int64)
+
+
+def related(rows: Ints, ranges: Ints, last: Ints, counts: Ints) -> tuple[Ints, Ints, Ints]:
     """Per row, where its relations begin (the next one's begin where they end); the relations: (row, kind); per row,
-    whether its ranges have to be looked at."""
+    whether its ranges have to be looked at, and :data:`EVERY`. ``last``: :func:`ends_last`.
+
+    Executions of a row that always takes the same end in order, on the memory path too: its packets go the same way and
+    are as long each time, so that none finds a gap between reservations that the one before has not found."""
     n = len(rows) - 1
     begin, room = np.zeros(n + 1, np.int64), np.full((4, 2 * n + 3), -1, np.int64)
     found = np.zeros((8 * n + WINDOW, 2), np.int64)
     first = 0
-    while (first := relations(rows, ranges, begin, found, room, first)) < n:
+    while (first := relations(rows, ranges, last, begin, found, room, first)) < n:
         found = np.concatenate((found, np.zeros_like(found)))
         room[0] = -1
     found = found[: begin[n]].copy()
@@ -160,4 +190,5 @@ def related(rows: Ints, ranges: Ints) -> tuple[Ints, Ints, Ints]:
     look = found[:, 1] == LOOK
     moving[found[look, 0]] = 1
     moving[owner[look]] = 1
+    moving[:-1][(moving[:-1] > 0) & (last == 0) & (counts > 1)] = EVERY
     return begin, found, moving

@@ -45,6 +45,16 @@ class Bound:
     resources: Mapping[str, int]  # every class's own bound, in cycles
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """An instruction of the text that writes cells: from the start of its first execution to the end of its last."""
+
+    tile: int
+    matrix: str
+    first: int
+    last: int
+
+
 @dataclass(frozen=True)
 class Timing:
     """The timing engine's account of a run."""
@@ -62,6 +72,7 @@ class Timing:
     host_cycles: int
     stalls: Mapping[str, int] = field(default_factory=dict[str, int])  # cause → cycles instructions waited
     tile_stalls: Mapping[int, Mapping[str, int]] = field(default_factory=dict[int, Mapping[str, int]])  # by tile
+    writings: tuple[Writing, ...] = ()  # of cells
     events: tuple[Event, ...] = ()  # only when a trace was asked for
 
 

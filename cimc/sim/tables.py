@@ -48,7 +48,7 @@ class Flat(NamedTuple):
     ring_ptr: Ints  # per channel: where its ring of messages begins
     related_begin: Ints  # per row: where its relations begin
     related: Ints  # (earlier row, what is to be expected of it): cimc.sim.relations
-    moving: Ints  # per row: whether its ranges have to be looked at
+    moving: Ints  # per row: whether its ranges have to be looked at; 2: at every execution
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from cimc.arch.spec import ChipSpec
 from cimc.collecting import uncollected
 from cimc.device import Device
-from cimc.isa.instruction import INSTRUCTIONS, Blocked, Fault, Instruction, Repeat, Step
+from cimc.isa.cells import written, written_first
+from cimc.isa.instruction import Blocked, Fault
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import calibration, memory, params, place
 from cimc.sim.analog import AnalogCores
@@ -154,7 +155,7 @@ class Engine:
         constants: memory.Constants,
         steps: memory.Steps,
     ) -> _Tile:
-        rewritten = set(_rewritten(tile.steps))
+        rewritten, blank = frozenset(written(tile.steps)), written_first(tile.steps)
         scope = Scope(
             tile=tile.tile,
             machine=TileMachine(tile.tile, self, tokens=False),
@@ -162,7 +163,10 @@ class Engine:
             local=memory.local_memory(tile, self.chip, constants, state),
             shared=shared,
             quantized=frozenset(b.name for b in tile.buffers if b.element.quantized),
-            matrices={m.name: self._factory.build(tile.tile, m, rewritten=m.name in rewritten) for m in tile.matrices},
+            matrices={
+                m.name: self._factory.build(tile.tile, m, rewritten=m.name in rewritten, blank=m.name in blank)
+                for m in tile.matrices
+            },
             params=bound,
             check_finite=self.numerics != "float",
             steps=steps,
@@ -216,19 +220,6 @@ class Engine:
         assert instruction is not None
         reason = place.waits(instruction)
         return place.Stuck(tile.number, tile.code.step(tile.at), instruction, reason)
-
-
-def _rewritten(steps: Iterable[Step]) -> Iterable[str]:
-    """Matrices whose cells an instruction writes."""
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _rewritten(step.body)
-        elif _writes_cells(step):
-            yield from (o for o in step.operands if isinstance(o, str))
-
-
-def _writes_cells(step: Instruction) -> bool:
-    return INSTRUCTIONS[step.mnemonic].writes_cells
 
 
 @uncollected()

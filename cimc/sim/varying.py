@@ -17,6 +17,7 @@ from cimc.sim.pool import Form, flags
 from cimc.sim.tables import EMPTY, R_VARIANT_AFF
 
 MAX_VARIANTS = 1 << 20
+CORES = ""  # in place of a buffer's name
 Extents = tuple[tuple[int, ...], ...]
 
 
@@ -39,7 +40,7 @@ def _instruction(decoder: Decoder, form: Form, late: Late, known: dict[tuple[obj
         what = f"{step.mnemonic} in line {step.line} of tile {decoder.names.numbers[late.tile]}"
         raise errors.TIMING_TOO_LARGE(what=what, need=count, have=MAX_VARIANTS)
     key = _key(decoder, form, late)
-    local = [o for i, o in enumerate(step.operands) if isinstance(o, View) and not form.shared(i)]
+    local = _local(decoder, form, late)
     costs: list[int] = []
     bounds: list[list[Bounds]] = []
     for values in itertools.product(*(range(t) for t in trips)):
@@ -51,12 +52,35 @@ def _instruction(decoder: Decoder, form: Form, late: Late, known: dict[tuple[obj
     decoder.varying[late.row] = costs, bounds
     at = np.array([late.row])
     for j, mark in enumerate(flags(pool.prices[costs[0]].job)):
-        item = int(decoder.names.item[decoder.names.local[late.tile][local[j].buffer]])
-        line = decoder.moving(local[j].offset, item, mark, scope, [b[j] for b in bounds])
+        offset, item = local[j].offset, _item(decoder, late.tile, local[j])
+        line = decoder.moving(offset, item, mark, scope, [b[j] for b in bounds])
         decoder.ranges.append((at, j, np.array([line])))
     if names:
         decoder.rows[late.row, R_VARIANT_AFF] = _offset(decoder, scope, names, trips)
     return total + count
+
+
+def _local(decoder: Decoder, form: Form, late: Late) -> list[View]:
+    """The local views of an instruction, and its cores as views of a buffer without a name, in the order of the job's
+    ranges."""
+    found: list[View] = []
+    for i, o in enumerate(late.step.operands):
+        if isinstance(o, str):
+            spans = decoder.names.cells[late.tile].get(o, ())
+            found += [View(CORES, Affine(first), (end - first,), (1,)) for first, end in spans]
+        elif not form.shared(i):
+            found.append(o)
+    return found
+
+
+def _item(decoder: Decoder, tile: int, view: View) -> int:
+    """Bytes of an element of a local view."""
+    return int(decoder.names.item[_buffer(decoder, tile, view)])
+
+
+def _buffer(decoder: Decoder, tile: int, view: View) -> int:
+    """The number of the buffer of a local view."""
+    return decoder.names.local[tile][view.buffer] if view.buffer != CORES else decoder.names.all_cells
 
 
 def _offset(decoder: Decoder, scope: Scope, names: list[str], trips: list[int]) -> int:
@@ -100,7 +124,6 @@ def _bounds(decoder: Decoder, tile: int, view: View, env: Mapping[str, int]) -> 
     if high <= low:
         return 0, EMPTY
     names = decoder.names
-    buffer = names.local[tile][view.buffer]
-    item = int(names.item[buffer])
+    buffer, item = _buffer(decoder, tile, view), _item(decoder, tile, view)
     base = int(names.address[buffer]) + item * (0 if view.offset.terms else view.offset.constant)
     return base + item * low, base + item * high

@@ -74,6 +74,12 @@ def test_two_tiles() -> None:
     np.testing.assert_allclose(y, e / e.sum(-1, keepdims=True), rtol=1e-5)
 
 
+def test_reload() -> None:
+    one, two, x = _codes(8, 8), _codes(8, 8), _codes(4, 8)
+    y = _run("reload", {"first": one, "second": two, "x": x})["y"]
+    np.testing.assert_array_equal(y, x.astype(np.int64) @ (one.astype(np.int64) + two))
+
+
 def test_partial_sums() -> None:
     w, x = _codes(32, 8), _codes(2, 32)
     y = _run("partial_sums", {"weights": w, "x": x})["y"]

@@ -14,6 +14,7 @@ from cimc.arch.load import load
 from cimc.arch.spec import ChipSpec
 from cimc.errors import CimcError
 from cimc.isa import (
+    INSTRUCTIONS,
     Affine,
     Element,
     GlobalBuffer,
@@ -25,6 +26,7 @@ from cimc.isa import (
     TileProgram,
     View,
     assemble,
+    complete,
     dense_view,
     parse_program,
     verify,
@@ -187,7 +189,7 @@ def test_faults_of_built_records() -> None:
         "no buffer is called 'z'": Instruction("neg", (whole, dense_view("z", (8,)))),
         "neg takes 2 operands, not 1": Instruction("neg", (whole,)),
         "no global buffer is called 'a'": Instruction("load", (whole, whole)),
-        "no matrix is called 'W'": Instruction("program", ("W", whole)),
+        "no matrix is called 'W'": Instruction("program", ("W", whole), complete(INSTRUCTIONS["program"], {})),
         "'a' stands where a view": Instruction("neg", ("a", whole)),
         "fill needs the keyword 'value'": Instruction("fill", (whole,)),
         "'value' takes a number": Instruction("fill", (whole,), (("value", "x"),)),

@@ -113,7 +113,9 @@ def view(buffer: str, *shape: Extent, offset: Affine | int = 0, strides: tuple[i
 
 
 def do(mnemonic: str, *operands: View | str, origin: str = "", **keywords: object) -> Instruction:
-    """An instruction."""
+    """An instruction; of ``program``, the keywords that are left out."""
+    if mnemonic == "program":
+        keywords = {"row": 0, "run": 0, "step": 0, **keywords}
     where = Origin(origin, "Test") if origin else None
     return Instruction(mnemonic, operands, tuple(keywords.items()), where)  # pyright: ignore[reportArgumentType]
 

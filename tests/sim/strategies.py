@@ -37,7 +37,7 @@ GLOBALS = (
     GlobalBuffer("h", Element.F32, (SIZE,), tile=1, address=1024),
     GlobalBuffer("k", Element.F32, (SIZE,), tile=3, address=1024),
 )
-MATRICES = (matrix("W", 8, 8, core=0), matrix("V", 8, 8, core=1))
+MATRICES = (matrix("W", 8, 8, core=0), matrix("V", 8, 8, core=1), matrix("U", 8, 8, core=0))  # U shares W's core
 WORK = tuple(s for s in INSTRUCTIONS.values() if s.unit not in (Unit.PORT, Unit.RECEIVE, Unit.CONTROL))
 
 

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import leakage_mw
 from cimc.errors import CimcError
-from cimc.isa.program import Program
+from cimc.isa.instruction import Step
+from cimc.isa.operands import Affine, Element, Extent
+from cimc.isa.program import Block, GlobalBuffer, MatrixDecl, Program
 from cimc.sim.account import energy_of
 from cimc.sim.reference import Executed, Reference
 from cimc.sim.result import Event, Timing
 from cimc.sim.state import STALLS
 from cimc.sim.timing import run_timing
-from tests.sim.chips import chip, chips
+from tests.sim.chips import buffers, chip, chips, do, matrix, program, repeat, tile, view
 from tests.sim.strategies import programs
 
 # Without shrinking: a failing example is short enough to read, and shrinking a program takes minutes.
@@ -98,6 +100,50 @@ def _agree(got: Timing, reference: Reference, machine: ChipSpec) -> None:
         assert got.layers[name].energy_pj == energy_of(machine, _actions(executed))
         assert got.layers[name].last_cycle == max(e.end for e in executed)
         assert got.layers[name].stalls == _stalls(reference, 1)[name]
+
+
+A, B, C = view("a", 8), view("b", 8), view("c", 8)
+LOCAL = buffers(*((name, Element.F32, (64,)) for name in "abc"), ("q", Element.Q8, (8, 8)), ("r", Element.Q32, (4, 8)))
+SHARED = (GlobalBuffer("g", Element.F32, (64,)), GlobalBuffer("h", Element.F32, (64,), tile=0, address=1024))
+APART = MatrixDecl("V", Element.Q8, 8, 16, "w", 0, 0, (Block(0, 0, 8, 0, 8), Block(2, 0, 8, 8, 16)))
+TURNS = (matrix("W", 8, 8), APART, matrix("U", 8, 8, core=1), matrix("T", 8, 8, core=2))
+WRITE = do("program", "V", view("q", 8, 16, strides=(0, 0)))
+MOVING = Affine(0, (("i", 8),))
+
+
+def mvm(name: str, rows: Extent) -> Step:
+    """A product of so many rows."""
+    return do("mvm", view("r", rows, 8, strides=(8, 1)), name, view("q", rows, 8, strides=(8, 1)))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        # the global access is under way when the one at home has ended
+        (do("load", A, view("g", 8)), do("load", B, view("h", 8)), do("add", C, A, B)),
+        (do("store", view("g", 8), A), do("store", view("h", 8), A), do("fill", A, value=0.0)),
+        (
+            repeat("i", 2, do("load", view("a", 8, offset=MOVING), view("g", 8))),
+            do("load", B, view("h", 8)),
+            repeat("i", 2, do("add", C, view("a", 8, offset=MOVING), B)),
+        ),
+        # a product without rows, or a calibration of a digital core, ends before the last row of the one before is out
+        (mvm("W", 2), mvm("W", 0), WRITE),
+        (mvm("W", 2), do("calibrate", "W", vectors=4), WRITE),
+        (repeat("i", 3, mvm("W", Affine(2, (("i", -1),)))), WRITE, repeat("i", 3, mvm("V", Affine(0, (("i", 1),))))),
+        # T lies on V's second span of cores, U between the two
+        (WRITE, mvm("U", 1), mvm("T", 1), WRITE, mvm("V", 1), mvm("W", 2)),
+    ],
+    ids=["loads", "stores", "repeats", "no rows", "calibrate", "fewer rows", "cores apart"],
+)
+def test_what_ends_sooner_than_the_one_before_on_its_unit(steps: tuple[Step, ...]):
+    p = program(tile(0, *steps, buffers=LOCAL, matrices=TURNS), globals=SHARED)
+    machine = chip(("tp", "tt"), memory_tile=False, adc_bits=None)
+    reference = _reference(p, machine)
+    assert not isinstance(reference, str)
+    got = run_timing(p, machine, trace=True)
+    assert _events(got.events) == _rows(reference.executed)
+    _agree(got, reference, machine)
 
 
 @CHECKS
