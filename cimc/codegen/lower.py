@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
+from cimc.codegen.parts import Access, Cut, accesses, cut, pieces, rewritten
 from cimc.codegen.regions import assemble, host
-from cimc.codegen.residence import settle
+from cimc.codegen.residence import Stored, settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
@@ -69,7 +70,7 @@ def lower(
             for value in stored.get(tile, ()):
                 producers.setdefault(value, (segment.index, []))[1].append(tile)
     _order(chunks, producers, {name: value for value, name in context.names.items()})
-    return _program(context, chip, chunks, header)
+    return _program(context, chip, chunks, {value: found[0] for value, found in producers.items()}, header)
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
@@ -191,22 +192,58 @@ def _reads(steps: Sequence[Step]) -> set[str]:
 
 
 # --- assembly ----------------------------------------------------------------------------------
-def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], header: Sequence[str]) -> Program:
+def _program(
+    context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], phases: Mapping[str, int], header: Sequence[str]
+) -> Program:
+    """``phases``: by stored value, the segment that stores it."""
     graph = context.graph
     inputs = tuple(Port(v, context.global_name(v)) for v in graph.inputs)
     names = graph.output_names or graph.outputs
     outputs = tuple(Port(n, context.global_name(v)) for n, v in zip(names, graph.outputs, strict=True))
-    buffers = tuple(
+    fixed = {*graph.inputs, *graph.outputs, *graph.constants}
+    choices = context.mapping.choices
+    movable = frozenset(name for value, name in context.names.items() if choices.residence and value not in fixed)
+    buffers = [
         GlobalBuffer(
             name, graph.type(value).element, graph.type(value).shape, value if value in graph.constants else ""
         )
         for value, name in context.names.items()
-    )
+    ]
+    plans = _cuts([b for b in buffers if b.name in movable], chunks) if choices.parts else {}
+    arrays: list[tuple[GlobalBuffer, int]] = []
+    for buffer, value in zip(buffers, context.names, strict=True):
+        whole = (buffer,) if buffer.name not in plans else pieces(buffer, plans[buffer.name])
+        arrays += [(part, phases.get(value, -1)) for part in whole]
+    for tile, found in chunks.items():
+        for chunk in found:
+            chunk.steps = rewritten(tile, chunk.steps, plans)
+    movable = frozenset(b.name for b, _ in arrays if b.name in movable or b.name.partition(".")[0] in plans)
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    fixed = {*graph.inputs, *graph.outputs, *graph.constants}
-    kept = context.mapping.choices.residence
-    movable = frozenset(name for value, name in context.names.items() if kept and value not in fixed)
-    return Program(chip.name, settle(buffers, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
+    known = _accesses(chunks)
+    stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a), phase) for b, phase in arrays]
+    return Program(chip.name, settle(stored, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
+
+
+def _accesses(chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, list[Access | None]]:
+    """All accesses to global arrays, by the arrays' names."""
+    found: dict[str, list[Access | None]] = {}
+    for tile in sorted(chunks):
+        for chunk in chunks[tile]:
+            for name, access in accesses(tile, chunk.steps):
+                found.setdefault(name, []).append(access)
+    return found
+
+
+def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, Cut]:
+    """The arrays that are cut, by name."""
+    known = _accesses(chunks)
+    found: dict[str, Cut] = {}
+    for buffer in buffers:
+        of_buffer = [a for a in known.get(buffer.name, ()) if a is not None]
+        plan = cut(buffer, of_buffer) if len(of_buffer) == len(known.get(buffer.name, ())) else None
+        if plan is not None:
+            found[buffer.name] = plan
+    return found
 
 
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:

@@ -29,6 +29,9 @@ class Choices:
     residence: bool = True
     """Whether values between segments are kept in the local memory of tiles where it has room."""
 
+    parts: bool = True
+    """Whether such values are cut by columns, so that several tiles share what is read and written."""
+
 
 DEFAULT = Choices()
 
