@@ -53,7 +53,7 @@ def lower(
     progress: Callable[[str], None] | None = None,
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
-    context = Context(graph, placed)
+    context = Context(graph, placed, chip)
     rows = _RowChooser(context, chip).choose()
     chunks: dict[int, list[_Chunk]] = {}
     producers: dict[str, tuple[int, list[int]]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
@@ -52,8 +53,19 @@ class Spread:
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
         parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy)
-        turn = segment.index * len(parts)
-        self.shares = {tiles[(turn + i) % len(tiles)]: share for i, share in enumerate(parts)}
+        self.shares = dict(zip(self._nearest(tiles, len(parts)), parts, strict=True))
+
+    def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
+        """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
+        they take and give travels least."""
+        near = [self.context.position(t) for t in self.context.neighbours(self.segment)]
+
+        def way(tile: int) -> int:
+            x, y = self.context.position(tile)
+            return sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
+
+        chosen = frozenset(sorted(tiles, key=way)[:count])
+        return [t for t in tiles if t in chosen]
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
