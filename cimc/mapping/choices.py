@@ -32,6 +32,9 @@ class Choices:
     parts: bool = True
     """Whether such values are cut by columns, so that several tiles share what is read and written."""
 
+    aside: bool = True
+    """Whether columns of a product that need a unit its tile lacks go to tiles beside it, column by column."""
+
 
 DEFAULT = Choices()
 

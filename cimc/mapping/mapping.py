@@ -88,7 +88,8 @@ class PlacedMatrix:
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
     its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
-    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them."""
+    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them. ``beside``: per
+    STREAM segment, for every replica, the tile beside each tile of products that does what it has no unit for."""
 
     matrices: MappingABC[str, tuple[PlacedMatrix, ...]]
     homes: MappingABC[int, tuple[tuple[tuple[int, ...], ...], ...]]  # segment → replica → stage → lanes
@@ -96,6 +97,8 @@ class Placement:
     shards: MappingABC[str, str]  # output value that stays on the matrix's tiles, by columns → the mvm's output value
     reads: MappingABC[str, tuple[str, ...]]  # output value → values inside its segment that its node reads (STREAM)
     tiles: MappingABC[int, tuple[int, ...]]  # segment → tiles
+    aside: frozenset[str]  # of the shards, values that are on the tiles beside
+    beside: MappingABC[int, tuple[MappingABC[int, int], ...]]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.mapping.beside import by_columns, columns_aside, companions, goes_aside
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
@@ -162,9 +163,18 @@ class _Packing(enum.Enum):
 class _Placer:
     """Places the matrices of all segments."""
 
-    def __init__(self, graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, lanes: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        segments: Sequence[Segment],
+        chip: ChipSpec,
+        precision: str,
+        choices: Choices,
+        inside_only: frozenset[int],
+    ) -> None:
         self.graph = graph
-        self.lanes = lanes
+        self.lanes = choices.lanes
+        self.inside = inside_only
         self.segments = segments
         self.chip = chip
         self.precision = precision
@@ -173,13 +183,16 @@ class _Placer:
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
         self.reads: dict[str, tuple[str, ...]] = {}
+        self.aside: set[str] = set()
+        self.beside: dict[int, tuple[dict[int, int], ...]] = {}
+        self.crowded: set[int] = set()
         self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
         for segment in segments:
             if segment.style is Style.STREAM:
                 self._stage(segment)
 
     def _stage(self, segment: Segment) -> None:
-        tails = self.tails[segment.index]
+        tails, may_go = self.tails[segment.index], segment.index not in self.inside
         for node in segment.nodes:
             roots = [tails[v].root for v in node.inputs if v in tails]
             stage = max((self.stages[r] + (r in self.shards) for r in roots), default=0)
@@ -187,19 +200,24 @@ class _Placer:
                 self.shards[node.outputs[0]] = node.outputs[0]
                 stage = max((self.stages[r] for r in roots), default=0)
             else:
-                source = self._shard_source(node, tails)
+                source = self._shard_source(node, tails, may_go)
                 if source:
                     self.shards[node.outputs[0]] = source
                     stage = max((self.stages[r] for r in roots), default=0)
+                elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
+                    self.shards[node.outputs[0]] = self.shards[roots[0]]
             for out in node.outputs:
                 if out:
                     self.stages[out] = stage
             self.reads[node.outputs[0]] = tuple(roots)
 
-    def _shard_source(self, node: Node, tails: dict[str, Tail]) -> str:
+    def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool) -> str:
         """The mvm whose column shards a node can work on in place, or "" if it needs whole rows."""
         op = OPS[node.op]
-        if len(node.outputs) != 1 or node.op not in ELEMENTWISE or not self._cim_has(INSTRUCTIONS[node.op].unit):
+        if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
+            return ""
+        lacking = not self._cim_has(INSTRUCTIONS[node.op].unit)
+        if lacking and not (may_go and goes_aside(self.graph, tails, self.uses, node)):
             return ""
         width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]
         sources: set[str] = set()
@@ -217,6 +235,8 @@ class _Placer:
                 sources.add(self.shards[tail.root])
             elif tail.width != 1:
                 return ""
+        if lacking and len(sources) == 1:
+            self.aside.add(node.outputs[0])
         return sources.pop() if len(sources) == 1 else ""
 
     def _cim_has(self, unit: Unit) -> bool:
@@ -348,10 +368,21 @@ class _Placer:
         with; when they run out, all are free again."""
         least = replicas * self.stage_count(segment)
         able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
-        products, counts = self._products(segment), self._lanes(segment, len(able) // replicas)
+        columns = columns_aside(segment, self.aside, self.shards, matrices)
+        others, stage_count = max((len(c) for c in columns), default=0), self.stage_count(segment)
+        if others and len(able) < least + (replicas * others if replicas > 1 else 1):
+            self.crowded.add(segment.index)
+        products = self._products(segment)
+        counts = self._lanes(segment, max(stage_count, len(able) // replicas - others))
         free: list[int] = []
+        companies: list[dict[int, int]] = []
         for replica in range(replicas):
             stages: list[tuple[int, ...]] = []
+            if others:
+                free = free if len(free) > stage_count else [*free, *(t for t in able if t not in free)]
+                partners = companions(columns[replica], free, stage_count, self.chip)
+                free = [t for t in free if t not in partners.values()]
+                companies.append(partners)
             for stage, count in enumerate(counts):
                 free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
                 beside = (*products.get(stage - 1, ()), *products.get(stage, ()))
@@ -360,6 +391,8 @@ class _Placer:
                 free = [t for t in free if t not in chosen]
                 stages.append(tuple(chosen))
             yield tuple(stages)
+        if companies:
+            self.beside[segment.index] = tuple(companies)
 
     def _lanes(self, segment: Segment, tiles: int) -> list[int]:
         """How many tiles take turns in each vector stage, of those there are: the stages that handle most elements a row
@@ -460,9 +493,18 @@ def in_stages(segment: Segment, placement: Placement) -> Segment:
     return replace(segment, nodes=tuple(order))
 
 
-def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, choices: Choices) -> Placement:
-    """Tiles and cores for everything. Raises the does-not-fit diagnostic with what is short."""
-    placer = _Placer(graph, segments, chip, precision, choices.lanes)
+def place(
+    graph: Graph,
+    segments: Sequence[Segment],
+    chip: ChipSpec,
+    precision: str,
+    choices: Choices,
+    inside_only: frozenset[int] = frozenset(),
+) -> Placement:
+    """Tiles and cores for everything. ``inside_only``: segments in which no columns go to tiles beside their own; those
+    without tiles to spare for it join them. Raises the does-not-fit diagnostic with what is short."""
+    inside_only = inside_only if choices.aside else frozenset(s.index for s in segments)
+    placer = _Placer(graph, segments, chip, precision, choices, inside_only)
     single = placer.replicas(choices.replicas or 1)
     more = [] if choices.replicas else placer.growth(single)
     # The longest start of the list of further copies that finds room: which do is nearly always a matter of their number.
@@ -482,7 +524,10 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         homes = placer.homes(copies, matrices)
-        return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices))
+        if placer.crowded:
+            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded)
+        found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
+        return Placement(*found, frozenset(placer.aside), placer.beside)
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
