@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Element
 from cimc.mapping.layout import is_view
 from cimc.mapping.mapping import PlacedMatrix, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, rows_shape
+from cimc.mapping.traffic import Traffic
 
 
 def readers(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[Node]], value: str) -> list[Node] | None:
@@ -56,36 +56,31 @@ def goes_aside(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[
 
 def columns_aside(
     segment: Segment, aside: Collection[str], shards: Mapping[str, str], matrices: Mapping[str, Sequence[PlacedMatrix]]
-) -> list[list[int]]:
-    """For each copy of a segment's matrices, the tiles whose columns go to tiles beside them, each once; nothing if there
-    are no values ``aside``. ``shards``: the product whose columns a value has."""
+) -> list[dict[int, float]]:
+    """For each copy of a segment's matrices, the tiles whose columns go to tiles beside them, and how many each has;
+    nothing if there are no values ``aside``. ``shards``: the product whose columns a value has."""
     outs = (o for n in segment.nodes for o in n.outputs if o in aside)
     sources = list(dict.fromkeys(shards[o] for o in outs))
-    copies = zip(*(matrices[s] for s in sources), strict=True)
-    return [list(dict.fromkeys(t for m in copy for t in _column_tiles(m))) for copy in copies]
+    return [column_tiles(copy) for copy in zip(*(matrices[s] for s in sources), strict=True)]
 
 
-def _column_tiles(matrix: PlacedMatrix) -> list[int]:
-    """Tiles on which the columns of a product come together."""
-    first = {part.cols: part.tile for part in reversed(matrix.parts)}
-    return [first[part.cols] for part in matrix.parts]
-
-
-def companions(columns: Iterable[int], free: Sequence[int], least: int, chip: ChipSpec) -> dict[int, int]:
-    """For each tile of columns one of the free ones: of those that have fewest, the nearest. ``least`` free ones stay
-    untouched (but one at least is taken)."""
-    load = dict.fromkeys(free, 0)
-    room = max(1, len(load) - least)
-    found: dict[int, int] = {}
-    for tile in columns:
-        taken = [t for t, n in load.items() if n]
-        offered = load if len(taken) < room else taken
-        found[tile] = min(offered, key=lambda t: (load[t], *_way(chip, t, tile)))
-        load[found[tile]] += 1
+def column_tiles(matrices: Iterable[PlacedMatrix]) -> dict[int, float]:
+    """Tiles on which the columns of products come together, and how many on each."""
+    found: dict[int, float] = {}
+    for matrix in matrices:
+        first = {part.cols: part.tile for part in reversed(matrix.parts)}
+        for (low, high), tile in first.items():
+            found[tile] = found.get(tile, 0.0) + high - low
     return found
 
 
-def _way(chip: ChipSpec, a: int, b: int) -> tuple[int, int]:
-    """Borders between chips, and hops, from one tile to another."""
-    (ax, ay), (bx, by) = chip.position(a), chip.position(b)
-    return abs(chip.chip_of(a) - chip.chip_of(b)), abs(ax - bx) + abs(ay - by)
+def companions(columns: Mapping[int, float], free: Sequence[int], least: int, traffic: Traffic) -> dict[int, int]:
+    """For each tile of columns one of the free tiles, so that links carry little; ``least`` free ones stay untouched (but
+    one at least is taken)."""
+    room = max(1, len(free) - least)
+    found: dict[int, int] = {}
+    for tile in sorted(columns):
+        taken = set(found.values())
+        offered = free if len(taken) < room else [t for t in free if t in taken]
+        found[tile] = traffic.choose({tile: columns[tile]}, offered)
+    return found

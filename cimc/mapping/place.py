@@ -17,11 +17,12 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
-from cimc.mapping.beside import by_columns, columns_aside, companions, goes_aside
+from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
+from cimc.mapping.traffic import Traffic
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
 
@@ -375,20 +376,23 @@ class _Placer:
         products = self._products(segment)
         counts = self._lanes(segment, max(stage_count, len(able) // replicas - others))
         free: list[int] = []
+        traffic = Traffic(self.chip)
         companies: list[dict[int, int]] = []
         for replica in range(replicas):
             stages: list[tuple[int, ...]] = []
             if others:
                 free = free if len(free) > stage_count else [*free, *(t for t in able if t not in free)]
-                partners = companions(columns[replica], free, stage_count, self.chip)
+                partners = companions(columns[replica], free, stage_count, traffic)
                 free = [t for t in free if t not in partners.values()]
                 companies.append(partners)
             for stage, count in enumerate(counts):
                 free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
-                beside = (*products.get(stage - 1, ()), *products.get(stage, ()))
-                near = [self.chip.position(p.tile) for v in beside for p in matrices[v][replica].parts]
-                chosen = sorted(free, key=lambda t: self._way(t, near))[:count]
-                free = [t for t in free if t not in chosen]
+                chosen: list[int] = []
+                flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
+                flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
+                for _ in range(count):
+                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, free))
+                    free.remove(chosen[-1])
                 stages.append(tuple(chosen))
             yield tuple(stages)
         if companies:
