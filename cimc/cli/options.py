@@ -97,7 +97,7 @@ compile_options = stack(
         "mapping",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off.",
+        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off.",
     ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )

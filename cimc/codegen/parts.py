@@ -61,6 +61,11 @@ class Cut:
     row: int
     edges: tuple[int, ...]
 
+    @property
+    def largest(self) -> float:
+        """The largest part's share of a row."""
+        return max(high - low for low, high in pairwise(self.edges)) / self.row
+
     def meeting(self, reach: Reach) -> list[int]:
         """The parts that a reach meets."""
         return [k for k, (low, high) in enumerate(pairwise(self.edges)) if low < reach.high and reach.low < high]
@@ -109,8 +114,9 @@ def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
         if len(known) < len(found):
             continue
         edges = _edges(row, known, least)
-        if len(edges) > 2 and (best is None or len(edges) > len(best.edges)):
-            best = Cut(row, edges)
+        found_cut = Cut(row, edges)
+        if len(edges) > 2 and (best is None or found_cut.largest < best.largest):
+            best = found_cut
     return best
 
 

@@ -7,8 +7,9 @@ from cimc.ir.graph import Graph
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
-from cimc.mapping.place import in_stages, place
+from cimc.mapping.place import place
 from cimc.mapping.segment import segments
+from cimc.mapping.stages import in_stages
 
 
 def build(graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT) -> tuple[Graph, Mapping]:

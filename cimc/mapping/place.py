@@ -10,13 +10,14 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.mapping.able import tiles_with, units_needed
 from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
@@ -30,33 +31,6 @@ MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
 
 MAX_REPLICAS = 64
-
-
-def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
-    """Units a tile needs to run nodes that are not on cores."""
-    needed = {Unit.VECTOR}
-    for node in nodes:
-        if node.op == "attention":
-            needed.update((Unit.MATMUL, Unit.SPECIAL))
-        elif node.op in INSTRUCTIONS:
-            needed.add(INSTRUCTIONS[node.op].unit)
-    return frozenset(needed & {Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL})
-
-
-def tiles_with(chip: ChipSpec, units: frozenset[Unit]) -> list[int]:
-    """Tiles that have all the units; those without cores if there are any. Raises if there is none."""
-
-    def has(tile: int) -> bool:
-        spec = chip.tile(tile)
-        present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
-        return all(present[u] is not None for u in units)
-
-    able = [t for t in range(chip.tile_count) if has(t)]
-    if not able:
-        missing = ", ".join(sorted(u.value for u in units))
-        raise errors.UNIT_MISSING(chip=chip.name, units=missing)
-    without = [t for t in able if not chip.tile(t).cores]
-    return without or able
 
 
 @dataclass
@@ -365,8 +339,8 @@ class _Placer:
     def _stage_tiles(
         self, segment: Segment, replicas: int, matrices: Mapping[str, tuple[PlacedMatrix, ...]]
     ) -> Iterator[tuple[tuple[int, ...], ...]]:
-        """For each replica the tiles of its stages: those free ones that are nearest to the matrices they exchange rows
-        with; when they run out, all are free again."""
+        """For each replica the tiles of its stages: those free ones to which rows come over links that carry least;
+        when they run out, all are free again."""
         least = replicas * self.stage_count(segment)
         able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
         columns = columns_aside(segment, self.aside, self.shards, matrices)
@@ -424,13 +398,6 @@ class _Placer:
                 found.setdefault(self.stages[node.outputs[0]], []).append(node.outputs[0])
         return found
 
-    def _way(self, tile: int, near: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """How many ways to somewhere lead over a chip's border, and their hops."""
-        x, y = self.chip.position(tile)
-        mine, width = self.chip.chip_of(tile), self.chip.chip_columns
-        hops = sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
-        return sum(abs(mine - to_x // width) for to_x, _ in near), hops
-
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work."""
         local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
@@ -464,37 +431,6 @@ class _Placer:
 ELEMENTWISE = frozenset(
     name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
 )
-
-
-def in_stages(segment: Segment, placement: Placement) -> Segment:
-    """The segment with its nodes in an order that keeps the cores busy: stage by stage, and in a stage everything up to the
-    matrix products before what works on their results, because a tile issues in order."""
-    producers = {o: n for n in segment.nodes for o in n.outputs if o}
-
-    def turn(node: Node) -> tuple[int, bool]:
-        value = node.outputs[0]
-        late = value in placement.shards and node.op not in MATRIX_OPS
-        return placement.stages[value], late
-
-    ready = [(*turn(n), i, n) for i, n in enumerate(segment.nodes)]
-    missing = {id(n): 0 for n in segment.nodes}
-    users: dict[int, list[tuple[int, bool, int, Node]]] = {}
-    for entry in ready:
-        for value in dict.fromkeys(placement.reads[entry[-1].outputs[0]]):
-            if value in producers:
-                missing[id(entry[-1])] += 1
-                users.setdefault(id(producers[value]), []).append(entry)
-    heap = [e for e in ready if not missing[id(e[-1])]]
-    heapq.heapify(heap)
-    order: list[Node] = []
-    while heap:
-        node = heapq.heappop(heap)[-1]
-        order.append(node)
-        for entry in users.get(id(node), []):
-            missing[id(entry[-1])] -= 1
-            if not missing[id(entry[-1])]:
-                heapq.heappush(heap, entry)
-    return replace(segment, nodes=tuple(order))
 
 
 def place(

@@ -10,6 +10,8 @@ CANDIDATES = 24
 """Tiles that are looked at for each choice, the nearest ones: a way past more of them is never the best."""
 
 INTO = (0, 0)  # the last step of every way: into the tile
+INTO_WEIGHT = 3
+"""How much dearer than a link a tile is: it takes in one message after the other, and works on it."""
 
 
 class Traffic:
@@ -50,7 +52,9 @@ class Traffic:
         borders, cost = 0, 0.0
         for source, weight in flows.items():
             borders += self.hops(source, tile)[0]
-            cost += sum((2 * self._load.get(link, 0.0) + weight) * weight for link in self._way(source, tile))
+            for link in self._way(source, tile):
+                growth = (2 * self._load.get(link, 0.0) + weight) * weight
+                cost += INTO_WEIGHT * growth if link[1] == INTO else growth
         return borders, cost
 
     def add(self, flows: Mapping[int, float], tile: int) -> None:
