@@ -8,7 +8,7 @@ scale is the same division: codes and scales are those of `quantize` on whole ro
 
 from __future__ import annotations
 
-from cimc.codegen.flow import Flow, Shard, State
+from cimc.codegen.movement import Flow, Shard, State
 from cimc.codegen.tilecode import columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element, View, static_shape

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from cimc.codegen.apart import quantize_apart
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.flow import Columns, Flow, Shard, State
+from cimc.codegen.movement import Columns, Flow, Shard, State
 from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node

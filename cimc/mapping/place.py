@@ -17,13 +17,13 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
-from cimc.mapping.able import tiles_with, units_needed
 from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.mapping.traffic import Traffic
+from cimc.mapping.units import tiles_with, units_needed
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
 
