@@ -8,13 +8,13 @@ scale is the same division: codes and scales are those of `quantize` on whole ro
 
 from __future__ import annotations
 
-from cimc.codegen.movement import Flow, Shard, State
+from cimc.codegen.movement import Movement, Shard, State
 from cimc.codegen.tilecode import columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element, View, static_shape
 
 
-def quantize_apart(flow: Flow, state: State, node: Node, source: str, home: int) -> None:
+def quantize_apart(flow: Movement, state: State, node: Node, source: str, home: int) -> None:
     """Emit a `quantize` of ``source``, a value in shards, whose scales are found on the tile ``home``."""
     codes, scale = node.outputs
     shards = state.shards[source]
@@ -32,7 +32,7 @@ def quantize_apart(flow: Flow, state: State, node: Node, source: str, home: int)
     state.shards[codes] = [_codes(flow, shard, scales[shard.tile], node) for shard in shards]
 
 
-def _peak(flow: Flow, shard: Shard, node: Node) -> View:
+def _peak(flow: Movement, shard: Shard, node: Node) -> View:
     """The largest size in each row of a shard."""
     code = flow.context.code(shard.tile)
     rows, _ = shape = static_shape(shard.view)
@@ -43,7 +43,7 @@ def _peak(flow: Flow, shard: Shard, node: Node) -> View:
     return peak
 
 
-def _codes(flow: Flow, shard: Shard, scale: View, node: Node) -> Shard:
+def _codes(flow: Movement, shard: Shard, scale: View, node: Node) -> Shard:
     code = flow.context.code(shard.tile)
     view = code.buffer(Element.Q8, static_shape(shard.view), node.op)
     code.emit("quantize_static", view, shard.view, scale, origin=node.origin)

@@ -42,7 +42,7 @@ class State:
     tag: int = 0
 
 
-class Flow:
+class Movement:
     """Emits what moves values. In the global order every send is directly followed by its receives."""
 
     def __init__(self, context: Context) -> None:

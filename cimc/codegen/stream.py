@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from cimc.codegen.apart import quantize_apart
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.movement import Columns, Flow, Shard, State
+from cimc.codegen.movement import Columns, Movement, Shard, State
 from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
@@ -29,7 +29,7 @@ class Stream:
     def __init__(self, context: Context, segment: Segment, tails: dict[str, Tail], rows: int, replica: int) -> None:
         self.context = context
         self.graph = context.graph
-        self.flow = Flow(context)
+        self.flow = Movement(context)
         self.segment = segment
         self.tails = tails
         self.rows = rows
