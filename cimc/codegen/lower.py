@@ -55,7 +55,7 @@ def lower(
     context = Context(graph, placed)
     rows = _RowChooser(context, chip).choose()
     chunks: dict[int, list[_Chunk]] = {}
-    producers: dict[str, tuple[int, list[int]]] = {}
+    producers: dict[str, dict[int, list[int]]] = {}  # global buffer → segment → tiles that store into it
     for segment in placed.segments:
         if progress:
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
@@ -67,8 +67,9 @@ def lower(
                 continue  # values without elements take no instructions
             chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
             for value in stored.get(tile, ()):
-                producers.setdefault(value, (segment.index, []))[1].append(tile)
-    _order(chunks, producers, {name: value for value, name in context.names.items()})
+                into = producers.setdefault(context.global_name(value), {})
+                into.setdefault(segment.index, []).append(tile)
+    _order(chunks, producers)
     return _program(context, chip, chunks, header)
 
 
@@ -157,7 +158,7 @@ class _RowChooser:
 
 
 # --- order between tiles --------------------------------------------------------------------------
-def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list[int]]], roots: dict[str, str]) -> None:
+def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, dict[int, list[int]]]) -> None:
     """Tokens: a tile that reads what another stored waits for it; one token covers all that the other stored before."""
     chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found}
     for tile, found in chunks.items():
@@ -165,10 +166,10 @@ def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list
         for chunk in found:
             needed: dict[int, int] = {}
             for name in _reads(chunk.steps):
-                segment, tiles = producers.get(roots[name], (-1, []))
-                for source in tiles:
-                    if source != tile:
-                        needed[source] = max(needed.get(source, -1), segment)
+                for segment, tiles in producers.get(name, {}).items():
+                    for source in tiles if segment < chunk.segment else ():
+                        if source != tile:
+                            needed[source] = max(needed.get(source, -1), segment)
             for source, segment in sorted(needed.items()):
                 if synced.get(source, -1) < segment:
                     synced[source] = segment

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from cimc.codegen.context import Context
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View
+from cimc.mapping.layout import region
 from cimc.mapping.mapping import Segment
 from cimc.mapping.segment import product
 from cimc.ops import OPS, Layout
@@ -20,18 +23,40 @@ def assemble(context: Context, segment: Segment, budget: int) -> dict[int, froze
     if not any(context.graph.type(o).size for o in outputs):
         return {tile: outputs}
     types = [context.graph.type(v) for v in node.inputs if v]
-    for part in OPS[node.op].parts(node, types):
-        if product(part.shape):
-            _region(context, tile, node, part, budget)
+    parts = OPS[node.op].parts(node, types)
+    there = [p for p in parts if p.source >= 0 and _in_place(context, node, p)]
+    for part in parts:
+        for piece in [] if part in there else _around(part, there):
+            if product(piece.shape):
+                _region(context, tile, node, piece, budget)
     return {tile: outputs}
+
+
+def _in_place(context: Context, node: Node, part: Part) -> bool:
+    """Whether an operand is stored where it belongs in the result."""
+    source, whole = context.homes[node.inputs[part.source]], context.homes[node.outputs[0]]
+    due = region(whole.layout, part)
+    apart = any(n > 1 and a != b for n, a, b in zip(due.shape, due.strides, source.layout.strides, strict=True))
+    return source.buffer == whole.buffer and source.layout.offset == due.offset and not apart
+
+
+def _around(part: Part, there: Sequence[Part]) -> Iterator[Part]:
+    """A part that is filled, without the operand that stands in it already: the slabs before and behind it, axis by axis."""
+    if part.source >= 0 or len(there) != 1:
+        yield part
+        return
+    low, high = list(part.start), [a + n for a, n in zip(part.start, part.shape, strict=True)]
+    for axis, (start, count) in enumerate(zip(there[0].start, there[0].shape, strict=True)):
+        for a, b in ((low[axis], start), (start + count, high[axis])):
+            first, last = [*low[:axis], a, *low[axis + 1 :]], [*high[:axis], b, *high[axis + 1 :]]
+            yield Part(tuple(first), tuple(q - p for p, q in zip(first, last, strict=True)), -1, part.value)
+        low[axis], high[axis] = start, start + count
 
 
 def _region(context: Context, tile: int, node: Node, part: Part, budget: int) -> None:
     code = context.code(tile)
     out = node.outputs[0]
-    home = context.homes[out]
-    offset = home.layout.offset + sum(a * s for a, s in zip(part.start, home.layout.strides, strict=True))
-    target = Layout(offset, part.shape, home.layout.strides)
+    target = region(context.homes[out].layout, part)
     source = context.homes[node.inputs[part.source]].layout if part.source >= 0 else None
     shape = part.shape or (1,)
     # Inner axes that fit the budget move as one piece; the axes before them are loops.

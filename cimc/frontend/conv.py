@@ -50,11 +50,16 @@ def convolved(c: Call, x: Value, w: Value, fr: Frame, groups: int, product: Prod
 
 
 def _rows(c: Call, seen: Value, lead: tuple[int, ...]) -> Value:
-    return f.reshape(c.b, seen, (*lead, math.prod(seen.shape[len(lead) :])))
+    """Windows (lead… × c × kernel…) as rows: the kernel's elements in order, of each all channels, because maps between
+    convolutions are stored channels last."""
+    last = f.move_axis(c.b, seen, len(lead), -1)
+    return f.reshape(c.b, last, (*lead, math.prod(seen.shape[len(lead) :])))
 
 
 def _columns(c: Call, w: Value) -> Value:
-    return f.transpose(c.b, f.reshape(c.b, w, (w.shape[0], math.prod(w.shape[1:]))), (1, 0))
+    """Kernels (m × c × kernel…) as columns, in the order of :func:`_rows`."""
+    last = f.move_axis(c.b, f.move_axis(c.b, w, 1, -1), 0, -1)
+    return f.reshape(c.b, last, (math.prod(w.shape[1:]), w.shape[0]))
 
 
 def _depthwise(c: Call, seen: Value, w: Value, lead: tuple[int, ...], out: int) -> Value:
