@@ -348,6 +348,9 @@ class _Placer:
         with; when they run out, all are free again."""
         least = replicas * self.stage_count(segment)
         able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
+        busy = {p.tile for n in segment.nodes for m in matrices.get(n.outputs[0], ()) for p in m.parts}
+        apart = [t for t in able if t not in busy]
+        able = apart if len(apart) >= least else able
         products, counts = self._products(segment), self._lanes(segment, len(able) // replicas)
         free: list[int] = []
         for replica in range(replicas):
