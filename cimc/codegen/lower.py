@@ -10,6 +10,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.residence import settle
+from cimc.codegen.serving import better_away
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
@@ -207,6 +208,7 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
     fixed = {*graph.inputs, *graph.outputs, *graph.constants}
     kept = context.mapping.choices.residence
     movable = frozenset(name for value, name in context.names.items() if kept and value not in fixed)
+    movable -= better_away(buffers, tiles, chip)
     return Program(chip.name, settle(buffers, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))
 
 
