@@ -29,6 +29,9 @@ MIN_REPLICA_ROWS = 8
 
 MAX_REPLICAS = 64
 
+MIN_REGION = 4096
+"""Elements of an assembled value that are worth one more tile to move them."""
+
 
 def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
     """Units a tile needs to run nodes that are not on cores."""
@@ -330,8 +333,10 @@ class _Placer:
                 found[segment.index] = tuple(able[(first + i) % len(able)] for i in range(count))
                 turn += count % len(able)
                 continue
-            found[segment.index] = (able[turn % len(able)],)
-            turn += 1
+            elements = max(self.graph.type(o).size for o in segment.nodes[0].outputs if o)
+            count = max(1, min(len(able), elements // MIN_REGION))
+            found[segment.index] = tuple(able[(turn + i) % len(able)] for i in range(count))
+            turn += count
         return found
 
     def homes(
