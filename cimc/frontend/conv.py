@@ -29,7 +29,7 @@ def _checked(c: Call, x: Value, w: Value, groups: int, inside: int) -> Frame:
 def convolved(c: Call, x: Value, w: Value, fr: Frame, groups: int, product: Product, value: float = 0.0) -> Value:
     """x (n × c × spatial…) with kernels (m × c/groups × kernel…) as (n × out… × m)."""
     b = c.b
-    seen = windows(c, x, fr, value)
+    seen = _pixels(c, x) if fr.taps == 1 and max(fr.stride) == 1 and not fr.padded else windows(c, x, fr, value)
     lead = seen.shape[: 1 + len(fr.kernel)]
     each, out = x.shape[1] // groups, w.shape[0] // groups
     if groups == 1:
@@ -47,6 +47,12 @@ def convolved(c: Call, x: Value, w: Value, fr: Frame, groups: int, product: Prod
     columns = f.reshape(b, w, (groups, out, each * fr.taps))
     y = product(f.transpose(b, rows, (1, 0, 2)), f.transpose(b, columns, (0, 2, 1)))
     return f.reshape(b, f.transpose(b, y, (1, 0, 2)), (*lead, groups * out))
+
+
+def _pixels(c: Call, x: Value) -> Value:
+    """The windows of a kernel of one element, where they do not skip any: rows of x, which stay with what makes them."""
+    last = f.move_axis(c.b, x, 1, -1)
+    return f.reshape(c.b, last, (*last.shape, *(1,) * (x.rank - 2)))
 
 
 def _rows(c: Call, seen: Value, lead: tuple[int, ...]) -> Value:
