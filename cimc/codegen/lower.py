@@ -99,7 +99,7 @@ class _RowChooser:
 
     def choose(self) -> list[int]:
         constants: dict[int, dict[str, int]] = {}
-        trials = [self._trial(s, 1) for s in self.placed.segments]
+        trials = [self._trial(s, self._wanted(s)) for s in self.placed.segments]
         for trial in trials:
             for tile, code in trial.codes.items():
                 kept = constants.setdefault(tile, {})
@@ -112,15 +112,15 @@ class _RowChooser:
         _emit(context, segment, rows, self.chip)
         return context
 
-    def _rows(self, segment: Segment, single: Context, room: Mapping[int, int]) -> int:
+    def _rows(self, segment: Segment, first: Context, room: Mapping[int, int]) -> int:
         wanted = self._wanted(segment)
         for apart in (True, False):
             rows = wanted
             while rows > (wanted // 8 if apart else 1):
-                if not self._over(self._trial(segment, rows), room, apart):
+                if not self._over(first if rows == wanted else self._trial(segment, rows), room, apart):
                     return rows
                 rows //= 2
-        over = self._over(single, room, False)
+        over = self._over(self._trial(segment, 1), room, False)
         if over:
             tile, need = over
             raise errors.BUFFER_TOO_SMALL(

@@ -53,7 +53,9 @@ class Spread:
         self.stored = context.stored(segment)
         self.dying = context.dying(segment)
         self.space = Space(graph, context.homes, segment, tails, self.stored, local)
-        work = sum(graph.type(v).size for n in segment.nodes for v in (*_by_rows(n), *n.outputs) if v and v not in local)
+        work = sum(
+            graph.type(v).size for n in segment.nodes for v in (*_by_rows(n), *n.outputs) if v and v not in local
+        )
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
         parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy)

@@ -1,9 +1,9 @@
 """Views resolved: where a value's elements lie in global memory, and copies where strides cannot say it.
 
-Reshape, transpose, slice, expand and window cost nothing as long as their result is a strided view of what they look at. A value
-whose uses are transposed and then merged (attention heads) is *stored* in the transposed order, so that the merge is a view again.
-Where only the last axis is no single stride (the windows of a convolution as rows), the value is *folded*: those who read it row
-by row load the pieces of its rows. What is padded or joined is stored in its place of the larger value (:meth:`Views.placed`).
+Reshape, transpose, slice, expand and window cost nothing as long as their result is a strided view of what they look at. A
+value whose uses are transposed and then merged (attention heads) is *stored* in the transposed order, so that the merge is a
+view again. Where only the last axis is no single stride (the windows of a convolution as rows), the value is *folded*: those
+who read it row by row load the pieces of its rows. What is padded or joined is stored in its place of the larger value.
 """
 
 from __future__ import annotations

@@ -119,7 +119,9 @@ def _folded(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
         return None
     lead = reshape_layout(Layout(layout.offset, layout.shape[:at], layout.strides[:at]), shape[:-1])
     tail = layout.tail or _joined(list(zip(layout.shape[at:], layout.strides[at:], strict=True)))
-    return replace(lead, shape=shape, strides=(*lead.strides, 0), tail=tail) if lead and len(tail) <= MOST_FOLDED else None
+    return (
+        replace(lead, shape=shape, strides=(*lead.strides, 0), tail=tail) if lead and len(tail) <= MOST_FOLDED else None
+    )
 
 
 def _joined(axes: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
