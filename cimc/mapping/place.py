@@ -20,6 +20,7 @@ from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.regions import assembling, off_matrices
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
@@ -28,9 +29,6 @@ MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
 
 MAX_REPLICAS = 64
-
-MIN_REGION = 4096
-"""Elements of an assembled value that are worth one more tile to move them."""
 
 
 def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
@@ -333,10 +331,8 @@ class _Placer:
                 found[segment.index] = tuple(able[(first + i) % len(able)] for i in range(count))
                 turn += count % len(able)
                 continue
-            elements = max(self.graph.type(o).size for o in segment.nodes[0].outputs if o)
-            count = max(1, min(len(able), elements // MIN_REGION))
-            found[segment.index] = tuple(able[(turn + i) % len(able)] for i in range(count))
-            turn += count
+            found[segment.index] = assembling(self.graph, segment, able, turn)
+            turn += len(found[segment.index])
         return found
 
     def homes(
@@ -353,9 +349,7 @@ class _Placer:
         with; when they run out, all are free again."""
         least = replicas * self.stage_count(segment)
         able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
-        busy = {p.tile for n in segment.nodes for m in matrices.get(n.outputs[0], ()) for p in m.parts}
-        apart = [t for t in able if t not in busy]
-        able = apart if len(apart) >= least else able
+        able = off_matrices(able, segment, matrices, least)
         products, counts = self._products(segment), self._lanes(segment, len(able) // replicas)
         free: list[int] = []
         for replica in range(replicas):
