@@ -22,8 +22,8 @@ from cimc.passes.partition import Partition
 from cimc.passes.pipeline_text import parse_pipeline, print_pipeline
 from cimc.passes.quantize import Quantize
 
-CANONICAL = "integers,fold,fuse,fold,classify,dce"
-"""imported → canonical. The second ``fold`` takes up what fusing left: masks on constants, views of views."""
+CANONICAL = "integers,fold,fuse,sink,fold,classify,dce"
+"""imported → canonical. The second ``fold`` takes up what fusing and sinking left: masks on constants, views of views."""
 
 ALL = "*"
 """Among ``print_after``: after every pass."""

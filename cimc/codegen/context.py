@@ -11,7 +11,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.space import Index, Space, shared_row, width
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, View, dense_strides, static_shape
 from cimc.mapping.layout import is_view
 from cimc.mapping.mapping import Home, Mapping, Placement, Segment
 from cimc.mapping.segment import Tail, inside
@@ -125,5 +125,6 @@ class Context:
             rows = view.shape[0]
             assert isinstance(rows, int)
             loaded[view] = code.buffer(element, (rows, cols), "x")
-            code.emit("load", loaded[view], view, origin=node.origin)
+            target = View(loaded[view].buffer, Affine(), view.shape, dense_strides(tuple(static_shape(view))))
+            code.emit("load", target, view, origin=node.origin)
         return loaded[view]

@@ -11,6 +11,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.parts import Access, Cut, accesses, cut, pieces, rewritten
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.residence import Stored, settle
+from cimc.codegen.serving import better_away
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
@@ -56,7 +57,7 @@ def lower(
     context = Context(graph, placed, chip)
     rows = _RowChooser(context, chip).choose()
     chunks: dict[int, list[_Chunk]] = {}
-    producers: dict[str, tuple[int, list[int]]] = {}
+    producers: dict[str, dict[int, list[int]]] = {}  # global buffer → segment → tiles that store into it
     for segment in placed.segments:
         if progress:
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
@@ -68,9 +69,11 @@ def lower(
                 continue  # values without elements take no instructions
             chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
             for value in stored.get(tile, ()):
-                producers.setdefault(value, (segment.index, []))[1].append(tile)
-    _order(chunks, producers, {name: value for value, name in context.names.items()})
-    return _program(context, chip, chunks, {value: found[0] for value, found in producers.items()}, header)
+                into = producers.setdefault(context.global_name(value), {})
+                into.setdefault(segment.index, []).append(tile)
+    _order(chunks, producers)
+    phases = {value: min(producers[name]) for value, name in context.names.items() if name in producers}
+    return _program(context, chip, chunks, phases, header)
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
@@ -98,7 +101,7 @@ class _RowChooser:
 
     def choose(self) -> list[int]:
         constants: dict[int, dict[str, int]] = {}
-        trials = [self._trial(s, 1) for s in self.placed.segments]
+        trials = [self._trial(s, self._wanted(s)) for s in self.placed.segments]
         for trial in trials:
             for tile, code in trial.codes.items():
                 kept = constants.setdefault(tile, {})
@@ -111,15 +114,15 @@ class _RowChooser:
         _emit(context, segment, rows, self.chip)
         return context
 
-    def _rows(self, segment: Segment, single: Context, room: Mapping[int, int]) -> int:
+    def _rows(self, segment: Segment, first: Context, room: Mapping[int, int]) -> int:
         wanted = self._wanted(segment)
         for apart in (True, False):
             rows = wanted
             while rows > (wanted // 8 if apart else 1):
-                if not self._over(self._trial(segment, rows), room, apart):
+                if not self._over(first if rows == wanted else self._trial(segment, rows), room, apart):
                     return rows
                 rows //= 2
-        over = self._over(single, room, False)
+        over = self._over(self._trial(segment, 1), room, False)
         if over:
             tile, need = over
             raise errors.BUFFER_TOO_SMALL(
@@ -158,7 +161,7 @@ class _RowChooser:
 
 
 # --- order between tiles --------------------------------------------------------------------------
-def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list[int]]], roots: dict[str, str]) -> None:
+def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, dict[int, list[int]]]) -> None:
     """Tokens: a tile that reads what another stored waits for it; one token covers all that the other stored before."""
     chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found}
     for tile, found in chunks.items():
@@ -166,10 +169,10 @@ def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list
         for chunk in found:
             needed: dict[int, int] = {}
             for name in _reads(chunk.steps):
-                segment, tiles = producers.get(roots[name], (-1, []))
-                for source in tiles:
-                    if source != tile:
-                        needed[source] = max(needed.get(source, -1), segment)
+                for segment, tiles in producers.get(name, {}).items():
+                    for source in tiles if segment < chunk.segment else ():
+                        if source != tile:
+                            needed[source] = max(needed.get(source, -1), segment)
             for source, segment in sorted(needed.items()):
                 if synced.get(source, -1) < segment:
                     synced[source] = segment
@@ -219,6 +222,7 @@ def _program(
             chunk.steps = rewritten(tile, chunk.steps, plans)
     movable = frozenset(b.name for b, _ in arrays if b.name in movable or b.name.partition(".")[0] in plans)
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
+    movable -= better_away([b for b, _ in arrays], tiles, chip)
     known = _accesses(chunks)
     stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a), phase) for b, phase in arrays]
     return Program(chip.name, settle(stored, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))

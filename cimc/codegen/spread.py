@@ -36,6 +36,11 @@ def split(domain: tuple[int, ...], tiles: int, work: int, whole: bool = False) -
     return list(itertools.product(*cuts))
 
 
+def _by_rows(node: Node) -> list[str]:
+    """The operands that a node reads row by row."""
+    return [v for i, v in enumerate(node.inputs) if v and OPS[node.op].access(node, i) is Access.ROWS]
+
+
 class Spread:
     """Emits one SPREAD segment with blocks of ``rows`` rows."""
 
@@ -49,7 +54,9 @@ class Spread:
         self.stored = context.stored(segment)
         self.dying = context.dying(segment)
         self.space = Space(graph, context.homes, segment, tails, self.stored, local)
-        work = sum(graph.type(v).size for n in segment.nodes for v in (*n.inputs, *n.outputs) if v in tails)
+        work = sum(
+            graph.type(v).size for n in segment.nodes for v in (*_by_rows(n), *n.outputs) if v and v not in local
+        )
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
         parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy)

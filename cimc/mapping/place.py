@@ -21,6 +21,7 @@ from cimc.mapping.beside import by_columns, column_tiles, columns_aside, compani
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.regions import assembling, off_matrices
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
@@ -240,7 +241,7 @@ class _Placer:
         budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
         heap: list[tuple[float, int, int, int]] = []
         by_index = {s.index: s for s in self.segments}
-        most = {i: min(MAX_REPLICAS, len(self._able(by_index[i])) // self.stage_count(by_index[i])) for i in cores}
+        most = {i: min(MAX_REPLICAS, len(self._able(by_index[i])) // self._tiles_each(by_index[i])) for i in cores}
 
         def offer(segment: Segment, now: int) -> None:
             after = (n for n in range(now + 1, most[segment.index] + 1) if self._possible(segment, n) == n)
@@ -292,8 +293,7 @@ class _Placer:
                 yield from ((segment, replica, n) for n in nodes)
 
     def mvms(self) -> list[tuple[Segment, Node]]:
-        """The static matmuls with their segments."""
-        # A matrix product of no rows stands in no STREAM segment: nothing is computed, no cells are needed.
+        """The static matmuls with their segments; one of no rows stands in none, and needs no cells."""
         streams = [s for s in self.segments if s.style is Style.STREAM]
         return [(s, n) for s in streams for n in s.nodes if n.op in MATRIX_OPS]
 
@@ -325,16 +325,16 @@ class _Placer:
                 found[segment.index] = tuple(able[(first + i) % len(able)] for i in range(count))
                 turn += count % len(able)
                 continue
-            found[segment.index] = (able[turn % len(able)],)
-            turn += 1
+            found[segment.index] = assembling(self.graph, segment, able, turn)
+            turn += len(found[segment.index])
         return found
 
     def homes(
         self, replicas: Mapping[int, int], matrices: Mapping[str, tuple[PlacedMatrix, ...]]
     ) -> dict[int, tuple[tuple[tuple[int, ...], ...], ...]]:
         """Tiles of the vector stages of STREAM segments."""
-        streams = (s for s in self.segments if s.style is Style.STREAM)
-        return {s.index: tuple(self._stage_tiles(s, replicas[s.index], matrices)) for s in streams}
+        indexed = ((s.index, s) for s in self.segments if s.style is Style.STREAM)
+        return {i: tuple(self._stage_tiles(s, replicas[i], matrices)) for i, s in indexed}
 
     def _stage_tiles(
         self, segment: Segment, replicas: int, matrices: Mapping[str, tuple[PlacedMatrix, ...]]
@@ -343,6 +343,7 @@ class _Placer:
         when they run out, all are free again."""
         least = replicas * self.stage_count(segment)
         able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
+        able = off_matrices(able, segment, matrices, least)
         columns = columns_aside(segment, self.aside, self.shards, matrices)
         others, stage_count = max((len(c) for c in columns), default=0), self.stage_count(segment)
         if others and len(able) < least + (replicas * others if replicas > 1 else 1):
@@ -423,6 +424,11 @@ class _Placer:
         best = math.sqrt(cycles * self.chip.memory.bytes_per_cycle / sum(held.values()))
         return max(1, min(len(able), round(best)))
 
+    def _tiles_each(self, segment: Segment) -> int:
+        """Tiles one copy takes of those able to do its vector work, so that its matrices need not share theirs."""
+        shared = self.chip.tile(self._able(segment)[0]).cores
+        return self.stage_count(segment) + (len(self._products(segment)) if shared else 0)
+
     def stage_count(self, segment: Segment) -> int:
         """Vector stages of a STREAM segment."""
         return 1 + max(self.stages[o] + (o in self.shards) for n in segment.nodes for o in n.outputs if o)
@@ -448,10 +454,8 @@ def place(
     single = placer.replicas(choices.replicas or 1)
     more = [] if choices.replicas else placer.growth(single)
     # The longest start of the list of further copies that finds room: which do is nearly always a matter of their number.
-    low, high = -1, len(more)
     best = placer.matrices(single, _Packing.APART)
-    if best is not None:
-        low = 0
+    low, high = -1 if best is None else 0, len(more)
     while best is not None and low < high:
         middle = (low + high + 1) // 2
         found = placer.matrices(grown(single, more[:middle]), _Packing.APART)
