@@ -19,11 +19,12 @@ from cimc.passes.integers import Integers
 from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
+from cimc.passes.written import Written
 
 Option = int | float | str | bool
 
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Integers, Fold, Fuse, Classify, Outliers, Digital, Quantize, Partition, Dce)
+    p.name: p for p in (Integers, Fold, Fuse, Classify, Outliers, Digital, Quantize, Written, Partition, Dce)
 }
 """Every pass by its name."""
 
