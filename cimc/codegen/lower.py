@@ -13,6 +13,7 @@ from cimc.codegen.residence import settle
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
+from cimc.codegen.written import Written, wanted_rows
 from cimc.ir.graph import Graph
 from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step
 from cimc.isa.operands import View
@@ -79,6 +80,8 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
             for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
         return stored
+    if segment.index in context.placement.least_rows:
+        return Written(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.SPREAD:
         return Spread(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.HOST:
@@ -136,6 +139,8 @@ class _RowChooser:
             replicas = len(self.placed.placement.homes[segment.index])
             blocks = max(REPLICA_BLOCKS, STREAM_BLOCKS // replicas)
             wanted, most = product(segment.domain) // replicas // blocks, MAX_STREAM_ROWS
+        elif segment.index in self.placed.placement.least_rows:
+            wanted, most = wanted_rows(self.placed.placement, segment), MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:
             wanted, most = product(segment.domain), MAX_SPREAD_ROWS
         else:

@@ -22,14 +22,17 @@ MIN_ROWS = 128
 rows' own work at half as many."""
 
 
-def split(domain: tuple[int, ...], tiles: int, work: int, whole: bool = False) -> list[tuple[Range, ...]]:
+def split(
+    domain: tuple[int, ...], tiles: int, work: int, whole: bool = False, least: int = MIN_ROWS
+) -> list[tuple[Range, ...]]:
     """The domain cut into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: along the outermost axis
-    as often as it goes, then along the next. ``whole``: rows of the last axis share operands that depend on the others."""
+    as often as it goes, then along the next. ``whole``: rows of the last axis share operands that depend on the others; ``least`` of them are
+    worth loading those once more."""
     left = max(1, min(tiles, work // MIN_ELEMENTS))
     cuts: list[list[Range]] = []
     for axis, extent in enumerate(domain):
         inner = whole and axis == len(domain) - 1 and product(domain) > extent
-        parts = max(1, min(extent // MIN_ROWS if inner else extent, left))
+        parts = max(1, min(extent // least if inner else extent, left))
         cuts.append(pieces(extent, parts))
         left //= parts
     return list(itertools.product(*cuts))
@@ -51,7 +54,8 @@ class Spread:
         work = sum(graph.type(v).size for n in segment.nodes for v in (*n.inputs, *n.outputs) if v in tails)
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
-        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy)
+        least = context.placement.least_rows.get(segment.index, MIN_ROWS)
+        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
         turn = segment.index * len(parts)
         self.shares = {tiles[(turn + i) % len(tiles)]: share for i, share in enumerate(parts)}
 
@@ -72,14 +76,20 @@ class Spread:
         """Nested loops over the axes; whole operands are loaded as soon as the axes they depend on are fixed."""
         found = {**whole, **self._load_whole(code, axis, at)}
         here = share[axis]
-        if axis < len(share) - 1:
-            name = f"i{axis}"
-            with code.repeat(name, here.count):
-                index = Affine.of(here.low, {name: 1} if here.count > 1 else {})
-                self._loops(code, share, axis + 1, (*at, index), found)
+        if axis == len(share) - 1:
+            self._blocks(code, here, at, found)
             return
-        blocks, rest = divmod(here.count, self.rows)
         name = f"i{axis}"
+        with code.repeat(name, here.count):
+            index = Affine.of(here.low, {name: 1} if here.count > 1 else {})
+            self._loops(code, share, axis + 1, (*at, index), found)
+
+    def _blocks(
+        self, code: TileCode, here: Range, at: tuple[Affine, ...], found: dict[tuple[str, str], View]
+    ) -> None:
+        """The rows of the last axis, block by block."""
+        blocks, rest = divmod(here.count, self.rows)
+        name = f"i{len(at)}"
         if blocks:
             with code.repeat(name, blocks):
                 index = Affine.of(here.low, {name: self.rows} if blocks > 1 else {})
@@ -103,10 +113,21 @@ class Spread:
                 found[(node.outputs[0], value)] = target
         return found
 
-    def _block(self, code: TileCode, index: Index, whole: dict[tuple[str, str], View]) -> None:
+    def _matrix(self, code: TileCode, node: Node) -> str:
+        """The matrix on the tile that a node multiplies with, if it does."""
+        return ""
+
+    def _block(
+        self,
+        code: TileCode,
+        index: Index,
+        whole: dict[tuple[str, str], View],
+        kept: dict[View, View] | None = None,
+    ) -> None:
+        """One block; ``kept``: rows that are on the tile already."""
         graph = self.context.graph
         have: dict[str, View] = {}
-        loaded: dict[View, View] = {}
+        loaded: dict[View, View] = dict(kept or {})
 
         def operand(node: Node, i: int) -> View:
             value = node.inputs[i]
@@ -121,7 +142,8 @@ class Spread:
             return self.context.external(code, self.space, node, value, index, loaded)
 
         for node in self.segment.nodes:
-            block = BlockEmit(graph, code, index.rows, operand, node, dying=self.dying)
+            matrix = self._matrix(code, node)
+            block = BlockEmit(graph, code, index.rows, operand, node, matrix_name=matrix, dying=self.dying)
             block.lower()
             have.update(block.outputs)
             for out in node.outputs:

@@ -21,6 +21,7 @@ from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
+from cimc.mapping.written import Writing, weight_tiles
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
 
@@ -173,6 +174,7 @@ class _Placer:
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
         self.reads: dict[str, tuple[str, ...]] = {}
+        self.writing = Writing(graph, segments, chip, units_needed)
         self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
         for segment in segments:
             if segment.style is Style.STREAM:
@@ -241,7 +243,7 @@ class _Placer:
         cores: dict[int, int] = {}
         for segment, node in self.mvms():
             cores[segment.index] = cores.get(segment.index, 0) + self._blocks(node)
-        have = sum(self.chip.tile(t).cores for t in range(self.chip.tile_count))
+        have = sum(self.chip.tile(t).cores for t in self.weight_tiles())
         budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
         heap: list[tuple[float, int, int, int]] = []
         by_index = {s.index: s for s in self.segments}
@@ -268,7 +270,7 @@ class _Placer:
 
     def matrices(self, replicas: Mapping[int, int], packing: _Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
         """All matrices on cores, copy by copy, or None if the tiles run out."""
-        cim = [t for t in range(self.chip.tile_count) if self.chip.tile(t).cores]
+        cim = self.weight_tiles()
         if not cim:
             return None if self.mvms() else {}
         cores = _Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores)
@@ -289,6 +291,25 @@ class _Placer:
             matrix = PlacedMatrix(out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
             placed.setdefault(out, []).append(matrix)
         return {value: tuple(copies) for value, copies in placed.items()}
+
+    def weight_tiles(self) -> list[int]:
+        """Tiles with cores that weights may be on."""
+        return [t for t in weight_tiles(self.chip) if t not in self.writing.reserved]
+
+    def reserve(self, replicas: Mapping[int, int]) -> None:
+        """Keep tiles free of weights for operands that are written, if both could be on the same ones: as many as keep busy,
+        but no more than half of those that are left, and those at the end of the snake."""
+        tiles, count = self.writing.shared(), self.writing.wanted()
+        if not tiles:
+            return
+        alone = self.matrices(replicas, _Packing.APART) or {}
+        used = {part.tile for copies in alone.values() for m in copies for part in m.parts}
+        count = min(count, max(1, (len(tiles) - len(used)) // 2))
+        for packing in _Packing:
+            for kept in (count >> k for k in range(count.bit_length())):
+                self.writing.reserved = frozenset(tiles[-kept:])
+                if self.matrices(replicas, packing) is not None:
+                    return
 
     def _copies(self, replicas: Mapping[int, int]) -> Iterator[tuple[Segment, int, Node]]:
         for segment in self.segments:
@@ -322,6 +343,9 @@ class _Placer:
                 found[segment.index] = (on_chips(self.chip, ports, beside[segment.index])[0],)
                 continue
             if segment.style is Style.STREAM:
+                continue
+            if segment.index in self.writing.tiles:
+                found[segment.index] = tuple(on_chips(self.chip, self.writing.of(segment), beside[segment.index]))
                 continue
             able = on_chips(self.chip, self._able(segment), beside[segment.index])
             if segment.style is Style.SPREAD:
@@ -464,6 +488,7 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
     """Tiles and cores for everything. Raises the does-not-fit diagnostic with what is short."""
     placer = _Placer(graph, segments, chip, precision, choices.lanes)
     single = placer.replicas(choices.replicas or 1)
+    placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
     # The longest start of the list of further copies that finds room: which do is nearly always a matter of their number.
     low, high = -1, len(more)
@@ -482,11 +507,13 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         homes = placer.homes(copies, matrices)
-        return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices))
+        tiles, writing = placer.tiles(matrices), placer.writing
+        written = (writing.cells, writing.least_rows)
+        return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, tiles, *written)
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
-    have = sum(chip.tile(t).cores for t in range(chip.tile_count))
+    have = sum(chip.tile(t).cores for t in placer.weight_tiles())
     name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
     raise errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
 
