@@ -28,10 +28,11 @@ class WrittenMvm(Op):
         Attribute("rows", (int,)),
         Attribute("cols", (int,)),
         Attribute("product", (str,), "matmul"),
+        Attribute("kept", (str,), ""),
     )
     doc: ClassVar[str] = (
         "x (… × m × k) times codes (… × k × n) that are written into cells (sram or nvm) in blocks of rows × cols; "
-        "product: qk, pv or matmul, for reports"
+        "product: qk, pv or matmul, for reports; kept: as of attention"
     )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:

@@ -12,6 +12,7 @@ from cimc.errors import Source
 from cimc.passes.classify import Classify
 from cimc.passes.contract import Pass
 from cimc.passes.dce import Dce
+from cimc.passes.decompose import Decompose
 from cimc.passes.digital import Digital
 from cimc.passes.fold import Fold
 from cimc.passes.fuse import Fuse
@@ -24,7 +25,7 @@ from cimc.passes.written import Written
 Option = int | float | str | bool
 
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Integers, Fold, Fuse, Classify, Outliers, Digital, Quantize, Written, Partition, Dce)
+    p.name: p for p in (Integers, Fold, Fuse, Classify, Decompose, Outliers, Digital, Quantize, Written, Partition, Dce)
 }
 """Every pass by its name."""
 

@@ -89,19 +89,20 @@ class _Writer:
 
     def _attention(self, node: Node) -> None:
         q, k, v = node.inputs[:3]
-        scores = self._product(node, q, k, "qk")
+        kept = str(node.get("kept", ""))
+        scores = self._product(node, q, k, "qk", (("kept", kept),) if kept else ())
         scores = self._scaled(node, scores, float(node.attr("scale")))  # pyright: ignore[reportArgumentType]
         if len(node.inputs) > 3 and node.inputs[3]:
             scores = self._emit(node, "add", (scores, self._single(node, node.inputs[3])), "masked")
         weights = self._emit(node, "softmax", (scores,), "weights")
         self._finish(node, self._product(node, weights, v, "pv"))
 
-    def _product(self, node: Node, a: str, b: str, product: str) -> str:
+    def _product(self, node: Node, a: str, b: str, product: str, more: Attrs = ()) -> str:
         """a · b through cells, as float32."""
         codes, scale = self._rows(node, self._single(node, a))
         columns, column_scale = self._rows(node, self._turned(node, self._single(node, b)))
         cells, weight_scale = self._turned(node, columns), self._turned(node, column_scale)
-        attrs = (*self.block, ("product", product))
+        attrs = (*self.block, ("product", product), *more)
         acc = self._emit(node, WRITTEN, (codes, cells), f"{product}.acc", attrs)
         return self._emit(node, "dequantize", (acc, scale, weight_scale), product)
 
