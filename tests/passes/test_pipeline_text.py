@@ -21,6 +21,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "above": st.floats(0, 1e6),
     "by": st.sampled_from(["weights", "activations"]),
     "activations": st.sampled_from(["dynamic", "static"]),
+    "cells": st.sampled_from(["sram", "nvm"]),
     "weight_bits": st.integers(2, 8),
     "rows": st.integers(1, 1 << 16),
     "cols": st.integers(1, 1 << 16),
