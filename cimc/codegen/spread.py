@@ -101,7 +101,7 @@ class Spread:
         found: dict[tuple[str, str], View] = {}
         for node in self.segment.nodes:
             for i, value in enumerate(node.inputs):
-                if not value or OPS[node.op].access(node, i) is not Access.WHOLE:
+                if not value or not self._loads_whole(node, i):
                     continue
                 if self.space.depth(node, value) != axis:
                     continue
@@ -112,6 +112,10 @@ class Spread:
                 code.emit("load", target, view, origin=node.origin)
                 found[(node.outputs[0], value)] = target
         return found
+
+    def _loads_whole(self, node: Node, index: int) -> bool:
+        """Whether an operand is loaded whole, as it is."""
+        return OPS[node.op].access(node, index) is Access.WHOLE
 
     def _matrix(self, code: TileCode, node: Node) -> str:
         """The matrix on the tile that a node multiplies with, if it does."""

@@ -14,7 +14,7 @@ from cimc.codegen.spread import Spread
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
-from cimc.isa.operands import Affine, Element, View
+from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.isa.program import MatrixDecl
 from cimc.mapping.mapping import Placement, Segment
 from cimc.mapping.segment import Range
@@ -22,6 +22,10 @@ from cimc.ops import OPS, Access
 
 TOGETHER = 4
 """Blocks whose instructions stand in turns: of r blocks' time in the cores, the last one's vector work is not hidden."""
+
+PIECE_BYTES = 16384
+"""Of an operand that is brought to codes on the tile, so much is on the tile as float32 at a time: a quarter of the smallest
+buffer that the presets' tiles with cores have."""
 
 LEAST_ROWS = 8  # with fewer rows in a block, every product fills the cores' pipeline anew for little
 
@@ -38,13 +42,52 @@ class Written(Spread):
     def _load_whole(self, code: TileCode, axis: int, at: tuple[Affine, ...]) -> dict[tuple[str, str], View]:
         found = super()._load_whole(code, axis, at)
         for node in self.segment.nodes:
-            codes = found.get((node.outputs[0], node.inputs[1])) if self._cells(node) else None
-            if codes is not None:
+            if self._writes(node) and self.space.depth(node, node.inputs[1]) == axis:
+                key = (node.outputs[0], node.inputs[1])
+                codes = found.get(key)
+                if codes is None:
+                    codes, found[key] = self._quantized(code, node, at)
                 code.emit("program", self._matrix(code, node), codes, origin=node.origin)
         return found
 
-    def _cells(self, node: Node) -> bool:
+    def _loads_whole(self, node: Node, index: int) -> bool:
+        return super()._loads_whole(node, index) and not (self._writes(node) and len(node.inputs) < 4)
+
+    def _writes(self, node: Node) -> bool:
         return node.outputs[0] in self.context.placement.written
+
+    def _quantized(self, code: TileCode, node: Node, at: tuple[Affine, ...]) -> tuple[View, View]:
+        """Load an operand (k × n) a piece of its columns at a time and bring it to codes: (k × n) as a view, and the scales
+        (1 × n)."""
+        value = node.inputs[1]
+        index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
+        whole = self.space.whole_view(node, value, index, self.context.global_name(value))
+        k, n = static_shape(whole)
+        codes = code.buffer(Element.Q8, (n, k), "w")
+        scales = code.buffer(Element.F32, (n, 1), "w")
+        wide = max(1, min(n, PIECE_BYTES // (k * Element.F32.bytes)))
+        pieces, rest = divmod(n, wide)
+        name = f"c{len(at)}"
+        with code.repeat(name, pieces):
+            start = Affine.of(0, {name: wide} if pieces > 1 else {})
+            self._piece(code, node, whole, (codes, scales), start, wide)
+        if rest:
+            self._piece(code, node, whole, (codes, scales), Affine(pieces * wide), rest)
+        turned = View(codes.buffer, Affine(), (k, n), (1, k))
+        return turned, View(scales.buffer, Affine(), (1, n), (n, 1))
+
+    def _piece(
+        self, code: TileCode, node: Node, whole: View, into: tuple[View, View], start: Affine, count: int
+    ) -> None:
+        """Columns [start, start + count) of an operand as rows of codes."""
+        k, _ = static_shape(whole)
+        down, across = whole.strides
+        source = View(whole.buffer, whole.offset + start * across, (count, k), (across, down))
+        rows = code.buffer(Element.F32, (count, k), "w")
+        code.emit("load", rows, source, origin=node.origin)
+        codes = View(into[0].buffer, start * k, (count, k), (k, 1))
+        scales = View(into[1].buffer, start, (count, 1), (1, 1))
+        code.emit("quantize", codes, scales, rows, origin=node.origin)
 
     def _matrix(self, code: TileCode, node: Node) -> str:
         cells = self.context.placement.written.get(node.outputs[0])

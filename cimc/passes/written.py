@@ -20,10 +20,10 @@ Attrs = tuple[tuple[str, Attr], ...]
 @dataclass(frozen=True)
 class Written:
     """Every ``attention``, and every ``matmul`` of two floating-point activations, becomes ``quantize`` →
-    ``written_mvm`` → ``dequantize``: the second operand (kᵀ, v) as codes with a scale per column, which are written into
-    cells, the first as codes with a scale per row, which stream through them. The arithmetic is that of a matmul unit of 8
-    operand bits, so in ``integer`` numerics nothing changes but the time. Codes are made where the operand's rows are
-    made, before transposes that only look at them otherwise; one that is quantised already is not quantised again.
+    ``written_matmul``: the second operand (kᵀ, v) goes into cells, as codes with a scale per column, the first streams
+    through them as codes with a scale per row. The arithmetic is that of a matmul unit of 8 operand bits, so in ``integer``
+    numerics nothing changes but the time. What is quantised already (the value that the projections read) is not
+    quantised again.
 
     Before::
 
@@ -31,11 +31,8 @@ class Written:
 
     After::
 
-        %k : f32[1x2x8x4] = transpose{perm=0x1x3x2} %kt
-        %k.q8 : q8[1x2x8x4], %k.scale : f32[1x2x8x1] = quantize %k
         %q.q8 : q8[1x2x8x4], %q.scale : f32[1x2x8x1] = quantize %q
-        %acc : q32[1x2x8x8] = written_mvm{cells=nvm, rows=128, cols=128, product=qk} %q.q8, %k.q8.t
-        %scores : f32[1x2x8x8] = dequantize %acc, %q.scale, %k.scale.t
+        %scores : f32[1x2x8x8] = written_matmul{cells=nvm, rows=128, cols=128, product=qk} %q.q8, %kt, %q.scale
         (mul by the scale, add of the mask, softmax, and the same with v)
     """
 
@@ -100,11 +97,13 @@ class _Writer:
     def _product(self, node: Node, a: str, b: str, product: str, more: Attrs = ()) -> str:
         """a · b through cells, as float32."""
         codes, scale = self._rows(node, self._single(node, a))
-        columns, column_scale = self._rows(node, self._turned(node, self._single(node, b)))
-        cells, weight_scale = self._turned(node, columns), self._turned(node, column_scale)
+        b = self._single(node, b)
+        columns = self._turned(node, b)
+        written = [b]
+        if self._has_codes(columns):
+            written = [self._turned(node, v) for v in self._rows(node, columns)]
         attrs = (*self.block, ("product", product), *more)
-        acc = self._emit(node, WRITTEN, (codes, cells), f"{product}.acc", attrs)
-        return self._emit(node, "dequantize", (acc, scale, weight_scale), product)
+        return self._emit(node, WRITTEN, (codes, written[0], scale, *written[1:]), product, attrs)
 
     def _scaled(self, node: Node, value: str, scale: float) -> str:
         if scale == 1.0:
@@ -158,6 +157,14 @@ class _Writer:
             found = tuple(self._emit(node, "reshape", (v,), "shaped", (("shape", s),)) for v, s in shapes)
         self.codes[value] = (found[0], found[1])
         return self.codes[value]
+
+    def _has_codes(self, value: str) -> bool:
+        """Whether a value's rows, or those it is a view of, are quantised already."""
+        before = self.editor.producer.get(value)
+        while value not in self.codes and before is not None and self._same_rows(before, self.editor.types[value].shape):
+            value = before.inputs[0]
+            before = self.editor.producer.get(value)
+        return value in self.codes
 
     def _same_rows(self, view: Node, shape: tuple[int, ...]) -> bool:
         source = self.editor.types[view.inputs[0]].shape
