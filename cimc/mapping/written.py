@@ -110,18 +110,24 @@ def _blocks(node: Node, rows: int, cols: int, core: int) -> tuple[Block, ...]:
     )
 
 
-def least_rows(chip: ChipSpec, segment: Segment, cells: Mapping[str, Cells], tile: int) -> int:
-    """Rows of a head that are worth a tile of their own: those that its cores take as long for as for writing its operands,
-    loading them over a link included."""
+def least_rows(graph: Graph, chip: ChipSpec, segment: Segment, cells: Mapping[str, Cells], tile: int) -> int:
+    """Rows of one operand that are worth a tile of their own. Each tile loads the operand, from a home that serves one tile
+    after the other, and writes it: T tiles for each of H operands take T · H · L + (program + rows · interval / T) cycles,
+    with L cycles for one load over a link. That is least for T = √(rows · interval / (H · L)); and rows should take the
+    cores no less time than writing the operand."""
     units = TileUnits(chip, tile)
-    longest = 0
+    interval = max(units.mvm_interval(ACTIVATION_BITS), 1)
+    most = 1
     for node in segment.nodes:
-        if node.op == WRITTEN:
-            held = cells[node.outputs[0]]
-            blocks = [(b.row_end - b.row, b.col_end - b.col) for b in held.blocks]
-            load = held.rows * held.cols / chip.noc.link_bytes_per_cycle
-            longest = max(longest, math.ceil(units.program_cycles(blocks) + load))
-    return max(1, math.ceil(longest / max(units.mvm_interval(ACTIVATION_BITS), 1)))
+        if node.op != WRITTEN:
+            continue
+        held = cells[node.outputs[0]]
+        rows = graph.type(node.outputs[0]).shape[-2]
+        blocks = [(b.row_end - b.row, b.col_end - b.col) for b in held.blocks]
+        load = graph.type(node.inputs[1]).bytes / chip.noc.link_bytes_per_cycle
+        tiles = max(1, round(math.sqrt(rows * interval / max(load, 1))))
+        most = max(most, math.ceil(units.program_cycles(blocks) / interval), rows // tiles)
+    return most
 
 
 class Writing:
@@ -141,7 +147,7 @@ class Writing:
             by_kind.setdefault(self.tiles[segment.index][0], []).append(segment)
         for tile, mine in by_kind.items():
             self.cells |= cores_for(graph, chip, mine, tile)
-            self.least_rows |= {s.index: least_rows(chip, s, self.cells, tile) for s in mine}
+            self.least_rows |= {s.index: least_rows(graph, chip, s, self.cells, tile) for s in mine}
 
     def shared(self) -> list[int]:
         """The tiles, in order, that weights and written operands both could be on."""

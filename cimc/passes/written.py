@@ -138,13 +138,13 @@ class _Writer:
         return self._emit(node, "transpose", (value,), "turned", (("perm", perm),))
 
     def _rows(self, node: Node, value: str) -> tuple[str, str]:
-        """Codes and scales of a value, a scale for each row along the last axis: found at the value that it is a
-        transpose or reshape of, as long as that has the same rows."""
+        """Codes and scales of a value, a scale for each row along the last axis: those that it or what it is a view of has
+        already, or new ones."""
         if value in self.codes:
             return self.codes[value]
         editor, before = self.editor, self.editor.producer.get(value)
         shape = editor.types[value].shape
-        if before is None or not self._same_rows(before, shape):
+        if before is None or not self._has_codes(value):
             names = (editor.fresh(f"{value}.q8"), editor.fresh(f"{value}.scale"))
             editor.emit_all("quantize", (value,), origins=node.origins, outputs=names)
             self.codes[value] = names
