@@ -103,11 +103,14 @@ def cores_for(graph: Graph, chip: ChipSpec, segments: Sequence[Segment], tile: i
 
 
 def _blocks(node: Node, rows: int, cols: int, core: int) -> tuple[Block, ...]:
-    high, wide = integer(node, "rows"), integer(node, "cols")
-    spans = [(r, c) for c in range(0, cols, wide) for r in range(0, rows, high)]
-    return tuple(
-        Block(core + i, r, min(r + high, rows), c, min(c + wide, cols)) for i, (r, c) in enumerate(spans)
-    )
+    spans = block_spans(rows, cols, integer(node, "rows"), integer(node, "cols"))
+    return tuple(Block(core + i, *r, *c) for i, (r, c) in enumerate(spans))
+
+
+def block_spans(rows: int, cols: int, high: int, wide: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Rows and columns of the blocks that a matrix is cut into, column after column."""
+    down = [(r, min(r + high, rows)) for r in range(0, rows, high)]
+    return [(r, (c, min(c + wide, cols))) for c in range(0, cols, wide) for r in down]
 
 
 def least_rows(graph: Graph, chip: ChipSpec, segment: Segment, cells: Mapping[str, Cells], tile: int) -> int:
