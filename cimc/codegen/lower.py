@@ -122,6 +122,9 @@ class _RowChooser:
                     return rows
                 rows //= 2
         over = self._over(single, room, False)
+        if over and segment.style is Style.SPREAD and segment.index not in self.shared.late:
+            self.shared.late.add(segment.index)
+            return self._rows(segment, self._trial(segment, 1), room)
         if over:
             tile, need = over
             raise errors.BUFFER_TOO_SMALL(

@@ -103,15 +103,17 @@ class Spread:
             for i, value in enumerate(node.inputs):
                 if not value or not self._loads_whole(node, i):
                     continue
-                if self.space.depth(node, value) != axis:
-                    continue
-                index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
-                view = self.space.whole_view(node, value, index, self.context.global_name(value))
-                shape = static_shape(view)
-                target = code.buffer(self.context.graph.type(value).element, shape, "w")
-                code.emit("load", target, view, origin=node.origin)
-                found[(node.outputs[0], value)] = target
+                if self.space.depth(node, value) == axis and self.segment.index not in self.context.late:
+                    found[(node.outputs[0], value)] = self._load(code, node, value, at)
         return found
+
+    def _load(self, code: TileCode, node: Node, value: str, at: tuple[Affine, ...]) -> View:
+        """All of an operand (k × n), for a position of the axes it depends on."""
+        index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
+        view = self.space.whole_view(node, value, index, self.context.global_name(value))
+        target = code.buffer(self.context.graph.type(value).element, static_shape(view), "w")
+        code.emit("load", target, view, origin=node.origin)
+        return target
 
     def _loads_whole(self, node: Node, index: int) -> bool:
         """Whether an operand is loaded whole, as it is."""
@@ -137,7 +139,8 @@ class Spread:
             value = node.inputs[i]
             access = OPS[node.op].access(node, i)
             if access is Access.WHOLE:
-                return whole[(node.outputs[0], value)]
+                at_once = whole.get((node.outputs[0], value))
+                return at_once if at_once is not None else self._load(code, node, value, index.axes)
             if access is Access.TABLE:
                 return self.context.table(value)
             if value in self.tails:

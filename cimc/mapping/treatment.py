@@ -10,6 +10,7 @@ from cimc.isa.instruction import Unit
 from cimc.mapping.written import able
 from cimc.ops.written import NVM, SRAM
 from cimc.passes.decompose import Decompose
+from cimc.passes.online import Online
 from cimc.passes.written import Written
 
 PLACES = {"digital": "", "sram-write": SRAM, "nvm-write": NVM}
@@ -27,15 +28,16 @@ class Treatment:
     cells: str = ""
     decompose: bool = False
 
-    def passes(self, chip: ChipSpec) -> tuple[Decompose | None, Written | None]:
-        """What the pipeline needs for it. Raises ATTENTION_CELLS for hardware without such cores beside the units for
-        softmax."""
-        before = Decompose() if self.decompose else None
+    def passes(self, chip: ChipSpec) -> tuple[Decompose | Online | Written, ...]:
+        """What the pipeline needs for it; on matmul units, also softmax in blocks of keys where the smallest buffer beside
+        one would not hold them. Raises ATTENTION_CELLS for hardware without such cores beside the units for softmax."""
+        before = (Decompose(),) if self.decompose else ()
         if not self.cells:
-            return before, None
+            buffers = [t.local_bytes for t in chip.tiles.values() if t.matmul is not None and t.special is not None]
+            return (*before, Online(min(buffers))) if buffers else before
         core = chip.tile(able(chip, self.cells, frozenset({Unit.VECTOR, Unit.SPECIAL}))[0]).core
         assert core is not None
-        return before, Written("sram" if self.cells == SRAM else "nvm", core.rows, core.cols)
+        return *before, Written("sram" if self.cells == SRAM else "nvm", core.rows, core.cols)
 
 
 def parse_attention(text: str) -> Treatment:

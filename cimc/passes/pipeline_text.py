@@ -17,6 +17,7 @@ from cimc.passes.digital import Digital
 from cimc.passes.fold import Fold
 from cimc.passes.fuse import Fuse
 from cimc.passes.integers import Integers
+from cimc.passes.online import Online
 from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
@@ -25,7 +26,10 @@ from cimc.passes.written import Written
 Option = int | float | str | bool
 
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Integers, Fold, Fuse, Classify, Decompose, Outliers, Digital, Quantize, Written, Partition, Dce)
+    p.name: p
+    for p in (
+        Integers, Fold, Fuse, Classify, Decompose, Online, Outliers, Digital, Quantize, Written, Partition, Dce,
+    )  # fmt: skip
 }
 """Every pass by its name."""
 

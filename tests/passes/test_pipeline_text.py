@@ -15,6 +15,7 @@ from cimc.passes.quantize import Quantize
 
 VALUES: dict[str, st.SearchStrategy[object]] = {
     "keep_blocks": st.booleans(),
+    "bytes": st.integers(1, 1 << 30),
     "digital_bytes": st.integers(1, 1 << 30),
     "layers": st.text("ab/.*?-, 0", max_size=12),
     "channels": st.integers(1, 1024),
