@@ -48,8 +48,8 @@ def default_pipeline(
     attention: tuple[Decompose | Online | Written, ...] = (),
 ) -> str:
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
-    of the cells; ``digital_bytes``: the largest piece of their weights that a tile with a matmul unit takes at once. ``attention``: passes for
-    the products of activations."""
+    of the cells; ``digital_bytes``: the largest piece of their weights that a tile with a matmul unit takes at once.
+    ``attention``: passes for the products of activations."""
     quantize = parse_pipeline(
         f"quantize{{activations={activations}, weight_bits={weight_bits}, digital_bytes={digital_bytes}}}"
     )

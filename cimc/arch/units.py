@@ -171,7 +171,8 @@ class TileUnits:
         not what the chip's other cells are)."""
         core = self.core
         apart = core.digital and "digital.write" in self.chip.costs.energy_pj
-        return {"digital.write" if apart else "cell.write": core.crossbars * core.verify_iterations * sum(k * n for k, n in blocks)}
+        action = "digital.write" if apart else "cell.write"
+        return {action: core.crossbars * core.verify_iterations * sum(k * n for k, n in blocks)}
 
     def program_cycles(self, blocks: Sequence[tuple[int, int]]) -> int:
         """``max(k) · verify_iterations · write_row_ns``: row after row, cores and their crossbars in parallel."""

@@ -26,8 +26,8 @@ def split(
     domain: tuple[int, ...], tiles: int, work: int, whole: bool = False, least: int = MIN_ROWS
 ) -> list[tuple[Range, ...]]:
     """The domain cut into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: along the outermost axis
-    as often as it goes, then along the next. ``whole``: rows of the last axis share operands that depend on the others; ``least`` of them are
-    worth loading those once more."""
+    as often as it goes, then along the next. ``whole``: rows of the last axis share operands that depend on the others;
+    ``least`` of them are worth loading those once more."""
     left = max(1, min(tiles, work // MIN_ELEMENTS))
     cuts: list[list[Range]] = []
     for axis, extent in enumerate(domain):

@@ -25,12 +25,21 @@ from cimc.passes.written import Written
 
 Option = int | float | str | bool
 
-PASSES: dict[str, type[Pass]] = {
-    p.name: p
-    for p in (
-        Integers, Fold, Fuse, Classify, Decompose, Online, Outliers, Digital, Quantize, Written, Partition, Dce,
-    )  # fmt: skip
-}
+_ALL: tuple[type[Pass], ...] = (
+    Integers,
+    Fold,
+    Fuse,
+    Classify,
+    Decompose,
+    Online,
+    Outliers,
+    Digital,
+    Quantize,
+    Written,
+    Partition,
+    Dce,
+)
+PASSES: dict[str, type[Pass]] = {p.name: p for p in _ALL}
 """Every pass by its name."""
 
 MOST_TEXT = 10_000

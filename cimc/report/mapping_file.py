@@ -158,7 +158,7 @@ class MappingFile(Record):
     host: list[HostNode]
     totals: Totals
     work: Work | None = None  # absent in files of older versions
-    attention: list[Alternative] = []  # so too
+    attention: tuple[Alternative, ...] = ()  # so too
 
     @model_validator(mode="after")
     def _consistent(self) -> MappingFile:

@@ -119,7 +119,7 @@ def test_the_input_of_the_projections_is_quantised_once() -> None:
 
 def test_what_stands_between_the_projection_and_the_scores_is_named() -> None:
     graph, arrays = layer(between="tanh")
-    with pytest.raises(errors.CimcError, match="tanh .* stands between the projection of the keys and the scores"):
+    with pytest.raises(errors.CimcError, match=r"tanh .* stands between the projection of the keys and the scores"):
         answers(graph, arrays, "decompose")
 
 
