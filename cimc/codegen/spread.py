@@ -84,9 +84,7 @@ class Spread:
             index = Affine.of(here.low, {name: 1} if here.count > 1 else {})
             self._loops(code, share, axis + 1, (*at, index), found)
 
-    def _blocks(
-        self, code: TileCode, here: Range, at: tuple[Affine, ...], found: dict[tuple[str, str], View]
-    ) -> None:
+    def _blocks(self, code: TileCode, here: Range, at: tuple[Affine, ...], found: dict[tuple[str, str], View]) -> None:
         """The rows of the last axis, block by block."""
         blocks, rest = divmod(here.count, self.rows)
         name = f"i{len(at)}"

@@ -97,9 +97,7 @@ class Written(Spread):
         code.matrices.setdefault(cells.name, decl)
         return cells.name
 
-    def _blocks(
-        self, code: TileCode, here: Range, at: tuple[Affine, ...], found: dict[tuple[str, str], View]
-    ) -> None:
+    def _blocks(self, code: TileCode, here: Range, at: tuple[Affine, ...], found: dict[tuple[str, str], View]) -> None:
         kept = self._shared_rows(code, at)
         blocks, rest = divmod(here.count, self.rows)
         turns, over = divmod(blocks, TOGETHER)

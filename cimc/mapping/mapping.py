@@ -101,8 +101,8 @@ class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
     its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
     every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them.
-    ``written``: by output value, the cores of products whose second operand is written into cells, and per segment with such products ``least_rows``: the rows
-    of one operand that are worth a tile."""
+    ``written``: by output value, the cores of products whose second operand is written into cells; ``least_rows``: per
+    segment with such products, the rows of one operand that are worth a tile."""
 
     matrices: MappingABC[str, tuple[PlacedMatrix, ...]]
     homes: MappingABC[int, tuple[tuple[tuple[int, ...], ...], ...]]  # segment → replica → stage → lanes

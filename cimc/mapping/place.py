@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cimc import errors
@@ -21,6 +21,7 @@ from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
+from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import Writing, weight_tiles
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
@@ -29,33 +30,6 @@ MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
 
 MAX_REPLICAS = 64
-
-
-def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
-    """Units a tile needs to run nodes that are not on cores."""
-    needed = {Unit.VECTOR}
-    for node in nodes:
-        if node.op == "attention":
-            needed.update((Unit.MATMUL, Unit.SPECIAL))
-        elif node.op in INSTRUCTIONS:
-            needed.add(INSTRUCTIONS[node.op].unit)
-    return frozenset(needed & {Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL})
-
-
-def tiles_with(chip: ChipSpec, units: frozenset[Unit]) -> list[int]:
-    """Tiles that have all the units; those without cores if there are any. Raises if there is none."""
-
-    def has(tile: int) -> bool:
-        spec = chip.tile(tile)
-        present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
-        return all(present[u] is not None for u in units)
-
-    able = [t for t in range(chip.tile_count) if has(t)]
-    if not able:
-        missing = ", ".join(sorted(u.value for u in units))
-        raise errors.UNIT_MISSING(chip=chip.name, units=missing)
-    without = [t for t in able if not chip.tile(t).cores]
-    return without or able
 
 
 @dataclass

@@ -50,7 +50,9 @@ class WrittenMatmul(Op):
             raise ValueError(f"{WRITTEN} of {x} and {b}")
         due = Element.Q8 if len(inputs) > 3 else Element.F32
         if x.element is not Element.Q8 or b.element is not due or scale.shape != (*x.shape[:-1], 1):
-            raise ValueError(f"{WRITTEN} of {x} with scales {scale} and {b} {'with' if due is Element.Q8 else 'without'}")
+            raise ValueError(
+                f"{WRITTEN} of {x} with scales {scale} and {b} {'with' if due is Element.Q8 else 'without'}"
+            )
         if len(inputs) > 3 and (inputs[3] is None or inputs[3].shape != (*b.shape[:-2], 1, b.shape[-1])):
             raise ValueError(f"{WRITTEN} by {b} with scales {inputs[3]}")
         if node.attr("cells") not in (SRAM, NVM):

@@ -161,7 +161,9 @@ class _Writer:
     def _has_codes(self, value: str) -> bool:
         """Whether a value's rows, or those it is a view of, are quantised already."""
         before = self.editor.producer.get(value)
-        while value not in self.codes and before is not None and self._same_rows(before, self.editor.types[value].shape):
+        while (
+            value not in self.codes and before is not None and self._same_rows(before, self.editor.types[value].shape)
+        ):
             value = before.inputs[0]
             before = self.editor.producer.get(value)
         return value in self.codes
