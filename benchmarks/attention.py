@@ -2,12 +2,12 @@
 
     python -m benchmarks.attention [--hw hybrid] [--tokens 128] [--pairs 4] [--length 12] [--json FILE]
 
-MiniLM, one sequence of ``--tokens``, compiled with every ``--attention`` for the same hardware: cycles, energy, cells written
-and wear by the timing engine; accuracy as the cosine of ``2 · pairs`` sentence embeddings (models/sentence_pairs.py) with
-onnxruntime's, in integer and in analog numerics (seed 0; the preset's ideal cells, and NeuRRAM's), in a program of
-``--length`` tokens. ``years``: until the first cell has had its writes, at 100 inferences a second, for the technology's range of endurance. Then
-the time to write a row of cells swept over what sources say of ReRAM, and the number of tokens. Needs the package that
-models/README.md names.
+MiniLM, one sequence of ``--tokens``, compiled with every ``--attention`` for the same hardware: cycles, energy, cells
+written and wear by the timing engine; accuracy as the cosine of ``2 · pairs`` sentence embeddings (models/sentence_pairs.py)
+with onnxruntime's, in integer and in analog numerics (seed 0; the preset's ideal cells, and NeuRRAM's), in a program of
+``--length`` tokens. ``years``: until the first cell has had its writes, at 100 inferences a second, for the technology's
+range of endurance. Then the time to write a row of cells swept over what sources say of ReRAM, and the number of tokens.
+Needs the package that models/README.md names.
 """
 
 from __future__ import annotations
