@@ -12,6 +12,7 @@ from cimc import errors
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.ir.evaluate import evaluate
 from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.mapping.choices import Choices
 from cimc.ops import Numerics
 from cimc.report import device_cost
 from cimc.session import InferenceSession
@@ -186,3 +187,31 @@ def test_keys_and_values_beyond_the_local_buffer(tmp_path: Path) -> None:
         got = InferenceSession(made, numerics="integer", timing=False).run(None, feeds)[0]
         np.testing.assert_array_equal(got, wanted[made.graph.outputs[0]])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-5 * np.abs(found[0]).max())
+
+
+def test_cells_come_out_otherwise_every_time_they_are_written(folder: Path) -> None:
+    """With programming noise, equal rows of a batch differ: their operands are written one after the other."""
+    alone = replace(
+        TOY_OPTIONS, attention="nvm-write", choices=Choices(replicas=1)
+    )  # weights in one place for all rows
+    made = compiled(folder, "bert", alone, batch=2, sequence=6)
+    assert len([t for t in made.program.tiles if any(not m.key for m in t.matrices)]) == 1
+    one = sample_inputs(model("bert"), {"batch": 1, "sequence": 6}, seed=3)
+    feeds = {name: np.concatenate([value, value]) for name, value in one.items()}
+    quiet = InferenceSession(made, numerics="analog", timing=False, technology="ideal").run(None, feeds)[0]
+    noisy = InferenceSession(made, numerics="analog", timing=False, technology="reram").run(None, feeds)[0]
+    np.testing.assert_array_equal(quiet[0], quiet[1])
+    assert not np.array_equal(noisy[0], noisy[1])
+
+
+def test_the_estimates_of_each_way_are_the_units_own(folder: Path) -> None:
+    """BERT: two heads of 16 over 9 tokens; the toy has no SRAM."""
+    made = compiled(folder, "bert", replace(TOY_OPTIONS, attention="nvm-write"), batch=1, sequence=9)
+    core = made.hardware.spec.tiles["all"].core
+    assert core is not None
+    found = {a["how"]: a for a in made.mapping["attention"]}  # pyright: ignore
+    assert {a["macs"] for a in found.values()} == {2 * 2 * 9 * 16 * 9}
+    assert found["nvm-write"]["cell_writes"] == 2 * 2 * 16 * 9 * core.crossbars * core.verify_iterations
+    assert found["digital"]["cell_writes"] == 0
+    assert not found["sram-write"]["possible"]
+    assert "sram" in str(found["sram-write"]["why"])
