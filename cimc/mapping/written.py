@@ -129,7 +129,8 @@ def least_rows(graph: Graph, chip: ChipSpec, segment: Segment, cells: Mapping[st
         blocks = [(b.row_end - b.row, b.col_end - b.col) for b in held.blocks]
         load = graph.type(node.inputs[1]).bytes / chip.noc.link_bytes_per_cycle
         tiles = max(1, round(math.sqrt(rows * interval / max(load, 1))))
-        most = max(most, math.ceil(units.program_cycles(blocks) / interval), rows // tiles)
+        worth = max(math.ceil(units.program_cycles(blocks) / interval), rows // tiles)
+        most = max(most, min(worth, rows))  # however long writing takes, operands are written side by side
     return most
 
 
