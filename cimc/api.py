@@ -31,12 +31,14 @@ def compile(
     output: Path | str | None = None,
     digital: Sequence[str] = (),
     outliers: str = "",
+    attention: str = "digital",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
-    ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``.
+    ``digital`` and ``outliers``: what is kept out of the cells, as ``--digital`` and ``--outliers``;
+    ``attention``: how products of activations run, as ``--attention``.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
-    chosen = _options(hardware, dims, precision, overrides, digital, outliers)
+    chosen = _options(hardware, dims, precision, overrides, digital, outliers, attention)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -59,6 +61,7 @@ def check(
     layers: bool = False,
     digital: Sequence[str] = (),
     outliers: str = "",
+    attention: str = "digital",
     device: Sequence[str] = (),
     technology: str | None = None,
     time: float | str | None = None,
@@ -77,7 +80,7 @@ def check(
     times = durations(time) if isinstance(time, str) else () if time is None else (float(time),)
     study = DeviceOptions(tuple(device), technology, times, rate, attribute, trials, budget)
     how = CheckOptions(numerics, seed, inputs, tolerance, timing, command="cimc.check", layers=layers, device=study)
-    chosen = _options(hardware, dims, precision, overrides, digital, outliers)
+    chosen = _options(hardware, dims, precision, overrides, digital, outliers, attention)
     return check_model(str(model), chosen, how).to_json()
 
 
@@ -88,6 +91,7 @@ def _options(
     overrides: Sequence[str],
     digital: Sequence[str],
     outliers: str,
+    attention: str,
 ) -> Options:
     default = Options()
     return Options(
@@ -97,4 +101,5 @@ def _options(
         precision,
         digital=tuple(digital),
         outliers=outliers,
+        attention=attention,
     )

@@ -30,6 +30,9 @@ from cimc.isa.verify import verify
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
+from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION
+from cimc.mapping.treatment import parse_attention
+from cimc.ops.written import WRITTEN
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
 from cimc.passes.pipeline_text import parse_pipeline
@@ -48,7 +51,7 @@ class Options:
     name or pattern. ``outliers``: options of the pass of that name, as ``channels=8, by=activations``; empty: no such pass.
     ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
-    number of them it says."""
+    number of them it says. ``attention``: how products of activations run (:func:`parse_attention`)."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -61,6 +64,7 @@ class Options:
     outliers: str = ""
     calibrate: Literal["never", "start"] = "never"
     auto_chips: bool = False
+    attention: str = DIGITAL_ATTENTION
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class Compiled:
                 "activations": self.options.activations,
                 "digital": list(self.options.digital),
                 "outliers": self.options.outliers,
+                "attention": self.options.attention,
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
@@ -197,6 +202,7 @@ def _compile(
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
         (
             *imported.notes,
+            *_kept(graph),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
         ),
         imported.graph,
@@ -210,6 +216,12 @@ def _compile(
         text,
         outcome.seconds,
     )
+
+
+def _kept(graph: Graph) -> tuple[str, ...]:
+    """A note for each attention whose scores could not be decomposed."""
+    found = ((n.origin.node, str(n.get("kept", ""))) for n in graph.nodes if n.op in ("attention", WRITTEN))
+    return tuple(f"{name} is not decomposed: {why}" for name, why in found if why)
 
 
 def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:
@@ -235,7 +247,11 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
     if options.passes and (options.digital or apart):
         why = "a pipeline of your own (-p) says itself what is kept out of the cells"
         raise errors.PASS_OPTION(option="--digital or --outliers", name="digital", why=why, fix="write it into -p")
+    attention = parse_attention(options.attention)
     if options.passes:
+        if options.attention != DIGITAL_ATTENTION:
+            why = "a pipeline of your own (-p) says itself how products of activations run"
+            raise errors.ATTENTION(text=options.attention, why=why, fix="write decompose or written{cells=nvm} into -p")
         return options.passes
     core = _core(hardware)
     room = matmul_room(hardware.spec)
@@ -250,6 +266,7 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         outliers=next((p for p in apart if isinstance(p, Outliers)), None),
         digital=Digital(",".join(options.digital)) if options.digital else None,
         digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
+        attention=attention.passes(hardware.spec),
     )
 
 

@@ -61,6 +61,7 @@ def command(
     activations: Literal["dynamic", "static"],
     digital: tuple[str, ...],
     outliers: str,
+    attention: str,
     passes: str,
     calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
@@ -111,7 +112,7 @@ def command(
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
     compiled_as = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, attention
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):

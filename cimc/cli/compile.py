@@ -38,6 +38,7 @@ def command(
     activations: Literal["dynamic", "static"],
     digital: tuple[str, ...],
     outliers: str,
+    attention: str,
     passes: str,
     calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
@@ -67,7 +68,7 @@ def command(
     if output is not None:
         bundle.check_target(output)
     compiled_as = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, attention
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())

@@ -92,6 +92,14 @@ compile_options = stack(
         help="Input channels with the largest range on the digital matmul units: 'channels=8, by=activations'.",
     ),
     click.option(
+        "--attention",
+        default="digital",
+        show_default=True,
+        metavar="HOW",
+        help="Products of activations: digital (matmul units), sram-write or nvm-write (an operand into cells), decompose "
+        "(scores without keys), or decompose+nvm-write and the like.",
+    ),
+    click.option(
         "-m",
         "--mapping",
         "mapping",
@@ -178,6 +186,7 @@ def compile_as(
     digital: tuple[str, ...] = (),
     outliers: str = "",
     chips: str | None = None,
+    attention: str = "digital",
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
     from cimc.arch.load import DEFAULT
@@ -195,6 +204,7 @@ def compile_as(
         read_digital(digital),
         outliers,
         auto_chips=chips == "auto",
+        attention=attention,
     )
 
 

@@ -35,6 +35,7 @@ def command(
     activations: Literal["dynamic", "static"],
     digital: tuple[str, ...],
     outliers: str,
+    attention: str,
     passes: str,
     mapping: tuple[str, ...],
     inputs_path: Path | None,
@@ -61,7 +62,7 @@ def command(
     from cimc.report.compare import Tolerance
 
     chosen = opt.compile_as(
-        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips
+        hardware, overrides, dims, precision, activations, passes, mapping, digital, outliers, chips, attention
     )
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)

@@ -33,6 +33,9 @@ class Context:
         self.placement: Placement = self.mapping.placement
         self.segment_of = {o: s.index for s in self.mapping.segments for n in s.nodes for o in n.outputs if o}
         self.outputs = frozenset(self.graph.outputs)
+        self.late: set[int] = (
+            set()
+        )  # segments whose whole operands are loaded for each block of rows, where they are read
         self._tails: dict[int, dict[str, Tail]] = {}
         self._beside: dict[int, list[int]] = {}  # by segment
 

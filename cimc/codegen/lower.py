@@ -15,6 +15,7 @@ from cimc.codegen.serving import better_away
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
+from cimc.codegen.written import Written, wanted_rows
 from cimc.ir.graph import Graph
 from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step
 from cimc.isa.operands import View
@@ -83,6 +84,8 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
             for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
         return stored
+    if segment.index in context.placement.least_rows:
+        return Written(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.SPREAD:
         return Spread(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.HOST:
@@ -123,6 +126,9 @@ class _RowChooser:
                     return rows
                 rows //= 2
         over = self._over(self._trial(segment, 1), room, False)
+        if over and segment.style is Style.SPREAD and segment.index not in self.shared.late:
+            self.shared.late.add(segment.index)
+            return self._rows(segment, room)
         if over:
             tile, need = over
             raise errors.BUFFER_TOO_SMALL(
@@ -140,6 +146,8 @@ class _RowChooser:
             replicas = len(self.placed.placement.homes[segment.index])
             blocks = max(REPLICA_BLOCKS, STREAM_BLOCKS // replicas)
             wanted, most = product(segment.domain) // replicas // blocks, MAX_STREAM_ROWS
+        elif segment.index in self.placed.placement.least_rows:
+            wanted, most = wanted_rows(self.placed.placement, segment), MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:
             wanted, most = product(segment.domain), MAX_SPREAD_ROWS
         else:
@@ -222,7 +230,7 @@ def _program(
             chunk.steps = rewritten(tile, chunk.steps, plans)
     movable = frozenset(b.name for b, _ in arrays if b.name in movable or b.name.partition(".")[0] in plans)
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    movable -= better_away([b for b, _ in arrays], tiles, chip)
+    movable -= better_away([b for b, _ in arrays if b.name.partition(".")[0] not in plans], tiles, chip)
     known = _accesses(chunks)
     stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a), phase) for b, phase in arrays]
     return Program(chip.name, settle(stored, movable, tiles, chip), inputs, outputs, tiles, (), tuple(header))

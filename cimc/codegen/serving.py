@@ -45,7 +45,7 @@ def better_away(buffers: Sequence[GlobalBuffer], tiles: Sequence[TileProgram], c
             most[name] = max(most.get(name, 0), times)
     way = 2 * chip.noc.router_cycles * (chip.columns + chip.tile_count // chip.columns) // 3
     latency = chip.memory.latency_cycles
-    return frozenset(n for n, c in here.items() if c + most[n] * way > BESIDE * away[n] + most[n] * latency)
+    return frozenset(n for n in elements if here[n] + most.get(n, 0) * way > BESIDE * away[n] + most.get(n, 0) * latency)
 
 
 def _count(view: View) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element
+from cimc.isa.program import Block
 from cimc.mapping.choices import Choices
 from cimc.ops.op import Layout
 
@@ -84,12 +85,25 @@ class PlacedMatrix:
     parts: tuple[Part, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cores that an operand is written into as the model runs, the same on every tile that takes part; ``name`` is the
+    matrix there."""
+
+    name: str
+    rows: int
+    cols: int
+    blocks: tuple[Block, ...]
+
+
 @dataclass(frozen=True)
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
     its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
     every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them. ``beside``: per
-    STREAM segment, for every replica, the tile beside each tile of products that does what it has no unit for."""
+    STREAM segment, for every replica, the tile beside each tile of products that does what it has no unit for.
+    ``written``: by output value, the cores of products whose second operand is written into cells; ``least_rows``: per
+    segment with such products, the rows of one operand that are worth a tile."""
 
     matrices: MappingABC[str, tuple[PlacedMatrix, ...]]
     homes: MappingABC[int, tuple[tuple[tuple[int, ...], ...], ...]]  # segment → replica → stage → lanes
@@ -99,6 +113,8 @@ class Placement:
     tiles: MappingABC[int, tuple[int, ...]]  # segment → tiles
     aside: frozenset[str]  # of the shards, values that are on the tiles beside
     beside: MappingABC[int, tuple[MappingABC[int, int], ...]]
+    written: MappingABC[str, Cells] = field(default_factory=dict[str, Cells])
+    least_rows: MappingABC[int, int] = field(default_factory=dict[int, int])
 
 
 @dataclass(frozen=True)

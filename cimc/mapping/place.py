@@ -25,6 +25,7 @@ from cimc.mapping.regions import assembling, off_matrices
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
+from cimc.mapping.written import Writing, weight_tiles
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
 
@@ -162,6 +163,7 @@ class _Placer:
         self.aside: set[str] = set()
         self.beside: dict[int, tuple[dict[int, int], ...]] = {}
         self.crowded: set[int] = set()
+        self.writing = Writing(graph, segments, chip, units_needed)
         self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
         for segment in segments:
             if segment.style is Style.STREAM:
@@ -237,7 +239,7 @@ class _Placer:
         cores: dict[int, int] = {}
         for segment, node in self.mvms():
             cores[segment.index] = cores.get(segment.index, 0) + self._blocks(node)
-        have = sum(self.chip.tile(t).cores for t in range(self.chip.tile_count))
+        have = sum(self.chip.tile(t).cores for t in self.weight_tiles())
         budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
         heap: list[tuple[float, int, int, int]] = []
         by_index = {s.index: s for s in self.segments}
@@ -264,7 +266,7 @@ class _Placer:
 
     def matrices(self, replicas: Mapping[int, int], packing: _Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
         """All matrices on cores, copy by copy, or None if the tiles run out."""
-        cim = [t for t in range(self.chip.tile_count) if self.chip.tile(t).cores]
+        cim = self.weight_tiles()
         if not cim:
             return None if self.mvms() else {}
         cores = _Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores)
@@ -285,6 +287,25 @@ class _Placer:
             matrix = PlacedMatrix(out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
             placed.setdefault(out, []).append(matrix)
         return {value: tuple(copies) for value, copies in placed.items()}
+
+    def weight_tiles(self) -> list[int]:
+        """Tiles with cores that weights may be on."""
+        return [t for t in weight_tiles(self.chip) if t not in self.writing.reserved]
+
+    def reserve(self, replicas: Mapping[int, int]) -> None:
+        """Keep tiles free of weights for operands that are written, if both could be on the same ones: as many as keep busy,
+        but no more than half of those that are left, and those at the end of the snake."""
+        tiles, count = self.writing.shared(), self.writing.wanted()
+        if not tiles:
+            return
+        alone = self.matrices(replicas, _Packing.APART) or {}
+        used = {part.tile for copies in alone.values() for m in copies for part in m.parts}
+        count = min(count, max(1, (len(tiles) - len(used)) // 2))
+        for packing in _Packing:
+            for kept in (count >> k for k in range(count.bit_length())):
+                self.writing.reserved = frozenset(tiles[-kept:])
+                if self.matrices(replicas, packing) is not None:
+                    return
 
     def _copies(self, replicas: Mapping[int, int]) -> Iterator[tuple[Segment, int, Node]]:
         for segment in self.segments:
@@ -317,6 +338,9 @@ class _Placer:
                 found[segment.index] = (on_chips(self.chip, ports, beside[segment.index])[0],)
                 continue
             if segment.style is Style.STREAM:
+                continue
+            if segment.index in self.writing.tiles:
+                found[segment.index] = tuple(on_chips(self.chip, self.writing.of(segment), beside[segment.index]))
                 continue
             able = on_chips(self.chip, self._able(segment), beside[segment.index])
             if segment.style is Style.SPREAD:
@@ -452,6 +476,7 @@ def place(
     inside_only = inside_only if choices.aside else frozenset(s.index for s in segments)
     placer = _Placer(graph, segments, chip, precision, choices, inside_only)
     single = placer.replicas(choices.replicas or 1)
+    placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
     # The longest start of the list of further copies that finds room: which do is nearly always a matter of their number.
     best = placer.matrices(single, _Packing.APART)
@@ -471,11 +496,12 @@ def place(
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded)
         found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
-        return Placement(*found, frozenset(placer.aside), placer.beside)
+        writing = placer.writing
+        return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
-    have = sum(chip.tile(t).cores for t in range(chip.tile_count))
+    have = sum(chip.tile(t).cores for t in placer.weight_tiles())
     name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
     raise errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
 

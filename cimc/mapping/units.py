@@ -1,4 +1,4 @@
-"""Which tiles can do what."""
+"""Which units nodes need, and which tiles have them."""
 
 from __future__ import annotations
 

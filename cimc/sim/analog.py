@@ -21,6 +21,9 @@ Array = NDArray[np.generic]
 Bounds = tuple[int, int]
 Shared = tuple[object, ...]
 
+MOST_CORES = 65536  # of a tile (cimc/arch/spec.py)
+WRITTEN = "written operands"  # what the tally calls cells that hold no weights
+
 
 @dataclass(frozen=True, slots=True)
 class InputKind:
@@ -128,7 +131,7 @@ class AnalogCores:
     def _program(self, unit: AnalogUnit, part: Part, inputs: InputKind, key: Shared) -> AnalogMatrix:
         codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
         physics = replace(config(unit.core, self.device, inputs), row_blocks=part.blocks)
-        stream = (unit.tile, part.core)
+        stream = (unit.tile, part.core + unit.writes * MOST_CORES)
         bits = 0
         if self.device.faulty:
             stuck, found = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
@@ -221,9 +224,10 @@ class AnalogUnit:
         self.codes, self.core, self.tile, self.decl, self.shared = codes, core, tile, decl, shared
         # Wires couple the columns of a crossbar, so crossbars must be their true size.
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
-        self.layer: LayerTally = cores.tally.layer(decl.key)
+        self.layer: LayerTally = cores.tally.layer(decl.key or WRITTEN)
         self.layer.cells += decl.rows * decl.cols * core.crossbars
         self.vectors = 0  # known inputs of the last calibration
+        self.writes = 0  # times the program has written the cells: every time they come out otherwise
         self._cores = cores
         self._matrices: dict[InputKind, list[AnalogMatrix]] = {}
 
@@ -245,6 +249,9 @@ class AnalogUnit:
         self.codes = np.array(codes)
         self.shared = False
         self.vectors = 0
+        self.writes += 1
+        for made in self._matrices.values():
+            self.layer.retire(made)
         self._matrices = {}
 
     def calibrate(self, vectors: int) -> None:

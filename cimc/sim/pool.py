@@ -137,7 +137,8 @@ class Pool:
     def matrix(self, decl: MatrixDecl) -> int:
         """A number that is the same for matrices that cost the same."""
         blocks = tuple((b.core, b.row, b.row_end, b.col, b.col_end) for b in decl.blocks)
-        return self.matrices.setdefault((decl.element.name, decl.rows, decl.cols, blocks), len(self.matrices))
+        kind = (decl.element.name, decl.rows, decl.cols, bool(decl.key), blocks)
+        return self.matrices.setdefault(kind, len(self.matrices))
 
     def add_price(self, key: tuple[object, ...], job: Job, form: Form, kind: str, links: int) -> int:
         """Enter a job that has not been seen."""
