@@ -21,8 +21,8 @@ from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.decode import DecodeCore, serves
-from cimc.analog.kernels.dot import DotCore, dot_width
 from cimc.analog.kernels.lut import LutCore, lut_spec
+from cimc.analog.kernels.subset import SubsetCore
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
 from cimc.analog.planewise import PlaneCore
@@ -46,7 +46,7 @@ WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed vector by vector, with the outputs in the lanes.
 FEW_VECTORS = 8
 # Batches of noisy cores up to this are computed without tables.
-FEW_NOISY = 12
+FEW_NOISY = 1000000
 
 
 @dataclass
@@ -153,10 +153,10 @@ class AnalogMatrix:
             results, clipped = self._decode(x)
             self.counts.saturated += clipped
             return results
-        if self.cells.fixed and len(x) <= FEW_NOISY and dot_width() is not None:
+        if self.cells.fixed and len(x) <= FEW_NOISY:
             if self._dot is None:
                 assert self.table is not None
-                self._dot = DotCore(self.cells, self.config, self.table[0][0], self.streams)
+                self._dot = SubsetCore(self.cells, self.config, self.table[0][0], self.streams)
             results, clipped = self._dot(x, first)
             self.counts.saturated += clipped
             return results
@@ -195,7 +195,7 @@ class AnalogMatrix:
         self._tables: LutCore | None = None
         self._decode: DecodeCore | None = None
         self._vector: VectorProduct | None = None
-        self._dot: DotCore | None = None
+        self._dot: SubsetCore | None = None
         self._tried = False
         general = RedundantCore if cells.copies else PlaneCore
         self._general = general(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))

@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cimc.analog import AnalogConfig, AnalogMatrix, technologies
-from cimc.analog.core import FEW_NOISY
-from cimc.analog.kernels.dot import dot_width
+FEW_NOISY = 12
 from cimc.analog.kernels.jit import target
 from cimc.analog.reference import reference_mvm
 
@@ -142,7 +141,7 @@ DOTS = [
 READ = {"read_noise": {"model": "NormalProportional", "sigma": 0.05}, "read_mode": "conversion"}
 
 
-@pytest.mark.skipif(dot_width() is None, reason="no pairwise products on this machine")
+@pytest.mark.skipif(target() is None, reason="no kernels on this machine")
 @pytest.mark.parametrize("more", [{}, READ])
 @pytest.mark.parametrize("config", DOTS)
 @pytest.mark.parametrize("shape", [(75, 7), (64, 33), (101, 70)])

@@ -1,0 +1,287 @@
+"""The kernel for noisy cells: lanes are columns, and rows are added in groups whose sums are all made beforehand.
+
+Of a few neighbouring rows every subset is added up once (Arlazarov, Dinic, Kronrod and Faradzev's way with Boolean
+matrices: "four Russians"), 32 columns of 16-bit numbers to a 512-bit vector. A vector's input plane then drives one of
+these subsets: one load and one addition do the whole group. Tables live in the nearest cache for a few groups at a time,
+so nothing is kept beside the cells. Conversion is ``adc.index_of`` in float32, with ``rng.conversion_noise`` where asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cimc.analog.kernels.draw import LaneWriter
+from cimc.analog.kernels.ir import Values, function
+from cimc.analog.normal import STEP
+from cimc.analog.rng import BYTES_MEAN, BYTES_STD
+
+TABLE_BYTES = 16384  # of tables at once: half of a level-1 cache of 32 KiB
+VECTORS = 16  # whose sums stay beside the tables
+POINTERS = (
+    "cells", "starts", "offsets", "minus", "energy", "sigma", "keys", "factors", "weights", "shifts", "out", "clipped",
+    "scratch",
+)  # fmt: skip
+NUMBERS = ("blocks", "slices", "tiles", "vectors", "columns", "rows", "groups", "first")
+
+
+@dataclass(frozen=True)
+class SubsetSpec:
+    """``width`` of the vectors in bytes; ``planes`` input cycles; ``members`` rows to a group; ``two_sided``: inputs
+    carry a sign, the negative ones in patterns of their own; ``signed``: column sums may be negative; ``divide``: the
+    step is no power of two; ``noise`` per conversion."""
+
+    width: int
+    planes: int
+    members: int
+    two_sided: bool
+    signed: bool
+    divide: bool
+    noise: bool
+
+    @property
+    def entry(self) -> int:
+        """Bytes of a group's tables."""
+        return self.width << self.members
+
+    @property
+    def together(self) -> int:
+        """Groups whose tables exist at once."""
+        return max(TABLE_BYTES // self.entry, 1)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of tables and sums."""
+        return self.together * self.entry + VECTORS * self.planes * self.width
+
+
+def build_subset(spec: SubsetSpec) -> str:
+    """IR of ``subset(POINTERS; NUMBERS)``.
+
+    ``cells`` are 16-bit (slice, row, column); ``starts`` (block, 3): first row, first group of rows, groups;
+    ``offsets`` and ``minus`` 16-bit (vector, group, plane): which subset is driven, in bytes of a table; ``energy``
+    roots of the driven rows (vector, block, plane); ``sigma`` spreads in LSB (block, slice, column); ``keys`` (block,
+    slice, 2); ``factors`` are 2**-bits (over the step, if that is a power of two), the step, the lowest code, the
+    highest index; ``weights`` of the planes and ``shifts`` of the slices; sums of weighted indices are added to ``out``
+    (vector, tile and lane). ``scratch`` holds tables, then the sums (vector, plane) of one tile.
+    """
+    return _Subset(spec).build()
+
+
+class _Subset(LaneWriter):
+    def __init__(self, spec: SubsetSpec) -> None:
+        super().__init__(spec.width // 4)
+        self.spec = spec
+        self.tile = 2 * self.lanes
+        self.words = f"<{self.tile} x i16>"
+        self.sums_at = spec.together * spec.entry
+
+    def build(self) -> str:
+        w = self.w
+        self._factors = [
+            self.everywhere("float", w.do(f"load float, ptr {w.at('float', '%factors', str(i))}")) for i in range(4)
+        ]
+        self._row = w.do(f"mul i64 %tiles, {self.tile}")
+
+        def tile_body(tile: str, clipped: Values) -> Values:
+            lane = w.do(f"mul i64 {tile}, {self.tile}")
+            masks = [self._mask(lane, half) for half in range(2)]
+
+            def block_body(block: str, counted: Values) -> Values:
+                return w.loop(
+                    "0", "%slices", "1", [("i64", counted[0])],
+                    lambda s, count: self._crossbar(lane, masks, block, s, count),
+                )  # fmt: skip
+
+            return w.loop("0", "%blocks", "1", [("i64", clipped[0])], block_body)
+
+        count = w.loop("0", "%tiles", "1", [("i64", "0")], tile_body)[0]
+        before = w.do("load i64, ptr %clipped")
+        w.emit(f"store i64 {w.do(f'add i64 {before}, {count}')}, ptr %clipped")
+        arguments = ", ".join([*(f"ptr %{name}" for name in POINTERS), *(f"i64 %{name}" for name in NUMBERS)])
+        return function("subset", arguments, w, self._declarations())
+
+    def _declarations(self) -> str:
+        n = self.lanes
+        return (
+            f"declare {self.floats} @llvm.rint.v{n}f32({self.floats})\n"
+            f"declare i{n} @llvm.ctpop.i{n}(i{n})\ndeclare i64 @llvm.smin.i64(i64, i64)\n"
+        )
+
+    def _mask(self, lane: str, half: int) -> str:
+        """Which lanes of a half tile are columns."""
+        w = self.w
+        left = w.do(f"trunc i64 {w.do(f'sub i64 %columns, {lane}')} to i32")
+        iota = "<" + ", ".join(f"i32 {i + half * self.lanes}" for i in range(self.lanes)) + ">"
+        flags = w.do(f"icmp slt {self.longs} {iota}, {self.everywhere('i32', left)}")
+        return w.do(f"bitcast <{self.lanes} x i1> {flags} to i{self.lanes}")
+
+    def _crossbar(self, lane: str, masks: Values, block: str, s: str, count: Values) -> Values:
+        """One tile of columns of one crossbar, for every vector."""
+        w = self.w
+        entry = w.do(f"mul i64 {block}, 3")
+        row, group, groups = (w.do(f"load i64, ptr {w.at('i64', '%starts', entry, str(i))}") for i in range(3))
+        number = w.do(f"add i64 {w.do(f'mul i64 {block}, %slices')}, {s}")
+        place = w.do(f"add i64 {w.do(f'mul i64 {s}, %rows')}, {row}")
+        start = w.do(f"add i64 {w.do(f'mul i64 {place}, %columns')}, {lane}")
+        shift = self.everywhere("i32", w.do(f"load i32, ptr {w.at('i32', '%shifts', s)}"))
+        noise = self._noise_of(number, lane) if self.spec.noise else []
+
+        def some_vectors(v0: str, counted: Values) -> Values:
+            many = self._least(str(VECTORS), w.do(f"sub i64 %vectors, {v0}"))
+            self._clear(many)
+            w.loop("0", groups, str(self.spec.together), [], lambda g0, _: self._groups(start, group, g0, groups, v0, many))
+
+            def vector_body(v: str, inner: Values) -> Values:
+                vector = w.do(f"add i64 {v0}, {v}")
+                totals, after = self._convert_all(vector, v, block, masks, noise, inner[0])
+                at = w.do(f"add i64 {w.do(f'mul i64 {vector}, {self._row}')}, {lane}")
+                for half, total in enumerate(totals):
+                    old = w.load(self.longs, "%out", at, str(half * self.lanes), unit="i32")
+                    added = self.long("add", old, self.long("shl", total, shift))
+                    w.store(self.longs, added, "%out", at, str(half * self.lanes), unit="i32")
+                return [after]
+
+            return w.loop("0", many, "1", [("i64", counted[0])], vector_body)
+
+        return w.loop("0", "%vectors", str(VECTORS), [("i64", count[0])], some_vectors)
+
+    def _least(self, a: str, b: str) -> str:
+        return self.w.do(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
+
+    def _clear(self, vectors: str) -> None:
+        """Sums of nothing."""
+        w, size = self.w, self.spec.planes * self.spec.width
+
+        def body(place: str, _: Values) -> Values:
+            w.store(self.words, "zeroinitializer", "%scratch", place, str(self.sums_at))
+            return []
+
+        w.loop("0", w.do(f"mul i64 {vectors}, {size}"), str(self.spec.width), [], body)
+
+    def _groups(self, start: str, group: str, first: str, groups: str, v0: str, vectors: str) -> Values:
+        """Add some groups, from ``first`` on, to the sums of some vectors."""
+        w, spec = self.w, self.spec
+        many = self._least(str(spec.together), w.do(f"sub i64 {groups}, {first}"))
+        step = w.do(f"mul i64 %columns, {spec.members}")
+        above = w.do(f"add i64 {start}, {w.do(f'mul i64 {first}, {step}')}")
+        w.loop("0", many, "1", [], lambda g, _: self._table(w.do(f"add i64 {above}, {w.do(f'mul i64 {g}, {step}')}"), g))
+        mine = w.do(f"add i64 {group}, {first}")
+
+        def vector_body(v: str, _: Values) -> Values:
+            place = w.do(f"mul i64 {v}, {spec.planes * spec.width}")
+            place = w.do(f"add i64 {place}, {self.sums_at}")
+            vector = w.do(f"mul i64 {w.do(f'add i64 {v0}, {v}')}, %groups")
+            driven = w.do(f"mul i64 {w.do(f'add i64 {vector}, {mine}')}, {spec.planes}")
+            old = [(self.words, w.load(self.words, "%scratch", place, str(k * spec.width))) for k in range(spec.planes)]
+            new = w.loop("0", many, "1", old, lambda g, acc: self._add(g, driven, acc))
+            for k, value in enumerate(new):
+                w.store(self.words, value, "%scratch", place, str(k * spec.width))
+            return []
+
+        w.loop("0", vectors, "1", [], vector_body)
+        return []
+
+    def _table(self, above: str, group: str) -> Values:
+        """The sums of every subset of one group of rows."""
+        w, spec = self.w, self.spec
+        base = w.do(f"mul i64 {group}, {spec.entry}")
+        found = ["zeroinitializer"]
+        place = above
+        for j in range(spec.members):
+            row = w.load(self.words, "%cells", place, unit="i16")
+            found += [row if i == 0 else w.do(f"add {self.words} {found[i]}, {row}") for i in range(1 << j)]
+            place = w.do(f"add i64 {place}, %columns")
+        for i, value in enumerate(found):
+            w.store(self.words, value, "%scratch", base, str(i * spec.width))
+        return []
+
+    def _add(self, group: str, driven: str, acc: Values) -> Values:
+        """One group's subsets, as a vector's planes drive them."""
+        w, spec = self.w, self.spec
+        base = w.do(f"mul i64 {group}, {spec.entry}")
+        at = w.do(f"add i64 {driven}, {w.do(f'mul i64 {group}, {spec.planes}')}")
+        result: Values = list(acc)
+        for name, sign in (("%offsets", "add"), ("%minus", "sub"))[: 1 + spec.two_sided]:
+            for k in range(spec.planes):
+                which = w.do(f"load i16, ptr {w.at('i16', name, at, str(k))}")
+                value = w.load(self.words, "%scratch", base, w.do(f"zext i16 {which} to i64"))
+                result[k] = w.do(f"{sign} {self.words} {result[k]}, {value}")
+        return result
+
+    def _noise_of(self, number: str, lane: str) -> Values:
+        """What a crossbar's noise needs: spreads of both halves of the tile, two keys, the column's number."""
+        w = self.w
+        at = w.do(f"add i64 {w.do(f'mul i64 {number}, {self._row}')}, {lane}")
+        sigmas = [w.load(self.floats, "%sigma", at, str(half * self.lanes), unit="float") for half in range(2)]
+        pair = w.do(f"mul i64 {number}, 2")
+        keys = [w.do(f"load i32, ptr {w.at('i32', '%keys', pair, str(i))}") for i in range(2)]
+        return [*sigmas, *(self.everywhere("i32", key) for key in keys), lane]
+
+    def _convert_all(
+        self, vector: str, held: str, block: str, masks: Values, noise: Values, count: str
+    ) -> tuple[Values, str]:
+        """Weighted indices of all planes of one tile, both halves, and the clipped conversions. ``held``: where the
+        vector's sums are."""
+        w, planes, width = self.w, self.spec.planes, self.spec.width
+        energy = w.do(f"add i64 {w.do(f'mul i64 {vector}, %blocks')}, {block}")
+        energy = w.do(f"mul i64 {energy}, {planes}")
+        number = w.do(f"mul i64 {w.do(f'add i64 %first, {vector}')}, {planes}")
+        sums = w.do(f"add i64 {w.do(f'mul i64 {held}, {planes * width}')}, {self.sums_at}")
+
+        def plane_body(k: str, carried: Values) -> Values:
+            weight = self.everywhere("i32", w.do(f"load i32, ptr {w.at('i32', '%weights', k)}"))
+            after: Values = []
+            more = carried[2]
+            drive = ""
+            if noise:
+                drive = self.everywhere("float", w.do(f"load float, ptr {w.at('float', '%energy', energy, k)}"))
+            for half in range(2):
+                place = w.do(f"add i64 {w.do(f'mul i64 {k}, {width}')}, {half * width // 2}")
+                position = self._position(w.load(f"<{self.lanes} x i16>", "%scratch", sums, place))
+                if noise:
+                    which = w.do(f"mul i64 {w.do(f'add i64 {number}, {k}')}, %columns")
+                    which = w.do(f"add i64 {w.do(f'add i64 {which}, {noise[4]}')}, {half * self.lanes}")
+                    spread = self.real("fmul", drive, noise[half])
+                    drawn = self.real("fmul", spread, self._draw(which, (noise[2], noise[3])))
+                    position = self.real("fadd", position, drawn)
+                index, more = self._index(position, masks[half], more)
+                after.append(self.long("add", carried[half], self.long("mul", index, weight)))
+            return [*after, more]
+
+        zero = (self.longs, "zeroinitializer")
+        found = w.loop("0", str(planes), "1", [zero, zero, ("i64", count)], plane_body)
+        return found[:2], found[2]
+
+    def _position(self, sums: str) -> str:
+        extend = "sext" if self.spec.signed else "zext"
+        long = self.w.do(f"{extend} <{self.lanes} x i16> {sums} to {self.longs}")
+        position = self.real("fmul", self.to_float(long), self._factors[0])
+        return self.real("fdiv", position, self._factors[1]) if self.spec.divide else position
+
+    def _index(self, position: str, mask: str, count: str) -> tuple[str, str]:
+        """Rounded and clipped, as whole numbers; clipped columns counted."""
+        w, n, floats = self.w, self.lanes, self.floats
+        index = w.do(f"call {floats} @llvm.rint.v{n}f32({floats} {self.real('fsub', position, self._factors[2])})")
+        zero, top = self.constant(0.0), self._factors[3]
+        below, above = w.do(f"fcmp olt {floats} {index}, {zero}"), w.do(f"fcmp ogt {floats} {index}, {top}")
+        flags = w.do(f"bitcast <{n} x i1> {w.do(f'or <{n} x i1> {below}, {above}')} to i{n}")
+        counted = w.do(f"call i{n} @llvm.ctpop.i{n}(i{n} {w.do(f'and i{n} {flags}, {mask}')})")
+        count = w.do(f"add i64 {count}, {w.do(f'zext i{n} {counted} to i64')}")
+        index = w.do(f"select <{n} x i1> {below}, {floats} {zero}, {floats} {index}")
+        index = w.do(f"select <{n} x i1> {above}, {floats} {top}, {floats} {index}")
+        return w.do(f"fptosi {floats} {index} to {self.longs}"), count
+
+    def _draw(self, first: str, keys: tuple[str, str]) -> str:
+        """``rng.conversion_noise`` of neighbouring conversions."""
+        w = self.w
+        iota = "<" + ", ".join(f"i32 {i}" for i in range(self.lanes)) + ">"
+        counter = self.long("add", self.everywhere("i32", w.do(f"trunc i64 {first} to i32")), iota)
+        one = self.hashed(counter, keys)
+        two = self.mix(self.long("add", one, STEP))
+        total = self.to_float(self.long("add", self._byte_sum(one), self._byte_sum(two)))
+        return self.real("fmul", self.real("fsub", total, BYTES_MEAN), 1.0 / BYTES_STD)
+
+    def _byte_sum(self, word: str) -> str:
+        """The four bytes of each word added up."""
+        pairs = self.long("add", self.long("and", word, 0x00FF00FF), self.long("and", self.long("lshr", word, 8), 0x00FF00FF))
+        return self.long("add", self.long("and", pairs, 0xFFFF), self.long("lshr", pairs, 16))
