@@ -50,7 +50,8 @@ class SubsetCore:
         two_sided = config.inputs.kind == "sign_magnitude"
         signed = two_sided or cells.held_minus is not None
         self._noisy = cells.read_sigma is not None
-        self.spec = SubsetSpec(width, len(kinds), MEMBERS, two_sided, signed, not power, self._noisy)
+        pairwise = not here.shuffles[0].intrinsic.startswith("llvm.aarch64")
+        self.spec = SubsetSpec(width, len(kinds), MEMBERS, two_sided, signed, not power, self._noisy, pairwise)
         blocks = config.blocks(rows)
         self._blocks = len(blocks)
         many = [-(-(b - a) // MEMBERS) for a, b in blocks]
@@ -69,7 +70,7 @@ class SubsetCore:
         self._keys = np.array([streams.key("conversion", i) if self._noisy else (0, 0) for i in number], dtype=np.uint32)
         scale = 2.0**-cells.grid_bits / (transfer.step if power else 1.0)
         self._factors = np.array([scale, transfer.step, transfer.low, transfer.top], dtype=np.float32)
-        self._weights = np.array([plane.weight for plane in kinds], dtype=np.int32)
+        self._weights = np.array([plane.weight for plane in kinds], dtype=np.float32)
         self._shifts = np.array(config.weights.shifts, dtype=np.int32)
         self._sizes = (len(blocks), slices, self._tiles)
         self._dims = (self.columns, rows, self._groups)

@@ -11,10 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cimc.analog.kernels.draw import LaneWriter
-from cimc.analog.kernels.ir import Values, function
+from cimc.analog.kernels.ir import Values, function, splat
 from cimc.analog.normal import STEP
 from cimc.analog.rng import BYTES_MEAN, BYTES_STD
 
+# By the width of the machine's vectors in bytes: pairs of 16-bit numbers multiplied and added; the same of bytes.
+PAIRWISE = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.sse2.pmadd.wd"}
+BYTEWISE = {
+    64: "llvm.x86.avx512.pmaddubs.w.512",
+    32: "llvm.x86.avx2.pmadd.ub.sw",
+    16: "llvm.x86.ssse3.pmadd.ub.sw.128",
+}
 TABLE_BYTES = 16384  # of tables at once: half of a level-1 cache of 32 KiB
 VECTORS = 16  # whose sums stay beside the tables
 POINTERS = (
@@ -28,7 +35,7 @@ NUMBERS = ("blocks", "slices", "tiles", "vectors", "columns", "rows", "groups", 
 class SubsetSpec:
     """``width`` of the vectors in bytes; ``planes`` input cycles; ``members`` rows to a group; ``two_sided``: inputs
     carry a sign, the negative ones in patterns of their own; ``signed``: column sums may be negative; ``divide``: the
-    step is no power of two; ``noise`` per conversion."""
+    step is no power of two; ``noise`` per conversion; ``pairwise``: the machine adds neighbouring numbers (x86)."""
 
     width: int
     planes: int
@@ -37,6 +44,7 @@ class SubsetSpec:
     signed: bool
     divide: bool
     noise: bool
+    pairwise: bool
 
     @property
     def entry(self) -> int:
@@ -84,15 +92,15 @@ class _Subset(LaneWriter):
 
         def tile_body(tile: str, clipped: Values) -> Values:
             lane = w.do(f"mul i64 {tile}, {self.tile}")
-            masks = [self._mask(lane, half) for half in range(2)]
 
-            def block_body(block: str, counted: Values) -> Values:
+            def block_body(block: str, counts: Values) -> Values:
                 return w.loop(
-                    "0", "%slices", "1", [("i64", counted[0])],
-                    lambda s, count: self._crossbar(lane, masks, block, s, count),
-                )  # fmt: skip
+                    "0", "%slices", "1", self._carried(counts), lambda s, held: self._crossbar(lane, block, s, held)
+                )
 
-            return w.loop("0", "%blocks", "1", [("i64", clipped[0])], block_body)
+            zero = ["zeroinitializer"] * 2
+            found = w.loop("0", "%blocks", "1", self._carried(zero), block_body)
+            return [w.do(f"add i64 {clipped[0]}, {self._counted(found, lane)}")]
 
         count = w.loop("0", "%tiles", "1", [("i64", "0")], tile_body)[0]
         before = w.do("load i64, ptr %clipped")
@@ -101,21 +109,31 @@ class _Subset(LaneWriter):
         return function("subset", arguments, w, self._declarations())
 
     def _declarations(self) -> str:
-        n = self.lanes
-        return (
-            f"declare {self.floats} @llvm.rint.v{n}f32({self.floats})\n"
-            f"declare i{n} @llvm.ctpop.i{n}(i{n})\ndeclare i64 @llvm.smin.i64(i64, i64)\n"
-        )
+        n, width = self.lanes, self.spec.width
+        declared = "declare i64 @llvm.smin.i64(i64, i64)\n"
+        declared += f"declare i32 @llvm.vector.reduce.add.v{n}i32({self.longs})\n"
+        declared += f"declare {self.floats} @llvm.rint.v{n}f32({self.floats})\n"
+        if self.spec.pairwise:
+            declared += f"declare {self.longs} @{PAIRWISE[width]}({self.words}, {self.words})\n"
+            declared += f"declare {self.words} @{BYTEWISE[width]}(<{width} x i8>, <{width} x i8>)\n"
+        return declared
 
-    def _mask(self, lane: str, half: int) -> str:
-        """Which lanes of a half tile are columns."""
-        w = self.w
-        left = w.do(f"trunc i64 {w.do(f'sub i64 %columns, {lane}')} to i32")
-        iota = "<" + ", ".join(f"i32 {i + half * self.lanes}" for i in range(self.lanes)) + ">"
-        flags = w.do(f"icmp slt {self.longs} {iota}, {self.everywhere('i32', left)}")
-        return w.do(f"bitcast <{self.lanes} x i1> {flags} to i{self.lanes}")
+    def _carried(self, counts: Values) -> list[tuple[str, str]]:
+        return [(self.longs, count) for count in counts]
 
-    def _crossbar(self, lane: str, masks: Values, block: str, s: str, count: Values) -> Values:
+    def _counted(self, counts: Values, lane: str) -> str:
+        """What the lanes that are columns counted, added up."""
+        w, n = self.w, self.lanes
+        left = self.everywhere("i32", w.do(f"trunc i64 {w.do(f'sub i64 %columns, {lane}')} to i32"))
+        kept: Values = []
+        for half, count in enumerate(counts):
+            iota = "<" + ", ".join(f"i32 {i + half * n}" for i in range(n)) + ">"
+            flags = w.do(f"icmp slt {self.longs} {iota}, {left}")
+            kept.append(w.do(f"select <{n} x i1> {flags}, {self.longs} {count}, {self.longs} zeroinitializer"))
+        total = w.do(f"call i32 @llvm.vector.reduce.add.v{n}i32({self.longs} {self.long('add', kept[0], kept[1])})")
+        return w.do(f"zext i32 {total} to i64")
+
+    def _crossbar(self, lane: str, block: str, s: str, clipped: Values) -> Values:
         """One tile of columns of one crossbar, for every vector."""
         w = self.w
         entry = w.do(f"mul i64 {block}, 3")
@@ -133,17 +151,17 @@ class _Subset(LaneWriter):
 
             def vector_body(v: str, inner: Values) -> Values:
                 vector = w.do(f"add i64 {v0}, {v}")
-                totals, after = self._convert_all(vector, v, block, masks, noise, inner[0])
+                totals, after = self._convert_all(vector, v, block, noise, inner)
                 at = w.do(f"add i64 {w.do(f'mul i64 {vector}, {self._row}')}, {lane}")
                 for half, total in enumerate(totals):
                     old = w.load(self.longs, "%out", at, str(half * self.lanes), unit="i32")
                     added = self.long("add", old, self.long("shl", total, shift))
                     w.store(self.longs, added, "%out", at, str(half * self.lanes), unit="i32")
-                return [after]
+                return after
 
-            return w.loop("0", many, "1", [("i64", counted[0])], vector_body)
+            return w.loop("0", many, "1", self._carried(counted), vector_body)
 
-        return w.loop("0", "%vectors", str(VECTORS), [("i64", count[0])], some_vectors)
+        return w.loop("0", "%vectors", str(VECTORS), self._carried(clipped), some_vectors)
 
     def _least(self, a: str, b: str) -> str:
         return self.w.do(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
@@ -217,11 +235,9 @@ class _Subset(LaneWriter):
         keys = [w.do(f"load i32, ptr {w.at('i32', '%keys', pair, str(i))}") for i in range(2)]
         return [*sigmas, *(self.everywhere("i32", key) for key in keys), lane]
 
-    def _convert_all(
-        self, vector: str, held: str, block: str, masks: Values, noise: Values, count: str
-    ) -> tuple[Values, str]:
-        """Weighted indices of all planes of one tile, both halves, and the clipped conversions. ``held``: where the
-        vector's sums are."""
+    def _convert_all(self, vector: str, held: str, block: str, noise: Values, clipped: Values) -> tuple[Values, Values]:
+        """Weighted indices of all planes of one tile, both halves, and what each lane clipped so far. ``held``: where
+        the vector's sums are."""
         w, planes, width = self.w, self.spec.planes, self.spec.width
         energy = w.do(f"add i64 {w.do(f'mul i64 {vector}, %blocks')}, {block}")
         energy = w.do(f"mul i64 {energy}, {planes}")
@@ -229,9 +245,9 @@ class _Subset(LaneWriter):
         sums = w.do(f"add i64 {w.do(f'mul i64 {held}, {planes * width}')}, {self.sums_at}")
 
         def plane_body(k: str, carried: Values) -> Values:
-            weight = self.everywhere("i32", w.do(f"load i32, ptr {w.at('i32', '%weights', k)}"))
+            weight = self.everywhere("float", w.do(f"load float, ptr {w.at('float', '%weights', k)}"))
             after: Values = []
-            more = carried[2]
+            more: Values = []
             drive = ""
             if noise:
                 drive = self.everywhere("float", w.do(f"load float, ptr {w.at('float', '%energy', energy, k)}"))
@@ -244,13 +260,16 @@ class _Subset(LaneWriter):
                     spread = self.real("fmul", drive, noise[half])
                     drawn = self.real("fmul", spread, self._draw(which, (noise[2], noise[3])))
                     position = self.real("fadd", position, drawn)
-                index, more = self._index(position, masks[half], more)
-                after.append(self.long("add", carried[half], self.long("mul", index, weight)))
-            return [*after, more]
+                index, outside = self._index(position)
+                more.append(self.long("add", carried[2 + half], outside))
+                # Whole numbers below 2**24: exact.
+                after.append(self.real("fadd", carried[half], self.real("fmul", index, weight)))
+            return [*after, *more]
 
-        zero = (self.longs, "zeroinitializer")
-        found = w.loop("0", str(planes), "1", [zero, zero, ("i64", count)], plane_body)
-        return found[:2], found[2]
+        zero = (self.floats, "zeroinitializer")
+        first = [zero, zero, *((self.longs, count) for count in clipped)]
+        found = w.loop("0", str(planes), "1", first, plane_body)
+        return [w.do(f"fptosi {self.floats} {total} to {self.longs}") for total in found[:2]], found[2:]
 
     def _position(self, sums: str) -> str:
         extend = "sext" if self.spec.signed else "zext"
@@ -258,18 +277,20 @@ class _Subset(LaneWriter):
         position = self.real("fmul", self.to_float(long), self._factors[0])
         return self.real("fdiv", position, self._factors[1]) if self.spec.divide else position
 
-    def _index(self, position: str, mask: str, count: str) -> tuple[str, str]:
-        """Rounded and clipped, as whole numbers; clipped columns counted."""
+    def _index(self, position: str) -> tuple[str, str]:
+        """Rounded and clipped, and 1 in every lane that clipped."""
         w, n, floats = self.w, self.lanes, self.floats
-        index = w.do(f"call {floats} @llvm.rint.v{n}f32({floats} {self.real('fsub', position, self._factors[2])})")
-        zero, top = self.constant(0.0), self._factors[3]
-        below, above = w.do(f"fcmp olt {floats} {index}, {zero}"), w.do(f"fcmp ogt {floats} {index}, {top}")
-        flags = w.do(f"bitcast <{n} x i1> {w.do(f'or <{n} x i1> {below}, {above}')} to i{n}")
-        counted = w.do(f"call i{n} @llvm.ctpop.i{n}(i{n} {w.do(f'and i{n} {flags}, {mask}')})")
-        count = w.do(f"add i64 {count}, {w.do(f'zext i{n} {counted} to i64')}")
-        index = w.do(f"select <{n} x i1> {below}, {floats} {zero}, {floats} {index}")
-        index = w.do(f"select <{n} x i1> {above}, {floats} {top}, {floats} {index}")
-        return w.do(f"fptosi {floats} {index} to {self.longs}"), count
+        raw = w.do(f"call {floats} @llvm.rint.v{n}f32({floats} {self.real('fsub', position, self._factors[2])})")
+        index = self._choose("ogt", raw, self.constant(0.0))
+        index = self._choose("olt", index, self._factors[3])
+        flags = w.do(f"fcmp une {floats} {raw}, {index}")
+        return index, w.do(f"zext <{n} x i1> {flags} to {self.longs}")
+
+    def _choose(self, how: str, a: str, b: str) -> str:
+        """``a`` where it compares ``how`` to ``b``, else ``b``: one instruction."""
+        w, n, floats = self.w, self.lanes, self.floats
+        flags = w.do(f"fcmp {how} {floats} {a}, {b}")
+        return w.do(f"select <{n} x i1> {flags}, {floats} {a}, {floats} {b}")
 
     def _draw(self, first: str, keys: tuple[str, str]) -> str:
         """``rng.conversion_noise`` of neighbouring conversions."""
@@ -278,10 +299,21 @@ class _Subset(LaneWriter):
         counter = self.long("add", self.everywhere("i32", w.do(f"trunc i64 {first} to i32")), iota)
         one = self.hashed(counter, keys)
         two = self.mix(self.long("add", one, STEP))
-        total = self.to_float(self.long("add", self._byte_sum(one), self._byte_sum(two)))
+        total = self.to_float(self._byte_sums(one, two))
         return self.real("fmul", self.real("fsub", total, BYTES_MEAN), 1.0 / BYTES_STD)
 
-    def _byte_sum(self, word: str) -> str:
-        """The four bytes of each word added up."""
-        pairs = self.long("add", self.long("and", word, 0x00FF00FF), self.long("and", self.long("lshr", word, 8), 0x00FF00FF))
-        return self.long("add", self.long("and", pairs, 0xFFFF), self.long("lshr", pairs, 16))
+    def _byte_sums(self, one: str, two: str) -> str:
+        """The eight bytes of two words added up, in every lane."""
+        w, width = self.w, self.spec.width
+        if not self.spec.pairwise:
+            low = [self.long("and", word, 0x00FF00FF) for word in (one, two)]
+            high = [self.long("and", self.long("lshr", word, 8), 0x00FF00FF) for word in (one, two)]
+            pairs = self.long("add", self.long("add", *low), self.long("add", *high))
+            return self.long("add", self.long("and", pairs, 0xFFFF), self.long("lshr", pairs, 16))
+        half = f"<{width} x i8>"
+        ones = splat("i8", width, 1)
+        split = [w.do(f"bitcast {self.longs} {word} to {half}") for word in (one, two)]
+        pairs = [w.do(f"call {self.words} @{BYTEWISE[width]}({half} {part}, {half} {ones})") for part in split]
+        both = w.do(f"add {self.words} {pairs[0]}, {pairs[1]}")
+        single = splat("i16", width // 2, 1)
+        return w.do(f"call {self.longs} @{PAIRWISE[width]}({self.words} {both}, {self.words} {single})")
