@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, refuse
 from cimc.analog.encoding import planes, stored, unit_levels
+from cimc.analog.kernels.program import fast_steps
 from cimc.analog.physics import HEADROOM, Float, Physics, per_cell_reads, program_side, read_once
 from cimc.analog.rng import Streams
 
@@ -219,6 +220,8 @@ def _to_steps(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.int
     room = ROOM_ROWS * levels.shape[2] + 64
     held = np.empty(levels.size + room, dtype=np.int16)[: levels.size].reshape(levels.shape)
     for s, top in enumerate(tops):
+        if fast_steps(levels[s], bits, HEADROOM * top * 2.0**bits, held[s]):
+            continue
         scaled = np.multiply(levels[s], 2.0**bits, out=levels[s])
         np.rint(scaled, out=scaled)
         held[s] = np.minimum(scaled, HEADROOM * top * 2.0**bits, out=scaled)
