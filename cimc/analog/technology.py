@@ -144,6 +144,7 @@ def technologies() -> dict[str, Technology]:
     return found
 
 
+@cache
 def technology(name: str) -> Technology:
     """A technology by its name, an alias, or its cell model's name."""
     wanted = spelled(name)

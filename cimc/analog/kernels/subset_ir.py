@@ -8,6 +8,7 @@ so nothing is kept beside the cells. Conversion is ``adc.index_of`` in float32, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cimc.analog.kernels.draw import LaneWriter
@@ -90,19 +91,13 @@ class _Subset(LaneWriter):
         ]
         self._row = w.do(f"mul i64 %tiles, {self.tile}")
 
-        def tile_body(tile: str, clipped: Values) -> Values:
-            lane = w.do(f"mul i64 {tile}, {self.tile}")
+        def loop(count: str, held: str, body: Callable[[str, str], str]) -> str:
+            return w.loop("0", count, "1", [("i64", held)], lambda i, counts: [body(i, counts[0])])[0]
 
-            def block_body(block: str, counts: Values) -> Values:
-                return w.loop(
-                    "0", "%slices", "1", self._carried(counts), lambda s, held: self._crossbar(lane, block, s, held)
-                )
-
-            zero = ["zeroinitializer"] * 2
-            found = w.loop("0", "%blocks", "1", self._carried(zero), block_body)
-            return [w.do(f"add i64 {clipped[0]}, {self._counted(found, lane)}")]
-
-        count = w.loop("0", "%tiles", "1", [("i64", "0")], tile_body)[0]
+        # In the order of the memory.
+        count = loop("%slices", "0", lambda s, many: loop("%blocks", many, lambda block, more: loop(
+            "%tiles", more, lambda tile, most: self._crossbar(tile, block, s, most)
+        )))  # fmt: skip
         before = w.do("load i64, ptr %clipped")
         w.emit(f"store i64 {w.do(f'add i64 {before}, {count}')}, ptr %clipped")
         arguments = ", ".join([*(f"ptr %{name}" for name in POINTERS), *(f"i64 %{name}" for name in NUMBERS)])
@@ -110,7 +105,7 @@ class _Subset(LaneWriter):
 
     def _declarations(self) -> str:
         n, width = self.lanes, self.spec.width
-        declared = "declare i64 @llvm.smin.i64(i64, i64)\n"
+        declared = "declare i64 @llvm.smin.i64(i64, i64)\ndeclare void @llvm.prefetch.p0(ptr, i32, i32, i32)\n"
         declared += f"declare i32 @llvm.vector.reduce.add.v{n}i32({self.longs})\n"
         declared += f"declare {self.floats} @llvm.rint.v{n}f32({self.floats})\n"
         if self.spec.pairwise:
@@ -133,21 +128,24 @@ class _Subset(LaneWriter):
         total = w.do(f"call i32 @llvm.vector.reduce.add.v{n}i32({self.longs} {self.long('add', kept[0], kept[1])})")
         return w.do(f"zext i32 {total} to i64")
 
-    def _crossbar(self, lane: str, block: str, s: str, clipped: Values) -> Values:
-        """One tile of columns of one crossbar, for every vector."""
+    def _crossbar(self, tile: str, block: str, s: str, clipped: str) -> str:
+        """One tile of columns of one crossbar, for every vector: the clipped conversions and ``clipped`` before."""
         w = self.w
+        lane = w.do(f"mul i64 {tile}, {self.tile}")
         entry = w.do(f"mul i64 {block}, 3")
         row, group, groups = (w.do(f"load i64, ptr {w.at('i64', '%starts', entry, str(i))}") for i in range(3))
         number = w.do(f"add i64 {w.do(f'mul i64 {block}, %slices')}, {s}")
         place = w.do(f"add i64 {w.do(f'mul i64 {s}, %rows')}, {row}")
-        start = w.do(f"add i64 {w.do(f'mul i64 {place}, %columns')}, {lane}")
+        corner = w.do(f"mul i64 {place}, %columns")
+        start = w.do(f"add i64 {corner}, {lane}")
+        ahead = self._ahead(corner, groups, tile)
         shift = self.everywhere("i32", w.do(f"load i32, ptr {w.at('i32', '%shifts', s)}"))
         noise = self._noise_of(number, lane) if self.spec.noise else []
 
         def some_vectors(v0: str, counted: Values) -> Values:
             many = self._least(str(VECTORS), w.do(f"sub i64 %vectors, {v0}"))
             self._clear(many)
-            w.loop("0", groups, str(self.spec.together), [], lambda g0, _: self._groups(start, group, g0, groups, v0, many))
+            w.loop("0", groups, str(self.spec.together), [], lambda g0, _: self._groups(start, ahead, group, g0, groups, v0, many))
 
             def vector_body(v: str, inner: Values) -> Values:
                 vector = w.do(f"add i64 {v0}, {v}")
@@ -161,7 +159,8 @@ class _Subset(LaneWriter):
 
             return w.loop("0", many, "1", self._carried(counted), vector_body)
 
-        return w.loop("0", "%vectors", str(VECTORS), self._carried(clipped), some_vectors)
+        counts = w.loop("0", "%vectors", str(VECTORS), self._carried(["zeroinitializer"] * 2), some_vectors)
+        return w.do(f"add i64 {clipped}, {self._counted(counts, lane)}")
 
     def _least(self, a: str, b: str) -> str:
         return self.w.do(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
@@ -176,13 +175,28 @@ class _Subset(LaneWriter):
 
         w.loop("0", w.do(f"mul i64 {vectors}, {size}"), str(self.spec.width), [], body)
 
-    def _groups(self, start: str, group: str, first: str, groups: str, v0: str, vectors: str) -> Values:
+    def _ahead(self, corner: str, groups: str, tile: str) -> str:
+        """Where this tile's share of the next crossbar begins: read ahead while this one is at work."""
+        w, spec = self.w, self.spec
+        rows = w.do(f"mul i64 {groups}, {spec.members}")
+        past = w.do(f"add i64 {corner}, {w.do(f'mul i64 {rows}, %columns')}")
+        return w.do(f"add i64 {past}, {w.do(f'mul i64 {tile}, ' + w.do(f'mul i64 {rows}, {self.tile}'))}")
+
+    def _groups(
+        self, start: str, ahead: str, group: str, first: str, groups: str, v0: str, vectors: str
+    ) -> Values:
         """Add some groups, from ``first`` on, to the sums of some vectors."""
         w, spec = self.w, self.spec
         many = self._least(str(spec.together), w.do(f"sub i64 {groups}, {first}"))
         step = w.do(f"mul i64 %columns, {spec.members}")
         above = w.do(f"add i64 {start}, {w.do(f'mul i64 {first}, {step}')}")
-        w.loop("0", many, "1", [], lambda g, _: self._table(w.do(f"add i64 {above}, {w.do(f'mul i64 {g}, {step}')}"), g))
+
+        def table_body(g: str, _: Values) -> Values:
+            number = w.do(f"mul i64 {w.do(f'add i64 {first}, {g}')}, {spec.members * self.tile}")
+            self._table(w.do(f"add i64 {above}, {w.do(f'mul i64 {g}, {step}')}"), w.do(f"add i64 {ahead}, {number}"), g)
+            return []
+
+        w.loop("0", many, "1", [], table_body)
         mine = w.do(f"add i64 {group}, {first}")
 
         def vector_body(v: str, _: Values) -> Values:
@@ -199,7 +213,7 @@ class _Subset(LaneWriter):
         w.loop("0", vectors, "1", [], vector_body)
         return []
 
-    def _table(self, above: str, group: str) -> Values:
+    def _table(self, above: str, ahead: str, group: str) -> None:
         """The sums of every subset of one group of rows."""
         w, spec = self.w, self.spec
         base = w.do(f"mul i64 {group}, {spec.entry}")
@@ -207,11 +221,11 @@ class _Subset(LaneWriter):
         place = above
         for j in range(spec.members):
             row = w.load(self.words, "%cells", place, unit="i16")
+            w.emit(f"call void @llvm.prefetch.p0(ptr {w.at('i16', '%cells', ahead, str(j * self.tile))}, i32 0, i32 2, i32 1)")
             found += [row if i == 0 else w.do(f"add {self.words} {found[i]}, {row}") for i in range(1 << j)]
             place = w.do(f"add i64 {place}, %columns")
         for i, value in enumerate(found):
             w.store(self.words, value, "%scratch", base, str(i * spec.width))
-        return []
 
     def _add(self, group: str, driven: str, acc: Values) -> Values:
         """One group's subsets, as a vector's planes drive them."""
