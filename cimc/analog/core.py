@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cimc.analog.adc import common_step, transfers
 from cimc.analog.config import AnalogConfig, refuse
-from cimc.analog.crossbar import sum_dtype
+from cimc.analog.crossbar import Cells, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
@@ -64,6 +64,7 @@ class Counts:
 
 class AnalogMatrix:
     """A weight block in cells: ``codes`` are integers (in, out), ``key`` is (tile, core) for the random streams.
+    ``cells`` are what the same arguments programmed before, of another ``adc`` perhaps; None: they are programmed.
 
     Raises ``CimcError`` for a contradictory configuration, weights that the cells cannot hold, or a fault map of
     another shape.
@@ -75,12 +76,13 @@ class AnalogMatrix:
         config: AnalogConfig | Mapping[str, object],
         seed: int = 0,
         key: tuple[int, int] = (0, 0),
+        cells: Cells | None = None,
     ) -> None:
         self.config = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config)
         weights = _integers("weights", codes)
         self.inputs, self.outputs = weights.shape
         self.streams = Streams(seed, *key)
-        self.cells = programmed(weights, self.config, self.streams)
+        self.cells = programmed(weights, self.config, self.streams) if cells is None else cells
         self.blocks = self.config.blocks(self.inputs)
         self.table = transfers(self.config, self.inputs)
         self.counts = Counts(cells=self.cells.cells)

@@ -164,12 +164,18 @@ def _drawn_at_once(
     device, model = physics.config.device, physics.programming
     if model is None or not isinstance(model.program, Spread) or device.write_verify > 1 or out.dtype != np.float32:
         return False
-    goals, sigmas, first = model.program.parts(
-        _targets(np.arange(top + 1), top, physics), physics.cell(device.programming)
-    )
-    spread = np.broadcast_to(np.asarray(sigmas, dtype=np.float32), goals.shape)
     key = streams.key("programming", crossbar)
-    return fast_spread(levels, (goals, spread, first, unit), model.program.relative, key, out)
+    goals, sigmas, first = _by_level(physics, model.program, top)
+    return fast_spread(levels, (goals, sigmas, first, unit), model.program.relative, key, out)
+
+
+@lru_cache(maxsize=256)
+def _by_level(physics: Physics, program: Spread, top: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """``Spread.parts`` of every level."""
+    goals, sigmas, unit = program.parts(
+        _targets(np.arange(top + 1), top, physics), physics.cell(physics.config.device.programming)
+    )
+    return goals, np.broadcast_to(np.asarray(sigmas, dtype=np.float32), goals.shape), unit
 
 
 def read_once(
