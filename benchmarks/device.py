@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cimc import inputs as input_files
@@ -56,8 +57,8 @@ def main() -> int:
     print(f"{'integer':20s} {integer:8.2f} s")
     for name in chosen.technology:
         device = Device.of(chip, tech=name)
-        spent = cpu(lambda how=Analog(device): run_analog(how), chosen.repeats)
-        again = cpu(lambda how=Analog(device, kept={}): run_analog(how), chosen.repeats + 1)
+        spent = cpu(partial(run_analog, Analog(device)), chosen.repeats)
+        again = cpu(partial(run_analog, Analog(device, kept={})), chosen.repeats + 1)
         found[name] = {"run": spent, "next_run": again}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         ratios = f"{spent / integer:6.1f} x, {again / integer:6.1f} x integer"

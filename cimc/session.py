@@ -48,7 +48,8 @@ class InferenceSession:
 
     For analog numerics: ``device``, settings as of ``--device`` (``"drift=off"``), ``technology`` and ``time`` since
     programming (seconds, or a text as ``"1d"``) in place of the hardware's. ADC ranges that are calibrated are fitted to the
-    inputs of the first run. Cells are programmed in the first run and kept for the next ones. Raises ANALOG_CONFIG naming the key that is wrong."""
+    inputs of the first run. Cells are programmed in the first run and kept for the next ones. Raises ANALOG_CONFIG naming
+    the key that is wrong."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, mer
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.decode import DecodeCore, serves
 from cimc.analog.kernels.lut import LutCore, lut_spec
-from cimc.analog.kernels.subset import SubsetCore
+from cimc.analog.kernels.subset import SubsetCore, subset_serves
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
 from cimc.analog.planewise import PlaneCore
@@ -45,8 +45,6 @@ IO_KEYS = {
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed vector by vector, with the outputs in the lanes.
 FEW_VECTORS = 8
-# Batches of noisy cores up to this are computed without tables.
-FEW_NOISY = 1000000
 
 
 @dataclass
@@ -147,19 +145,12 @@ class AnalogMatrix:
         step = common_step(self.table)
         return total if step is None else total * step
 
-    def _by_tables(self, x: NDArray[Any], first: int, tables: LutCore) -> NDArray[Any]:
+    def _by_tables(self, x: NDArray[Any], first: int, tables: LutCore | SubsetCore) -> NDArray[Any]:
         """Tables for the lossy columns, the product for the others."""
-        if len(x) <= FEW_VECTORS and serves(tables.spec):
+        if isinstance(tables, LutCore) and len(x) <= FEW_VECTORS and serves(tables.spec):
             if self._decode is None:
                 self._decode = DecodeCore(self.cells.net, self.config, tables.spec)
             results, clipped = self._decode(x)
-            self.counts.saturated += clipped
-            return results
-        if self.cells.fixed and len(x) <= FEW_NOISY:
-            if self._dot is None:
-                assert self.table is not None
-                self._dot = SubsetCore(self.cells, self.config, self.table[0][0], self.streams)
-            results, clipped = self._dot(x, first)
             self.counts.saturated += clipped
             return results
         results, clipped = tables(x, first)
@@ -187,17 +178,16 @@ class AnalogMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode, self._vector, self._dot)
+        parts = (self._tables, self._product, self._decode, self._vector)
         return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
         """Exact products where nothing is lost, tables for what they can serve, the general path for the rest."""
         config, cells = self.config, self.cells
         self._product: ExactProduct | None = None
-        self._tables: LutCore | None = None
+        self._tables: LutCore | SubsetCore | None = None
         self._decode: DecodeCore | None = None
         self._vector: VectorProduct | None = None
-        self._dot: SubsetCore | None = None
         self._tried = False
         general = RedundantCore if cells.copies else PlaneCore
         self._general = general(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
@@ -216,6 +206,9 @@ class AnalogMatrix:
         step = common_step(self.table)
         if cells.copies or self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
             return
+        if subset_serves(config, self.table[0][0], cells):
+            self._tables = SubsetCore(cells, config, self.table[0][0], self.streams)
+            return
         spec = lut_spec(config, self.table[0][0], cells)
         if spec is None:
             return
@@ -226,7 +219,7 @@ class AnalogMatrix:
             for (a, b), row in zip(self.blocks, lossless, strict=True):
                 merged[a:b] *= row
             self._product = exact_product(merged, self._reach)
-        self._tables = LutCore(cells, config, spec, ~lossless, step, self.streams)
+        self._tables = LutCore(cells, config, spec, ~lossless, step)
 
     @property
     def _reach(self) -> int:

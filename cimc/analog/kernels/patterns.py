@@ -21,7 +21,7 @@ def build_patterns(planes: int, members: int, size: int) -> str:
         row = w.do(f"add i64 {base}, {w.do(f'mul i64 {group}, {members}')}")
         total, driven = "zeroinitializer", count[0]
         for j in range(members):
-            value = w.do(f"zext i8 {w.do(f'load i8, ptr ' + w.at('i8', '%inputs', row, str(j)))} to i16")
+            value = w.do(f"zext i8 {w.do('load i8, ptr ' + w.at('i8', '%inputs', row, str(j)))} to i16")
             single = w.do(f"insertelement {kind} poison, i16 {value}, i64 0")
             spread = w.do(f"shufflevector {kind} {single}, {kind} poison, {zeros}")
             bit = w.do(f"and {kind} {w.do(f'lshr {kind} {spread}, {shifts}')}, {splat('i16', planes, 1)}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cimc.analog.adc import Transfer
 from cimc.analog.config import AnalogConfig
-from cimc.analog.crossbar import ROOM_ROWS, Cells
+from cimc.analog.crossbar import ROOM_ROWS, Cells, sum_dtype
 from cimc.analog.encoding import planes
 from cimc.analog.kernels.jit import address, aligned, compile_ir, target
 from cimc.analog.kernels.patterns import build_patterns
@@ -31,6 +31,18 @@ def _kernel(spec: SubsetSpec) -> Callable[..., None]:
 @cache
 def _patterns(count: int, members: int, size: int) -> Callable[..., None]:
     return compile_ir(build_patterns(count, members, size), "patterns", 4, 4)
+
+
+def subset_serves(config: AnalogConfig, transfer: Transfer, cells: Cells) -> bool:
+    """Whether the kernel has these cells, inputs and converters."""
+    kind, adc = config.inputs.kind, config.adc
+    if target() is None or kind == "split" or config.inputs.dac_bits != 1 or config.inputs.bits > 8:
+        return False
+    # The converter's own noise is the general path's.
+    if adc is None or adc.noise_lsb or not transfer.ideal:
+        return False
+    plain = float(transfer.low).is_integer() and transfer.top < 1 << 15
+    return plain and cells.fixed and sum_dtype(config, cells.shape[1]) is np.float32
 
 
 class SubsetCore:
@@ -57,9 +69,7 @@ class SubsetCore:
         many = [-(-(b - a) // MEMBERS) for a, b in blocks]
         firsts = np.cumsum([0, *many])
         self._groups = int(firsts[-1])
-        self._starts = np.array(
-            [(a, p, n) for (a, _), p, n in zip(blocks, firsts, many, strict=False)], dtype=np.int64
-        )
+        self._starts = np.array([(a, p, n) for (a, _), p, n in zip(blocks, firsts, many, strict=False)], dtype=np.int64)
         # Where each row goes among the groups: a ragged block is followed by rows that are not driven.
         self._rows = np.concatenate([np.arange(b - a) + MEMBERS * p for (a, b), p in zip(blocks, firsts, strict=False)])
         self._ragged = self._groups * MEMBERS != rows
@@ -67,7 +77,9 @@ class SubsetCore:
         self._lanes = self._tiles * (width // 2)
         self._sigma = self._spreads(cells.read_sigma, np.float32(transfer.step))
         number = range(len(blocks) * slices)
-        self._keys = np.array([streams.key("conversion", i) if self._noisy else (0, 0) for i in number], dtype=np.uint32)
+        self._keys = np.array(
+            [streams.key("conversion", i) if self._noisy else (0, 0) for i in number], dtype=np.uint32
+        )
         scale = 2.0**-cells.grid_bits / (transfer.step if power else 1.0)
         self._factors = np.array([scale, transfer.step, transfer.low, transfer.top], dtype=np.float32)
         self._weights = np.array([plane.weight for plane in kinds], dtype=np.float32)

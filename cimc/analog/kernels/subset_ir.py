@@ -145,7 +145,13 @@ class _Subset(LaneWriter):
         def some_vectors(v0: str, counted: Values) -> Values:
             many = self._least(str(VECTORS), w.do(f"sub i64 %vectors, {v0}"))
             self._clear(many)
-            w.loop("0", groups, str(self.spec.together), [], lambda g0, _: self._groups(start, ahead, group, g0, groups, v0, many))
+            w.loop(
+                "0",
+                groups,
+                str(self.spec.together),
+                [],
+                lambda g0, _: self._groups(start, ahead, group, g0, groups, v0, many),
+            )
 
             def vector_body(v: str, inner: Values) -> Values:
                 vector = w.do(f"add i64 {v0}, {v}")
@@ -182,9 +188,7 @@ class _Subset(LaneWriter):
         past = w.do(f"add i64 {corner}, {w.do(f'mul i64 {rows}, %columns')}")
         return w.do(f"add i64 {past}, {w.do(f'mul i64 {tile}, ' + w.do(f'mul i64 {rows}, {self.tile}'))}")
 
-    def _groups(
-        self, start: str, ahead: str, group: str, first: str, groups: str, v0: str, vectors: str
-    ) -> Values:
+    def _groups(self, start: str, ahead: str, group: str, first: str, groups: str, v0: str, vectors: str) -> Values:
         """Add some groups, from ``first`` on, to the sums of some vectors."""
         w, spec = self.w, self.spec
         many = self._least(str(spec.together), w.do(f"sub i64 {groups}, {first}"))
@@ -221,7 +225,9 @@ class _Subset(LaneWriter):
         place = above
         for j in range(spec.members):
             row = w.load(self.words, "%cells", place, unit="i16")
-            w.emit(f"call void @llvm.prefetch.p0(ptr {w.at('i16', '%cells', ahead, str(j * self.tile))}, i32 0, i32 2, i32 1)")
+            w.emit(
+                f"call void @llvm.prefetch.p0(ptr {w.at('i16', '%cells', ahead, str(j * self.tile))}, i32 0, i32 2, i32 1)"
+            )
             found += [row if i == 0 else w.do(f"add {self.words} {found[i]}, {row}") for i in range(1 << j)]
             place = w.do(f"add i64 {place}, %columns")
         for i, value in enumerate(found):
