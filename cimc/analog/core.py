@@ -20,6 +20,7 @@ from cimc.analog.crossbar import Cells, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
+from cimc.analog.kernels.copied import CopiedCore, copied_core
 from cimc.analog.kernels.decode import DecodeCore, serves
 from cimc.analog.kernels.lut import LutCore, lut_spec
 from cimc.analog.kernels.subset import SubsetCore, subset_serves
@@ -103,7 +104,7 @@ class AnalogMatrix:
         self._count(len(x))
         if self._product is not None and self._tables is None and self.gain is None:
             return self._few(x) if len(x) <= FEW_VECTORS else self._product(x)
-        total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
+        total = self._summed(x, first)
         total = total if self.gain is None else total * self.gain
         if self.bias is not None:
             total = total + self.bias[0] + self.bias[1] * x.sum(axis=1, dtype=np.int64)[:, None]
@@ -114,8 +115,19 @@ class AnalogMatrix:
         x = self._checked(inputs)
         first = self.counts.vectors
         self._count(len(x))
-        total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
+        total = self._summed(x, first)
         return total.astype(np.float64)
+
+    def _summed(self, x: NDArray[Any], first: int) -> NDArray[Any]:
+        """The columns' sums by the fastest path that serves."""
+        if self._tables is not None:
+            return self._by_tables(x, first, self._tables)
+        if self._copied is None:
+            return self._by_planes(x, first)
+        total, clipped = self._copied(x, first)
+        self.counts.saturated += clipped
+        step = common_step(self.table)
+        return total if step is None else total * step
 
     def _checked(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """Inputs that fit, in as few bytes as hold them."""
@@ -171,6 +183,8 @@ class AnalogMatrix:
     @property
     def path(self) -> str:
         """How products are computed: ``product`` (nothing is lost), ``tables``, both, or ``planes``."""
+        if self._copied is not None:
+            return "tables"
         if self._tables is None:
             return "planes" if self._product is None else "product"
         return "tables" if self._product is None else "tables and product"
@@ -178,7 +192,7 @@ class AnalogMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode, self._vector)
+        parts = (self._tables, self._product, self._decode, self._vector, self._copied)
         return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
@@ -191,7 +205,9 @@ class AnalogMatrix:
         self._tried = False
         general = RedundantCore if cells.copies else PlaneCore
         self._general = general(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
+        self._copied: CopiedCore | None = None
         if cells.copies and not alike(cells):
+            self._copied = copied_core(cells, config, self.table, self.streams)
             return
         lossless = np.zeros((len(self.blocks), cells.shape[2]), dtype=bool)
         if cells.whole and (config.adc is None or config.adc.ideal):
@@ -204,9 +220,12 @@ class AnalogMatrix:
             self._product = exact_product(merged - offset, self._reach)
             return
         step = common_step(self.table)
-        if cells.copies or self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
+        if cells.copies:
+            self._copied = copied_core(cells, config, self.table, self.streams)
             return
-        if subset_serves(config, self.table[0][0], cells):
+        if self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
+            return
+        if cells.fixed and subset_serves(config, self.table[0][0], cells):
             self._tables = SubsetCore(cells, config, self.table[0][0], self.streams)
             return
         spec = lut_spec(config, self.table[0][0], cells)

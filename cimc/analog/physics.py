@@ -175,7 +175,8 @@ def _by_level(physics: Physics, program: Spread, top: int) -> tuple[NDArray[np.f
     goals, sigmas, unit = program.parts(
         _targets(np.arange(top + 1), top, physics), physics.cell(physics.config.device.programming)
     )
-    return goals, np.broadcast_to(np.asarray(sigmas, dtype=np.float32), goals.shape), unit
+    narrow = goals.astype(np.float32, copy=False)
+    return narrow, np.broadcast_to(np.asarray(sigmas, dtype=np.float32), goals.shape), unit
 
 
 def read_once(

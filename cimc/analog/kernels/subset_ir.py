@@ -29,14 +29,15 @@ POINTERS = (
     "cells", "starts", "offsets", "minus", "energy", "sigma", "keys", "factors", "weights", "shifts", "out", "clipped",
     "scratch",
 )  # fmt: skip
-NUMBERS = ("blocks", "slices", "tiles", "vectors", "columns", "rows", "groups", "first")
+NUMBERS = ("blocks", "slices", "tiles", "vectors", "columns", "rows", "groups", "first", "apart")
 
 
 @dataclass(frozen=True)
 class SubsetSpec:
     """``width`` of the vectors in bytes; ``planes`` input cycles; ``members`` rows to a group; ``two_sided``: inputs
     carry a sign, the negative ones in patterns of their own; ``signed``: column sums may be negative; ``divide``: the
-    step is no power of two; ``noise`` per conversion; ``pairwise``: the machine adds neighbouring numbers (x86)."""
+    step is no power of two; ``noise`` per conversion; ``pairwise``: the machine adds neighbouring numbers (x86);
+    ``codes``: indices are kept one by one, not added up."""
 
     width: int
     planes: int
@@ -46,6 +47,7 @@ class SubsetSpec:
     divide: bool
     noise: bool
     pairwise: bool
+    codes: bool = False
 
     @property
     def entry(self) -> int:
@@ -71,7 +73,8 @@ def build_subset(spec: SubsetSpec) -> str:
     roots of the driven rows (vector, block, plane); ``sigma`` spreads in LSB (block, slice, column); ``keys`` (block,
     slice, 2); ``factors`` are 2**-bits (over the step, if that is a power of two), the step, the lowest code, the
     highest index; ``weights`` of the planes and ``shifts`` of the slices; sums of weighted indices are added to ``out``
-    (vector, tile and lane). ``scratch`` holds tables, then the sums (vector, plane) of one tile.
+    (vector, tile and lane), blocks ``apart`` vectors from each other. With ``codes``, ``out`` are the 16-bit indices
+    (block, slice, vector, plane, tile and lane). ``scratch`` holds tables, then the sums (vector, plane) of one tile.
     """
     return _Subset(spec).build()
 
@@ -141,6 +144,7 @@ class _Subset(LaneWriter):
         ahead = self._ahead(corner, groups, tile)
         shift = self.everywhere("i32", w.do(f"load i32, ptr {w.at('i32', '%shifts', s)}"))
         noise = self._noise_of(number, lane) if self.spec.noise else []
+        all_planes = w.do(f"mul i64 {self._row}, {self.spec.planes}")
 
         def some_vectors(v0: str, counted: Values) -> Values:
             many = self._least(str(VECTORS), w.do(f"sub i64 %vectors, {v0}"))
@@ -155,8 +159,13 @@ class _Subset(LaneWriter):
 
             def vector_body(v: str, inner: Values) -> Values:
                 vector = w.do(f"add i64 {v0}, {v}")
-                totals, after = self._convert_all(vector, v, block, noise, inner)
-                at = w.do(f"add i64 {w.do(f'mul i64 {vector}, {self._row}')}, {lane}")
+                one = w.do(f"add i64 {w.do(f'mul i64 {number}, %vectors')}, {vector}")
+                kept = w.do(f"add i64 {w.do(f'mul i64 {one}, {all_planes}')}, {lane}")
+                totals, after = self._convert_all(vector, v, block, noise, inner, kept)
+                if self.spec.codes:
+                    return after
+                one = w.do(f"add i64 {w.do(f'mul i64 {block}, %apart')}, {vector}")
+                at = w.do(f"add i64 {w.do(f'mul i64 {one}, {self._row}')}, {lane}")
                 for half, total in enumerate(totals):
                     old = w.load(self.longs, "%out", at, str(half * self.lanes), unit="i32")
                     added = self.long("add", old, self.long("shl", total, shift))
@@ -255,9 +264,11 @@ class _Subset(LaneWriter):
         keys = [w.do(f"load i32, ptr {w.at('i32', '%keys', pair, str(i))}") for i in range(2)]
         return [*sigmas, *(self.everywhere("i32", key) for key in keys), lane]
 
-    def _convert_all(self, vector: str, held: str, block: str, noise: Values, clipped: Values) -> tuple[Values, Values]:
+    def _convert_all(
+        self, vector: str, held: str, block: str, noise: Values, clipped: Values, kept: str
+    ) -> tuple[Values, Values]:
         """Weighted indices of all planes of one tile, both halves, and what each lane clipped so far. ``held``: where
-        the vector's sums are."""
+        the vector's sums are, ``kept`` where its indices go if they are asked for."""
         w, planes, width = self.w, self.spec.planes, self.spec.width
         energy = w.do(f"add i64 {w.do(f'mul i64 {vector}, %blocks')}, {block}")
         energy = w.do(f"mul i64 {energy}, {planes}")
@@ -282,6 +293,8 @@ class _Subset(LaneWriter):
                     position = self.real("fadd", position, drawn)
                 index, outside = self._index(position)
                 more.append(self.long("add", carried[2 + half], outside))
+                if self.spec.codes:
+                    self._keep(index, w.do(f"add i64 {kept}, {w.do(f'mul i64 {k}, {self._row}')}"), half)
                 # Whole numbers below 2**24: exact.
                 after.append(self.real("fadd", carried[half], self.real("fmul", index, weight)))
             return [*after, *more]
@@ -290,6 +303,13 @@ class _Subset(LaneWriter):
         first = [zero, zero, *((self.longs, count) for count in clipped)]
         found = w.loop("0", str(planes), "1", first, plane_body)
         return [w.do(f"fptosi {self.floats} {total} to {self.longs}") for total in found[:2]], found[2:]
+
+    def _keep(self, index: str, place: str, half: int) -> None:
+        """Indices of one plane and half tile, as 16-bit numbers."""
+        kind = f"<{self.lanes} x i16>"
+        long = self.w.do(f"fptosi {self.floats} {index} to {self.longs}")
+        short = self.w.do(f"trunc {self.longs} {long} to {kind}")
+        self.w.store(kind, short, "%out", place, str(half * self.lanes), unit="i16")
 
     def _position(self, sums: str) -> str:
         extend = "sext" if self.spec.signed else "zext"
