@@ -166,6 +166,31 @@ def test_noisy_cells_need_no_tables(
     assert core.nbytes == before, "something was kept beside the cells"
 
 
+COPIES = [
+    {"msb_copies": 3, "stuck_off_rate": 0.1, "adc": {"bits": 5, "lsb_units": 1}},
+    {"msb_copies": 3, "msb_slices": 4, "stuck_on_rate": 0.1, "adc": {"bits": 4, "lsb_units": 2}},
+    {"msb_copies": 5, "msb_slices": 2, **READ, "adc": {"bits": 5, "lsb_units": 1}},
+    {"msb_copies": 3, "msb_combine": "mean", **READ, "adc": {"bits": 4, "lsb_units": 2.5}},
+    {"msb_copies": 2, "msb_combine": "mean", "msb_slices": 2, "technology": "reram", "weight_encoding": "differential",
+     "input_encoding": "sign_magnitude", "adc": {"bits": 5, "signed": True, "lsb_units": 1}},
+]  # fmt: skip
+
+
+@pytest.mark.skipif(target() is None, reason="no kernels on this machine")
+@pytest.mark.parametrize("config", COPIES)
+@pytest.mark.parametrize("vectors", [2, 35])
+def test_copies_of_top_slices_are_served_by_kernels(config: dict[str, object], vectors: int) -> None:
+    rng = np.random.default_rng(4)
+    core = AnalogMatrix(rng.integers(-127, 128, (101, 70)), {"cell_bits": 2, "rows": 25, **config}, seed=2)
+    assert core.path == "tables"
+    encoding = core.config.inputs
+    x = rng.integers(encoding.low, encoding.high + 1, (vectors, 101))
+    expected = general(core, x)
+    clipped = core.counts.saturated
+    assert np.array_equal(core.values(x), expected)
+    assert core.counts.saturated - clipped == clipped > 0
+
+
 def general(core: AnalogMatrix, x: np.ndarray) -> np.ndarray:
     """The same cells through the general path, GEMM and converter in numpy."""
     return core._finish(core._by_planes(x, 0), x)
