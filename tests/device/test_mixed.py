@@ -227,7 +227,8 @@ def test_a_session_keeps_its_cells(model: Path) -> None:
     cells = dict(kept)
     assert cells, "nothing was kept"
     again = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", analog=how)[0]
-    assert all(kept[key] is cells[key] for key in cells) and len(kept) == len(cells)
+    assert len(kept) == len(cells)
+    assert all(kept[key] is cells[key] for key in cells)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     other = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", seed=1, analog=how)[0]
     assert any(not np.array_equal(first[name], other[name]) for name in first), "another seed has other cells"

@@ -69,7 +69,7 @@ class CopiedCore:
     def _combined(self, codes: list[NDArray[np.int16]]) -> NDArray[np.integer]:
         """Their median, or their sum."""
         if self.mean:
-            return np.sum(codes, axis=0, dtype=np.int32)
+            return np.stack(codes).sum(axis=0, dtype=np.int32)
         if len(codes) == 3:
             low, high = np.minimum(codes[0], codes[1]), np.maximum(codes[0], codes[1])
             return np.maximum(low, np.minimum(high, codes[2]))
