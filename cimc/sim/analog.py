@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
+from cimc.analog.crossbar import Cells
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
@@ -20,6 +21,8 @@ from cimc.sim.tally import LayerTally, Samples, Tally
 Array = NDArray[np.generic]
 Bounds = tuple[int, int]
 Shared = tuple[object, ...]
+Kept = dict[Shared, Cells]
+"""Programmed cells of one program and its weights, kept from run to run, by seed, device, tile and place."""
 
 MOST_CORES = 65536  # of a tile (cimc/arch/spec.py)
 WRITTEN = "written operands"  # what the tally calls cells that hold no weights
@@ -107,6 +110,7 @@ class AnalogCores:
     seed: int
     tally: Tally = field(default_factory=Tally)
     samples: Samples | None = None
+    kept: Kept | None = None
     _shared: dict[Shared, list[AnalogMatrix]] = field(default_factory=dict[Shared, list[AnalogMatrix]])
     _ranges: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
 
@@ -139,11 +143,23 @@ class AnalogCores:
             bits, physics = found.table_bits, replace(physics, stuck=stuck)
         if physics.adc is not None and self.device.calibrated:
             physics = self._calibrated(unit, part, codes, physics, (*key, part))
-        matrix = AnalogMatrix(codes, physics, self.seed, stream)
+        matrix = self._matrix(unit, part, codes, physics, key)
         unit.layer.tables.append((matrix, bits))
         if self.device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
             per = "core" if self.device.drift_compensation == "global" else "column"
             matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
+        return matrix
+
+    def _matrix(
+        self, unit: AnalogUnit, part: Part, codes: NDArray[np.int64], physics: AnalogConfig, key: Shared
+    ) -> AnalogMatrix:
+        """A programmed core; of cells that an earlier run programmed, where they are kept."""
+        stream = (unit.tile, part.core)
+        if self.kept is None or unit.rewritten:
+            return AnalogMatrix(codes, physics, self.seed, stream)
+        name = (self.seed, self.device, unit.tile, part, *key)
+        matrix = AnalogMatrix(codes, physics, self.seed, stream, self.kept.get(name))
+        self.kept[name] = matrix.cells
         return matrix
 
     def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
@@ -226,6 +242,7 @@ class AnalogUnit:
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
         self.layer: LayerTally = cores.tally.layer(decl.key or WRITTEN)
         self.layer.cells += decl.rows * decl.cols * core.crossbars
+        self.rewritten = False
         self.vectors = 0  # known inputs of the last calibration
         self.writes = 0  # times the program has written the cells: every time they come out otherwise
         self._cores = cores
@@ -247,6 +264,7 @@ class AnalogUnit:
     def program(self, codes: Array) -> None:
         """Rewrite the cells."""
         self.codes = np.array(codes)
+        self.rewritten = True
         self.shared = False
         self.vectors = 0
         self.writes += 1
