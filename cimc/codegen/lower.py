@@ -128,7 +128,7 @@ class _RowChooser:
         over = self._over(self._trial(segment, 1), room, False)
         if over and segment.style is Style.SPREAD and segment.index not in self.shared.late:
             self.shared.late.add(segment.index)
-            return self._rows(segment, room)
+            return self._rows(segment, self._trial(segment, wanted), room)
         if over:
             tile, need = over
             raise errors.BUFFER_TOO_SMALL(
