@@ -143,7 +143,7 @@ class AnalogCores:
             bits, physics = found.table_bits, replace(physics, stuck=stuck)
         if physics.adc is not None and self.device.calibrated:
             physics = self._calibrated(unit, part, codes, physics, (*key, part))
-        matrix = self._matrix(unit, part, codes, physics, key)
+        matrix = self._matrix(unit, part, codes, physics, (stream, key))
         unit.layer.tables.append((matrix, bits))
         if self.device.drift_compensation != "none" and physics.device.drift is not None and physics.device.seconds > 0:
             per = "core" if self.device.drift_compensation == "global" else "column"
@@ -151,11 +151,17 @@ class AnalogCores:
         return matrix
 
     def _matrix(
-        self, unit: AnalogUnit, part: Part, codes: NDArray[np.int64], physics: AnalogConfig, key: Shared
+        self,
+        unit: AnalogUnit,
+        part: Part,
+        codes: NDArray[np.int64],
+        physics: AnalogConfig,
+        place: tuple[tuple[int, int], Shared],
     ) -> AnalogMatrix:
-        """A programmed core; of cells that an earlier run programmed, where they are kept."""
-        stream = (unit.tile, part.core)
-        if self.kept is None or unit.rewritten:
+        """A programmed core; of cells that an earlier run programmed, where they are kept. ``place``: its random numbers,
+        and what tells it from others."""
+        stream, key = place
+        if self.kept is None or unit.writes:
             return AnalogMatrix(codes, physics, self.seed, stream)
         name = (self.seed, self.device, unit.tile, part, *key)
         matrix = AnalogMatrix(codes, physics, self.seed, stream, self.kept.get(name))
@@ -242,7 +248,6 @@ class AnalogUnit:
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
         self.layer: LayerTally = cores.tally.layer(decl.key or WRITTEN)
         self.layer.cells += decl.rows * decl.cols * core.crossbars
-        self.rewritten = False
         self.vectors = 0  # known inputs of the last calibration
         self.writes = 0  # times the program has written the cells: every time they come out otherwise
         self._cores = cores
@@ -264,7 +269,6 @@ class AnalogUnit:
     def program(self, codes: Array) -> None:
         """Rewrite the cells."""
         self.codes = np.array(codes)
-        self.rewritten = True
         self.shared = False
         self.vectors = 0
         self.writes += 1
