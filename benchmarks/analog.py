@@ -131,6 +131,15 @@ def single(label: str, config: dict[str, object], repeats: int) -> dict[str, obj
     return {"case": label, "us_alone": alone * 1e6, "us_batched": batch * 1e6, "ratio": batch / alone, "aim": 0.5}
 
 
+def copied(label: str, config: dict[str, object], repeats: int) -> dict[str, object]:
+    """Time with three copies of the top slice over that without."""
+    weights, x = operands(768, 768, 32, config["input_encoding"] != "unsigned")
+    plain, three = (AnalogMatrix(weights, {**config, "msb_copies": copies}, seed=1) for copies in (1, 3))
+    spent = [cpu(lambda core=core: core.mvm(x), repeats * 2) / 32 for core in (plain, three)]
+    print(f"{label:58s} {spent[0] * 1e6:7.0f} {spent[1] * 1e6:7.0f} µs  {spent[1] / spent[0]:5.1f}x", flush=True)
+    return {"case": label, "us_plain": spent[0] * 1e6, "us_copies": spent[1] * 1e6, "ratio": spent[1] / spent[0]}
+
+
 NOISE = {"programming_error": {"model": "NormalIndependent", "sigma": 0.01}}
 READ = {"read_noise": {"model": "NormalIndependent", "sigma": 0.02}, "read_mode": "conversion"}
 PROGRAMMED: dict[str, dict[str, object]] = {
@@ -213,6 +222,9 @@ def main() -> int:
             )
     for label, more in (("static noise", NOISE), ("static and read noise", {**NOISE, **READ})):
         rows.append(single(f"2 b, 128 rows, {label}", mapping(2, 128, "offset", 1, **more), repeats))
+    print(f"{'three copies of the top slice, a vector of 32':58s} {'one':>7s} {'three':>7s}")
+    for label, more in (("static noise", NOISE), ("static and read noise", {**NOISE, **READ})):
+        rows.append(copied(f"2 b, 128 rows, {label}", mapping(2, 128, "offset", 1, **more), repeats))
     print(
         f"{'programming 768x768: ns, then bytes per weight':58s} {'ns':>7s} {'fresh':>7s} {'4 vec':>7s} {'128 vec':>7s}"
     )

@@ -29,11 +29,13 @@ ROOMY = "layout=48x32"
 COLUMNS = 16
 TARGET = 0.6
 STEPS: tuple[tuple[str, Choices], ...] = (
-    ("plain", Choices(replicas=1, lanes=1, rotation=1, residence=False)),
-    ("+ values stay in tiles' memory", Choices(replicas=1, lanes=1, rotation=1)),
-    ("+ two sets of buffers", Choices(replicas=1, lanes=1)),
-    ("+ tiles take turns in vector stages", Choices(replicas=1)),
-    ("+ copies of weights in free cores", Choices()),
+    ("plain", Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False)),
+    ("+ values stay in tiles' memory", Choices(replicas=1, lanes=1, rotation=1, parts=False, aside=False)),
+    ("+ two sets of buffers", Choices(replicas=1, lanes=1, parts=False, aside=False)),
+    ("+ tiles take turns in vector stages", Choices(replicas=1, parts=False, aside=False)),
+    ("+ copies of weights in free cores", Choices(parts=False, aside=False)),
+    ("+ values cut by columns over tiles", Choices(aside=False)),
+    ("+ quantised where the columns are", Choices()),
 )
 
 

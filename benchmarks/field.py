@@ -159,10 +159,10 @@ REMARKS = (
     "Links and memory contend here and do not there. The input comes from global memory and the output goes there.",
     "Their batch pipeline leaves out pooling, Add, Concat and single Relus, so it flatters rows with these; compare with "
     "low latency. Their figures are of another computer and are not measured again here.",
-    "ResNet-18 and SqueezeNet: a convolution's windows are copied channel by channel (a kernel's few values each time) "
-    "into a matrix of windows, which is stored, then loaded again by rows. Where the padded map or that matrix is a resident "
-    "buffer, one tile serves all of it over links of 3 bytes a cycle; `-m residence=off` keeps both in global memory. Layers "
-    "follow each other, they do not overlap.",
+    "ResNet-18 and SqueezeNet: a convolution's windows are loaded from its padded map as they are needed, neighbours' shared "
+    "pixels again for each, and never stored. Maps are in global memory by the compiler's own choice here, because a tile "
+    "would serve them over links of 3 bytes a cycle; `-m residence=off` is beside it for that. Convolutions with windows "
+    "follow each other, they do not overlap. Most tiles hold one copy of one matrix: crossbars are left, tiles are not.",
     "Energies of the hardware file are made up, because the format asks for them.",
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from cimc.analog.config import refuse
 from cimc.checker import CheckOptions, check_model
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import durations
-from cimc.mapping.choices import parse_choices
+from cimc.mapping.choices import Objective, parse_choices
 from cimc.report.compare import Tolerance
 from cimc.report.jsontext import JsonObject
 from cimc.search.plan import parse_plan
@@ -47,6 +47,8 @@ def compile(
     placement: Path | str = "",
     search: str | int = "",
     reload: bool = False,
+    attention: str = "digital",
+    optimize: Objective = "latency",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
@@ -55,11 +57,12 @@ def compile(
     number or ``"auto"``; ``mapping`` are texts as of ``-m``; ``inputs`` bind symbolic dims and are what static activations
     and outliers are measured on; ``calibrate="start"`` begins the program with a calibration of its analog cores.
     ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a number of trials or a text as of
-    ``--search``. ``reload``: weights that find no core are written into cells during the run.
+    ``--search``. ``reload``: weights that find no core are written into cells during the run. ``attention``: how products of
+    activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch stream through all layers.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload)
+    chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload, attention, optimize)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -83,6 +86,7 @@ def check(
     digital: Sequence[str] = (),
     outliers: str = "",
     copies: str = "",
+    attention: str = "digital",
     device: Sequence[str] = (),
     technology: str | None = None,
     time: float | str | None = None,
@@ -99,6 +103,7 @@ def check(
     placement: Path | str = "",
     search: str | int = "",
     reload: bool = False,
+    optimize: Objective = "latency",
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -124,14 +129,21 @@ def check(
         calibration=calibration,
     )
     compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search, reload)
+    chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize)
     return check_model(str(model), chosen, how).to_json()
 
 
-def _placed(options: Options, placement: Path | str, search: str | int, reload: bool) -> Options:
+def _placed(
+    options: Options, placement: Path | str, search: str | int, reload: bool, attention: str, optimize: Objective
+) -> Options:
+    one_of("optimize", optimize, get_args(Objective))
+    if reload and optimize == "throughput":
+        why = "optimize='throughput' keeps all layers in cells, reload=True does not"
+        raise errors.ARGUMENT(name="reload", why=why, fix="give one of them")
     plan = parse_plan(str(search)) if search != "" else None
     choices = replace(options.choices, reload=options.choices.reload or reload)
-    return replace(options, placement=str(placement), search=plan, choices=choices)
+    choices = replace(choices, optimize=optimize) if optimize != "latency" else choices
+    return replace(options, placement=str(placement), search=plan, choices=choices, attention=attention)
 
 
 @dataclass(frozen=True)

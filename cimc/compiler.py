@@ -33,6 +33,9 @@ from cimc.mapping.dump import Json, dump
 from cimc.mapping.fit import MOST_CHIPS, fit
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.pinned import read_placement
+from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION
+from cimc.mapping.treatment import parse_attention
+from cimc.ops.written import WRITTEN
 from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
@@ -55,7 +58,7 @@ class Options:
     ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
     number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where. ``search``: how long to look
-    for a better placement from there on."""
+    for a better placement from there on. ``attention``: how products of activations run (:func:`parse_attention`)."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -71,6 +74,7 @@ class Options:
     copies: str = ""
     placement: str = ""
     search: Plan | None = None
+    attention: str = DIGITAL_ATTENTION
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Compiled:
                 "digital": list(self.options.digital),
                 "outliers": self.options.outliers,
                 "copies": self.options.copies,
+                "attention": self.options.attention,
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
@@ -216,6 +221,7 @@ def _compile(
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
         (
             *imported.notes,
+            *_kept(graph),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
             *(_reload_note(told) if options.choices.reload else ()),
@@ -227,7 +233,11 @@ def _compile(
         outcome.constants,
         program,
         contents,
-        {**dump(graph, mapping, program, hardware.spec), "fit": told, **({"search": searched.to_json()} if searched else {})},
+        {
+            **dump(graph, mapping, program, hardware.spec),
+            "fit": told,
+            **({"search": searched.to_json()} if searched else {}),
+        },
         text,
         outcome.seconds,
         pinned.digest if pinned else "",
@@ -245,6 +255,12 @@ def _searched(
     with stage("search"):
         found = search(graph, mapping, hardware.spec, header, plan, made)
     return found.mapping, found.made, found.outcome
+
+
+def _kept(graph: Graph) -> tuple[str, ...]:
+    """A note for each attention whose scores could not be decomposed."""
+    found = ((n.origin.node, str(n.get("kept", ""))) for n in graph.nodes if n.op in ("attention", WRITTEN))
+    return tuple(f"{name} is not decomposed: {why}" for name, why in found if why)
 
 
 def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:
@@ -295,7 +311,11 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         why = "a pipeline of your own (-p) says itself what is kept out of the cells, or in several"
         given = "--digital, --outliers or --copies"
         raise errors.PASS_OPTION(option=given, name="digital", why=why, fix="write it into -p")
+    attention = parse_attention(options.attention)
     if options.passes:
+        if options.attention != DIGITAL_ATTENTION:
+            why = "a pipeline of your own (-p) says itself how products of activations run"
+            raise errors.ATTENTION(text=options.attention, why=why, fix="write decompose or written{cells=nvm} into -p")
         return options.passes
     core = _core(hardware)
     room = matmul_room(hardware.spec)
@@ -311,6 +331,7 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         digital=Digital(",".join(options.digital)) if options.digital else None,
         copies=next((p for p in several if isinstance(p, Copies)), None),
         digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
+        attention=attention.passes(hardware.spec),
     )
 
 

@@ -308,6 +308,13 @@ PIPELINE_SHORT = Diagnostic(
     "end the pipeline with quantize,partition, or use --stop-after to look at the graph",
 )
 MAPPING_CHOICE = Diagnostic("mapping-choice", Exit.USAGE, "--mapping {text}: {why}", "{fix}")
+ATTENTION = Diagnostic("attention", Exit.USAGE, "--attention {text}: {why}", "{fix}")
+ATTENTION_CELLS = Diagnostic(
+    "attention-cells",
+    Exit.DOES_NOT_FIT,
+    "attention's operands cannot be written into {cells} cells of {chip}: {why}",
+    "{fix}",
+)
 DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,

@@ -17,14 +17,17 @@ from cimc.ir.text import print_graph
 from cimc.ops import Numerics
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
+from cimc.passes.decompose import Decompose
 from cimc.passes.digital import Digital
+from cimc.passes.online import Online
 from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.pipeline_text import parse_pipeline, print_pipeline
 from cimc.passes.quantize import Quantize
+from cimc.passes.written import Written
 
-CANONICAL = "integers,fold,fuse,fold,classify,dce"
-"""imported → canonical. The second ``fold`` takes up what fusing left: masks on constants, views of views."""
+CANONICAL = "integers,fold,fuse,sink,fold,classify,dce"
+"""imported → canonical. The second ``fold`` takes up what fusing and sinking left: masks on constants, views of views."""
 
 ALL = "*"
 """Among ``print_after``: after every pass."""
@@ -44,15 +47,18 @@ def default_pipeline(
     digital: Digital | None = None,
     copies: Copies | None = None,
     digital_bytes: int = Quantize.digital_bytes,
+    attention: tuple[Decompose | Online | Written, ...] = (),
 ) -> str:
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
     of the cells; ``copies``: what is in several sets of them; ``digital_bytes``: the largest piece of digital weights that a
-    tile with a matmul unit takes at once."""
+    tile with a matmul unit takes at once. ``attention``: passes for the products of activations."""
     quantize = parse_pipeline(
         f"quantize{{activations={activations}, weight_bits={weight_bits}, digital_bytes={digital_bytes}}}"
     )
-    apart = [one for one in (outliers, digital, copies) if one is not None]
-    return ",".join((CANONICAL, *(print_pipeline((one,)) for one in (*apart, *quantize, Partition(rows, cols)))))
+    early = [one for one in attention if not isinstance(one, Written)]
+    late = [one for one in attention if isinstance(one, Written)]
+    chosen = (*early, outliers, digital, copies, *quantize, *late, Partition(rows, cols))
+    return ",".join((CANONICAL, *(print_pipeline((one,)) for one in chosen if one is not None)))
 
 
 def with_calibration(passes: Sequence[Pass], samples: Sequence[Mapping[str, Array]]) -> tuple[Pass, ...]:

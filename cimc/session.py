@@ -25,6 +25,7 @@ from cimc.report.figures import RunFigures
 from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import Work, read_mapping, work_of
 from cimc.report.reload import with_reload
+from cimc.sim.analog import Kept
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
@@ -58,7 +59,8 @@ class InferenceSession:
     For analog numerics: ``device``, settings as of ``--device`` (``"drift=off"``), ``technology`` and ``time`` since
     programming (seconds, or a text as ``"1d"``) in place of the hardware's, ``rate`` inferences a second for the years until
     cells wear out. ADC ranges that are calibrated are fitted to ``calibration`` (arrays of the inputs' shapes, or several
-    runs along a first axis, as ``--calibration``), else to the inputs of the first run. Raises ANALOG_CONFIG naming the key
+    runs along a first axis, as ``--calibration``), else to the inputs of the first run. Cells are
+    programmed in the first run and kept for the next ones. Raises ANALOG_CONFIG naming the key
     that is wrong, and for calibration data what wrong inputs raise."""
 
     def __init__(
@@ -90,6 +92,7 @@ class InferenceSession:
         self._timing = timing
         self._result: RunResult | None = None
         self._samples: Samples | None = None
+        self._cells: Kept = {}
         self._device: Device | None = None
         if numerics == "analog":
             seconds = duration(time, "time") if isinstance(time, str) else time
@@ -131,7 +134,7 @@ class InferenceSession:
             seed=self._seed,
             timing=self._timing,
             verified=True,
-            analog=Analog(self._device, samples=self._calibration(checked)),
+            analog=Analog(self._device, samples=self._calibration(checked), kept=self._cells),
         )
         assert self._result.outputs is not None
         return [self._result.outputs[name] for name in output_names or known]

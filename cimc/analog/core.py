@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from cimc.analog.adc import common_step, transfers
 from cimc.analog.config import AnalogConfig, refuse
-from cimc.analog.crossbar import sum_dtype
+from cimc.analog.crossbar import Cells, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
+from cimc.analog.kernels.copied import CopiedCore, copied_core
 from cimc.analog.kernels.decode import DecodeCore, serves
-from cimc.analog.kernels.dot import DotCore, dot_width
 from cimc.analog.kernels.lut import LutCore, lut_spec
+from cimc.analog.kernels.subset import SubsetCore, subset_serves
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
 from cimc.analog.planewise import PlaneCore
@@ -45,8 +46,6 @@ IO_KEYS = {
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed vector by vector, with the outputs in the lanes.
 FEW_VECTORS = 8
-# Batches of noisy cores up to this are computed without tables.
-FEW_NOISY = 12
 
 
 @dataclass
@@ -64,6 +63,7 @@ class Counts:
 
 class AnalogMatrix:
     """A weight block in cells: ``codes`` are integers (in, out), ``key`` is (tile, core) for the random streams.
+    ``cells`` are what the same arguments programmed before, of another ``adc`` perhaps; None: they are programmed.
 
     Raises ``CimcError`` for a contradictory configuration, weights that the cells cannot hold, or a fault map of
     another shape.
@@ -75,12 +75,13 @@ class AnalogMatrix:
         config: AnalogConfig | Mapping[str, object],
         seed: int = 0,
         key: tuple[int, int] = (0, 0),
+        cells: Cells | None = None,
     ) -> None:
         self.config = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config)
         weights = _integers("weights", codes)
         self.inputs, self.outputs = weights.shape
         self.streams = Streams(seed, *key)
-        self.cells = programmed(weights, self.config, self.streams)
+        self.cells = programmed(weights, self.config, self.streams) if cells is None else cells
         self.blocks = self.config.blocks(self.inputs)
         self.table = transfers(self.config, self.inputs)
         self.counts = Counts(cells=self.cells.cells)
@@ -103,7 +104,7 @@ class AnalogMatrix:
         self._count(len(x))
         if self._product is not None and self._tables is None and self.gain is None:
             return self._few(x) if len(x) <= FEW_VECTORS else self._product(x)
-        total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
+        total = self._summed(x, first)
         total = total if self.gain is None else total * self.gain
         if self.bias is not None:
             total = total + self.bias[0] + self.bias[1] * x.sum(axis=1, dtype=np.int64)[:, None]
@@ -114,8 +115,19 @@ class AnalogMatrix:
         x = self._checked(inputs)
         first = self.counts.vectors
         self._count(len(x))
-        total = self._by_planes(x, first) if self._tables is None else self._by_tables(x, first, self._tables)
+        total = self._summed(x, first)
         return total.astype(np.float64)
+
+    def _summed(self, x: NDArray[Any], first: int) -> NDArray[Any]:
+        """The columns' sums by the fastest path that serves."""
+        if self._tables is not None:
+            return self._by_tables(x, first, self._tables)
+        if self._copied is None:
+            return self._by_planes(x, first)
+        total, clipped = self._copied(x, first)
+        self.counts.saturated += clipped
+        step = common_step(self.table)
+        return total if step is None else total * step
 
     def _checked(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """Inputs that fit, in as few bytes as hold them."""
@@ -145,19 +157,12 @@ class AnalogMatrix:
         step = common_step(self.table)
         return total if step is None else total * step
 
-    def _by_tables(self, x: NDArray[Any], first: int, tables: LutCore) -> NDArray[Any]:
+    def _by_tables(self, x: NDArray[Any], first: int, tables: LutCore | SubsetCore) -> NDArray[Any]:
         """Tables for the lossy columns, the product for the others."""
-        if len(x) <= FEW_VECTORS and serves(tables.spec):
+        if isinstance(tables, LutCore) and len(x) <= FEW_VECTORS and serves(tables.spec):
             if self._decode is None:
                 self._decode = DecodeCore(self.cells.net, self.config, tables.spec)
             results, clipped = self._decode(x)
-            self.counts.saturated += clipped
-            return results
-        if self.cells.fixed and len(x) <= FEW_NOISY and dot_width() is not None:
-            if self._dot is None:
-                assert self.table is not None
-                self._dot = DotCore(self.cells, self.config, self.table[0][0], self.streams)
-            results, clipped = self._dot(x, first)
             self.counts.saturated += clipped
             return results
         results, clipped = tables(x, first)
@@ -178,6 +183,8 @@ class AnalogMatrix:
     @property
     def path(self) -> str:
         """How products are computed: ``product`` (nothing is lost), ``tables``, both, or ``planes``."""
+        if self._copied is not None:
+            return "tables"
         if self._tables is None:
             return "planes" if self._product is None else "product"
         return "tables" if self._product is None else "tables and product"
@@ -185,21 +192,22 @@ class AnalogMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode, self._vector, self._dot)
+        parts = (self._tables, self._product, self._decode, self._vector, self._copied)
         return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
         """Exact products where nothing is lost, tables for what they can serve, the general path for the rest."""
         config, cells = self.config, self.cells
         self._product: ExactProduct | None = None
-        self._tables: LutCore | None = None
+        self._tables: LutCore | SubsetCore | None = None
         self._decode: DecodeCore | None = None
         self._vector: VectorProduct | None = None
-        self._dot: DotCore | None = None
         self._tried = False
         general = RedundantCore if cells.copies else PlaneCore
         self._general = general(cells, config, self.table, self.streams, sum_dtype(config, self.inputs))
+        self._copied: CopiedCore | None = None
         if cells.copies and not alike(cells):
+            self._copied = copied_core(cells, config, self.table, self.streams)
             return
         lossless = np.zeros((len(self.blocks), cells.shape[2]), dtype=bool)
         if cells.whole and (config.adc is None or config.adc.ideal):
@@ -212,7 +220,13 @@ class AnalogMatrix:
             self._product = exact_product(merged - offset, self._reach)
             return
         step = common_step(self.table)
-        if cells.copies or self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
+        if cells.copies:
+            self._copied = copied_core(cells, config, self.table, self.streams)
+            return
+        if self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
+            return
+        if cells.fixed and subset_serves(config, self.table[0][0], cells):
+            self._tables = SubsetCore(cells, config, self.table[0][0], self.streams)
             return
         spec = lut_spec(config, self.table[0][0], cells)
         if spec is None:
@@ -224,7 +238,7 @@ class AnalogMatrix:
             for (a, b), row in zip(self.blocks, lossless, strict=True):
                 merged[a:b] *= row
             self._product = exact_product(merged, self._reach)
-        self._tables = LutCore(cells, config, spec, ~lossless, step, self.streams)
+        self._tables = LutCore(cells, config, spec, ~lossless, step)
 
     @property
     def _reach(self) -> int:

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, refuse
 from cimc.analog.encoding import planes, stored, unit_levels
+from cimc.analog.kernels.program import fast_steps
 from cimc.analog.physics import HEADROOM, Float, Physics, per_cell_reads, program_side, read_once
 from cimc.analog.rng import Streams
+
+ROOM_ROWS = 7  # rows of readable memory behind cells on a grid: a group of rows may begin with the last one
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,9 +216,12 @@ def fixed_bits(sides: list[Float], config: AnalogConfig) -> int | None:
 
 def _to_steps(levels: Float, bits: int, tops: tuple[int, ...]) -> NDArray[np.int16]:
     """``to_grid`` in whole steps; ``levels`` are used up."""
-    # A row and a vector of readable memory behind the cells: the kernels read rows in pairs.
-    held = np.empty(levels.size + levels.shape[2] + 64, dtype=np.int16)[: levels.size].reshape(levels.shape)
+    # Readable memory behind the cells: the kernels read rows in groups, columns in vectors.
+    room = ROOM_ROWS * levels.shape[2] + 64
+    held = np.empty(levels.size + room, dtype=np.int16)[: levels.size].reshape(levels.shape)
     for s, top in enumerate(tops):
+        if fast_steps(levels[s], bits, HEADROOM * top * 2.0**bits, held[s]):
+            continue
         scaled = np.multiply(levels[s], 2.0**bits, out=levels[s])
         np.rint(scaled, out=scaled)
         held[s] = np.minimum(scaled, HEADROOM * top * 2.0**bits, out=scaled)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,12 @@ class Curve:
         index = bits >> np.int32(FRACTION)
         part = (bits & np.int32((1 << FRACTION) - 1)).astype(np.float32) * np.float32(2.0**-FRACTION)
         return (self.values[index] + self.rises[index] * part).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=256)
+def beside(one: Curve, two: Curve) -> NDArray[np.float32]:
+    """Two curves over the same points for the kernel that reads both: (segments, 4), value and rise of each."""
+    return np.ascontiguousarray(np.stack([one.values, one.rises, two.values, two.rises], axis=1))
 
 
 def _ends(top: float) -> tuple[float, float]:

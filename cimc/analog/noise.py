@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.analog.config import NoiseModel, refuse
 from cimc.analog.rng import Generator, Streams
-from cimc.analog.technology import Array, Cell, CellModel, Program, Read, spelled, technologies, technology
+from cimc.analog.technology import Array, Cell, CellModel, Program, Read, Spread, spelled, technologies, technology
 
 ABSOLUTE_ZERO = -273.15
 HOTTEST = 300.0  # °C: the hottest that any model's source measured
@@ -42,15 +42,20 @@ def _error(name: str, g: Array, cell: Cell, rng: Generator) -> Array:
 
 
 def _generic(name: str) -> CellModel:
-    def program(g: Array, cell: Cell, rng: Generator) -> Array:
+    def drawn(g: Array, cell: Cell, rng: Generator) -> Array:
         return _error(name, g, cell, rng)
+
+    def sigma(g: Array, cell: Cell) -> float:
+        return _sigma(cell)
 
     def read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
         return _error(name, g, cell, rng)
 
-    program_part: Program = program
+    program: Program = drawn
+    if name in ("NormalIndependent", "NormalProportional"):
+        program = Spread(sigma, relative=name == "NormalProportional", by_gmax=True)
     read_part: Read = read
-    return CellModel(name, SOURCE, program=program_part, read=read_part, parameters=("sigma", "magnitude"))
+    return CellModel(name, SOURCE, program=program, read=read_part, parameters=("sigma", "magnitude"))
 
 
 def _power_law(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, NoiseModel
-from cimc.analog.curve import Curve
+from cimc.analog.curve import FRACTION, Curve, beside
 from cimc.analog.irdrop import attenuation
+from cimc.analog.kernels.program import fast_moments, fast_spread
 from cimc.analog.noise import check_range, find_model
 from cimc.analog.rng import Streams, fixed_quantile
-from cimc.analog.technology import Cell, CellModel
+from cimc.analog.technology import Cell, CellModel, Spread
 
 Float = NDArray[np.floating]
 # A noisy cell may exceed Gmax; conductances are cut at this multiple of it, so that sums stay exact.
@@ -86,14 +87,13 @@ def program_side(
     for index, (a, b) in enumerate(blocks):
         for s, top in enumerate(config.weights.max_levels):
             crossbar = (index * len(levels) + s) * 2 + side
-            cells = _one_crossbar(levels[s, a:b], top, physics, streams, crossbar)
+            cells = _one_crossbar(levels[s, a:b], top, physics, streams, crossbar, result[s, a:b])
             if faults is not None:
                 _stick(cells, faults[s, a:b], config.device.gmin_norm * top, top)
-            cells = cells * _wires(cells / top, config) if _wired(config) else cells
+            if _wired(config):
+                cells *= _wires(cells / top, config)
             if variance is not None:
-                cells, var = _read_moments(cells, top, physics)
-                variance[index, s] = var.sum(axis=0)
-            result[s, a:b] = cells
+                _read_moments(cells, variance[index, s], top, physics)
     return result, variance
 
 
@@ -117,22 +117,29 @@ def _wires(cells: Float, config: AnalogConfig) -> Float:
     return left.astype(cells.dtype)
 
 
-def _one_crossbar(levels: NDArray[Any], top: int, physics: Physics, streams: Streams, crossbar: int) -> Float:
-    """Conductances of one crossbar in levels after programming, drift and accumulated read noise."""
+def _one_crossbar(
+    levels: NDArray[Any], top: int, physics: Physics, streams: Streams, crossbar: int, out: Float
+) -> Float:
+    """Conductances of one crossbar in levels after programming, drift and accumulated read noise, put into ``out``."""
     device = physics.config.device
     programming, drift, read = physics.programming, physics.drift, physics.read
-    goal: Any = levels.astype(physics.kind)
-    goal *= (1.0 - device.gmin_norm) * physics.gmax / top
-    if physics.gmin:
-        goal += physics.gmin
-    g: Any = goal
-    if programming is not None and programming.program is not None:
-        rng = streams.draws("programming", crossbar)
-        cell = physics.cell(device.programming)
-        g = programming.program(goal, cell, rng)
-        for _ in range(device.write_verify - 1):
-            again = programming.program(goal, cell, rng)
-            g = np.where(np.abs(again - goal) < np.abs(g - goal), again, g)
+    drifts = drift is not None and drift.drift is not None and device.seconds > 0
+    reads = read is not None and read.read is not None and not read.read_per_cycle
+    unit = top / physics.gmax
+    if _drawn_at_once(levels, top, physics, streams, crossbar, 1.0 if drifts or reads else unit, out):
+        if not drifts and not reads:
+            return out
+        goal = _targets(levels, top, physics)
+        g: Any = out
+    else:
+        g = goal = _targets(levels, top, physics)
+        if programming is not None and programming.program is not None:
+            rng = streams.draws("programming", crossbar)
+            cell = physics.cell(device.programming)
+            g = programming.program(goal, cell, rng)
+            for _ in range(device.write_verify - 1):
+                again = programming.program(goal, cell, rng)
+                g = np.where(np.abs(again - goal) < np.abs(g - goal), again, g)
     programmed = g
     if drift is not None and drift.drift is not None and device.seconds > 0:
         g = drift.drift(g, goal, physics.cell(device.drift), streams.draws("drift", crossbar))
@@ -141,8 +148,40 @@ def _one_crossbar(levels: NDArray[Any], top: int, physics: Physics, streams: Str
     if read is not None and read.read is not None and not read.read_per_cycle:
         g = read.read(g, programmed, physics.cell(device.read), streams.draws("read", crossbar))
     positive = np.maximum(g, 0.0, out=g if g is not goal else None)
-    positive *= top / physics.gmax
-    return positive.astype(physics.kind, copy=False)
+    positive *= unit
+    out[:] = positive
+    return out
+
+
+def _targets(levels: NDArray[Any], top: int, physics: Physics) -> Any:
+    """What cells are to conduct, µS."""
+    goal: Any = levels.astype(physics.kind)
+    goal *= (1.0 - physics.config.device.gmin_norm) * physics.gmax / top
+    if physics.gmin:
+        goal += physics.gmin
+    return goal
+
+
+def _drawn_at_once(
+    levels: NDArray[Any], top: int, physics: Physics, streams: Streams, crossbar: int, unit: float, out: Float
+) -> bool:
+    """Programming by the kernel, where it serves: ``out`` are then the cells in µS times ``unit``."""
+    device, model = physics.config.device, physics.programming
+    if model is None or not isinstance(model.program, Spread) or device.write_verify > 1 or out.dtype != np.float32:
+        return False
+    key = streams.key("programming", crossbar)
+    goals, sigmas, first = _by_level(physics, model.program, top)
+    return fast_spread(levels, (goals, sigmas, first, unit), model.program.relative, key, out)
+
+
+@lru_cache(maxsize=256)
+def _by_level(physics: Physics, program: Spread, top: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """``Spread.parts`` of every level."""
+    goals, sigmas, unit = program.parts(
+        _targets(np.arange(top + 1), top, physics), physics.cell(physics.config.device.programming)
+    )
+    narrow = goals.astype(np.float32, copy=False)
+    return narrow, np.broadcast_to(np.asarray(sigmas, dtype=np.float32), goals.shape), unit
 
 
 def read_once(
@@ -159,13 +198,14 @@ def read_once(
     return noisy / physics.gmax * top
 
 
-def _read_moments(levels: Float, top: int, physics: Physics) -> tuple[Float, Float]:
-    """Mean and variance of one read of every cell, in levels."""
+def _read_moments(levels: Float, variance: Float, top: int, physics: Physics) -> None:
+    """``levels`` (rows, columns) become the mean of one read of every cell, ``variance`` those of a column added up."""
     mean, var = moment_curves(physics.read, physics.cell(physics.config.device.read), top)
-    if levels.dtype == np.float32:
-        return mean(levels), var(levels)
+    if levels.dtype == np.float32 and fast_moments(levels, beside(mean, var), mean.lowest, FRACTION, variance):
+        return
     narrow = np.ascontiguousarray(levels, dtype=np.float32)
-    return mean(narrow).astype(np.float64), var(narrow).astype(np.float64)
+    levels[:], spreads = mean(narrow), var(narrow)
+    variance[:] = spreads.astype(levels.dtype, copy=False).sum(axis=0)
 
 
 @lru_cache(maxsize=256)

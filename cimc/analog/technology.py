@@ -44,6 +44,29 @@ Retention = Callable[[Array, Cell], Array]
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Programming whose error is Gaussian: ``max(target + sigma * n, 0)`` with ``sigma(target, cell)`` in µS and a normal
+    number ``n`` for every cell; ``relative``: ``max(target * (1 + sigma * n), 0)``; ``by_gmax``: both with the target in
+    units of Gmax. Said in this form, because a compiled kernel can then draw whole crossbars (physics.py)."""
+
+    sigma: Callable[[Array, Cell], Array | float]
+    relative: bool = False
+    by_gmax: bool = False
+
+    def __call__(self, target: Array, cell: Cell, rng: Generator) -> Array:
+        """Programmed conductances, µS: a ``Program``."""
+        goal, sigma, unit = self.parts(target, cell)
+        error = sigma * rng.standard_normal(target.shape)
+        noisy = np.maximum(goal * (1.0 + error) if self.relative else goal + error, 0.0)
+        return noisy * unit if self.by_gmax else noisy
+
+    def parts(self, target: Array, cell: Cell) -> tuple[Array, Array | float, float]:
+        """Goals and sigmas in their unit, and that unit in µS."""
+        unit = cell.gmax_us if self.by_gmax else 1.0
+        return (target / unit if self.by_gmax else target), self.sigma(target, cell), unit
+
+
+@dataclass(frozen=True)
 class CellModel:
     """A published (or ``estimated``) device model: the parts that its source gives, None for the others.
 
@@ -132,6 +155,7 @@ def technologies() -> dict[str, Technology]:
     return found
 
 
+@cache
 def technology(name: str) -> Technology:
     """A technology by its name, an alias, or its cell model's name."""
     wanted = spelled(name)

@@ -29,6 +29,9 @@ ACTIONS: dict[str, Action] = {
         "digital_mac", "digital core", "one weight, one input bit: what does not grow with the weight's bits", True
     ),
     "cell.write": Action("cell_write", "core", "one write pulse on one cell"),
+    "digital.write": Action(
+        "cell_write", "digital core", "one write of one cell of a digital core, where that is no cell.write", True
+    ),
     "matmul.mac": Action("matmul", "matmul", "one multiply-accumulate of the dynamic matmul unit"),
     "matmul.load_byte": Action("matmul", "matmul", "one byte of the stationary operand into the array"),
     "vector.alu": Action("vector", "lanes", "one addition, comparison, conversion or move of an element"),

@@ -167,9 +167,12 @@ class TileUnits:
 
     def program_actions(self, blocks: Sequence[tuple[int, int]]) -> dict[str, int]:
         """Write pulses: k · n cells in each of the core's crossbars, each written and verified ``verify_iterations``
-        times."""
+        times. On a digital core each is a ``digital.write``, if the hardware file gives that an energy (its SRAM is
+        not what the chip's other cells are)."""
         core = self.core
-        return {"cell.write": core.crossbars * core.verify_iterations * sum(k * n for k, n in blocks)}
+        apart = core.digital and "digital.write" in self.chip.costs.energy_pj
+        action = "digital.write" if apart else "cell.write"
+        return {action: core.crossbars * core.verify_iterations * sum(k * n for k, n in blocks)}
 
     def program_cycles(self, blocks: Sequence[tuple[int, int]]) -> int:
         """``max(k) · verify_iterations · write_row_ns``: row after row, cores and their crossbars in parallel."""

@@ -64,6 +64,7 @@ def command(
     digital: tuple[str, ...],
     outliers: str,
     copies: str,
+    attention: str,
     passes: str,
     calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
@@ -131,6 +132,7 @@ def command(
         search,
         reload,
         optimize,
+        attention,
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):

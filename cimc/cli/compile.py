@@ -41,6 +41,7 @@ def command(
     digital: tuple[str, ...],
     outliers: str,
     copies: str,
+    attention: str,
     passes: str,
     calibrate: Literal["never", "start"],
     mapping: tuple[str, ...],
@@ -87,6 +88,7 @@ def command(
         search,
         reload,
         optimize,
+        attention,
     )
     chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())

@@ -112,12 +112,20 @@ compile_options = stack(
         help="Static matmuls in several sets of cells, results averaged: 'count=4, layers=\"NODE,...\"'.",
     ),
     click.option(
+        "--attention",
+        default="digital",
+        show_default=True,
+        metavar="HOW",
+        help="Products of activations: digital (matmul units), sram-write or nvm-write (an operand into cells), decompose "
+        "(scores without keys), or decompose+nvm-write and the like.",
+    ),
+    click.option(
         "-m",
         "--mapping",
         "mapping",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off.",
+        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off.",
     ),
     click.option(
         "--placement",
@@ -216,6 +224,7 @@ def compile_as(
     search: str = "",
     reload: str = "off",
     optimize: str = "latency",
+    attention: str = "digital",
 ) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
     if chips == "auto" and reload == "on":
@@ -245,6 +254,7 @@ def compile_as(
         copies=copies,
         placement=placement,
         search=parse_plan(search) if search else None,
+        attention=attention,
     )
 
 

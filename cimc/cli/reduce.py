@@ -38,6 +38,7 @@ def command(
     digital: tuple[str, ...],
     outliers: str,
     copies: str,
+    attention: str,
     passes: str,
     mapping: tuple[str, ...],
     placement: str,
@@ -81,6 +82,7 @@ def command(
         search,
         reload,
         optimize,
+        attention,
     )
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)

@@ -17,8 +17,8 @@ from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Shape, Step, Unit
 from cimc.isa.operands import View, static_shape
 from cimc.mapping.allocate import aligned
-from cimc.mapping.place import tiles_with, units_needed
 from cimc.mapping.region import Region
+from cimc.mapping.units import tiles_with, units_needed
 
 BLOCKS = 16
 """Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, View, dense_strides, static_shape
 from cimc.mapping.layout import is_view
 from cimc.mapping.mapping import Home, Mapping, Placement, Segment
 from cimc.mapping.segment import Tail, inside
@@ -21,6 +23,7 @@ class Context:
 
     graph: Graph
     mapping: Mapping
+    chip: ChipSpec
     codes: dict[int, TileCode] = field(default_factory=dict[int, TileCode])
     names: dict[str, str] = field(default_factory=dict[str, str])  # stored value → global buffer
 
@@ -30,7 +33,11 @@ class Context:
         self.placement: Placement = self.mapping.placement
         self.segment_of = {o: s.index for s in self.mapping.segments for n in s.nodes for o in n.outputs if o}
         self.outputs = frozenset(self.graph.outputs)
+        self.late: set[int] = (
+            set()
+        )  # segments whose whole operands are loaded for each block of rows, where they are read
         self._tails: dict[int, dict[str, Tail]] = {}
+        self._beside: dict[int, list[int]] = {}  # by segment
 
     def apart(self) -> Context:
         """A context without code or names of its own; what was found out about the graph is shared, because finding it
@@ -48,6 +55,26 @@ class Context:
         if segment.index not in self._tails:
             self._tails[segment.index] = inside(self.graph, self.uses, segment)
         return self._tails[segment.index]
+
+    def position(self, tile: int) -> tuple[int, int]:
+        """Column and row of a tile on the mesh."""
+        return self.chip.position(tile)
+
+    def neighbours(self, segment: Segment) -> list[int]:
+        """Tiles that hold the matrices of the nearest STREAM segments before and after, each once."""
+        if not self._beside:
+            order = self.mapping.segments
+            before, after = ({s.index: t for s, t in self._last(way)} for way in (order, order[::-1]))
+            self._beside.update({i: [*before[i], *after[i]] for i in before})
+        return self._beside[segment.index]
+
+    def _last(self, order: Sequence[Segment]) -> Iterator[tuple[Segment, list[int]]]:
+        """Each segment with the tiles of the last matrices before it."""
+        last: list[int] = []
+        for segment in order:
+            yield segment, last
+            copies = (m for n in segment.nodes for m in self.placement.matrices.get(n.outputs[0], ()))
+            last = list(dict.fromkeys(p.tile for m in copies for p in m.parts)) or last
 
     def stored(self, segment: Segment) -> frozenset[str]:
         """Outputs of a segment's nodes that something outside it reads, directly or through views, and graph outputs."""
@@ -101,5 +128,6 @@ class Context:
             rows = view.shape[0]
             assert isinstance(rows, int)
             loaded[view] = code.buffer(element, (rows, cols), "x")
-            code.emit("load", loaded[view], view, origin=node.origin)
+            target = View(loaded[view].buffer, Affine(), view.shape, dense_strides(tuple(static_shape(view))))
+            code.emit("load", target, view, origin=node.origin)
         return loaded[view]

@@ -10,13 +10,16 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.balance import plans
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
+from cimc.codegen.parts import Access, Cut, accesses, cut, pieces, rewritten
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.reload import one_by_one, reloads
-from cimc.codegen.residence import settle
+from cimc.codegen.residence import Stored, settle
+from cimc.codegen.serving import better_away
 from cimc.codegen.spread import Spread
 from cimc.codegen.stages import Plan
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
+from cimc.codegen.written import Written, wanted_rows
 from cimc.ir.graph import Graph
 from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step
 from cimc.isa.operands import View
@@ -83,7 +86,7 @@ def lowered(
 ) -> Lowered:
     """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
     need not be told by segment. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says."""
-    context = Context(graph, placed)
+    context = Context(graph, placed, chip)
     streamed = frozenset(placed.region.segments if placed.region else ())
     flows = plans(context, placed.region, chip, 1) if placed.region else []
     pinned = placed.placement.rows
@@ -91,7 +94,7 @@ def lowered(
     reload = placed.placement.reload is not None
     rows = [pinned[s.index] for s in placed.segments] if quick and not reload else chooser.choose()
     chunks: dict[int, list[_Chunk]] = {}
-    producers: dict[str, tuple[int, list[int]]] = {}
+    producers: dict[str, dict[int, list[int]]] = {}  # global buffer → segment → tiles that store into it
     for segment in placed.segments:
         if progress:
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
@@ -108,15 +111,17 @@ def lowered(
                 continue  # values without elements take no instructions
             chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
             for value in stored.get(tile, ()):
-                producers.setdefault(value, (segment.index, []))[1].append(tile)
+                into = producers.setdefault(context.global_name(value), {})
+                into.setdefault(segment.index, []).append(tile)
     begin = [(tile, found[0]) for tile, found in chunks.items() if found[0].reload]
     begin.sort(key=lambda first: first[1].segment)
     for tile, steps in one_by_one([(tile, chunk.steps) for tile, chunk in begin]).items():
         chunks[tile][0].steps = steps
-    _order(chunks, producers, {name: value for value, name in context.names.items()})
-    program = _program(context, chip, chunks, header)
+    _order(chunks, producers)
+    phases = {value: min(producers[name]) for value, name in context.names.items() if name in producers}
+    program = _program(context, chip, chunks, phases, header)
     values = {name: value for value, name in context.names.items()}
-    movable = _movable(context)
+    movable = _movable(context)  # those that were cut are other arrays now
     residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
     by_segment: dict[int, dict[int, tuple[Step, ...]]] = {}
     for tile, parts in chunks.items():
@@ -154,6 +159,8 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
             for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
         return stored
+    if segment.index in context.placement.least_rows:
+        return Written(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.SPREAD:
         return Spread(context, segment, context.tails(segment), rows).emit()
     if segment.style is Style.HOST:
@@ -174,7 +181,7 @@ class _RowChooser:
 
     def choose(self) -> list[int]:
         constants: dict[int, dict[str, int]] = {}
-        trials = [self._trial(s, 1) for s in self.placed.segments]
+        trials = [self._trial(s, self._wanted(s)) for s in self.placed.segments]
         for trial in trials:
             for tile, code in trial.codes.items():
                 kept = constants.setdefault(tile, {})
@@ -189,7 +196,7 @@ class _RowChooser:
         _emit(context, segment, rows, self.chip)
         return context
 
-    def _rows(self, segment: Segment, single: Context, room: Mapping[int, int]) -> int:
+    def _rows(self, segment: Segment, first: Context, room: Mapping[int, int]) -> int:
         wanted = self.placed.placement.rows.get(segment.index, 0)
         if wanted:
             return self._exactly(segment, wanted, room)
@@ -197,10 +204,13 @@ class _RowChooser:
         for apart in (True, False):
             rows = wanted
             while rows > (wanted // 8 if apart else 1):
-                if not self._over(self._trial(segment, rows), room, apart):
+                if not self._over(first if rows == wanted else self._trial(segment, rows), room, apart):
                     return rows
                 rows //= 2
-        over = self._over(single, room, False)
+        over = self._over(self._trial(segment, 1), room, False)
+        if over and segment.style is Style.SPREAD and segment.index not in self.shared.late:
+            self.shared.late.add(segment.index)
+            return self._rows(segment, self._trial(segment, wanted), room)
         if over:
             tile, need = over
             raise errors.BUFFER_TOO_SMALL(
@@ -227,6 +237,8 @@ class _RowChooser:
             replicas = len(self.placed.placement.homes[segment.index])
             blocks = max(REPLICA_BLOCKS, STREAM_BLOCKS // replicas)
             wanted, most = product(segment.domain) // replicas // blocks, MAX_STREAM_ROWS
+        elif segment.index in self.placed.placement.least_rows:
+            wanted, most = wanted_rows(self.placed.placement, segment), MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:
             wanted, most = product(segment.domain), MAX_SPREAD_ROWS
         else:
@@ -248,7 +260,7 @@ class _RowChooser:
 
 
 # --- order between tiles --------------------------------------------------------------------------
-def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list[int]]], roots: dict[str, str]) -> None:
+def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, dict[int, list[int]]]) -> None:
     """Tokens: a tile that reads what another stored waits for it; one token covers all that the other stored before."""
     chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found if not c.reload}
     for tile, found in chunks.items():
@@ -256,10 +268,10 @@ def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, tuple[int, list
         for chunk in found:
             needed: dict[int, int] = {}
             for name in _reads(chunk.steps):
-                segment, tiles = producers.get(roots[name], (-1, []))
-                for source in tiles:
-                    if source != tile:
-                        needed[source] = max(needed.get(source, -1), segment)
+                for segment, tiles in producers.get(name, {}).items():
+                    for source in tiles if segment < chunk.segment else ():
+                        if source != tile:
+                            needed[source] = max(needed.get(source, -1), segment)
             for source, segment in sorted(needed.items()):
                 if synced.get(source, -1) < segment:
                     synced[source] = segment
@@ -282,23 +294,59 @@ def _reads(steps: Sequence[Step]) -> set[str]:
 
 
 # --- assembly ----------------------------------------------------------------------------------
-def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], header: Sequence[str]) -> Program:
+def _program(
+    context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], phases: Mapping[str, int], header: Sequence[str]
+) -> Program:
+    """``phases``: by stored value, the segment that stores it."""
     graph = context.graph
     inputs = tuple(Port(v, context.global_name(v)) for v in graph.inputs)
     names = graph.output_names or graph.outputs
     outputs = tuple(Port(n, context.global_name(v)) for n, v in zip(names, graph.outputs, strict=True))
-    buffers = tuple(
+    movable, said = _movable(context), context.placement.residents
+    pinned = {name: said[v] for v, name in context.names.items() if v in said and name in movable}
+    buffers = [
         GlobalBuffer(
             name, graph.type(value).element, graph.type(value).shape, value if value in graph.constants else ""
         )
         for value, name in context.names.items()
-    )
+    ]
+    free = [b for b in buffers if b.name in movable and b.name not in pinned]
+    plans = _cuts(free, chunks) if context.mapping.choices.parts else {}
+    arrays: list[tuple[GlobalBuffer, int]] = []
+    for buffer, value in zip(buffers, context.names, strict=True):
+        whole = (buffer,) if buffer.name not in plans else pieces(buffer, plans[buffer.name])
+        arrays += [(part, phases.get(value, -1)) for part in whole]
+    for tile, found in chunks.items():
+        for chunk in found:
+            chunk.steps = rewritten(tile, chunk.steps, plans)
+    movable = frozenset(b.name for b, _ in arrays if b.name in movable or b.name.partition(".")[0] in plans)
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    pinned = {
-        name: context.placement.residents[v] for v, name in context.names.items() if v in context.placement.residents
-    }
-    settled = settle(buffers, _movable(context), tiles, chip, pinned)
-    return Program(chip.name, settled, inputs, outputs, tiles, (), tuple(header))
+    movable -= better_away([b for b in free if b.name not in plans], tiles, chip)
+    known = _accesses(chunks)
+    stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a), phase) for b, phase in arrays]
+    return Program(chip.name, settle(stored, movable, tiles, chip, pinned), inputs, outputs, tiles, (), tuple(header))
+
+
+def _accesses(chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, list[Access | None]]:
+    """All accesses to global arrays, by the arrays' names."""
+    found: dict[str, list[Access | None]] = {}
+    for tile in sorted(chunks):
+        for chunk in chunks[tile]:
+            for name, access in accesses(tile, chunk.steps):
+                found.setdefault(name, []).append(access)
+    return found
+
+
+def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, Cut]:
+    """The arrays that are cut, by name."""
+    known = _accesses(chunks)
+    found: dict[str, Cut] = {}
+    for buffer in buffers:
+        of_buffer = [a for a in known.get(buffer.name, ()) if a is not None]
+        plan = cut(buffer, of_buffer) if len(of_buffer) == len(known.get(buffer.name, ())) else None
+        if plan is not None:
+            found[buffer.name] = plan
+    return found
 
 
 def _movable(context: Context) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
@@ -22,17 +23,25 @@ MIN_ROWS = 128
 rows' own work at half as many."""
 
 
-def split(domain: tuple[int, ...], tiles: int, work: int, whole: bool = False) -> list[tuple[Range, ...]]:
+def split(
+    domain: tuple[int, ...], tiles: int, work: int, whole: bool = False, least: int = MIN_ROWS
+) -> list[tuple[Range, ...]]:
     """The domain cut into at most ``tiles`` shares of at least MIN_ELEMENTS of ``work`` elements: along the outermost axis
-    as often as it goes, then along the next. ``whole``: rows of the last axis share operands that depend on the others."""
+    as often as it goes, then along the next. ``whole``: rows of the last axis share operands that depend on the others;
+    ``least`` of them are worth loading those once more."""
     left = max(1, min(tiles, work // MIN_ELEMENTS))
     cuts: list[list[Range]] = []
     for axis, extent in enumerate(domain):
         inner = whole and axis == len(domain) - 1 and product(domain) > extent
-        parts = max(1, min(extent // MIN_ROWS if inner else extent, left))
+        parts = max(1, min(extent // least if inner else extent, left))
         cuts.append(pieces(extent, parts))
         left //= parts
     return list(itertools.product(*cuts))
+
+
+def _by_rows(node: Node) -> list[str]:
+    """The operands that a node reads row by row."""
+    return [v for i, v in enumerate(node.inputs) if v and OPS[node.op].access(node, i) is Access.ROWS]
 
 
 class Spread:
@@ -48,12 +57,26 @@ class Spread:
         self.stored = context.stored(segment)
         self.dying = context.dying(segment)
         self.space = Space(graph, context.homes, segment, tails, self.stored, local)
-        work = sum(graph.type(v).size for n in segment.nodes for v in (*n.inputs, *n.outputs) if v in tails)
+        work = sum(
+            graph.type(v).size for n in segment.nodes for v in (*_by_rows(n), *n.outputs) if v and v not in local
+        )
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
-        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy)
-        turn = segment.index * len(parts)
-        self.shares = {tiles[(turn + i) % len(tiles)]: share for i, share in enumerate(parts)}
+        least = context.placement.least_rows.get(segment.index, MIN_ROWS)
+        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
+        self.shares = dict(zip(self._nearest(tiles, len(parts)), parts, strict=True))
+
+    def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
+        """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
+        they take and give travels least."""
+        near = [self.context.position(t) for t in self.context.neighbours(self.segment)]
+
+        def way(tile: int) -> int:
+            x, y = self.context.position(tile)
+            return sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
+
+        chosen = frozenset(sorted(tiles, key=way)[:count])
+        return [t for t in tiles if t in chosen]
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
@@ -72,14 +95,18 @@ class Spread:
         """Nested loops over the axes; whole operands are loaded as soon as the axes they depend on are fixed."""
         found = {**whole, **self._load_whole(code, axis, at)}
         here = share[axis]
-        if axis < len(share) - 1:
-            name = f"i{axis}"
-            with code.repeat(name, here.count):
-                index = Affine.of(here.low, {name: 1} if here.count > 1 else {})
-                self._loops(code, share, axis + 1, (*at, index), found)
+        if axis == len(share) - 1:
+            self._blocks(code, here, at, found)
             return
-        blocks, rest = divmod(here.count, self.rows)
         name = f"i{axis}"
+        with code.repeat(name, here.count):
+            index = Affine.of(here.low, {name: 1} if here.count > 1 else {})
+            self._loops(code, share, axis + 1, (*at, index), found)
+
+    def _blocks(self, code: TileCode, here: Range, at: tuple[Affine, ...], found: dict[tuple[str, str], View]) -> None:
+        """The rows of the last axis, block by block."""
+        blocks, rest = divmod(here.count, self.rows)
+        name = f"i{len(at)}"
         if blocks:
             with code.repeat(name, blocks):
                 index = Affine.of(here.low, {name: self.rows} if blocks > 1 else {})
@@ -91,28 +118,46 @@ class Spread:
         found: dict[tuple[str, str], View] = {}
         for node in self.segment.nodes:
             for i, value in enumerate(node.inputs):
-                if not value or OPS[node.op].access(node, i) is not Access.WHOLE:
+                if not value or not self._loads_whole(node, i):
                     continue
-                if self.space.depth(node, value) != axis:
-                    continue
-                index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
-                view = self.space.whole_view(node, value, index, self.context.global_name(value))
-                shape = static_shape(view)
-                target = code.buffer(self.context.graph.type(value).element, shape, "w")
-                code.emit("load", target, view, origin=node.origin)
-                found[(node.outputs[0], value)] = target
+                if self.space.depth(node, value) == axis and self.segment.index not in self.context.late:
+                    found[(node.outputs[0], value)] = self._load(code, node, value, at)
         return found
 
-    def _block(self, code: TileCode, index: Index, whole: dict[tuple[str, str], View]) -> None:
+    def _load(self, code: TileCode, node: Node, value: str, at: tuple[Affine, ...]) -> View:
+        """All of an operand (k × n), for a position of the axes it depends on."""
+        index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
+        view = self.space.whole_view(node, value, index, self.context.global_name(value))
+        target = code.buffer(self.context.graph.type(value).element, static_shape(view), "w")
+        code.emit("load", target, view, origin=node.origin)
+        return target
+
+    def _loads_whole(self, node: Node, index: int) -> bool:
+        """Whether an operand is loaded whole, as it is."""
+        return OPS[node.op].access(node, index) is Access.WHOLE
+
+    def _matrix(self, code: TileCode, node: Node) -> str:
+        """The matrix on the tile that a node multiplies with, if it does."""
+        return ""
+
+    def _block(
+        self,
+        code: TileCode,
+        index: Index,
+        whole: dict[tuple[str, str], View],
+        kept: dict[View, View] | None = None,
+    ) -> None:
+        """One block; ``kept``: rows that are on the tile already."""
         graph = self.context.graph
         have: dict[str, View] = {}
-        loaded: dict[View, View] = {}
+        loaded: dict[View, View] = dict(kept or {})
 
         def operand(node: Node, i: int) -> View:
             value = node.inputs[i]
             access = OPS[node.op].access(node, i)
             if access is Access.WHOLE:
-                return whole[(node.outputs[0], value)]
+                at_once = whole.get((node.outputs[0], value))
+                return at_once if at_once is not None else self._load(code, node, value, index.axes)
             if access is Access.TABLE:
                 return self.context.table(value)
             if value in self.tails:
@@ -121,7 +166,8 @@ class Spread:
             return self.context.external(code, self.space, node, value, index, loaded)
 
         for node in self.segment.nodes:
-            block = BlockEmit(graph, code, index.rows, operand, node, dying=self.dying)
+            matrix = self._matrix(code, node)
+            block = BlockEmit(graph, code, index.rows, operand, node, matrix_name=matrix, dying=self.dying)
             block.lower()
             have.update(block.outputs)
             for out in node.outputs:

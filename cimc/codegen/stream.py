@@ -7,43 +7,19 @@ that has not run can always run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
+from cimc.codegen.apart import quantize_apart
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
+from cimc.codegen.movement import Columns, Movement, Shard, State
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
-from cimc.isa.operands import Affine, View, static_shape
+from cimc.isa.operands import Affine, View
 from cimc.mapping.mapping import Part, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, shares
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.ops import OPS, Access
-from cimc.origin import Origin
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Columns [first, last) of a value's block, on a tile."""
-
-    tile: int
-    first: int
-    last: int
-    view: View
-
-
-@dataclass
-class _State:
-    """Where the values of the current block are."""
-
-    index: Index
-    homes: Sequence[int]  # tiles of the vector stages
-    full: dict[tuple[int, str], View] = field(default_factory=dict[tuple[int, str], View])
-    shards: dict[str, list[Shard]] = field(default_factory=dict[str, list[Shard]])
-    owner: dict[str, int] = field(default_factory=dict[str, int])
-    loaded: dict[int, dict[View, View]] = field(default_factory=dict[int, dict[View, View]])
-    tag: int = 0
 
 
 class Stream:
@@ -52,6 +28,7 @@ class Stream:
     def __init__(self, context: Context, segment: Segment, tails: dict[str, Tail], rows: int, replica: int) -> None:
         self.context = context
         self.graph = context.graph
+        self.flow = Movement(context)
         self.segment = segment
         self.tails = tails
         self.rows = rows
@@ -69,6 +46,7 @@ class Stream:
         self.number = {n.outputs[0]: i for i, n in enumerate(segment.nodes)}
         self.readers = self._readers()
         self.matrix_tiles = {p.tile for m in self.matrices.values() for p in m.parts}
+        self.aside = self.placement.beside.get(segment.index, ({},) * len(homes))[replica]
         self.share = shares(self.space.domain, len(homes))[replica]
         self.storing: dict[int, set[str]] = {}
         self.rotation = context.mapping.choices.rotation
@@ -84,7 +62,7 @@ class Stream:
 
     def _tiles(self) -> list[int]:
         """Every tile the segment may use."""
-        return sorted({*self.matrix_tiles, *(tile for lanes in self.stages for tile in lanes)})
+        return sorted({*self.matrix_tiles, *self.aside.values(), *(tile for lanes in self.stages for tile in lanes)})
 
     def _nest(self, blocks: int, rest: int) -> None:
         codes = [self.context.code(t) for t in self._tiles()]
@@ -112,19 +90,22 @@ class Stream:
 
     def _block(self, index: Index, turn: int) -> None:
         homes = [lanes[turn % len(lanes)] for lanes in self.stages]
-        state = _State(index, homes)
+        state = State(index, homes)
         with ExitStack() as stack:
-            for tile in {*homes, *self.matrix_tiles}:
+            for tile in {*homes, *self.matrix_tiles, *self.aside.values()}:
                 at = self.turns.get(tile, 0)
                 self.turns[tile] = at + 1
                 pool = self.pools.setdefault((tile, at % self.rotation), [])
                 stack.enter_context(self.context.code(tile).again(pool))
             self._nodes(state)
 
-    def _nodes(self, state: _State) -> None:
+    def _nodes(self, state: State) -> None:
         for node in self.segment.nodes:
             if node.op in MATRIX_OPS:
                 self._matrix(state, node)
+            elif node.outputs[0] in self.placement.shards and node.op == "quantize":
+                home = state.homes[self.placement.stages[node.outputs[0]]]
+                quantize_apart(self.flow, state, node, self.tails[node.inputs[0]].root, home)
             elif node.outputs[0] in self.placement.shards:
                 self._shard(state, node)
             else:
@@ -132,7 +113,7 @@ class Stream:
             self._store(state, node)
 
     # --- nodes --------------------------------------------------------------------------------
-    def _home(self, state: _State, node: Node) -> None:
+    def _home(self, state: State, node: Node) -> None:
         tile = state.homes[self.placement.stages[node.outputs[0]]]
         code = self.context.code(tile)
 
@@ -144,7 +125,7 @@ class Stream:
                 loaded = state.loaded.setdefault(tile, {})
                 return self.context.external(code, self.space, n, value, state.index, loaded)
             tail = self.tails[value]
-            whole = self._bring(state, tail.root, [tile], n.origin)[tile]
+            whole = self.flow.bring(state, tail.root, [tile], n.origin)[tile]
             return columns(whole, tail.start, tail.step, tail.width)
 
         block = BlockEmit(self.graph, code, state.index.rows, operand, node, dying=self.dying)
@@ -153,19 +134,23 @@ class Stream:
             state.full[(tile, out)] = view
             state.owner[out] = tile
 
-    def _shard(self, state: _State, node: Node) -> None:
+    def _shard(self, state: State, node: Node) -> None:
         out = node.outputs[0]
         source = self.placement.shards[out]
         shards: list[Shard] = []
         roots = [self.tails[v].root for v in node.inputs if v in self.tails]
         shared = [r for r in roots if r not in self.placement.shards]
         pieces = state.shards[source]
+        aside = self.aside if out in self.placement.aside else {}
+        tiles = [aside.get(p.tile, p.tile) for p in pieces]
         for root in dict.fromkeys(shared):
-            self._bring(state, root, [p.tile for p in pieces], node.origin)
-        for k, piece in enumerate(pieces):
-            code = self.context.code(piece.tile)
+            self.flow.bring(state, root, tiles, node.origin)
+        for k, (tile, piece) in enumerate(zip(tiles, pieces, strict=True)):
+            code = self.context.code(tile)
 
-            def operand(n: Node, i: int, piece: Shard = piece, k: int = k, code: TileCode = code) -> View:
+            def operand(
+                n: Node, i: int, piece: Shard = piece, k: int = k, tile: int = tile, code: TileCode = code
+            ) -> View:
                 value = n.inputs[i]
                 if value not in self.tails:
                     whole = width(self.graph, value) == 1
@@ -173,16 +158,16 @@ class Stream:
                     return code.constant(value, self.graph.type(value).element, first, count)
                 tail = self.tails[value]
                 if tail.root in self.placement.shards:
-                    return state.shards[tail.root][k].view
-                return columns(state.full[(piece.tile, tail.root)], tail.start, tail.step, tail.width)
+                    return self.flow.shard_on(state, tail.root, k, tile, n.origin)
+                return columns(state.full[(tile, tail.root)], tail.start, tail.step, tail.width)
 
             span = piece.last - piece.first
             block = BlockEmit(self.graph, code, state.index.rows, operand, node, width=span, dying=self.dying)
             block.lower()
-            shards.append(Shard(piece.tile, piece.first, piece.last, block.outputs[out]))
+            shards.append(Shard(tile, piece.first, piece.last, block.outputs[out]))
         state.shards[out] = shards
 
-    def _matrix(self, state: _State, node: Node) -> None:
+    def _matrix(self, state: State, node: Node) -> None:
         placed = self.matrices[node.outputs[0]]
         tail = self.tails.get(node.inputs[0])
         groups: dict[tuple[int, int], list[Shard]] = {}
@@ -201,35 +186,40 @@ class Stream:
             groups.setdefault(part.cols, []).append(Shard(part.tile, *part.cols, view))
         state.shards[node.outputs[0]] = [self._sum(state, node, group) for group in groups.values()]
 
-    def _matrix_input(self, state: _State, node: Node, part: Part, tail: Tail | None) -> View:
+    def _matrix_input(self, state: State, node: Node, part: Part, tail: Tail | None) -> View:
         first, last = part.rows
         if tail is None:
             code = self.context.code(part.tile)
             loaded = state.loaded.setdefault(part.tile, {})
             x = self.context.external(code, self.space, node, node.inputs[0], state.index, loaded)
             return columns(x, first, 1, last - first)
-        tiles = [part.tile]
-        if tail.root in state.owner:
-            tiles = self.readers[tail.root]
-        x = self._bring(state, tail.root, tiles, node.origin)[part.tile]
+        if tail.root in self.placement.shards and tail.step == 1:
+            if (part.tile, tail.root) not in state.parts:
+                self.flow.scatter(state, tail.root, self.readers[tail.root], node.origin)
+            low, x = state.parts[(part.tile, tail.root)]
+            return columns(x, tail.start + first - low, 1, last - first)
+        tiles = list(self.readers[tail.root]) if tail.root in state.owner else [part.tile]
+        x = self.flow.bring(state, tail.root, tiles, node.origin)[part.tile]
         return columns(columns(x, tail.start, tail.step, tail.width), first, 1, last - first)
 
-    def _readers(self) -> dict[str, list[int]]:
-        """Value → the tiles of all matrices that multiply it: one multicast serves them."""
-        found: dict[str, dict[int, None]] = {}
+    def _readers(self) -> dict[str, dict[int, list[Columns]]]:
+        """Value → the tiles of all matrices that multiply it, with the columns of it that are their inputs."""
+        found: dict[str, dict[int, list[Columns]]] = {}
         for node in self.segment.nodes:
             tail = self.tails.get(node.inputs[0]) if node.op in MATRIX_OPS else None
             if tail is not None:
-                parts = self.matrices[node.outputs[0]].parts
-                found.setdefault(tail.root, {}).update(dict.fromkeys(p.tile for p in parts))
-        return {root: list(tiles) for root, tiles in found.items()}
+                for part in self.matrices[node.outputs[0]].parts:
+                    wanted = found.setdefault(tail.root, {}).setdefault(part.tile, [])
+                    if tail.step == 1:
+                        wanted.append((tail.start + part.rows[0], tail.start + part.rows[1]))
+        return found
 
     def _declare(self, code: TileCode, node: Node, part: Part, k: int) -> str:
         placed = self.matrices[node.outputs[0]]
         name = f"W{self.segment.index}_{self.number[node.outputs[0]]}_{self.replica}_{k}"
         return declare(code, name, placed, part, self.graph.type(placed.weight).element)
 
-    def _sum(self, state: _State, node: Node, group: list[Shard]) -> Shard:
+    def _sum(self, state: State, node: Node, group: list[Shard]) -> Shard:
         """Partial sums of row blocks on several tiles, added on the first of them."""
         owner, *others = group
         code = self.context.code(owner.tile)
@@ -237,56 +227,11 @@ class Stream:
             if other.tile == owner.tile:
                 part = other.view
             else:
-                part = self._message(state, other.tile, [owner.tile], other.view, node, node.origin)[owner.tile]
+                part = self.flow.message(state, other.tile, [owner.tile], other.view, node.origin)[owner.tile]
             code.emit("add", owner.view, owner.view, part, origin=node.origin)
         return owner
 
-    # --- movement -----------------------------------------------------------------------------
-    def _message(
-        self, state: _State, source: int, to: Iterable[int], view: View, node: Node | None, origin: Origin
-    ) -> dict[int, View]:
-        """Send a view to tiles, each into a new buffer."""
-        element = self.context.code(source).rooms[view.buffer].element
-        shape = static_shape(view)
-        targets = {t: self.context.code(t).buffer(element, shape, "r") for t in to}
-        self._transfer(state, source, view, targets, origin)
-        return targets
-
-    def _transfer(self, state: _State, source: int, view: View, targets: dict[int, View], origin: Origin) -> None:
-        tag = state.tag
-        state.tag += 1
-        self.context.code(source).emit("send", view, origin=origin, to=tuple(sorted(targets)), tag=tag)
-        for tile, target in targets.items():
-            self.context.code(tile).emit("recv", target, origin=origin, source=source, tag=tag)
-
-    def _bring(self, state: _State, root: str, tiles: Iterable[int], origin: Origin) -> dict[int, View]:
-        """Full rows of a value on each of the tiles."""
-        wanted = list(dict.fromkeys(tiles))
-        missing = [t for t in wanted if (t, root) not in state.full]
-        if missing and root in state.owner:
-            source = state.owner[root]
-            view = state.full[(source, root)]
-            for tile, target in self._message(state, source, missing, view, None, origin).items():
-                state.full[(tile, root)] = target
-        elif missing:
-            self._collect(state, root, missing, origin)
-        return {t: state.full[(t, root)] for t in wanted}
-
-    def _collect(self, state: _State, root: str, tiles: list[int], origin: Origin) -> None:
-        """Put the column shards of a value together on tiles."""
-        shape = (state.index.rows, width(self.graph, root))
-        element = self.graph.type(root).element
-        for tile in tiles:
-            state.full[(tile, root)] = self.context.code(tile).buffer(element, shape, "r")
-        for shard in state.shards[root]:
-            targets = {t: columns(state.full[(t, root)], shard.first, 1, shard.last - shard.first) for t in tiles}
-            own = targets.pop(shard.tile, None)
-            if own is not None:
-                self.context.code(shard.tile).emit("copy", own, shard.view, origin=origin)
-            if targets:
-                self._transfer(state, shard.tile, shard.view, targets, origin)
-
-    def _store(self, state: _State, node: Node) -> None:
+    def _store(self, state: State, node: Node) -> None:
         for out in node.outputs:
             if out not in self.stored:
                 continue

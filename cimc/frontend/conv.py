@@ -29,7 +29,7 @@ def _checked(c: Call, x: Value, w: Value, groups: int, inside: int) -> Frame:
 def convolved(c: Call, x: Value, w: Value, fr: Frame, groups: int, product: Product, value: float = 0.0) -> Value:
     """x (n × c × spatial…) with kernels (m × c/groups × kernel…) as (n × out… × m)."""
     b = c.b
-    seen = windows(c, x, fr, value)
+    seen = _pixels(c, x) if fr.taps == 1 and max(fr.stride) == 1 and not fr.padded else windows(c, x, fr, value)
     lead = seen.shape[: 1 + len(fr.kernel)]
     each, out = x.shape[1] // groups, w.shape[0] // groups
     if groups == 1:
@@ -49,12 +49,23 @@ def convolved(c: Call, x: Value, w: Value, fr: Frame, groups: int, product: Prod
     return f.reshape(b, f.transpose(b, y, (1, 0, 2)), (*lead, groups * out))
 
 
+def _pixels(c: Call, x: Value) -> Value:
+    """The windows of a kernel of one element, where they do not skip any: rows of x, which stay with what makes them."""
+    last = f.move_axis(c.b, x, 1, -1)
+    return f.reshape(c.b, last, (*last.shape, *(1,) * (x.rank - 2)))
+
+
 def _rows(c: Call, seen: Value, lead: tuple[int, ...]) -> Value:
-    return f.reshape(c.b, seen, (*lead, math.prod(seen.shape[len(lead) :])))
+    """Windows (lead… × c × kernel…) as rows: the kernel's elements in order, of each all channels, because maps between
+    convolutions are stored channels last."""
+    last = f.move_axis(c.b, seen, len(lead), -1)
+    return f.reshape(c.b, last, (*lead, math.prod(seen.shape[len(lead) :])))
 
 
 def _columns(c: Call, w: Value) -> Value:
-    return f.transpose(c.b, f.reshape(c.b, w, (w.shape[0], math.prod(w.shape[1:]))), (1, 0))
+    """Kernels (m × c × kernel…) as columns, in the order of :func:`_rows`."""
+    last = f.move_axis(c.b, f.move_axis(c.b, w, 1, -1), 0, -1)
+    return f.reshape(c.b, last, (math.prod(w.shape[1:]), w.shape[0]))
 
 
 def _depthwise(c: Call, seen: Value, w: Value, lead: tuple[int, ...], out: int) -> Value:

@@ -6,6 +6,7 @@ What holds at every level: SSA order, every type as the op infers it, attributes
 - canonical: folded and fused; a float matmul with a constant matrix is ``linear``; no node has only constant inputs.
 - quantized: no ``linear``, but ``quantize`` → ``mvm`` → ``dequantize``.
 - partitioned: no ``mvm``, but ``blocked_mvm`` with the rows and columns of its blocks.
+- ``written_matmul``, with its blocks, from quantized on.
 """
 
 from __future__ import annotations
@@ -199,14 +200,14 @@ def _constant_cells(graph: Graph, node: Node) -> str:
 
 
 def _block_size(graph: Graph, node: Node) -> str:
-    if node.op != "blocked_mvm":
+    if node.op not in ("blocked_mvm", "written_matmul"):
         return ""
     rows, cols = node.attr("rows"), node.attr("cols")
     fits = isinstance(rows, int) and isinstance(cols, int) and rows > 0 and cols > 0
     return "" if fits else f"has blocks of {rows} × {cols}"
 
 
-_QUANTISATION = frozenset(("quantize", "quantize_static", "dequantize"))
+_QUANTISATION = frozenset(("quantize", "quantize_static", "dequantize", "written_matmul"))
 
 LEVELS: dict[str, Level] = {
     level.name: level
@@ -217,7 +218,7 @@ LEVELS: dict[str, Level] = {
             _QUANTISATION | {"blocked_mvm"},
             (_integers_only, _constant_cells, _no_constant_nodes, _static_is_linear),
         ),
-        Level("quantized", frozenset({"linear", "blocked_mvm"}), (_constant_cells, _static_is_linear)),
+        Level("quantized", frozenset({"linear", "blocked_mvm"}), (_constant_cells, _static_is_linear, _block_size)),
         Level("partitioned", frozenset({"linear", "mvm"}), (_constant_cells, _static_is_linear, _block_size)),
     )
 }

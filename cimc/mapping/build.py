@@ -10,9 +10,10 @@ from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
 from cimc.mapping.pinned import Pinned, apply
-from cimc.mapping.place import in_stages, place
+from cimc.mapping.place import place
 from cimc.mapping.region import find
 from cimc.mapping.segment import cores_needed, segments
+from cimc.mapping.stages import in_stages
 
 
 def build(
@@ -26,6 +27,8 @@ def build(
     if choices.reload and sum(cores_needed(graph, n) for n in graph.nodes) > cores:
         # A segment's weights are in cells together; half of the chip leaves room for the next one's.
         found = segments(graph, matmul_room(chip), cores // 2)
+    if choices.optimize == "throughput":
+        choices = replace(choices, aside=False)  # a stage's columns stay on the tiles of their products
     region = None
     if choices.optimize == "throughput" and not choices.reload:
         found, region = find(graph, stored, found)

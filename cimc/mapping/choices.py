@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 from cimc import errors
 
 MOST = {"replicas": 4096, "lanes": 64, "rotation": 8, "pool": 1 << 20}
 AUTO = ("replicas", "pool")
-OBJECTIVES = ("latency", "throughput")
+Objective = Literal["latency", "throughput"]
+OBJECTIVES = get_args(Objective)
 SWITCH = {"on": True, "off": False}
 
 
@@ -28,7 +30,7 @@ class Choices:
     rotation: int = 2
     """Sets of buffers that blocks take turns with: with 2, one block is received while another is worked on."""
 
-    optimize: str = "latency"
+    optimize: Objective = "latency"
     """``throughput`` lets the samples of a batch stream through all layers at once (``--optimize``)."""
 
     residence: bool = True
@@ -39,6 +41,12 @@ class Choices:
 
     pool: int | None = None
     """Cores that reloaded weights take turns on; None: as the estimate says (:mod:`cimc.mapping.rounds`)."""
+
+    parts: bool = True
+    """Whether such values are cut by columns, so that several tiles share what is read and written."""
+
+    aside: bool = True
+    """Whether columns of a product that need a unit its tile lacks go to tiles beside it, column by column."""
 
 
 DEFAULT = Choices()

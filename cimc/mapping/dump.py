@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.isa.instruction import Instruction, Repeat, Step
-from cimc.isa.operands import View
+from cimc.isa.operands import View, static_shape
 from cimc.isa.program import Program
+from cimc.mapping.alternatives import alternatives
 from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping, PlacedMatrix, Segment, Style
 from cimc.mapping.work import work
+from cimc.ops.written import WRITTEN
 
 __all__ = ["Json", "dump"]
 
@@ -43,7 +46,8 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
         "chips": chip.chips,
         "tiles": [_tile(chip, t, used) for t in range(chip.tile_count)],
         "static": static,
-        "dynamic": list(_dynamic(graph, program)),
+        "dynamic": [*_dynamic(graph, program), *_written(graph, mapping, program)],
+        "attention": [*alternatives(graph, chip)],
         "segments": [_segment(s, mapping) for s in mapping.segments],
         "residents": [
             {"value": v, "bytes": graph.type(v).bytes, "tile": t} for v, t in mapping.placement.residents.items()
@@ -144,6 +148,43 @@ def _dynamic(graph: Graph, program: Program) -> Iterator[dict[str, Json]]:
             found[(name, kind)] = found.get((name, kind), 0) + times * _macs(step)
         for (name, kind), macs in found.items():
             yield {"node": name, "origin": name, "kind": kind, "tile": tile.tile, "unit": "matmul", "macs": macs}
+
+
+def _written_cores(program: Program, chip: ChipSpec, used: dict[int, set[int]]) -> int:
+    """Adds the crossbars that operands are written into to those in use; the weights that they hold at a time."""
+    cells = 0
+    for tile in program.tiles:
+        core = chip.tile(tile.tile).core
+        for matrix in tile.matrices:
+            if core is None or matrix.key:
+                continue
+            cells += matrix.rows * matrix.cols
+            for block in matrix.blocks:
+                used.setdefault(tile.tile, set()).update(
+                    range(block.core * core.crossbars, (block.core + 1) * core.crossbars)
+                )
+    return cells
+
+
+def _written(graph: Graph, mapping: Mapping, program: Program) -> Iterator[dict[str, Json]]:
+    """Products whose operand is written into cells, one entry per tile that does a share of one."""
+    products: dict[tuple[str, str], tuple[str, str]] = {}
+    for node in graph.nodes:
+        if node.op == WRITTEN and node.outputs[0] in mapping.placement.written:
+            name = mapping.placement.written[node.outputs[0]].name
+            products[(str(node.origin), name)] = (str(node.get("product", "matmul")), f"{node.attr('cells')} cells")
+    for tile in program.tiles:
+        found: dict[tuple[str, str], int] = {}
+        cols = {m.name: m.cols for m in tile.matrices}
+        for step, times in _flat(tile.steps, 1):
+            key = (str(step.origin), str(step.operands[1])) if step.mnemonic == "mvm" else ("", "")
+            if key in products:
+                x = step.operands[2]
+                assert isinstance(x, View)
+                found[key] = found.get(key, 0) + times * prod(static_shape(x)) * cols[key[1]]
+        for key, macs in found.items():
+            kind, unit = products[key]
+            yield {"node": key[0], "origin": key[0], "kind": kind, "tile": tile.tile, "unit": unit, "macs": macs}
 
 
 def _flat(steps: Sequence[Step], times: int) -> Iterator[tuple[Instruction, int]]:

@@ -1,7 +1,9 @@
 """Views resolved: where a value's elements lie in global memory, and copies where strides cannot say it.
 
-Reshape, transpose, slice and expand cost nothing as long as their result is a strided view of what they look at. A value whose
-uses are transposed and then merged (attention heads) is *stored* in the transposed order, so that the merge is a view again.
+Reshape, transpose, slice, expand and window cost nothing as long as their result is a strided view of what they look at. A
+value whose uses are transposed and then merged (attention heads) is *stored* in the transposed order, so that the merge is a
+view again. Where only the last axis is no single stride (the windows of a convolution as rows), the value is *folded*: those
+who read it row by row load the pieces of its rows. What is padded or joined is stored in its place of the larger value.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from dataclasses import replace
 from cimc.ir.graph import Graph, Node, Type
 from cimc.isa.operands import dense_strides
 from cimc.mapping.mapping import Home
-from cimc.ops import OPS, Form, Layout
-from cimc.ops.layout import integers
+from cimc.ops import OPS, Access, Form, Layout
+from cimc.ops.layout import integer, integers, reshape_layout
+from cimc.ops.op import Part
 
 
 def is_view(node: Node) -> bool:
@@ -27,6 +30,26 @@ def permuted(shape: tuple[int, ...], perm: tuple[int, ...]) -> Layout:
     for axis, stride in zip(perm, dense_strides(tuple(shape[p] for p in perm)), strict=True):
         strides[axis] = stride
     return Layout(0, shape, tuple(strides))
+
+
+def _seen(node: Node, layout: Layout) -> Layout | None:
+    """What a view node makes of a layout; of a folded one only what leaves its last axis alone."""
+    if not layout.tail or node.op == "reshape":
+        return OPS[node.op].view(node, layout)
+    last = len(layout.shape) - 1
+    same = node.op == "transpose" and integers(node, "perm")[-1] == last
+    if node.op == "slice":
+        start, size, step = (integers(node, a)[-1] for a in ("start", "size", "step"))
+        same = (start, size, step) == (0, layout.shape[-1], 1)
+    seen = OPS[node.op].view(node, layout) if same else None
+    return replace(seen, tail=layout.tail) if seen else None
+
+
+def _by_rows(node: Node, value: str) -> bool:
+    """Whether a node reads a value row by row only, and so can load rows in pieces."""
+    op = OPS[node.op]
+    rows = all(op.access(node, i) is Access.ROWS for i, v in enumerate(node.inputs) if v == value)
+    return rows and op.form is Form.ROWWISE
 
 
 class Views:
@@ -46,43 +69,106 @@ class Views:
                 for out in node.outputs:
                     if out:
                         self._settle(out, self._stored_layout(out))
+        if not self.broken:
+            self._place()
 
     def _stored_layout(self, value: str) -> Layout:
         shape = self.graph.type(value).shape
         best = Layout.dense(shape)
         if value in self.graph.outputs:
             return best
-        fewest = len(self._trace(value, best)[1])
+        fewest = self._faults(value, best)
         for node in self.uses.get(value, []):
-            if fewest and node.op == "transpose":
+            if any(fewest) and node.op == "transpose":
                 other = permuted(shape, integers(node, "perm"))
-                failures = len(self._trace(value, other)[1])
-                if failures < fewest:
-                    best, fewest = other, failures
+                faults = self._faults(value, other)
+                if faults < fewest:
+                    best, fewest = other, faults
         return best
+
+    def _faults(self, value: str, layout: Layout) -> tuple[int, int]:
+        """How many views of a value fail, and how many are folded."""
+        found, failed = self._trace(value, layout)
+        return len(failed), sum(bool(seen.tail) for seen in found.values())
 
     def _trace(self, value: str, layout: Layout) -> tuple[dict[str, Layout], list[Node]]:
         """Layouts of everything that views the value, and the views that fail."""
         found: dict[str, Layout] = {value: layout}
+        folds: dict[str, Node] = {}  # folded value → the view that folded it
         failed: list[Node] = []
         work = [value]
         while work:
             v = work.pop()
             for node in self.uses.get(v, []):
                 if not is_view(node):
+                    if v in folds and not _by_rows(node, v):
+                        failed.append(folds[v])
                     continue
-                seen = OPS[node.op].view(node, found[v])
+                seen, out = _seen(node, found[v]), node.outputs[0]
                 if seen is None:
                     failed.append(node)
                     continue
-                found[node.outputs[0]] = seen
-                work.append(node.outputs[0])
+                found[out] = seen
+                if seen.tail:
+                    folds[out] = folds.get(v, node)
+                work.append(out)
         return found, failed
+
+    # --- values in their place of larger ones ---------------------------------------------------
+    def _place(self) -> None:
+        """Store what is padded, or joined along an axis that is not the last, in its region of the result: nobody copies it
+        there then. From the last node to the first, so that the result's own place is known."""
+        taken: set[str] = set()
+        producers = self.graph.producers()
+        for node in reversed(self.graph.nodes):
+            if not in_regions(self.graph, node):
+                continue
+            types = [self.graph.type(v) for v in node.inputs]
+            for part in OPS[node.op].parts(node, types):
+                if part.source >= 0 and self.graph.type(node.inputs[part.source]).size:
+                    self._claim(node, part, producers, taken)
+
+    def _claim(self, node: Node, part: Part, producers: Mapping[str, Node], taken: set[str]) -> None:
+        value, (buffer, whole) = node.inputs[part.source], self.layouts[node.outputs[0]]
+        layout: Layout | None = region(whole, part)
+        while layout is not None and value in producers and is_view(producers[value]):
+            layout, value = _back(self.graph, producers[value], layout), producers[value].inputs[0]
+        maker = producers.get(value)
+        if layout is None or maker is None or OPS[maker.op].form is Form.HOST:
+            return
+        if value in taken or value in self.graph.outputs or self.layouts[value][0] != value:
+            return
+        if self._faults(value, layout) > self._faults(value, self.layouts[value][1]):
+            return
+        taken.add(value)
+        self.layouts.update({v: (buffer, seen) for v, seen in self._trace(value, layout)[0].items()})
 
     def _settle(self, value: str, layout: Layout) -> None:
         found, failed = self._trace(value, layout)
         self.layouts.update({v: (value, seen) for v, seen in found.items()})
         self.broken.extend(failed)
+
+
+def in_regions(graph: Graph, node: Node) -> bool:
+    """Whether a node is assembled of regions: a pad, or a concat along an axis that is not the last (that is one by rows)."""
+    last = len(graph.type(node.outputs[0]).shape) - 1
+    return node.op == "pad" or (node.op == "concat" and integer(node, "axis") != last)
+
+
+def region(whole: Layout, part: Part) -> Layout:
+    """Where a part of an assembled value lies."""
+    offset = whole.offset + sum(a * s for a, s in zip(part.start, whole.strides, strict=True))
+    return Layout(offset, part.shape, whole.strides)
+
+
+def _back(graph: Graph, node: Node, layout: Layout) -> Layout | None:
+    """The layout of what a view node looks at, from that of the view; None if the view does not tell of all of it."""
+    x = graph.type(node.inputs[0]).shape
+    if node.op == "transpose":
+        perm = integers(node, "perm")
+        axes = [perm.index(a) for a in range(len(perm))]
+        return Layout(layout.offset, x, tuple(layout.strides[a] for a in axes))
+    return reshape_layout(layout, x) if node.op == "reshape" else None
 
 
 def materialize(graph: Graph) -> tuple[Graph, Views]:

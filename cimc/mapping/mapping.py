@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element
+from cimc.isa.program import Block
 from cimc.mapping.choices import Choices
 from cimc.ops.op import Layout
 
@@ -88,6 +89,17 @@ class PlacedMatrix:
     parts: tuple[Part, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cores that an operand is written into as the model runs, the same on every tile that takes part; ``name`` is the
+    matrix there."""
+
+    name: str
+    rows: int
+    cols: int
+    blocks: tuple[Block, ...]
+
+
 @dataclass(frozen=True)
 class Reload:
     """Matrices that are written in every inference because the cells do not suffice for all. ``values``: theirs.
@@ -107,7 +119,10 @@ class Reload:
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
     its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
-    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them.
+    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them. ``beside``: per
+    STREAM segment, for every replica, the tile beside each tile of products that does what it has no unit for.
+    ``written``: by output value, the cores of products whose second operand is written into cells; ``least_rows``: per
+    segment with such products, the rows of one operand that are worth a tile.
 
     ``rows`` and ``residents`` are empty unless a search or a user says them: code generation chooses what is not named."""
 
@@ -117,6 +132,12 @@ class Placement:
     shards: MappingABC[str, str]  # output value that stays on the matrix's tiles, by columns → the mvm's output value
     reads: MappingABC[str, tuple[str, ...]]  # output value → values inside its segment that its node reads (STREAM)
     tiles: MappingABC[int, tuple[int, ...]]  # segment → tiles
+    aside: frozenset[str] = frozenset()  # of the shards, values that are on the tiles beside
+    beside: MappingABC[int, tuple[MappingABC[int, int], ...]] = field(
+        default_factory=dict[int, tuple[MappingABC[int, int], ...]]
+    )
+    written: MappingABC[str, Cells] = field(default_factory=dict[str, Cells])
+    least_rows: MappingABC[int, int] = field(default_factory=dict[int, int])
     rows: MappingABC[int, int] = field(default_factory=dict[int, int])  # segment → rows of its blocks, exactly
     residents: MappingABC[str, int | None] = field(default_factory=dict[str, int | None])
     """Value between segments → the tile whose local memory is its home, None: global memory."""

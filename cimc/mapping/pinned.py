@@ -21,14 +21,14 @@ from cimc.isa.instruction import Unit
 from cimc.mapping.dump import first_node
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.parts import CoreBlock, parts
-from cimc.mapping.place import units_needed
 from cimc.mapping.segment import MATRIX_OPS, shares
+from cimc.mapping.units import units_needed
 from cimc.ops.layout import integer
 
 MOST_BYTES = 256 << 20
 MOST_LANES = 64
 MOST_ROWS = 1 << 20
-NOT_READ = ("chips", "tiles", "dynamic", "work", "host", "totals", "search", "fit")
+NOT_READ = ("chips", "tiles", "dynamic", "work", "host", "totals", "search", "fit", "attention")
 """Keys of ``mapping.json`` that tell what follows from the others."""
 
 Index = Annotated[int, Field(ge=0, le=2**40)]

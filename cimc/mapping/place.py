@@ -10,18 +10,23 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
 from cimc.mapping.chips import between, chips_of, on_chips, snake
 from cimc.mapping.choices import Choices
-from cimc.mapping.mapping import Part, PlacedBlock, PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.fill import Cores, Grid, fill
+from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.regions import assembling, off_matrices
 from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
+from cimc.mapping.traffic import Traffic
+from cimc.mapping.units import tiles_with, units_needed
+from cimc.mapping.written import Writing, weight_tiles
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
 
@@ -29,127 +34,6 @@ MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
 
 MAX_REPLICAS = 64
-
-
-def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
-    """Units a tile needs to run nodes that are not on cores."""
-    needed = {Unit.VECTOR}
-    for node in nodes:
-        if node.op == "attention":
-            needed.update((Unit.MATMUL, Unit.SPECIAL))
-        elif node.op in INSTRUCTIONS:
-            needed.add(INSTRUCTIONS[node.op].unit)
-    return frozenset(needed & {Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL})
-
-
-def tiles_with(chip: ChipSpec, units: frozenset[Unit]) -> list[int]:
-    """Tiles that have all the units; those without cores if there are any. Raises if there is none."""
-
-    def has(tile: int) -> bool:
-        spec = chip.tile(tile)
-        present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
-        return all(present[u] is not None for u in units)
-
-    able = [t for t in range(chip.tile_count) if has(t)]
-    if not able:
-        missing = ", ".join(sorted(u.value for u in units))
-        raise errors.UNIT_MISSING(chip=chip.name, units=missing)
-    without = [t for t in able if not chip.tile(t).cores]
-    return without or able
-
-
-@dataclass
-class _Cores:
-    """Free cores of the CIM tiles, taken in snake order."""
-
-    tiles: Sequence[int]
-    capacity: int
-    at: int = 0
-    used: int = 0
-
-    @property
-    def free(self) -> int:
-        return self.capacity - self.used
-
-    @property
-    def left(self) -> int:
-        """Cores on tiles that are still empty."""
-        return (len(self.tiles) - self.at - 1) * self.capacity
-
-    def next_tile(self) -> bool:
-        self.at += 1
-        self.used = 0
-        return self.at < len(self.tiles)
-
-    def take(self, count: int) -> tuple[int, int]:
-        first = self.used
-        self.used += count
-        return self.tiles[self.at], first
-
-
-@dataclass
-class _Grid:
-    """A weight matrix cut into blocks of a core's size."""
-
-    rows: int
-    cols: int
-    block_rows: int
-    block_cols: int
-    parts: list[Part] = field(default_factory=list[Part])
-
-    @property
-    def down(self) -> int:
-        return -(-self.rows // self.block_rows)
-
-    @property
-    def across(self) -> int:
-        return -(-self.cols // self.block_cols)
-
-    def put(self, tile: int, core: int, r: range, c: range) -> None:
-        """Blocks r × c (indices) on the tile's cores from ``core`` on, column by column."""
-        blocks: list[PlacedBlock] = []
-        for j in c:
-            for i in r:
-                blocks.append(PlacedBlock(core + len(blocks), self._span(i, True), self._span(j, False)))
-        rows = (self._span(r[0], True)[0], self._span(r[-1], True)[1])
-        cols = (self._span(c[0], False)[0], self._span(c[-1], False)[1])
-        self.parts.append(Part(tile, rows, cols, tuple(blocks)))
-
-    def _span(self, index: int, down: bool) -> tuple[int, int]:
-        size, whole = (self.block_rows, self.rows) if down else (self.block_cols, self.cols)
-        return index * size, min((index + 1) * size, whole)
-
-
-def _fill(cores: _Cores, grid: _Grid, tight: bool) -> bool:
-    """Place a grid from the current tile on; False if the tiles run out."""
-    column = 0
-    while column < grid.across:
-        if grid.down <= cores.free:
-            count = min(cores.free // grid.down, grid.across - column)
-            tile, core = cores.take(count * grid.down)
-            grid.put(tile, core, range(grid.down), range(column, column + count))
-            column += count
-        elif grid.down <= cores.capacity and not tight:
-            if not cores.next_tile():
-                return False
-        elif _fill_column(cores, grid, column):
-            column += 1
-        else:
-            return False
-    return True
-
-
-def _fill_column(cores: _Cores, grid: _Grid, column: int) -> bool:
-    """Place one column of blocks over as many tiles as it takes."""
-    row = 0
-    while row < grid.down:
-        if not cores.free and not cores.next_tile():
-            return False
-        count = min(cores.free, grid.down - row)
-        tile, core = cores.take(count)
-        grid.put(tile, core, range(row, row + count), range(column, column + 1))
-        row += count
-    return True
 
 
 class _Packing(enum.Enum):
@@ -163,9 +47,18 @@ class _Packing(enum.Enum):
 class _Placer:
     """Places the matrices of all segments."""
 
-    def __init__(self, graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, lanes: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        segments: Sequence[Segment],
+        chip: ChipSpec,
+        precision: str,
+        choices: Choices,
+        inside_only: frozenset[int],
+    ) -> None:
         self.graph = graph
-        self.lanes = lanes
+        self.lanes = choices.lanes
+        self.inside = inside_only
         self.segments = segments
         self.chip = chip
         self.precision = precision
@@ -174,13 +67,17 @@ class _Placer:
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
         self.reads: dict[str, tuple[str, ...]] = {}
+        self.aside: set[str] = set()
+        self.beside: dict[int, tuple[dict[int, int], ...]] = {}
+        self.crowded: set[int] = set()
+        self.writing = Writing(graph, segments, chip, units_needed)
         self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
         for segment in segments:
             if segment.style is Style.STREAM:
                 self._stage(segment)
 
     def _stage(self, segment: Segment) -> None:
-        tails = self.tails[segment.index]
+        tails, may_go = self.tails[segment.index], segment.index not in self.inside
         for node in segment.nodes:
             roots = [tails[v].root for v in node.inputs if v in tails]
             stage = max((self.stages[r] + (r in self.shards) for r in roots), default=0)
@@ -188,19 +85,24 @@ class _Placer:
                 self.shards[node.outputs[0]] = node.outputs[0]
                 stage = max((self.stages[r] for r in roots), default=0)
             else:
-                source = self._shard_source(node, tails)
+                source = self._shard_source(node, tails, may_go)
                 if source:
                     self.shards[node.outputs[0]] = source
                     stage = max((self.stages[r] for r in roots), default=0)
+                elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
+                    self.shards[node.outputs[0]] = self.shards[roots[0]]
             for out in node.outputs:
                 if out:
                     self.stages[out] = stage
             self.reads[node.outputs[0]] = tuple(roots)
 
-    def _shard_source(self, node: Node, tails: dict[str, Tail]) -> str:
+    def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool) -> str:
         """The mvm whose column shards a node can work on in place, or "" if it needs whole rows."""
         op = OPS[node.op]
-        if len(node.outputs) != 1 or node.op not in ELEMENTWISE or not self._cim_has(INSTRUCTIONS[node.op].unit):
+        if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
+            return ""
+        lacking = not self._cim_has(INSTRUCTIONS[node.op].unit)
+        if lacking and not (may_go and goes_aside(self.graph, tails, self.uses, node)):
             return ""
         width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]
         sources: set[str] = set()
@@ -218,6 +120,8 @@ class _Placer:
                 sources.add(self.shards[tail.root])
             elif tail.width != 1:
                 return ""
+        if lacking and len(sources) == 1:
+            self.aside.add(node.outputs[0])
         return sources.pop() if len(sources) == 1 else ""
 
     def _cim_has(self, unit: Unit) -> bool:
@@ -242,11 +146,11 @@ class _Placer:
         cores: dict[int, int] = {}
         for segment, node in self.mvms():
             cores[segment.index] = cores.get(segment.index, 0) + self._blocks(node)
-        have = sum(self.chip.tile(t).cores for t in range(self.chip.tile_count))
+        have = sum(self.chip.tile(t).cores for t in self.weight_tiles())
         budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
         heap: list[tuple[float, int, int, int]] = []
         by_index = {s.index: s for s in self.segments}
-        most = {i: min(MAX_REPLICAS, len(self._able(by_index[i])) // self.stage_count(by_index[i])) for i in cores}
+        most = {i: min(MAX_REPLICAS, len(self._able(by_index[i])) // self._tiles_each(by_index[i])) for i in cores}
 
         def offer(segment: Segment, now: int) -> None:
             after = (n for n in range(now + 1, most[segment.index] + 1) if self._possible(segment, n) == n)
@@ -269,10 +173,10 @@ class _Placer:
 
     def matrices(self, replicas: Mapping[int, int], packing: _Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
         """All matrices on cores, copy by copy, or None if the tiles run out."""
-        cim = [t for t in range(self.chip.tile_count) if self.chip.tile(t).cores]
+        cim = self.weight_tiles()
         if not cim:
             return None if self.mvms() else {}
-        cores = _Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores)
+        cores = Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores)
         placed: dict[str, list[PlacedMatrix]] = {}
         need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
         last = (-1, -1, -1)
@@ -285,11 +189,30 @@ class _Placer:
                 return None
             last = now
             need -= self._blocks(node)
-            if not _fill(cores, grid, packing is _Packing.TIGHT):
+            if not fill(cores, grid, packing is _Packing.TIGHT):
                 return None
             matrix = PlacedMatrix(out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
             placed.setdefault(out, []).append(matrix)
         return {value: tuple(copies) for value, copies in placed.items()}
+
+    def weight_tiles(self) -> list[int]:
+        """Tiles with cores that weights may be on."""
+        return [t for t in weight_tiles(self.chip) if t not in self.writing.reserved]
+
+    def reserve(self, replicas: Mapping[int, int]) -> None:
+        """Keep tiles free of weights for operands that are written, if both could be on the same ones: as many as keep busy,
+        but no more than half of those that are left, and those at the end of the snake."""
+        tiles, count = self.writing.shared(), self.writing.wanted()
+        if not tiles:
+            return
+        alone = self.matrices(replicas, _Packing.APART) or {}
+        used = {part.tile for copies in alone.values() for m in copies for part in m.parts}
+        count = min(count, max(1, (len(tiles) - len(used)) // 2))
+        for packing in _Packing:
+            for kept in (count >> k for k in range(count.bit_length())):
+                self.writing.reserved = frozenset(tiles[-kept:])
+                if self.matrices(replicas, packing) is not None:
+                    return
 
     def _copies(self, replicas: Mapping[int, int]) -> Iterator[tuple[Segment, int, Node]]:
         for segment in self.segments:
@@ -298,15 +221,14 @@ class _Placer:
                 yield from ((segment, replica, n) for n in nodes)
 
     def mvms(self) -> list[tuple[Segment, Node]]:
-        """The static matmuls with their segments."""
-        # A matrix product of no rows stands in no STREAM segment: nothing is computed, no cells are needed.
+        """The static matmuls with their segments; one of no rows stands in none, and needs no cells."""
         streams = [s for s in self.segments if s.style is Style.STREAM]
         return [(s, n) for s in streams for n in s.nodes if n.op in MATRIX_OPS]
 
-    def grid(self, node: Node) -> _Grid:
+    def grid(self, node: Node) -> Grid:
         """A static matmul's weights, cut into blocks."""
         rows, cols = self.graph.type(node.inputs[1]).shape
-        return _Grid(rows, cols, integer(node, "rows"), integer(node, "cols"))
+        return Grid(rows, cols, integer(node, "rows"), integer(node, "cols"))
 
     def _blocks(self, node: Node) -> int:
         grid = self.grid(node)
@@ -324,6 +246,9 @@ class _Placer:
                 continue
             if segment.style is Style.STREAM:
                 continue
+            if segment.index in self.writing.tiles:
+                found[segment.index] = tuple(on_chips(self.chip, self.writing.of(segment), beside[segment.index]))
+                continue
             able = on_chips(self.chip, self._able(segment), beside[segment.index])
             if segment.style is Style.SPREAD:
                 count = self.spread_count(segment, able)
@@ -331,36 +256,53 @@ class _Placer:
                 found[segment.index] = tuple(able[(first + i) % len(able)] for i in range(count))
                 turn += count % len(able)
                 continue
-            found[segment.index] = (able[turn % len(able)],)
-            turn += 1
+            found[segment.index] = assembling(self.graph, segment, able, turn)
+            turn += len(found[segment.index])
         return found
 
     def homes(
         self, replicas: Mapping[int, int], matrices: Mapping[str, tuple[PlacedMatrix, ...]]
     ) -> dict[int, tuple[tuple[tuple[int, ...], ...], ...]]:
         """Tiles of the vector stages of STREAM segments."""
-        streams = (s for s in self.segments if s.style is Style.STREAM)
-        return {s.index: tuple(self._stage_tiles(s, replicas[s.index], matrices)) for s in streams}
+        indexed = ((s.index, s) for s in self.segments if s.style is Style.STREAM)
+        return {i: tuple(self._stage_tiles(s, replicas[i], matrices)) for i, s in indexed}
 
     def _stage_tiles(
         self, segment: Segment, replicas: int, matrices: Mapping[str, tuple[PlacedMatrix, ...]]
     ) -> Iterator[tuple[tuple[int, ...], ...]]:
-        """For each replica the tiles of its stages: those free ones that are nearest to the matrices they exchange rows
-        with; when they run out, all are free again."""
+        """For each replica the tiles of its stages: those free ones to which rows come over links that carry least;
+        when they run out, all are free again."""
         least = replicas * self.stage_count(segment)
         able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
-        products, counts = self._products(segment), self._lanes(segment, len(able) // replicas)
+        able = off_matrices(able, segment, matrices, least)
+        columns = columns_aside(segment, self.aside, self.shards, matrices)
+        others, stage_count = max((len(c) for c in columns), default=0), self.stage_count(segment)
+        if others and len(able) < least + (replicas * others if replicas > 1 else 1):
+            self.crowded.add(segment.index)
+        products = self._products(segment)
+        counts = self._lanes(segment, max(stage_count, len(able) // replicas - others))
         free: list[int] = []
+        traffic = Traffic(self.chip)
+        companies: list[dict[int, int]] = []
         for replica in range(replicas):
             stages: list[tuple[int, ...]] = []
+            if others:
+                free = free if len(free) > stage_count else [*free, *(t for t in able if t not in free)]
+                partners = companions(columns[replica], free, stage_count, traffic)
+                free = [t for t in free if t not in partners.values()]
+                companies.append(partners)
             for stage, count in enumerate(counts):
                 free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
-                beside = (*products.get(stage - 1, ()), *products.get(stage, ()))
-                near = [self.chip.position(p.tile) for v in beside for p in matrices[v][replica].parts]
-                chosen = sorted(free, key=lambda t: self._way(t, near))[:count]
-                free = [t for t in free if t not in chosen]
+                chosen: list[int] = []
+                flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
+                flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
+                for _ in range(count):
+                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, free))
+                    free.remove(chosen[-1])
                 stages.append(tuple(chosen))
             yield tuple(stages)
+        if companies:
+            self.beside[segment.index] = tuple(companies)
 
     def _lanes(self, segment: Segment, tiles: int) -> list[int]:
         """How many tiles take turns in each vector stage, of those there are: the stages that handle most elements a row
@@ -388,13 +330,6 @@ class _Placer:
                 found.setdefault(self.stages[node.outputs[0]], []).append(node.outputs[0])
         return found
 
-    def _way(self, tile: int, near: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """How many ways to somewhere lead over a chip's border, and their hops."""
-        x, y = self.chip.position(tile)
-        mine, width = self.chip.chip_of(tile), self.chip.chip_columns
-        hops = sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
-        return sum(abs(mine - to_x // width) for to_x, _ in near), hops
-
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work."""
         local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
@@ -420,6 +355,11 @@ class _Placer:
         best = math.sqrt(cycles * self.chip.memory.bytes_per_cycle / sum(held.values()))
         return max(1, min(len(able), round(best)))
 
+    def _tiles_each(self, segment: Segment) -> int:
+        """Tiles one copy takes of those able to do its vector work, so that its matrices need not share theirs."""
+        shared = self.chip.tile(self._able(segment)[0]).cores
+        return self.stage_count(segment) + (len(self._products(segment)) if shared else 0)
+
     def stage_count(self, segment: Segment) -> int:
         """Vector stages of a STREAM segment."""
         return 1 + max(self.stages[o] + (o in self.shards) for n in segment.nodes for o in n.outputs if o)
@@ -430,47 +370,24 @@ ELEMENTWISE = frozenset(
 )
 
 
-def in_stages(segment: Segment, placement: Placement) -> Segment:
-    """The segment with its nodes in an order that keeps the cores busy: stage by stage, and in a stage everything up to the
-    matrix products before what works on their results, because a tile issues in order."""
-    producers = {o: n for n in segment.nodes for o in n.outputs if o}
-
-    def turn(node: Node) -> tuple[int, bool]:
-        value = node.outputs[0]
-        late = value in placement.shards and node.op not in MATRIX_OPS
-        return placement.stages[value], late
-
-    ready = [(*turn(n), i, n) for i, n in enumerate(segment.nodes)]
-    missing = {id(n): 0 for n in segment.nodes}
-    users: dict[int, list[tuple[int, bool, int, Node]]] = {}
-    for entry in ready:
-        for value in dict.fromkeys(placement.reads[entry[-1].outputs[0]]):
-            if value in producers:
-                missing[id(entry[-1])] += 1
-                users.setdefault(id(producers[value]), []).append(entry)
-    heap = [e for e in ready if not missing[id(e[-1])]]
-    heapq.heapify(heap)
-    order: list[Node] = []
-    while heap:
-        node = heapq.heappop(heap)[-1]
-        order.append(node)
-        for entry in users.get(id(node), []):
-            missing[id(entry[-1])] -= 1
-            if not missing[id(entry[-1])]:
-                heapq.heappush(heap, entry)
-    return replace(segment, nodes=tuple(order))
-
-
-def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: str, choices: Choices) -> Placement:
-    """Tiles and cores for everything. Raises the does-not-fit diagnostic with what is short."""
-    placer = _Placer(graph, segments, chip, precision, choices.lanes)
+def place(
+    graph: Graph,
+    segments: Sequence[Segment],
+    chip: ChipSpec,
+    precision: str,
+    choices: Choices,
+    inside_only: frozenset[int] = frozenset(),
+) -> Placement:
+    """Tiles and cores for everything. ``inside_only``: segments in which no columns go to tiles beside their own; those
+    without tiles to spare for it join them. Raises the does-not-fit diagnostic with what is short."""
+    inside_only = inside_only if choices.aside and not choices.reload else frozenset(s.index for s in segments)
+    placer = _Placer(graph, segments, chip, precision, choices, inside_only)
     single = placer.replicas(choices.replicas or 1)
+    placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
     # The longest start of the list of further copies that finds room: which do is nearly always a matter of their number.
-    low, high = -1, len(more)
     best = placer.matrices(single, _Packing.APART)
-    if best is not None:
-        low = 0
+    low, high = -1 if best is None else 0, len(more)
     while best is not None and low < high:
         middle = (low + high + 1) // 2
         found = placer.matrices(grown(single, more[:middle]), _Packing.APART)
@@ -483,13 +400,17 @@ def place(graph: Graph, segments: Sequence[Segment], chip: ChipSpec, precision: 
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         homes = placer.homes(copies, matrices)
-        return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices))
+        if placer.crowded:
+            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded)
+        found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
+        writing = placer.writing
+        return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)
     if choices.reload:
         return in_turns(placer, precision, choices.pool)
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
-    have = sum(chip.tile(t).cores for t in range(chip.tile_count))
+    have = sum(chip.tile(t).cores for t in placer.weight_tiles())
     name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
     raise errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
 

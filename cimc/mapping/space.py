@@ -98,6 +98,7 @@ class Space:
         if not layout.shape:
             layout = Layout(layout.offset, (1,), (0,))
         inner = 2 if access is Access.WHOLE else 1
+        row = layout.row if access is Access.ROWS else tuple(zip(layout.shape[-2:], layout.strides[-2:], strict=True))
         rank, axes, extents = (
             len(raw_domain(self.graph, node)),
             domain_axes(self.graph, node),
@@ -108,7 +109,7 @@ class Space:
             # The last axis of the domain runs over the rows that share the operand.
             shape, strides = (*shape, 1), (*strides, 0)
         over = spread_strides(shape, strides, rank, axes, extents, self.domain)
-        return Reach(layout.offset, over, layout.shape[-inner:], layout.strides[-inner:])
+        return Reach(layout.offset, over, tuple(n for n, _ in row), tuple(s for _, s in row))
 
     def _merge(self) -> None:
         """Join neighbouring axes that every operand walks evenly."""
@@ -133,9 +134,13 @@ class Space:
         return max((i + 1 for i, s in enumerate(strides) if s), default=0)
 
     def rows_view(self, node: Node, value: str, index: Index, columns: Sequence[int], buffer: str) -> View:
-        """The block's rows (or the one row it shares) of a value in global memory; ``columns`` = (first, count)."""
+        """The block's rows (or the one row it shares) of a value in global memory; ``columns`` = (first, count): all of
+        them where a row has several axes."""
         r = self.reach(node, value, Access.ROWS)
         first, count = columns
+        if len(r.inner_shape) > 1:
+            rows = index.rows if r.strides[-1] else 1
+            return View(buffer, self._offset(r, index), (rows, *r.inner_shape), (r.strides[-1], *r.inner_strides))
         offset = self._offset(r, index) + first * r.inner_strides[-1]
         rows = index.rows if r.strides[-1] else 1
         return View(buffer, offset, (rows, count), (r.strides[-1], r.inner_strides[-1]))

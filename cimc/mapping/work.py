@@ -7,6 +7,7 @@ from math import prod
 
 from cimc.ir.graph import Graph, Node
 from cimc.mapping.json_value import Json
+from cimc.ops.written import WRITTEN
 
 _SAME = frozenset(("reshape", "transpose", "window", "expand", "slice", "pad", "copy", "quantize", "quantize_static"))
 """Ops that hand on the elements of their first operand: repeated (window, expand), moved, or as codes."""
@@ -29,6 +30,9 @@ def _products(graph: Graph) -> Iterator[dict[str, Json]]:
         elif node.op == "matmul":
             a, b = node.inputs[:2]
             yield _dynamic(graph, producers, node, "matmul", a, b, graph.type(node.outputs[0]).shape)
+        elif node.op == WRITTEN:
+            kind, (a, b) = str(node.get("product", "matmul")), node.inputs[:2]
+            yield _dynamic(graph, producers, node, kind, a, b, graph.type(node.outputs[0]).shape)
         elif node.op == "attention":
             yield from _attention(graph, producers, node)
 

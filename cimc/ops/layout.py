@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -61,13 +62,16 @@ class Reshape(Op):
         return (np.reshape(_array(inputs), integers(node, "shape")),)
 
     def view(self, node: Node, layout: Layout) -> Layout | None:
-        return reshape_layout(layout, integers(node, "shape"))
+        shape = integers(node, "shape")
+        return reshape_layout(layout, shape) or _folded(layout, shape)
 
 
 def reshape_layout(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
     """The layout of a reshaped view, or None where the elements are not evenly spaced (NumPy's rule for no-copy)."""
     if 0 in shape:
         return Layout(layout.offset, shape, (0,) * len(shape))
+    if layout.tail:
+        return None
     old = [(n, s) for n, s in zip(layout.shape, layout.strides, strict=True) if n != 1]
     strides = [0] * len(shape)
     i = 0
@@ -97,6 +101,38 @@ def reshape_layout(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
             strides[axis] = step
             step *= shape[axis]
     return Layout(layout.offset, shape, tuple(strides))
+
+
+MOST_FOLDED = 6  # axes that one may be made of
+
+
+def _folded(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
+    """The layout of a reshaped view whose last axis is made of several that are not evenly spaced; None where the axes
+    before it are not evenly spaced either, or the last axis begins within one."""
+    if not layout.shape or not shape:
+        return None
+    at, size = len(layout.shape), 1
+    while at and size < shape[-1]:
+        at -= 1
+        size *= layout.shape[at]
+    if size != shape[-1] or (layout.tail and at < len(layout.shape) - 1):
+        return None
+    lead = reshape_layout(Layout(layout.offset, layout.shape[:at], layout.strides[:at]), shape[:-1])
+    tail = layout.tail or _joined(list(zip(layout.shape[at:], layout.strides[at:], strict=True)))
+    return (
+        replace(lead, shape=shape, strides=(*lead.strides, 0), tail=tail) if lead and len(tail) <= MOST_FOLDED else None
+    )
+
+
+def _joined(axes: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Axes without those of extent 1, neighbours that are evenly spaced joined."""
+    found: list[tuple[int, int]] = []
+    for extent, stride in (a for a in axes if a[0] != 1):
+        if found and found[-1][1] == extent * stride:
+            found[-1] = (found[-1][0] * extent, stride)
+        else:
+            found.append((extent, stride))
+    return tuple(found)
 
 
 class Transpose(Op):

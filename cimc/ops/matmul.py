@@ -221,8 +221,10 @@ class Attention(Op):
 
     name: ClassVar[str] = "attention"
     arity: ClassVar[tuple[int, int]] = (3, 4)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,)),)
-    doc: ClassVar[str] = "softmax(scale · q · kᵀ + mask) · v; k arrives transposed (… × d × t)"
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,)), Attribute("kept", (str,), ""))
+    doc: ClassVar[str] = (
+        "softmax(scale · q · kᵀ + mask) · v; k arrives transposed (… × d × t); kept: why `decompose` left it as it is"
+    )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         q, k, v = inputs[:3]

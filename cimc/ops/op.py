@@ -51,11 +51,18 @@ class Numerics:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the elements of a value lie in a buffer: offset and strides in elements."""
+    """Where the elements of a value lie in a buffer: offset and strides in elements. ``tail``: the axes, as (extent,
+    stride), that make up the last one where it is not evenly spaced, as a convolution's windows; its stride is 0 then."""
 
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    tail: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def row(self) -> tuple[tuple[int, int], ...]:
+        """The axes of the last axis, as (extent, stride)."""
+        return self.tail or ((self.shape[-1], self.strides[-1]),)
 
     @staticmethod
     def dense(shape: tuple[int, ...]) -> Layout:

@@ -13,19 +13,37 @@ from cimc.passes.classify import Classify
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
 from cimc.passes.dce import Dce
+from cimc.passes.decompose import Decompose
 from cimc.passes.digital import Digital
 from cimc.passes.fold import Fold
 from cimc.passes.fuse import Fuse
 from cimc.passes.integers import Integers
+from cimc.passes.online import Online
 from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
+from cimc.passes.sink import Sink
+from cimc.passes.written import Written
 
 Option = int | float | str | bool
 
-PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Integers, Fold, Fuse, Classify, Outliers, Digital, Copies, Quantize, Partition, Dce)
-}
+_ALL: tuple[type[Pass], ...] = (
+    Integers,
+    Fold,
+    Fuse,
+    Sink,
+    Classify,
+    Decompose,
+    Online,
+    Outliers,
+    Digital,
+    Copies,
+    Quantize,
+    Written,
+    Partition,
+    Dce,
+)
+PASSES: dict[str, type[Pass]] = {p.name: p for p in _ALL}
 """Every pass by its name."""
 
 MOST_TEXT = 1 << 20

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cimc.analog.technology import Fact, Technology
 from cimc.arch.spec import ChipSpec, CoreSpec
+from cimc.arch.units import TileUnits
 from cimc.device import EFFECTS, Device
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step
 from cimc.isa.program import Program
@@ -34,12 +35,14 @@ class Layer:
 @dataclass(frozen=True)
 class Wear:
     """Pulses on the cells. ``programming``: to write all weights once. ``inference``: in this run; 0 where the weights
-    stay. ``rewritten``: the cells these fall on. ``tokens``: of this run's input; None if it has no integer input.
+    stay. ``busiest``: of these, on the cell that gets most. ``sram``: writes of digital cores beside cells of another
+    kind, in this run. ``tokens``: of this run's input; None if it has no integer input.
     ``rate``: runs per second. ``endurance``: pulses a cell bears, None where the technology gives no figure."""
 
     programming: int
     inference: int
-    rewritten: int
+    busiest: int
+    sram: int
     tokens: int | None
     rate: float
     endurance: Fact | None
@@ -50,11 +53,10 @@ class Wear:
         return None if not self.tokens else self.inference / self.tokens
 
     def years(self, endurance: float) -> float | None:
-        """Years until a rewritten cell has had ``endurance`` pulses, the writes of a run spread evenly over the rewritten
-        cells; None: never."""
-        if not self.inference or not self.rewritten:
+        """Years until the first cell has had ``endurance`` pulses; None: never."""
+        if not self.inference or not self.busiest:
             return None
-        return endurance / (self.inference / self.rewritten * self.rate) / YEAR
+        return endurance / (self.busiest * self.rate) / YEAR
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Cost:
             "programming_writes": w.programming,
             "writes_per_inference": w.inference,
             "writes_per_token": w.per_token,
+            "writes_of_busiest_cell": w.busiest,
+            "sram_writes_per_inference": w.sram,
             "tokens": w.tokens,
             "inferences_per_second": w.rate,
             "endurance_writes": None if end is None else [end.low, end.high],
@@ -119,7 +123,7 @@ def cost(program: Program, chip: ChipSpec, device: Device, result: RunResult, ra
     if conversions is None and timing is not None:
         conversions = timing.actions.get("adc.convert", 0)
     total = sum(timing.energy_pj.values()) if timing is not None else 0.0
-    cells = _cells(program, chip, rewritten=False)
+    cells = _cells(program, chip)
     return Cost(
         device=device,
         core=core,
@@ -138,10 +142,12 @@ def _wear(program: Program, chip: ChipSpec, tech: Technology, result: RunResult,
     for tile in program.tiles:
         core = chip.tile(tile.tile).core
         if core is not None:
-            pulses += sum(m.rows * m.cols for m in tile.matrices) * cells_per_weight(core) * core.verify_iterations
-    writes = result.timing.actions.get("cell.write", 0) if result.timing is not None else 0
+            kept = sum(m.rows * m.cols for m in tile.matrices if m.key)
+            pulses += kept * cells_per_weight(core) * core.verify_iterations
+    actions = result.timing.actions if result.timing is not None else {}
+    writes, sram = actions.get("cell.write", 0), actions.get("digital.write", 0)
     end = next((f for f in tech.facts if f.name == "endurance"), None)
-    return Wear(pulses, int(writes), _cells(program, chip, rewritten=True), _tokens(program), rate, end)
+    return Wear(pulses, int(writes), _busiest(program, chip), int(sram), _tokens(program), rate, end)
 
 
 def cells_per_weight(core: CoreSpec) -> int:
@@ -149,27 +155,40 @@ def cells_per_weight(core: CoreSpec) -> int:
     return core.crossbars
 
 
-def _cells(program: Program, chip: ChipSpec, *, rewritten: bool) -> int:
-    """Cells that hold weights, all copies; ``rewritten``: of matrices that the program writes as it runs."""
+def _cells(program: Program, chip: ChipSpec) -> int:
+    """Cells that hold weights, all copies, or operands that are written as the program runs."""
     total = 0
     for tile in program.tiles:
         core = chip.tile(tile.tile).core
-        if core is None:
-            continue
-        kept = written_matrices(tile.steps) if rewritten else frozenset(m.name for m in tile.matrices)
-        total += sum(m.rows * m.cols for m in tile.matrices if m.name in kept) * cells_per_weight(core)
+        if core is not None:
+            total += sum(m.rows * m.cols for m in tile.matrices) * cells_per_weight(core)
     return total
 
 
-def written_matrices(steps: Iterable[Step]) -> frozenset[str]:
-    """Names of the matrices whose cells a stream writes."""
-    found: set[str] = set()
+def _busiest(program: Program, chip: ChipSpec) -> int:
+    """Pulses in a run on the cell that gets most of them, digital cores with writes of their own left out."""
+    most = 0
+    for tile in program.tiles:
+        core = chip.tile(tile.tile).core
+        if core is not None and "cell.write" in TileUnits(chip, tile.tile).program_actions([(1, 1)]):
+            times = written_matrices(tile.steps)
+            most = max(most, max(times.values(), default=0) * core.verify_iterations)
+    return most
+
+
+def written_matrices(steps: Iterable[Step], times: int = 1) -> dict[str, int]:
+    """The matrices whose cells a stream writes, by name, and how often. A repeat whose count is known only when a run starts
+    counts once."""
+    found: dict[str, int] = {}
     for step in steps:
         if isinstance(step, Repeat):
-            found |= written_matrices(step.body)
-        elif _writes_cells(step):
-            found |= {o for o in step.operands if isinstance(o, str)}
-    return frozenset(found)
+            count = step.count if isinstance(step.count, int) else 1
+            inner = written_matrices(step.body, times * count)
+        else:
+            inner = {o: times for o in step.operands if isinstance(o, str)} if _writes_cells(step) else {}
+        for name, n in inner.items():
+            found[name] = found.get(name, 0) + n
+    return found
 
 
 def _writes_cells(step: Instruction) -> bool:
@@ -245,6 +264,10 @@ def _wear_rows(wear: Wear) -> list[tuple[str, str] | tuple[str, str, str]]:
         ("cell writes to load the weights", units.whole(wear.programming), "once"),
         ("cell writes per inference", units.whole(wear.inference)),
     ]
+    if wear.sram:
+        rows.append(("SRAM cell writes per inference", units.whole(wear.sram)))
+    if wear.inference:
+        rows.append(("writes of the busiest cell", units.whole(wear.busiest), "per inference"))
     if wear.per_token is not None:
         rows.append(("cell writes per token", f"{wear.per_token:.4g}"))
     end = wear.endurance

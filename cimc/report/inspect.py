@@ -45,7 +45,23 @@ def report(inspection: Inspection) -> list[ReportBlock]:
     beside = baseline.blocks(run) if run is not None else []
     maps = [_map(inspection, chip) for chip in sorted({t.chip for t in mapping.tiles})]
     waits = waiting.blocks(run, _SHOWN_WAITING) if run is not None else []
-    return [Facts("Mapping", rows), *beside, *maps, _table(inspection), *waits]
+    return [Facts("Mapping", rows), *beside, *maps, _table(inspection), *_alternatives(inspection), *waits]
+
+
+def _alternatives(inspection: Inspection) -> list[ReportBlock]:
+    """What the products of activations would cost each way."""
+    found = inspection.mapping.attention
+    rows = [
+        (
+            f"{one.how} (chosen)" if one.chosen else one.how,
+            units.whole(one.cycles) if one.cycles is not None else "-",
+            units.energy_pj(one.energy_pj) if one.energy_pj is not None else "-",
+            units.whole(one.cell_writes) if one.cell_writes is not None else "-",
+        )
+        for one in found
+    ]
+    header = ("--attention", ">cycles", ">energy", ">cell writes")
+    return [Table("Products of activations, each way (units alone, estimated)", header, rows)] if rows else []
 
 
 def letter(inspection: Inspection, layer: Layer) -> str:

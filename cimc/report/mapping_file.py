@@ -125,6 +125,19 @@ class Work(Record):
         return sum(once.values())
 
 
+class Alternative(Record):
+    """One way to treat the products of activations: whether the chip can, and an estimate of what the units alone take."""
+
+    how: Name
+    chosen: bool
+    possible: bool
+    why: str
+    macs: Index
+    cell_writes: Index | None
+    cycles: Index | None
+    energy_pj: float | None
+
+
 class Totals(Record):
     """Sums over the chip."""
 
@@ -145,6 +158,7 @@ class MappingFile(Record):
     host: list[HostNode]
     totals: Totals
     work: Work | None = None  # absent in files of older versions
+    attention: tuple[Alternative, ...] = ()  # so too
 
     @model_validator(mode="after")
     def _consistent(self) -> MappingFile:

@@ -47,7 +47,10 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
             "global_memory": actions.get("memory.read", 0) + actions.get("memory.write", 0),
             "host": actions.get("host.byte", 0),
         },
-        macs={"static": sum(j.static_macs * n for j, n in jobs), "dynamic": actions.get("matmul.mac", 0)},
+        macs={
+            "static": sum(j.static_macs * n for j, n in jobs),
+            "dynamic": actions.get("matmul.mac", 0) + sum(j.written_macs * n for j, n in jobs),
+        },
         layers=_layers(layout, state, billed.energy(chip), names, of),
         bound=bound,
         host_cycles=int(state.spent[layout.flat.rows[:, R_OP] == Action.HOST, BUSY].sum()),

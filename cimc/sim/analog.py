@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
+from cimc.analog.crossbar import Cells
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
@@ -22,6 +23,10 @@ Array = NDArray[np.generic]
 Bounds = tuple[int, int]
 Shared = tuple[object, ...]
 WRITING = 1 << 20  # cores of a tile that have streams of their own for each writing
+Kept = dict[Shared, Cells]
+"""Programmed cells of one program and its weights, kept from run to run, by seed, device, tile and place."""
+
+WRITTEN = "written operands"  # what the tally calls cells that hold no weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ class AnalogCores:
     seed: int
     tally: Tally = field(default_factory=Tally)
     samples: Samples | None = None
+    kept: Kept | None = None
     _shared: dict[Shared, list[AnalogMatrix]] = field(default_factory=dict[Shared, list[AnalogMatrix]])
     _ranges: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
     _writings: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # by tile and core
@@ -140,11 +146,29 @@ class AnalogCores:
             bits, physics = found.table_bits, replace(physics, stuck=stuck)
         if physics.adc is not None and self.device.calibrated:
             physics = self._calibrated(unit, part, codes, physics, (*key, part))
-        matrix = AnalogMatrix(codes, physics, self.seed, stream)
+        matrix = self._matrix(unit, part, codes, physics, (stream, key))
         unit.layer.tables.append((matrix, bits))
         if self.device.drift_compensation != "none" and physics.device.ages:
             per = "core" if self.device.drift_compensation == "global" else "column"
             matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
+        return matrix
+
+    def _matrix(
+        self,
+        unit: AnalogUnit,
+        part: Part,
+        codes: NDArray[np.int64],
+        physics: AnalogConfig,
+        place: tuple[tuple[int, int], Shared],
+    ) -> AnalogMatrix:
+        """A programmed core; of cells that an earlier run programmed, where they are kept. ``place``: its random numbers,
+        and what tells it from others."""
+        stream, key = place
+        if self.kept is None or unit.written:
+            return AnalogMatrix(codes, physics, self.seed, stream)
+        name = (self.seed, self.device, unit.tile, part, *key)
+        matrix = AnalogMatrix(codes, physics, self.seed, stream, self.kept.get(name))
+        self.kept[name] = matrix.cells
         return matrix
 
     def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
@@ -233,7 +257,7 @@ class AnalogUnit:
         self.codes, self.core, self.tile, self.decl, self.shared = codes, core, tile, decl, shared
         # Wires couple the columns of a crossbar, so crossbars must be their true size.
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
-        self.layer: LayerTally = cores.tally.layer(decl.key)
+        self.layer: LayerTally = cores.tally.layer(decl.key or WRITTEN)
         self.layer.cells += decl.rows * decl.cols * core.crossbars
         self.vectors = 0  # known inputs of the last calibration
         self.written = False  # in this run
@@ -268,6 +292,8 @@ class AnalogUnit:
         self.shared, self.written = False, True
         self._writings = {}
         self.vectors = 0
+        for made in self._matrices.values():
+            self.layer.retire(made)
         self._matrices = {}
 
     def calibrate(self, vectors: int) -> None:

@@ -63,6 +63,7 @@ class Job:
     request: int = 0
     response: int = 0
     static_macs: int = 0
+    written_macs: int = 0  # with operands that were written into cells, in place of static ones
     cores: int = 0  # that work in it
     core_bytes: int = 0  # into the cores' input registers and out of their accumulators
     home: int = -1
@@ -179,9 +180,11 @@ class Foreman:
         cycles = max(1, self._cycles(spec, operands, words, bill))
         busy = spec.busy(self._units, *operands, **words) if spec.busy else cycles
         cores = len({b.core for o in operands if isinstance(o, MatrixDecl) for b in o.blocks})
-        macs, moved = _static_macs(operands), _core_bytes(operands)
+        macs, moved = _cell_macs(operands), _core_bytes(operands)
         taken = max(1, min(busy, cycles))
-        return Job(cycles, ranges, bill, static_macs=macs, cores=cores, core_bytes=moved, busy=taken)
+        kept = any(isinstance(o, MatrixDecl) and o.key for o in operands)
+        counted = (macs, 0) if kept else (0, macs)
+        return Job(cycles, ranges, bill, 0, 0, 0, *counted, cores=cores, core_bytes=moved, busy=taken)
 
     def _cycles(
         self, spec: Spec, operands: list[Shape | MatrixDecl], words: dict[str, Value], bill: Counter[str]
@@ -278,7 +281,7 @@ def span(view: View, env: Mapping[str, int]) -> tuple[int, int]:
     return low, high + 1
 
 
-def _static_macs(operands: list[Shape | MatrixDecl]) -> int:
+def _cell_macs(operands: list[Shape | MatrixDecl]) -> int:
     """rows · inputs · outputs where rows of x go through a matrix: it stands between the accumulator and x."""
     if len(operands) != 3 or not isinstance(operands[1], MatrixDecl) or not isinstance(operands[2], Shape):
         return 0
@@ -287,7 +290,7 @@ def _static_macs(operands: list[Shape | MatrixDecl]) -> int:
 
 def _core_bytes(operands: list[Shape | MatrixDecl]) -> int:
     """Of an MVM: each block takes its inputs and gives its 32-bit sums, row by row."""
-    if not _static_macs(operands):
+    if not _cell_macs(operands):
         return 0
     matrix, x = operands[1], operands[2]
     assert isinstance(matrix, MatrixDecl)

@@ -168,7 +168,8 @@ class Pool:
         """A number that is the same for matrices that cost the same and have as many spans of cores among the ranges of
         their instructions."""
         blocks = tuple([(b.row_end - b.row, b.col_end - b.col) for b in decl.blocks])
-        return self.matrices[decl.rows, decl.cols, len({b.core for b in decl.blocks}), blocks, held]
+        cores = len({b.core for b in decl.blocks})
+        return self.matrices[decl.rows, decl.cols, bool(decl.key), cores, blocks, held]
 
     def unit(self, tile: int, kind: str) -> TileUnits:
         """The units of the tiles of a kind, of which ``tile`` is one."""

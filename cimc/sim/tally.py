@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from cimc.analog import AnalogMatrix
 from cimc.isa.program import MatrixDecl
 
 Array = NDArray[np.generic]
+_COUNTS = ("vectors", "conversions", "saturated", "crossbar_reads", "cell_reads")
 MOST_SAMPLES = 64  # input vectors kept per matrix part; ranges hardly move beyond
 
 
@@ -46,6 +48,7 @@ class FaultTally:
 class LayerTally:
     """The cores that hold one weight: what they counted and, if measured, how far from the exact product they are.
 
+    ``past`` are the counts of cells that have been written anew since.
     ``error`` and ``size`` are sums of squares of (analog - exact) and of exact, over the inputs the run had."""
 
     cells: int = 0
@@ -54,10 +57,22 @@ class LayerTally:
     size: float = 0.0
     faults: FaultTally = field(default_factory=FaultTally)
     tables: list[tuple[AnalogMatrix, int]] = field(default_factory=list[tuple[AnalogMatrix, int]])  # bits of each
+    past: dict[str, int] = field(default_factory=dict[str, int])
+    past_table_reads: int = 0
+
+    def retire(self, matrices: Sequence[AnalogMatrix]) -> None:
+        """Keep only the counts of cores whose cells are written anew: a run writes them any number of times."""
+        gone = {id(m) for m in matrices}
+        for matrix in matrices:
+            for name in _COUNTS:
+                self.past[name] = self.past.get(name, 0) + int(getattr(matrix.counts, name))
+        self.past_table_reads += sum(m.counts.vectors * bits for m, bits in self.tables if id(m) in gone)
+        self.built = [m for m in self.built if id(m) not in gone]
+        self.tables = [(m, bits) for m, bits in self.tables if id(m) not in gone]
 
     def counts(self) -> dict[str, int]:
         """The counts of all cores together."""
-        found = {"vectors": 0, "conversions": 0, "saturated": 0, "crossbar_reads": 0, "cell_reads": 0}
+        found = {name: self.past.get(name, 0) for name in _COUNTS}
         for matrix in self.built:
             for name in found:
                 found[name] += int(getattr(matrix.counts, name))
@@ -66,7 +81,7 @@ class LayerTally:
     @property
     def table_reads(self) -> int:
         """Bits read from index tables: all of a matrix's for every vector."""
-        return sum(matrix.counts.vectors * bits for matrix, bits in self.tables)
+        return self.past_table_reads + sum(matrix.counts.vectors * bits for matrix, bits in self.tables)
 
     def measure(self, x: Array, codes: Array, got: NDArray[np.int32]) -> None:
         """Compare one product with the exact one (integers below 2^53: exact in float64)."""

@@ -21,7 +21,7 @@ from cimc.isa.cells import written, written_first
 from cimc.isa.instruction import Blocked, Fault
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import calibration, memory, params, place
-from cimc.sim.analog import AnalogCores
+from cimc.sim.analog import AnalogCores, Kept
 from cimc.sim.channels import AHEAD_BYTES, Channels
 from cimc.sim.closures import STOP, Code, NotFinite, Scope, decode
 from cimc.sim.hostcall import HostCalls
@@ -39,12 +39,14 @@ Progress = Callable[[str, int, int], None]
 class Analog:
     """How a run treats its analog cores. ``device`` None: the chip's. ``tally`` is filled. ``samples`` are filled by
     integer numerics, and used by analog ones where the device calibrates its ADC ranges. ``only``: the keys of the
-    weights that are in analog cells, the others are computed exactly; None: all are."""
+    weights that are in analog cells, the others are computed exactly; None: all are. ``kept``: cells programmed by earlier
+    runs of the same program and weights, used and added to; None: cells are programmed for this run."""
 
     device: Device | None = None
     tally: Tally = field(default_factory=Tally)
     samples: Samples | None = None
     only: frozenset[str] | None = None
+    kept: Kept | None = None
 
 
 class _Pause(Blocked):
@@ -116,7 +118,7 @@ class Engine:
         if numerics == "analog":
             device = how.device or Device.of(chip)
             calibration.agree(program, device)
-            self.cores = AnalogCores(device, seed, how.tally, how.samples)
+            self.cores = AnalogCores(device, seed, how.tally, how.samples, how.kept)
         recorded = how.samples if numerics == "integer" else None
         self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded, how.only)
 

@@ -8,8 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cimc.analog import AnalogConfig, AnalogMatrix, technologies
-from cimc.analog.core import FEW_NOISY
-from cimc.analog.kernels.dot import dot_width
 from cimc.analog.kernels.jit import target
 from cimc.analog.reference import reference_mvm
 
@@ -133,7 +131,7 @@ def test_table_kernels_serve_and_agree(config: dict[str, object], cell_bits: int
         assert np.array_equal(core.values(x[:20]), first[:20])
 
 
-DOTS = [
+NOISY = [
     {"weight_encoding": "offset", "input_encoding": "unsigned", "adc": {"bits": 5, "lsb_units": 1}},
     {"weight_encoding": "offset", "input_encoding": "twos_complement", "adc": {"bits": 3, "lsb_units": 3}},
     {"weight_encoding": "differential", "input_encoding": "twos_complement",
@@ -144,28 +142,55 @@ DOTS = [
 READ = {"read_noise": {"model": "NormalProportional", "sigma": 0.05}, "read_mode": "conversion"}
 
 
-@pytest.mark.skipif(dot_width() is None, reason="no pairwise products on this machine")
+@pytest.mark.skipif(target() is None, reason="no kernels on this machine")
 @pytest.mark.parametrize("more", [{}, READ])
-@pytest.mark.parametrize("config", DOTS)
+@pytest.mark.parametrize("config", NOISY)
 @pytest.mark.parametrize("shape", [(75, 7), (64, 33), (101, 70)])
-def test_few_vectors_of_noisy_cells_need_no_tables(
-    config: dict[str, object], more: dict[str, object], shape: tuple[int, int]
+@pytest.mark.parametrize("vectors", [1, 35])
+def test_noisy_cells_need_no_tables(
+    config: dict[str, object], more: dict[str, object], shape: tuple[int, int], vectors: int
 ) -> None:
-    """The dot kernel agrees with the general path, over odd row blocks and ragged tiles, clipped conversions
-    included."""
+    """The subset kernel agrees with the general path, over odd row blocks and ragged tiles, for fewer and more vectors
+    than it takes at once, clipped conversions included."""
     rng = np.random.default_rng(4)
     spread = {"programming_error": {"model": "NormalIndependent", "sigma": 0.03}}
     core = AnalogMatrix(
         rng.integers(-127, 128, shape), {"cell_bits": 2, "rows": 25, **config, **spread, **more}, seed=2
     )
     encoding = core.config.inputs
-    x = rng.integers(encoding.low, encoding.high + 1, (FEW_NOISY, shape[0]))
+    x = rng.integers(encoding.low, encoding.high + 1, (vectors, shape[0]))
     expected = general(core, x)
     clipped = core.counts.saturated
     before = core.nbytes
     assert np.array_equal(core.values(x), expected)
     assert core.counts.saturated - clipped == clipped > 0
-    assert core.nbytes - before < core.cells.nbytes * 2, "tables were built"
+    assert core.path == "tables"
+    assert core.nbytes == before, "something was kept beside the cells"
+
+
+COPIES = [
+    {"msb_copies": 3, "stuck_off_rate": 0.1, "adc": {"bits": 5, "lsb_units": 1}},
+    {"msb_copies": 3, "msb_slices": 4, "stuck_on_rate": 0.1, "adc": {"bits": 4, "lsb_units": 2}},
+    {"msb_copies": 5, "msb_slices": 2, **READ, "adc": {"bits": 5, "lsb_units": 1}},
+    {"msb_copies": 3, "msb_combine": "mean", **READ, "adc": {"bits": 4, "lsb_units": 2.5}},
+    {"msb_copies": 2, "msb_combine": "mean", "msb_slices": 2, "technology": "reram", "weight_encoding": "differential",
+     "input_encoding": "sign_magnitude", "adc": {"bits": 5, "signed": True, "lsb_units": 1}},
+]  # fmt: skip
+
+
+@pytest.mark.skipif(target() is None, reason="no kernels on this machine")
+@pytest.mark.parametrize("config", COPIES)
+@pytest.mark.parametrize("vectors", [2, 35])
+def test_copies_of_top_slices_are_served_by_kernels(config: dict[str, object], vectors: int) -> None:
+    rng = np.random.default_rng(4)
+    core = AnalogMatrix(rng.integers(-127, 128, (101, 70)), {"cell_bits": 2, "rows": 25, **config}, seed=2)
+    assert core.path == "tables"
+    encoding = core.config.inputs
+    x = rng.integers(encoding.low, encoding.high + 1, (vectors, 101))
+    expected = general(core, x)
+    clipped = core.counts.saturated
+    assert np.array_equal(core.values(x), expected)
+    assert core.counts.saturated - clipped == clipped > 0
 
 
 def general(core: AnalogMatrix, x: np.ndarray) -> np.ndarray:
@@ -180,7 +205,7 @@ def test_results_do_not_depend_on_how_vectors_are_batched() -> None:
               "read_noise": {"model": "NormalIndependent", "sigma": 0.05}}  # fmt: skip
     whole = AnalogMatrix(codes, config, seed=3).mvm(x)
     core = AnalogMatrix(codes, config, seed=3)
-    parts = np.concatenate([core.mvm(x[:4]), core.mvm(x[4:5]), core.mvm(x[5:])])  # of 15, in tables
+    parts = np.concatenate([core.mvm(x[:4]), core.mvm(x[4:5]), core.mvm(x[5:])])
     assert np.array_equal(whole, parts)
     assert not np.array_equal(whole, core.mvm(x)), "a second read must draw new noise"
 

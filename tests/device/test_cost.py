@@ -51,13 +51,13 @@ def test_cells_and_writes_by_hand() -> None:
     result = run(parts, {"w": codes}, spec, inputs={"ids": x}, numerics="analog", analog=Analog(device))
     found = cost(parts, spec, device, result, rate=10.0)
     assert found.cells == 2 * 64 * 4
-    assert found.wear.programming == 2 * 64 * 4
-    assert (found.wear.inference, found.wear.rewritten) == (3 * 64 * 4, 64 * 4)
+    assert found.wear.programming == 64 * 4  # B holds no weights
+    assert (found.wear.inference, found.wear.busiest, found.wear.sram) == (3 * 64 * 4, 3, 0)
     assert found.wear.tokens == 8
     assert found.wear.per_token == 3 * 64 * 4 / 8
     # 8 input steps, 4 slices, 8 columns, 2 matrices
     assert found.conversions == 8 * 4 * 8 * 2
-    assert {x.name: (x.conversions, x.cells) for x in found.layers} == {"w": (256, 256), "": (256, 256)}
+    assert {x.name: (x.conversions, x.cells) for x in found.layers} == {"w": (256, 256), "written operands": (256, 256)}
     # 3 writes a cell and run, 10 runs a second: 1e6 writes last 1e6 / 30 seconds
     assert found.wear.years(1e6) == pytest.approx(1e6 / 30 / YEAR)
     assert found.adc_energy is not None
@@ -69,8 +69,8 @@ def test_cells_and_writes_by_hand() -> None:
 
 
 def test_weights_that_stay_never_wear_out() -> None:
-    assert Wear(100, 0, 0, None, 1.0, None).years(1e5) is None
-    assert Wear(100, 0, 0, None, 1.0, None).per_token is None
+    assert Wear(100, 0, 0, 0, None, 1.0, None).years(1e5) is None
+    assert Wear(100, 0, 0, 0, None, 1.0, None).per_token is None
 
 
 def test_spread_and_errors_by_hand() -> None:

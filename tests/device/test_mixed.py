@@ -285,3 +285,25 @@ def test_a_session_takes_a_device(model: Path) -> None:
         cimc.InferenceSession(compiled, "integer", technology="pcm")
     with pytest.raises(CimcError, match="numerics"):
         cimc.check(model, dims=DIMS, budget=0.9)
+
+
+def test_a_session_keeps_its_cells(model: Path) -> None:
+    """The next run reads the cells of the first one, and says what a session of its own says."""
+    compiled = made(model)
+    session = cimc.InferenceSession(compiled, "analog", timing=False, technology=NOISY)
+    inputs = [input_files.draw(compiled.program, seed) for seed in (0, 1)]
+    found = [session.run(None, feeds) for feeds in inputs]
+    for feeds, got in zip(inputs, found, strict=True):
+        fresh = cimc.InferenceSession(compiled, "analog", timing=False, technology=NOISY).run(None, feeds)
+        assert all(np.array_equal(a, b) for a, b in zip(fresh, got, strict=True))
+    chip, kept = compiled.hardware.spec, {}
+    how = Analog(Device.of(chip, tech=NOISY), kept=kept)
+    first = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", analog=how)[0]
+    cells = dict(kept)
+    assert cells, "nothing was kept"
+    again = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", analog=how)[0]
+    assert len(kept) == len(cells)
+    assert all(kept[key] is cells[key] for key in cells)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    other = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", seed=1, analog=how)[0]
+    assert any(not np.array_equal(first[name], other[name]) for name in first), "another seed has other cells"

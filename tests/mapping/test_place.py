@@ -184,7 +184,8 @@ def test_merged_heads_are_stored_in_the_order_they_are_read() -> None:
 def test_a_view_no_strides_can_say_gets_a_copy() -> None:
     b = Build("partitioned")
     x = b.input("x", "f32[2x3]")
-    y = b("tanh", b("reshape", b("transpose", x, perm=(1, 0)), shape=(6,)))
+    turned = b("reshape", b("transpose", x, perm=(1, 0)), shape=(2, 3))
+    y = b("tanh", turned)
     graph, views = materialize(b.graph(y))
     assert [n.op for n in graph.nodes] == ["transpose", "copy", "reshape", "tanh"]
     assert not views.broken

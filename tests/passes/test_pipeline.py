@@ -43,7 +43,7 @@ def test_the_default_pipeline_goes_through_all_levels() -> None:
         "quantize", "blocked_mvm", "dequantize", "add", "silu", "quantize", "blocked_mvm", "dequantize",
     ]  # fmt: skip
     assert [label for label, _ in done.seconds] == [
-        "integers", "fold", "fuse", "fold.2", "classify", "dce", "quantize", "partition",
+        "integers", "fold", "fuse", "sink", "fold.2", "classify", "dce", "quantize", "partition",
     ]  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_stop_print_and_dump(tmp_path: Path) -> None:
     assert told[0].startswith("# after fuse\ngraph test : imported\n")
     assert "= silu %h" in told[0]
     files = sorted((tmp_path / "dump").iterdir())
-    names = ["00-imported.ir", "01-integers.ir", "02-fold.ir", "03-fuse.ir", "04-fold.2.ir"]
+    names = ["00-imported.ir", "01-integers.ir", "02-fold.ir", "03-fuse.ir", "04-sink.ir", "05-fold.2.ir"]
     assert [f.name for f in files] == names
     assert parse_graph(files[-1].read_text()) == done.graph
 

@@ -15,6 +15,7 @@ from cimc.passes.quantize import Quantize
 
 VALUES: dict[str, st.SearchStrategy[object]] = {
     "keep_blocks": st.booleans(),
+    "bytes": st.integers(1, 1 << 30),
     "digital_bytes": st.integers(1, 1 << 30),
     "layers": st.text("ab/.*?-, 0", max_size=12),
     "channels": st.integers(1, 1024),
@@ -22,6 +23,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "above": st.floats(0, 1e6),
     "by": st.sampled_from(["weights", "activations"]),
     "activations": st.sampled_from(["dynamic", "static"]),
+    "cells": st.sampled_from(["sram", "nvm"]),
     "weight_bits": st.integers(2, 8),
     "rows": st.integers(1, 1 << 16),
     "cols": st.integers(1, 1 << 16),

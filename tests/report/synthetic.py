@@ -125,6 +125,7 @@ def mapping(depth: int = 6) -> dict[str, Any]:
         "chips": 1,
         "tiles": tiles,
         "static": static,
+        "attention": [],
         "dynamic": dynamic,
         "work": work(depth),
         "host": [{"node": "/embeddings/Where", "op_type": "Where", "reason": "no tile unit selects by a mask"}],

@@ -1,8 +1,7 @@
 """What the table kernels share: byte sums widened in time, the converter, shift-and-add.
 
 Two converters: on whole sums an exact integer one, whose division is a multiplication by a reciprocal that was checked
-against the true rounding for every possible sum; on any sums one in float32, the arithmetic of ``adc.index_of``, with
-``rng.conversion_noise`` added where asked.
+against the true rounding for every possible sum; on any sums one in float32, the arithmetic of ``adc.index_of``.
 """
 
 from __future__ import annotations
@@ -13,19 +12,14 @@ from dataclasses import dataclass
 
 from cimc.analog.kernels.ir import Values, Writer, splat
 from cimc.analog.kernels.jit import Shuffle
-from cimc.analog.normal import MIX, STEP
-from cimc.analog.rng import BYTES_MEAN, BYTES_STD
 
 
 @dataclass(frozen=True)
 class FloatAdc:
-    """The converter in float32: ``step`` and ``low`` as in ``adc.Transfer``. ``scaled``: sums are in units of
-    ``%scale`` levels, which differs from core to core. ``noise``: read noise per conversion."""
+    """The converter in float32: ``step`` and ``low`` as in ``adc.Transfer``."""
 
     step: float
     low: int
-    scaled: bool
-    noise: bool
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,8 @@ class LutSpec:
     ``two_sided``: inputs carry a sign, so a second index holds the negative ones. ``signed_sums``: table entries may be
     negative. ``negative_top``: the last plane is a two's complement sign. ``low``, ``top`` and ``step`` are the ADC's
     (codes ``low .. low+top``, whole ``step`` levels each); ``under`` and ``over`` the sums, counted from ``low*step``,
-    outside which a conversion clips; ``reach`` the largest such sum that is not clipped. ``wide``: tables of 16-bit
-    sums, low bytes before high ones; ``analog``: convert in float32 instead.
+    outside which a conversion clips; ``reach`` the largest such sum that is not clipped. ``analog``: convert in float32
+    instead.
     """
 
     lanes: int
@@ -53,13 +47,12 @@ class LutSpec:
     under: int
     over: int
     reach: int
-    wide: bool = False
     analog: FloatAdc | None = None
 
     @property
     def paired(self) -> int:
         """Slices that share the loads of the input patterns."""
-        return 2 if not self.wide and self.shuffle.width == 64 and len(self.shifts) % 2 == 0 else 1
+        return 2 if self.shuffle.width == 64 and len(self.shifts) % 2 == 0 else 1
 
 
 def reciprocal(step: int, reach: int) -> int | None:
@@ -73,24 +66,6 @@ def reciprocal(step: int, reach: int) -> int | None:
     return multiplier
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which conversions are computed, for their noise: names of IR values. ``row`` lanes of one plane of ``%energy``,
-    ``lane`` the first of this tile, ``sigma`` the column's place in ``%sigma``, ``counters`` the lanes' numbers and
-    ``column`` the column's 64-bit number."""
-
-    row: str
-    lane: str
-    sigma: str
-    counters: str
-    column: str
-
-    def plane_counter(self, w: Writer, k: int) -> str:
-        """What plane ``k`` and the column add to the conversions' numbers, 32 bits."""
-        plane = w.do(f"mul i64 %all, {k}")
-        return w.do(f"trunc i64 {w.do(f'add i64 {plane}, {self.column}')} to i32")
-
-
 class KernelWriter:
     """What the table kernels share: sums in bytes widened in time, conversion, shift-and-add."""
 
@@ -101,7 +76,6 @@ class KernelWriter:
         self.words = f"<{spec.lanes} x i16>"
         self.longs = f"<{spec.lanes} x i32>"
         self.floats = f"<{spec.lanes} x float>"
-        self.scale = ""  # of all sums, in every lane; set by kernels whose sums have one
 
     def declarations(self) -> str:
         """The intrinsics in use."""
@@ -137,15 +111,15 @@ class KernelWriter:
 
         return w.loop("0", groups, str(chunk), [(self.words, "zeroinitializer")] * many, chunk_body)
 
-    def recombine(self, sums: Values, s: int, total: str, count: str, where: Where | None = None) -> tuple[str, str]:
+    def recombine(self, sums: Values, s: int, total: str, count: str) -> tuple[str, str]:
         """Convert slice ``s``'s sums of all planes and add them, shifted, to ``total``; clipped ones to ``count``."""
         w, shift = self.w, self.spec.shifts[s]
         codes: Values = []
-        for k, value in enumerate(sums):
+        for value in sums:
             if self.spec.analog is None:
                 code, count = self._convert(value, count)
             else:
-                code, count = self._convert_float(value, count, self.spec.analog, k, s, where)
+                code, count = self._convert_float(value, count, self.spec.analog)
             codes.append(code)
         added = self._shift_and_add(codes)
         if shift:
@@ -204,20 +178,14 @@ class KernelWriter:
         fix = w.do(f"select <{n} x i1> {tie}, {self.words} {odd}, {self.words} zeroinitializer")
         return w.do(f"sub {self.words} {quotient}, {fix}")
 
-    def _convert_float(
-        self, value: str, count: str, adc: FloatAdc, k: int, s: int, where: Where | None
-    ) -> tuple[str, str]:
+    def _convert_float(self, value: str, count: str, adc: FloatAdc) -> tuple[str, str]:
         """``adc.index_of`` and the clipping after it, in float32: whole numbers as i32."""
         w, n, floats = self.w, self.spec.lanes, self.floats
         extend = "sext" if self.spec.signed_sums else "zext"
         whole = w.do(f"{extend} {self.words} {value} to {self.longs}")
         position = w.do(f"sitofp {self.longs} {whole} to {floats}")
-        if adc.scaled:
-            position = w.do(f"fmul {floats} {position}, {self.scale}")
         if adc.step != 1.0:
             position = w.do(f"fdiv {floats} {position}, {self._float(adc.step)}")
-        if where is not None and adc.noise:
-            position = w.do(f"fadd {floats} {position}, {self._noise(k, s, where)}")
         position = w.do(f"fsub {floats} {position}, {self._float(float(adc.low))}")
         index = w.do(f"call {floats} @llvm.rint.v{n}f32({floats} {position})")
         zero, top = self._float(0.0), self._float(float(self.spec.top))
@@ -226,54 +194,6 @@ class KernelWriter:
         index = w.do(f"select <{n} x i1> {below}, {floats} {zero}, {floats} {index}")
         index = w.do(f"select <{n} x i1> {above}, {floats} {top}, {floats} {index}")
         return w.do(f"fptosi {floats} {index} to {self.longs}"), count
-
-    def _noise(self, k: int, s: int, where: Where) -> str:
-        """Noise of plane ``k`` in LSB, as planewise.PlaneCore and reference.py have it."""
-        w, n, floats = self.w, self.spec.lanes, self.floats
-        drive = w.load(floats, "%energy", w.do(f"mul i64 {where.row}, {k}"), where.lane, unit="float")
-        sigma = w.do(f"load float, ptr {w.at('float', '%sigma', where.sigma, str(s))}")
-        single = w.do(f"insertelement {floats} poison, float {sigma}, i64 0")
-        sigmas = w.do(f"shufflevector {floats} {single}, {floats} poison, <{n} x i32> zeroinitializer")
-        spread = w.do(f"fmul {floats} {drive}, {sigmas}")
-        keys = [w.do(f"load i32, ptr {w.at('i32', '%keys', str(2 * s + j))}") for j in range(2)]
-        counter = w.do(f"add {self.longs} {where.counters}, {self._spread_long(where.plane_counter(w, k))}")
-        word = w.do(f"mul {self.longs} {counter}, {splat('i32', n, STEP)}")
-        one = self._mix(w.do(f"add {self.longs} {word}, {self._spread_long(keys[0])}"))
-        one = self._mix(w.do(f"xor {self.longs} {one}, {self._spread_long(keys[1])}"))
-        two = self._mix(w.do(f"add {self.longs} {one}, {splat('i32', n, STEP)}"))
-        total = w.do(f"add {self.longs} {self._byte_sum(one)}, {self._byte_sum(two)}")
-        centred = w.do(f"fsub {floats} {w.do(f'sitofp {self.longs} {total} to {floats}')}, {self._float(BYTES_MEAN)}")
-        draw = w.do(f"fmul {floats} {centred}, {self._float(1.0 / BYTES_STD)}")
-        return w.do(f"fmul {floats} {spread}, {draw}")
-
-    def _mix(self, word: str) -> str:
-        """``rng.mix``."""
-        word = self._fold(word, 16)
-        word = self._fold(self._times(word, MIX[0]), 15)
-        return self._fold(self._times(word, MIX[1]), 15)
-
-    def _fold(self, word: str, shift: int) -> str:
-        high = self.w.do(f"lshr {self.longs} {word}, {splat('i32', self.spec.lanes, shift)}")
-        return self.w.do(f"xor {self.longs} {word}, {high}")
-
-    def _times(self, word: str, factor: int) -> str:
-        return self.w.do(f"mul {self.longs} {word}, {splat('i32', self.spec.lanes, factor)}")
-
-    def _byte_sum(self, word: str) -> str:
-        """The four bytes of a word added up."""
-        w, n, longs = self.w, self.spec.lanes, self.longs
-        even = w.do(f"and {longs} {word}, {splat('i32', n, 0x00FF00FF)}")
-        odd = w.do(f"and {longs} {w.do(f'lshr {longs} {word}, ' + splat('i32', n, 8))}, {splat('i32', n, 0x00FF00FF)}")
-        pairs = w.do(f"add {longs} {even}, {odd}")
-        low = w.do(f"and {longs} {pairs}, {splat('i32', n, 0xFFFF)}")
-        return w.do(f"add {longs} {low}, {w.do(f'lshr {longs} {pairs}, ' + splat('i32', n, 16))}")
-
-    def _spread_long(self, value: str) -> str:
-        """One 32-bit number in every lane."""
-        single = self.w.do(f"insertelement {self.longs} poison, i32 {value}, i64 0")
-        return self.w.do(
-            f"shufflevector {self.longs} {single}, {self.longs} poison, <{self.spec.lanes} x i32> zeroinitializer"
-        )
 
     def _float(self, value: float) -> str:
         """A float32 constant in every lane, written as LLVM wants it: the double of the same value in hexadecimal."""

@@ -89,13 +89,20 @@ class LaneWriter:
         product = self.real("fmul", self.real("fmul", t, 4.0), self.real("fsub", ones, t))
         w = self.w.do(f"fneg {self.floats} {self._log(product)}")
         centre = self.horner(CENTRE, self.real("fsub", w, 2.5))
-        above = self.w.do(f"fcmp ogt {self.floats} {w}, {self.constant(0.0)}")
-        positive = self._select(above, w, self.constant(0.0))
-        root = self.w.do(f"call {self.floats} @llvm.sqrt.v{self.lanes}f32({self.floats} {positive})")
-        tail = self.horner(TAIL, self.real("fsub", root, 3.0))
-        low = self.w.do(f"fcmp olt {self.floats} {w}, {self.constant(5.0)}")
+        far = self.w.do(f"fcmp uge {self.floats} {w}, {self.constant(5.0)}")
+
+        def tail(_: str, near: Values) -> Values:
+            above = self.w.do(f"fcmp ogt {self.floats} {w}, {self.constant(0.0)}")
+            positive = self._select(above, w, self.constant(0.0))
+            root = self.w.do(f"call {self.floats} @llvm.sqrt.v{self.lanes}f32({self.floats} {positive})")
+            return [self._select(far, self.horner(TAIL, self.real("fsub", root, 3.0)), near[0])]
+
+        # Few vectors have a lane beyond 2.7 sigma: a loop of no or one turn.
+        bits = self.w.do(f"bitcast <{self.lanes} x i1> {far} to i{self.lanes}")
+        some = self.w.do(f"zext i1 {self.w.do(f'icmp ne i{self.lanes} {bits}, 0')} to i64")
+        quotient = self.w.loop("0", some, "1", [(self.floats, centre)], tail)[0]
         x = self.real("fsub", ones, self.real("fmul", t, 2.0))
-        size = self.real("fmul", self._select(low, centre, tail), x)
+        size = self.real("fmul", quotient, x)
         return self.as_floats(self.long("xor", self.as_longs(size), self.long("and", word, SIGN)))
 
     def _select(self, flags: str, a: str, b: str) -> str:
@@ -169,7 +176,8 @@ def build_curve(lanes: int, fraction: int) -> str:
     return function("curve", arguments, w, declared)
 
 
-def _lanes() -> int:
+def kernel_lanes() -> int:
+    """Numbers of 32 bits to a vector of this machine; 0 without a compiler."""
     here = target()
     return 0 if here is None else here.shuffles[0].width // 4
 
@@ -186,7 +194,7 @@ def _curve(lanes: int, fraction: int) -> Callable[..., None]:
 
 def fast_normals(key: tuple[int, int], first: int, count: int) -> NDArray[np.float32] | None:
     """``rng.normals``, or None without a compiler."""
-    lanes = _lanes()
+    lanes = kernel_lanes()
     if not lanes:
         return None
     padded = -(-count // lanes) * lanes
@@ -204,7 +212,7 @@ def fast_curve(
     fraction: int,
 ) -> NDArray[np.float32] | None:
     """``curve.Curve`` of cells in one piece, or None where the kernel does not serve them."""
-    lanes = _lanes()
+    lanes = kernel_lanes()
     if not lanes or cells.size % lanes or not cells.flags.c_contiguous:
         return None
     out = np.empty_like(cells)

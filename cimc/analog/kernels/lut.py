@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from cimc.analog.adc import Transfer
 from cimc.analog.config import AnalogConfig, InputEncoding
 from cimc.analog.crossbar import Cells, sum_dtype
-from cimc.analog.encoding import drive, planes
+from cimc.analog.encoding import planes
 from cimc.analog.kernels.convert_ir import FloatAdc, LutSpec, reciprocal
 from cimc.analog.kernels.jit import Shuffle, address, aligned, compile_ir, target
 from cimc.analog.kernels.lut_ir import LUT_NUMBERS, LUT_POINTERS, build, build_pack
-from cimc.analog.rng import Streams
 
 MAX_TOP = 31  # levels above this leave no room in a byte for four rows
 
@@ -28,27 +27,26 @@ def lut_spec(config: AnalogConfig, transfer: Transfer, cells: Cells) -> LutSpec 
     kind = config.inputs.kind
     if here is None or kind == "split" or config.inputs.dac_bits != 1 or config.inputs.bits > 8:
         return None
-    noisy = cells.read_sigma is not None
     own = 0.0 if config.adc is None else config.adc.noise_lsb
     # The converter's own noise would clip padding lanes too: the general path takes it.
     if own or not transfer.ideal or not float(transfer.low).is_integer() or transfer.top >= 1 << 15:
         return None
-    if not (cells.fixed or (cells.whole and max(config.weights.max_levels) <= MAX_TOP)):
+    if not cells.whole or max(config.weights.max_levels) > MAX_TOP:
         return None
     signed = cells.held_minus is not None or kind == "sign_magnitude"
     spec = LutSpec(
         lanes=64, shuffle=here.shuffles[0], planes=len(planes(config.inputs)), shifts=config.weights.shifts,
         two_sided=kind == "sign_magnitude", signed_sums=signed, negative_top=kind == "twos_complement",
         chunk=max((127 if signed else 255) // (4 * max(config.weights.max_levels)), 1),
-        low=int(transfer.low), top=transfer.top, step=1, under=0, over=0, reach=0, wide=not cells.whole,
+        low=int(transfer.low), top=transfer.top, step=1, under=0, over=0, reach=0,
     )  # fmt: skip
     blocks = config.blocks(cells.shape[1])
-    exact = None if noisy or not cells.whole else _integer_adc(spec, config, transfer, max(b - a for a, b in blocks))
+    exact = _integer_adc(spec, config, transfer, max(b - a for a, b in blocks))
     if exact is not None:
         return exact
     if sum_dtype(config, cells.shape[1]) is not np.float32:
         return None
-    return replace(spec, analog=FloatAdc(transfer.step, spec.low, spec.wide, noisy))
+    return replace(spec, analog=FloatAdc(transfer.step, spec.low))
 
 
 def _integer_adc(spec: LutSpec, config: AnalogConfig, transfer: Transfer, rows: int) -> LutSpec | None:
@@ -103,23 +101,15 @@ class LutCore:
         spec: LutSpec,
         lossy: NDArray[np.bool_],
         step: float,
-        streams: Streams,
     ) -> None:
         self.spec = spec
         self.config = config
         self.step = step
-        self.streams = streams
         self._cells = cells
-        # Spreads in LSB, (blocks, columns, slices).
-        sigma = (
-            np.zeros((1, 1, 1), dtype=np.float32) if cells.read_sigma is None else cells.read_sigma / np.float32(step)
-        )
-        self._sigma = np.ascontiguousarray(sigma.transpose(0, 2, 1))
         self.columns = cells.shape[2]
         self.blocks = config.blocks(cells.shape[1])
         self._groups = [-(-(b - a) // 4) for a, b in self.blocks]
         self._chosen = [np.flatnonzero(row) for row in lossy]
-        self._scale = np.array([2.0**-cells.grid_bits], dtype=np.float32)
         self._made: list[NDArray[np.generic]] = []
         # Codes count from ``low``: what the constant adds, per column, over its lossy blocks.
         ones = sum(p.weight for p in planes(config.inputs)) * sum(1 << shift for shift in spec.shifts)
@@ -137,7 +127,6 @@ class LutCore:
             return self._made
         net = self._cells.held_net
         dtype = np.int8 if self.config.weights.kind == "differential" else np.uint8
-        dtype = np.int32 if self.spec.wide else dtype
         self._made = [
             self._table(net[:, a:b] if len(chosen) == self.columns else net[:, a:b][:, :, chosen], groups, dtype)
             for (a, b), groups, chosen in zip(self.blocks, self._groups, self._chosen, strict=True)
@@ -154,12 +143,7 @@ class LutCore:
         for j in range(4):
             half = 1 << j
             np.add(table[..., :half], levels[..., j : j + 1], out=table[..., half : 2 * half])
-        if not self.spec.wide:
-            return table
-        both = aligned((columns, slices, groups, 2, 16), np.uint8)
-        both[..., 0, :] = table & 255
-        both[..., 1, :] = (table >> 8) & 255
-        return both
+        return table
 
     def __call__(self, inputs: NDArray[Any], first_read: int = 0) -> tuple[NDArray[Any], int]:
         """All lossy row blocks: sums in weight units (vectors, columns), and the clipped conversions."""
@@ -170,7 +154,7 @@ class LutCore:
         clipped = np.zeros(1, dtype=np.int64)
         for b, (first, past) in enumerate(self.blocks):
             if len(self._chosen[b]):
-                self._block(inputs[:, first:past], b, spec, out, clipped, first_read)
+                self._block(inputs[:, first:past], b, spec, out, clipped)
         counted = int(clipped[0]) - self._padding_clips(tiles * spec.lanes - vectors)
         sums = out[:, :vectors].T
         if self.step == 1 and not self._constant.any():
@@ -185,7 +169,6 @@ class LutCore:
         spec: LutSpec,
         out: NDArray[np.int32],
         clipped: NDArray[np.int64],
-        first_read: int,
     ) -> None:
         """One row block, added to ``out``."""
         groups, table, chosen = self._groups[b], self._tables[b], self._chosen[b]
@@ -193,31 +176,12 @@ class LutCore:
         patterns, negatives = self._pack(inputs, groups, tiles, spec)
         run = _kernel(spec)
         target_rows = out if len(chosen) == self.columns else aligned((len(chosen), out.shape[1]), np.int32)
-        energy = self._energy(inputs, out.shape[1])
-        slices = len(spec.shifts)
-        keys = np.array([self._keys(b * slices + s) for s in range(slices)], dtype=np.uint32)
-        sigma = self._sigma[min(b, len(self._sigma) - 1)]
         run(
             address(patterns), address(negatives), address(table), address(target_rows), address(clipped),
-            address(energy), address(sigma), address(keys), address(self._scale),
-            groups, len(chosen), tiles, first_read, self.columns,
+            groups, len(chosen), tiles,
         )  # fmt: skip
         if target_rows is not out:
             out[chosen] += target_rows
-
-    def _keys(self, crossbar: int) -> tuple[int, int]:
-        analog = self.spec.analog
-        return (0, 0) if analog is None or not analog.noise else self.streams.key("conversion", crossbar)
-
-    def _energy(self, inputs: NDArray[Any], lanes: int) -> NDArray[np.float32]:
-        """Root of the driven rows of every plane and vector, (planes, lanes): what read noise grows with."""
-        if self.spec.analog is None or not self.spec.analog.noise:
-            return np.zeros((1, 1), dtype=np.float32)
-        energy = np.zeros((self.spec.planes, lanes), dtype=np.float32)
-        for k, plane in enumerate(planes(self.config.inputs)):
-            driven = np.abs(drive(inputs, plane))
-            energy[k, : len(inputs)] = np.sqrt(driven.sum(axis=1, dtype=np.float64))
-        return energy
 
     def _padding_clips(self, padding: int) -> int:
         """Padding vectors are zeros: they clip only if a sum of 0 does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.analog.rng import Generator
-from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
+from cimc.analog.technology import Array, Cell, CellModel, Fact, Spread, Technology
 
 SPREAD = 0.02  # estimated: programming spread, in units of Gmax
 READ = 0.005  # estimated: read noise per cycle, in units of Gmax
@@ -13,9 +13,8 @@ G_ON_US = 1e6 / 70e3  # NVMExplorer default: 70 kΩ on
 G_OFF_US = 1e6 / 2e10  # NVMExplorer default: 20 GΩ off
 
 
-def _program(target: Array, cell: Cell, rng: Generator) -> Array:
-    sigma = cell.numbers.get("sigma", SPREAD) * cell.gmax_us
-    return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
+def _spread(target: Array, cell: Cell) -> float:
+    return cell.numbers.get("sigma", SPREAD) * cell.gmax_us
 
 
 def _read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
@@ -25,7 +24,7 @@ def _read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
 
 MODEL = CellModel(
     "FeFETGaussian", "estimated: no measured model was found; 70 kΩ / 20 GΩ from NVMExplorer", ("fefet_gaussian",),
-    G_OFF_US, G_ON_US, program=_program, read=_read, parameters=("sigma",),
+    G_OFF_US, G_ON_US, program=Spread(_spread), read=_read, parameters=("sigma",),
 )  # fmt: skip
 FACTS = (
     Fact(

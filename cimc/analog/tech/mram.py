@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.analog.rng import Generator
-from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
+from cimc.analog.technology import Array, Cell, CellModel, Fact, Spread, Technology
 
 SPREAD = 0.04  # estimated: relative device-to-device spread of the junction's conductance
 READ = 0.005  # estimated: relative read noise per cycle
@@ -13,9 +13,8 @@ G_ON_US = 1e6 / 3e3  # NVMExplorer STTRAM.cell: 3 kΩ parallel
 G_OFF_US = 1e6 / 6e3  # NVMExplorer STTRAM.cell: 6 kΩ antiparallel (TMR 100 %)
 
 
-def _program(target: Array, cell: Cell, rng: Generator) -> Array:
-    sigma = cell.numbers.get("sigma", SPREAD)
-    return np.maximum(target * (1.0 + sigma * rng.standard_normal(target.shape)), 0.0)
+def _spread(target: Array, cell: Cell) -> float:
+    return cell.numbers.get("sigma", SPREAD)
 
 
 def _read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
@@ -25,7 +24,7 @@ def _read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
 
 MODEL = CellModel(
     "MramGaussian", "estimated: no measured model was found; 3 kΩ / 6 kΩ from NVMExplorer STTRAM.cell",
-    ("mram_gaussian", "stt_mram"), G_OFF_US, G_ON_US, program=_program, read=_read, parameters=("sigma",),
+    ("mram_gaussian", "stt_mram"), G_OFF_US, G_ON_US, program=Spread(_spread, relative=True), read=_read, parameters=("sigma",),
 )  # fmt: skip
 FACTS = (
     Fact("endurance", 1e6, 1e15, "writes", "NVMExplorer 2016-2020_EnduranceSummary.csv (MRAM)"),

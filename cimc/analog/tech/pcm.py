@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cimc.analog.rng import Generator
-from cimc.analog.technology import Array, Cell, CellModel, Drift, Fact, Program, Read, Technology
+from cimc.analog.technology import Array, Cell, CellModel, Drift, Fact, Program, Read, Spread, Technology
 
 LIKE_SOURCE = (
     "aihwkit 1.2 inference/noise/pcm.py; Nandakumar et al., ICECS 2019; Joshi et al., Nat. Commun. 11, 2473, 2020; "
@@ -83,9 +83,8 @@ FITS = {
 def _parts(law: str) -> tuple[Program, Drift, Read]:
     fit, (nu_of, q_of) = FITS[law], LAWS[law]
 
-    def program(target: Array, cell: Cell, rng: Generator) -> Array:
-        sigma = cell.gmax_us / fit.gmax_us * _poly(fit.spread, target / cell.gmax_us)
-        return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
+    def sigma(target: Array, cell: Cell) -> Array:
+        return cell.gmax_us / fit.gmax_us * _poly(fit.spread, target / cell.gmax_us)
 
     def drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
         mean, spread = nu_of(np.maximum(target / cell.gmax_us, ZERO_CLIP))
@@ -99,7 +98,7 @@ def _parts(law: str) -> tuple[Program, Drift, Read]:
         scale = math.sqrt(math.log((elapsed + fit.t_read) / (2 * fit.t_read)))
         return np.maximum(g + np.abs(g) * q * scale * rng.standard_normal(g.shape), 0.0)
 
-    return program, drift, read
+    return Spread(sigma), drift, read
 
 
 def _model(law: str, name: str, source: str, aliases: tuple[str, ...]) -> CellModel:
@@ -108,9 +107,8 @@ def _model(law: str, name: str, source: str, aliases: tuple[str, ...]) -> CellMo
     return CellModel(name, source, aliases, 0.0, gmax, gmax, program, drift, read, read_per_cycle=False)
 
 
-def _joshi(target: Array, cell: Cell, rng: Generator) -> Array:
-    sigma = np.maximum(-0.00178767 * target**2 + 0.07585724 * target + 0.28638599, 0.0)
-    return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
+def _joshi(target: Array, cell: Cell) -> Array:
+    return np.maximum(-0.00178767 * target**2 + 0.07585724 * target + 0.28638599, 0.0)
 
 
 JOSHI = CellModel(
@@ -120,12 +118,12 @@ JOSHI = CellModel(
     0.25,
     25.0,
     25.0,
-    program=_joshi,
+    program=Spread(_joshi),
 )
 
 
-def _custom_program(target: Array, cell: Cell, rng: Generator) -> Array:
-    return np.maximum(target + 0.2 * rng.standard_normal(target.shape), 0.0)
+def _custom_spread(target: Array, cell: Cell) -> float:
+    return 0.2
 
 
 def _custom_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
@@ -144,7 +142,7 @@ CUSTOM = CellModel(
     ("StateIndependentNoiseModel", "custom_drift_pcm"),
     0.0,
     25.0,
-    program=_custom_program,
+    program=Spread(_custom_spread),
     drift=_custom_drift,
     read=_custom_read,
     read_per_cycle=False,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cimc.analog.rng import Generator
 from cimc.analog.tech import retention
-from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
+from cimc.analog.technology import Array, Cell, CellModel, Fact, Spread, Technology
 
 DAY = 86400.0
 # Spread in µS as a polynomial of g/gmax: 1 s, 1 day, 2 days after programming.
@@ -38,9 +38,8 @@ def wan_sigma(target: Array, gmax_us: float, seconds: float) -> Array:
     return np.maximum(total, 0.0, out=total)
 
 
-def _wan_program(target: Array, cell: Cell, rng: Generator) -> Array:
-    sigma = wan_sigma(target, cell.gmax_us, 1.0)
-    return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
+def _wan_first(target: Array, cell: Cell) -> Array:
+    return wan_sigma(target, cell.gmax_us, 1.0)
 
 
 def _wan_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
@@ -51,14 +50,12 @@ def _wan_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> 
     return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
 
 
-def _wan_crosssim(target: Array, cell: Cell, rng: Generator) -> Array:
-    sigma = np.maximum(1.536e-4 * target**3 - 1.167e-2 * target**2 + 0.2374 * target + 1.053, 0.0)
-    return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
+def _wan_crosssim(target: Array, cell: Cell) -> Array:
+    return np.maximum(1.536e-4 * target**3 - 1.167e-2 * target**2 + 0.2374 * target + 1.053, 0.0)
 
 
-def _milo(target: Array, cell: Cell, rng: Generator) -> Array:
-    sigma = np.maximum(-0.009107 * target + 4.782321, 0.0)
-    return np.maximum(target + sigma * rng.standard_normal(target.shape), 0.0)
+def _milo(target: Array, cell: Cell) -> Array:
+    return np.maximum(-0.009107 * target + 4.782321, 0.0)
 
 
 def _cmo_program(target: Array, cell: Cell, rng: Generator) -> Array:
@@ -87,15 +84,15 @@ def _cmo_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
 HFOX_SOURCE = f"estimated: as Ti/HfOx/TiN, {retention.SOURCE}"
 WAN = CellModel(
     "ReRamWan2022", WAN_SOURCE, ("wan2022", "ReRamWan2022NoiseModel", "neurram", "reram_wan"), 0.0, 40.0,
-    program=_wan_program, drift=_wan_drift, retention=retention.hfox_retention, thermal=HFOX_SOURCE,
+    program=Spread(_wan_first), drift=_wan_drift, retention=retention.hfox_retention, thermal=HFOX_SOURCE,
 )  # fmt: skip
 WAN_CROSSSIM = CellModel(
     "RRAMWan", "CrossSim 3.2 devices/custom/RRAM_Wan.py; Wan et al., Nature 608, 2022, Ext. Data Fig. 3 (1 s)",
-    ("rram_wan",), 0.0, 39.26, 39.26, program=_wan_crosssim, retention=retention.hfox_retention, thermal=HFOX_SOURCE,
+    ("rram_wan",), 0.0, 39.26, 39.26, program=Spread(_wan_crosssim), retention=retention.hfox_retention, thermal=HFOX_SOURCE,
 )  # fmt: skip
 MILO = CellModel(
     "RRAMMilo", "CrossSim 3.2 devices/custom/RRAM_Milo.py; Milo et al., IRPS 2021, Fig. 4 (IGVVA-100)",
-    ("rram_milo", "milo"), 50.0, 225.0, 225.0, program=_milo, retention=retention.hfox_retention, thermal=HFOX_SOURCE,
+    ("rram_milo", "milo"), 50.0, 225.0, 225.0, program=Spread(_milo), retention=retention.hfox_retention, thermal=HFOX_SOURCE,
 )  # fmt: skip
 CMO = CellModel(
     "ReRamCMO", "aihwkit 1.2 inference/noise/reram.py; Falcone et al.; Lombardo et al., DRC 2024",

@@ -7,15 +7,14 @@ import math
 import numpy as np
 
 from cimc.analog.rng import Generator
-from cimc.analog.technology import Array, Cell, CellModel, Fact, Technology
+from cimc.analog.technology import Array, Cell, CellModel, Fact, Spread, Technology
 
 MISMATCH = 0.005  # estimated: relative mismatch of a unit capacitor
 THERMAL = 0.002  # estimated: noise of one cell and cycle, in units of a full cell
 
 
-def _mismatch(target: Array, cell: Cell, rng: Generator) -> Array:
-    sigma = cell.numbers.get("sigma", MISMATCH)
-    return np.maximum(target * (1.0 + sigma * rng.standard_normal(target.shape)), 0.0)
+def _mismatch(target: Array, cell: Cell) -> float:
+    return cell.numbers.get("sigma", MISMATCH)
 
 
 NYQUIST = (
@@ -40,7 +39,7 @@ FACTS = (
 DIGITAL = CellModel("SramDigital", "a definition: digital adder trees are exact", ("sram_digital",), 0.0, 1.0)
 ANALOG = CellModel(
     "SramAnalog", "estimated: no measured model was found", ("sram_analog",), 0.0, 1.0,
-    program=_mismatch, read=_thermal, parameters=("sigma",), thermal=NYQUIST,
+    program=Spread(_mismatch, relative=True), read=_thermal, parameters=("sigma",), thermal=NYQUIST,
 )  # fmt: skip
 TECHNOLOGIES = (
     Technology("sram", "digital SRAM compute-in-memory: exact", DIGITAL, FACTS, 1),

@@ -1,0 +1,206 @@
+"""The subset kernel around a core of noisy cells: patterns of the inputs, spreads and keys, one call for all row
+blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.analog.adc import Transfer
+from cimc.analog.config import AnalogConfig
+from cimc.analog.crossbar import ROOM_ROWS, Cells, sum_dtype
+from cimc.analog.encoding import planes
+from cimc.analog.kernels.jit import address, aligned, compile_ir, target
+from cimc.analog.kernels.patterns import build_patterns
+from cimc.analog.kernels.subset_ir import NUMBERS, POINTERS, SubsetSpec, build_subset
+from cimc.analog.rng import Streams
+
+MEMBERS = 4  # rows to a group
+
+
+@cache
+def _kernel(spec: SubsetSpec) -> Callable[..., None]:
+    return compile_ir(build_subset(spec), "subset", len(POINTERS), len(NUMBERS))
+
+
+@cache
+def _patterns(count: int, members: int, size: int) -> Callable[..., None]:
+    return compile_ir(build_patterns(count, members, size), "patterns", 4, 4)
+
+
+def subset_serves(config: AnalogConfig, transfer: Transfer, cells: Cells) -> bool:
+    """Whether the kernel has these cells, inputs and converters."""
+    kind, adc = config.inputs.kind, config.adc
+    if target() is None or kind == "split" or config.inputs.dac_bits != 1 or config.inputs.bits > 8:
+        return False
+    # The converter's own noise is the general path's.
+    if adc is None or adc.noise_lsb or not transfer.ideal:
+        return False
+    plain = float(transfer.low).is_integer() and transfer.top < 1 << 15
+    return plain and _short(config, cells) and sum_dtype(config, cells.shape[1]) is np.float32
+
+
+def _short(config: AnalogConfig, cells: Cells) -> bool:
+    """Whether every column sum is a 16-bit number."""
+    longest = max(b - a for a, b in config.blocks(cells.shape[1]))
+    return cells.fixed or (cells.whole and longest * max(config.weights.max_levels) < 1 << 15)
+
+
+class SubsetCore:
+    """One core of cells on a 16-bit grid (``cells.fixed``) or of whole levels, whose converters all have ``transfer``;
+    or some of its ``slices``, first and past the last. ``codes``: for ``codes()``, not for sums."""
+
+    def __init__(
+        self,
+        cells: Cells,
+        config: AnalogConfig,
+        transfer: Transfer,
+        streams: Streams,
+        slices: tuple[int, int] | None = None,
+        codes: bool = False,
+    ) -> None:
+        here = target()
+        assert here is not None
+        width = here.shuffles[0].width
+        self.config = config
+        self.step = transfer.step
+        self.low = int(transfer.low)
+        count, rows, self.columns = cells.shape
+        one, past = slices or (0, count)
+        self.slices = past - one
+        kinds = planes(config.inputs)
+        self._cells = _roomy(cells.held_net[one:past])
+        power = math.log2(transfer.step).is_integer()
+        two_sided = config.inputs.kind == "sign_magnitude"
+        signed = two_sided or cells.held_minus is not None
+        self._noisy = cells.read_sigma is not None
+        pairwise = not here.shuffles[0].intrinsic.startswith("llvm.aarch64")
+        self.spec = SubsetSpec(width, len(kinds), MEMBERS, two_sided, signed, not power, self._noisy, pairwise, codes)
+        blocks = config.blocks(rows)
+        self._blocks = len(blocks)
+        many = [-(-(b - a) // MEMBERS) for a, b in blocks]
+        firsts = np.cumsum([0, *many])
+        self._groups = int(firsts[-1])
+        self._starts = np.array([(a, p, n) for (a, _), p, n in zip(blocks, firsts, many, strict=False)], dtype=np.int64)
+        # Where each row goes among the groups: a ragged block is followed by rows that are not driven.
+        self._rows = np.concatenate([np.arange(b - a) + MEMBERS * p for (a, b), p in zip(blocks, firsts, strict=False)])
+        self._ragged = self._groups * MEMBERS != rows
+        self._tiles = -(-self.columns // (width // 2))
+        self._lanes = self._tiles * (width // 2)
+        sigma = None if cells.read_sigma is None else cells.read_sigma[:, one:past]
+        self._sigma = self._spreads(sigma, np.float32(transfer.step))
+        numbers = [b * count + s for b in range(len(blocks)) for s in range(one, past)]
+        keys = [streams.key("conversion", i) if self._noisy else (0, 0) for i in numbers]
+        self._keys = np.array(keys, dtype=np.uint32)
+        scale = 2.0**-cells.grid_bits / (transfer.step if power else 1.0)
+        self._factors = np.array([scale, transfer.step, transfer.low, transfer.top], dtype=np.float32)
+        self._weights = np.array([plane.weight for plane in kinds], dtype=np.float32)
+        self._shifts = np.array(config.weights.shifts[one:past], dtype=np.int32)
+        self._sizes = (len(blocks), self.slices, self._tiles)
+        self._dims = (self.columns, rows, self._groups)
+        fixed = (self._sigma, self._keys, self._factors, self._weights, self._shifts)
+        self._fixed = tuple(address(array) for array in fixed)
+        self._places = (address(self._cells), address(self._starts))
+        # Codes count from the lowest: what that adds in every block.
+        self._constant = self.low * int(self._weights.sum()) * sum(1 << int(s) for s in self._shifts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes beside the cells."""
+        return self._sigma.nbytes + (0 if self.config.weights.kind == "offset" else self._cells.nbytes)
+
+    def __call__(self, inputs: NDArray[Any], first_read: int = 0) -> tuple[NDArray[Any], int]:
+        """All row blocks: sums in weight units (vectors, columns), and the clipped conversions."""
+        out = np.zeros((len(inputs), self._lanes), dtype=np.int32)
+        clipped = self._run(inputs, out, first_read, 0)
+        sums, constant = out[:, : self.columns], self._constant * self._blocks
+        if self.step == 1 and not constant:
+            return sums, clipped
+        step = np.int64(self.step) if float(self.step).is_integer() else np.float64(self.step)
+        return (sums + np.int64(constant)) * step, clipped
+
+    def by_block(self, inputs: NDArray[Any], first_read: int = 0) -> tuple[NDArray[np.int64], int]:
+        """Every row block for itself: (blocks, vectors, columns) in weight units over the step."""
+        out = np.zeros((self._blocks, len(inputs), self._lanes), dtype=np.int32)
+        clipped = self._run(inputs, out, first_read, len(inputs))
+        return out[:, :, : self.columns] + np.int64(self._constant), clipped
+
+    def codes(self, inputs: NDArray[Any], first_read: int = 0) -> tuple[NDArray[np.int16], int]:
+        """Every code, counted from the lowest: (blocks, slices, vectors, planes, columns)."""
+        out = np.empty((self._blocks, self.slices, len(inputs), self.spec.planes, self._lanes), dtype=np.int16)
+        clipped = self._run(inputs, out, first_read, 0)
+        return out[..., : self.columns], clipped
+
+    def _run(self, inputs: NDArray[Any], out: NDArray[Any], first_read: int, apart: int) -> int:
+        """One call of the kernel into ``out``: the clipped conversions."""
+        if self.spec.two_sided:
+            wide = inputs.astype(np.int16)
+            offsets, driven = self._driven(np.maximum(wide, 0).astype(np.uint8))
+            minus, more = self._driven(np.maximum(-wide, 0).astype(np.uint8))
+            driven = driven + more
+        else:
+            offsets, driven = self._driven(inputs)
+            minus = offsets
+        energy = _roots()[driven] if self._noisy else self._sigma
+        clipped = np.zeros(1, dtype=np.int64)
+        scratch = aligned((self.spec.scratch,), np.uint8)
+        cells, starts = self._places
+        _kernel(self.spec)(
+            cells, starts, address(offsets), address(minus), address(energy), *self._fixed, address(out),
+            address(clipped), address(scratch), *self._sizes, len(inputs), *self._dims, first_read, apart,
+        )  # fmt: skip
+        return int(clipped[0])
+
+    def _driven(self, inputs: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """Which subset of each group every plane drives, as bytes into its table, (vectors, groups, planes); and how
+        many rows are driven in each block, (vectors, blocks, planes). ``inputs`` are bytes, bits of planes."""
+        vectors, spec = len(inputs), self.spec
+        held = np.ascontiguousarray(inputs)
+        if self._ragged:
+            held = np.zeros((vectors, self._groups * MEMBERS), dtype=np.uint8)
+            held[:, self._rows] = inputs.astype(np.uint8)
+        offsets = np.empty((vectors, self._groups, spec.planes), dtype=np.uint16)
+        counts = np.empty((vectors, self._blocks, spec.planes), dtype=np.uint16)
+        run = _patterns(spec.planes, MEMBERS, spec.width)
+        run(
+            address(held), self._places[1], address(offsets), address(counts),
+            vectors, self._blocks, self._groups, self._groups * MEMBERS,
+        )  # fmt: skip
+        return offsets, counts
+
+    def _spreads(self, sigma: NDArray[np.float32] | None, step: np.float32) -> NDArray[np.float32]:
+        """Spreads in LSB, (blocks, slices, columns), columns padded to whole tiles."""
+        if sigma is None:
+            return np.zeros((1, 1, self._lanes), dtype=np.float32)
+        padded = np.zeros((*sigma.shape[:2], self._lanes), dtype=np.float32)
+        padded[:, :, : self.columns] = sigma / step
+        return padded
+
+
+@cache
+def _roots() -> NDArray[np.float32]:
+    """Roots of whole numbers of 16 bits: what read noise grows with."""
+    return np.sqrt(np.arange(1 << 16, dtype=np.float64)).astype(np.float32)
+
+
+def _roomy(cells: NDArray[Any]) -> NDArray[np.int16]:
+    """The same cells as 16-bit numbers, contiguous, with some rows and a vector of readable memory behind them."""
+    room = ROOM_ROWS * cells.shape[2] + 64
+    base = cells.base
+    if (
+        isinstance(base, np.ndarray)
+        and cells.dtype == np.int16
+        and cells.flags.c_contiguous
+        and base.nbytes >= cells.nbytes + 2 * room
+    ):
+        behind = base.ctypes.data + base.nbytes - cells.ctypes.data - cells.nbytes
+        if base.flags.c_contiguous and behind >= 2 * room:
+            return cells
+    held = np.zeros(cells.size + room, dtype=np.int16)
+    held[: cells.size] = cells.ravel()
+    return held[: cells.size].reshape(cells.shape)

@@ -1,0 +1,226 @@
+"""Values that cross segments, cut by columns into arrays of their own, so that no single tile serves all who read and write them.
+
+A stored value is looked at as rows of a fixed number of elements. A *part* is a range of columns of all rows: the head of an
+attention's K, say. Every load and store of the value then goes to the part it lies in, or falls into one for each part that
+it meets. Where to cut follows from the accesses alone: at the borders of what loads take, and where they take whole rows,
+at the borders of what stores bring, or evenly. An access whose columns a loop moves over, or that steps unevenly over
+them, is never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.operands import Affine, View, static_shape
+from cimc.isa.program import GlobalBuffer
+
+MOST_PIECES = 4
+"""Parts of a value that some load takes in whole rows: such a load falls into as many, one after the other."""
+
+MIN_ROW_BYTES = 256  # of a part, where nothing but their number says where to cut
+MIN_BYTES = 16384  # of an array that is worth cutting: others are read and written in no time
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A load or store of a global array by a tile. ``loops``: the repeats around it with their counts. ``even``: both
+    sides have the same extents, so that it can be done in pieces."""
+
+    tile: int
+    view: View
+    loops: tuple[tuple[str, int], ...]
+    writes: bool
+    even: bool
+
+    @property
+    def moved(self) -> int:
+        """Elements of all its executions."""
+        n = 1
+        for extent in (*static_shape(self.view), *(count for _, count in self.loops)):
+            n *= extent
+        return n
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The columns [low, high) that an access touches. ``axis``: of its view, the only thing that moves over them, one
+    by one; -1 if there is none, or it is another."""
+
+    low: int
+    high: int
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How an array is cut: elements in a row, and the borders of the parts, 0 and ``row`` included."""
+
+    row: int
+    edges: tuple[int, ...]
+
+    @property
+    def largest(self) -> float:
+        """The largest part's share of a row."""
+        return max(high - low for low, high in pairwise(self.edges)) / self.row
+
+    def meeting(self, reach: Reach) -> list[int]:
+        """The parts that a reach meets."""
+        return [k for k, (low, high) in enumerate(pairwise(self.edges)) if low < reach.high and reach.low < high]
+
+
+def accesses(tile: int, steps: Iterable[Step]) -> Iterator[tuple[str, Access | None]]:
+    """Every access of a tile's steps to a global array, by the array's name; None for what is no load or store."""
+    work: list[tuple[tuple[tuple[str, int], ...], Iterator[Step]]] = [((), iter(steps))]
+    while work:
+        loops, rest = work[-1]
+        step = next(rest, None)
+        if step is None:
+            work.pop()
+        elif isinstance(step, Repeat):
+            assert isinstance(step.count, int)
+            work.append(((*loops, (step.variable, step.count)), iter(step.body)))
+        else:
+            yield from _of(tile, step, loops)
+
+
+def _of(tile: int, step: Instruction, loops: tuple[tuple[str, int], ...]) -> Iterator[tuple[str, Access | None]]:
+    spec, keywords = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
+    for i, operand in enumerate(step.operands):
+        if not isinstance(operand, View):
+            continue
+        kind = spec.access(i, keywords)
+        if kind not in (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE):
+            continue
+        if step.mnemonic not in ("load", "store"):
+            yield operand.buffer, None
+            continue
+        other = step.operands[1 - i]
+        even = isinstance(other, View) and other.shape == operand.shape
+        yield operand.buffer, Access(tile, operand, loops, kind is Kind.GLOBAL_WRITE, even)
+
+
+def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
+    """Where to cut an array that these accesses, all there are, read and write; None if it stays whole."""
+    best: Cut | None = None
+    if buffer.bytes < MIN_BYTES:
+        return None
+    least = MIN_ROW_BYTES // buffer.element.bytes
+    for row in _rows(buffer, found):
+        reaches = [_reach(a, row) for a in found]
+        known = [(a, r) for a, r in zip(found, reaches, strict=True) if r is not None]
+        if len(known) < len(found):
+            continue
+        edges = _edges(row, known, least)
+        found_cut = Cut(row, edges)
+        if len(edges) > 2 and (best is None or found_cut.largest < best.largest):
+            best = found_cut
+    return best
+
+
+def _rows(buffer: GlobalBuffer, found: Sequence[Access]) -> list[int]:
+    """Lengths of a row that are worth a try: steps of the views that divide the array, and all of it."""
+    steps = {s for a in found for s, n in zip(a.view.strides, static_shape(a.view), strict=True) if s > 1 and n > 1}
+    return sorted({s for s in (*steps, buffer.size) if buffer.size % s == 0 and s > 1}, reverse=True)
+
+
+def _reach(access: Access, row: int) -> Reach | None:
+    """The columns an access touches, if it stays within rows of that length; None if it does not."""
+    view, counts = access.view, dict(access.loops)
+    low = view.offset.constant % row
+    moves = [(s, n, i) for i, (s, n) in enumerate(zip(view.strides, static_shape(view), strict=True))]
+    moves += [(c, counts[v], -1) for v, c in view.offset.terms]
+    if any(s < 0 for s, _, _ in moves):
+        return None
+    across = [(s, n, i) for s, n, i in moves if s % row and n > 1]
+    high = low + sum(s * (n - 1) for s, n, _ in across) + 1
+    if high > row:
+        return None
+    single = len(across) == 1 and across[0][0] == 1 and access.even
+    return Reach(low, high, across[0][2] if single else -1)
+
+
+def _edges(row: int, found: Sequence[tuple[Access, Reach]], least: int) -> tuple[int, ...]:
+    loads = [r for a, r in found if not a.writes]
+    narrow = [r for r in loads if r.high - r.low < row]
+    whole = len(narrow) < len(loads)
+    wanted = {e for r in narrow or [r for a, r in found if a.writes] for e in (r.low, r.high)} - {0, row}
+    if not wanted and row >= MOST_PIECES * least:
+        wanted = {row * k // MOST_PIECES for k in range(1, MOST_PIECES)}
+    fixed = sorted((r.low, r.high) for _, r in found if r.axis < 0)
+    edges = [e for e in sorted(wanted) if not any(low < e < high for low, high in fixed)]
+    return (0, *(_fewer(edges, row) if whole else edges), row)
+
+
+def _fewer(edges: list[int], row: int) -> list[int]:
+    """Of the edges, those nearest to an even cut into ``MOST_PIECES``."""
+    if len(edges) < MOST_PIECES:
+        return edges
+    return sorted({min(edges, key=lambda e: abs(e - row * k // MOST_PIECES)) for k in range(1, MOST_PIECES)})
+
+
+def pieces(buffer: GlobalBuffer, plan: Cut) -> tuple[GlobalBuffer, ...]:
+    """The arrays of the parts."""
+    rows = buffer.size // plan.row
+    return tuple(
+        GlobalBuffer(f"{buffer.name}.{k}", buffer.element, (rows, high - low))
+        for k, (low, high) in enumerate(pairwise(plan.edges))
+    )
+
+
+def rewritten(tile: int, steps: Sequence[Step], plans: Mapping[str, Cut]) -> tuple[Step, ...]:
+    """The steps with every load and store of an array that is cut done on its parts."""
+    return _rewritten(tile, steps, plans, ())
+
+
+def _rewritten(
+    tile: int, steps: Sequence[Step], plans: Mapping[str, Cut], loops: tuple[tuple[str, int], ...]
+) -> tuple[Step, ...]:
+    found: list[Step] = []
+    for step in steps:
+        if isinstance(step, Repeat):
+            assert isinstance(step.count, int)
+            body = _rewritten(tile, step.body, plans, (*loops, (step.variable, step.count)))
+            found.append(Repeat(step.variable, step.count, body, step.line))
+            continue
+        access = next(((n, a) for n, a in _of(tile, step, loops) if n in plans), None)
+        if access is None or access[1] is None:
+            found.append(step)
+            continue
+        found += _split(step, access[1], plans[access[0]])
+    return tuple(found)
+
+
+def _split(step: Instruction, access: Access, plan: Cut) -> Iterator[Instruction]:
+    reach = _reach(access, plan.row)
+    assert reach is not None, "the cut was made for all accesses"
+    at = 0 if access.writes else 1
+    other = step.operands[1 - at]
+    assert isinstance(other, View)
+    for k in plan.meeting(reach):
+        low, high = max(reach.low, plan.edges[k]), min(reach.high, plan.edges[k + 1])
+        mine, local = access.view, other
+        if (low, high) != (reach.low, reach.high):
+            first = low - reach.low
+            mine, local = (_narrowed(v, reach.axis, first, high - low) for v in (mine, local))
+        pair = (_moved(mine, plan, k), local)
+        yield replace(step, operands=pair if at == 0 else pair[::-1])
+
+
+def _narrowed(view: View, axis: int, first: int, count: int) -> View:
+    """A view's elements [first, first + count) along an axis."""
+    shape = (*view.shape[:axis], count, *view.shape[axis + 1 :])
+    return View(view.buffer, view.offset + first * view.strides[axis], shape, view.strides)
+
+
+def _moved(view: View, plan: Cut, k: int) -> View:
+    """A view of the whole array, as one of its part ``k``."""
+    low, high = plan.edges[k], plan.edges[k + 1]
+
+    def step(s: int) -> int:
+        return s // plan.row * (high - low) + s % plan.row
+
+    offset = Affine.of(step(view.offset.constant) - low, {v: step(c) for v, c in view.offset.terms})
+    return View(f"{view.buffer}.{k}", offset, view.shape, tuple(step(s) for s in view.strides))

@@ -1,0 +1,143 @@
+"""Segments with products whose second operand is written into cells: its codes are loaded and programmed as soon as the loops
+fix it, then blocks of rows stream through the cores.
+
+A tile issues in order, and a row block alternates between cores and vector units. So a loop's body does several blocks, with
+their instructions in turns: while the cores have rows of one block, the vector units work on another.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+
+from cimc.codegen.spread import Spread
+from cimc.codegen.tilecode import TileCode
+from cimc.ir.graph import Node
+from cimc.isa.instruction import Step
+from cimc.isa.operands import Affine, Element, View, static_shape
+from cimc.isa.program import MatrixDecl
+from cimc.mapping.mapping import Placement, Segment
+from cimc.mapping.segment import Range
+from cimc.mapping.space import Index, shared_row
+from cimc.ops import OPS, Access
+
+TOGETHER = 4
+"""Blocks whose instructions stand in turns: of r blocks' time in the cores, the last one's vector work is not hidden."""
+
+PIECE_BYTES = 16384
+"""Of an operand that is brought to codes on the tile, so much is on the tile as float32 at a time: a quarter of the smallest
+buffer that the presets' tiles with cores have."""
+
+LEAST_ROWS = 8  # with fewer rows in a block, every product fills the cores' pipeline anew for little
+
+
+def wanted_rows(placement: Placement, segment: Segment) -> int:
+    """Rows of a block: a tile's share in twice as many blocks as are worked on together, if that leaves rows enough."""
+    share = segment.rows // max(1, len(placement.tiles[segment.index]))
+    return max(LEAST_ROWS, share // (2 * TOGETHER))
+
+
+class Written(Spread):
+    """Emits one SPREAD segment that writes operands into cells."""
+
+    def _load_whole(self, code: TileCode, axis: int, at: tuple[Affine, ...]) -> dict[tuple[str, str], View]:
+        found = super()._load_whole(code, axis, at)
+        for node in self.segment.nodes:
+            if self._writes(node) and self.space.depth(node, node.inputs[1]) == axis:
+                key = (node.outputs[0], node.inputs[1])
+                codes = found.get(key)
+                if codes is None:
+                    codes, found[key] = self._quantized(code, node, at)
+                code.emit("program", self._matrix(code, node), codes, origin=node.origin)
+        return found
+
+    def _loads_whole(self, node: Node, index: int) -> bool:
+        return super()._loads_whole(node, index) and not (self._writes(node) and len(node.inputs) < 4)
+
+    def _writes(self, node: Node) -> bool:
+        return node.outputs[0] in self.context.placement.written
+
+    def _quantized(self, code: TileCode, node: Node, at: tuple[Affine, ...]) -> tuple[View, View]:
+        """Load an operand (k × n) a piece of its columns at a time and bring it to codes: (k × n) as a view, and the scales
+        (1 × n)."""
+        value = node.inputs[1]
+        index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
+        whole = self.space.whole_view(node, value, index, self.context.global_name(value))
+        k, n = static_shape(whole)
+        codes = code.buffer(Element.Q8, (n, k), "w")
+        scales = code.buffer(Element.F32, (n, 1), "w")
+        wide = max(1, min(n, PIECE_BYTES // (k * Element.F32.bytes)))
+        pieces, rest = divmod(n, wide)
+        name = f"c{len(at)}"
+        with code.repeat(name, pieces):
+            start = Affine.of(0, {name: wide} if pieces > 1 else {})
+            self._piece(code, node, whole, (codes, scales), start, wide)
+        if rest:
+            self._piece(code, node, whole, (codes, scales), Affine(pieces * wide), rest)
+        turned = View(codes.buffer, Affine(), (k, n), (1, k))
+        return turned, View(scales.buffer, Affine(), (1, n), (n, 1))
+
+    def _piece(
+        self, code: TileCode, node: Node, whole: View, into: tuple[View, View], start: Affine, count: int
+    ) -> None:
+        """Columns [start, start + count) of an operand as rows of codes."""
+        k, _ = static_shape(whole)
+        down, across = whole.strides
+        source = View(whole.buffer, whole.offset + start * across, (count, k), (across, down))
+        rows = code.buffer(Element.F32, (count, k), "w")
+        code.emit("load", rows, source, origin=node.origin)
+        codes = View(into[0].buffer, start * k, (count, k), (k, 1))
+        scales = View(into[1].buffer, start, (count, 1), (1, 1))
+        code.emit("quantize", codes, scales, rows, origin=node.origin)
+
+    def _matrix(self, code: TileCode, node: Node) -> str:
+        cells = self.context.placement.written.get(node.outputs[0])
+        if cells is None:
+            return ""
+        decl = MatrixDecl(cells.name, Element.Q8, cells.rows, cells.cols, "", 0, 0, cells.blocks)
+        code.matrices.setdefault(cells.name, decl)
+        return cells.name
+
+    def _blocks(self, code: TileCode, here: Range, at: tuple[Affine, ...], found: dict[tuple[str, str], View]) -> None:
+        kept = self._shared_rows(code, at)
+        blocks, rest = divmod(here.count, self.rows)
+        turns, over = divmod(blocks, TOGETHER)
+        name, group = f"i{len(at)}", TOGETHER * self.rows
+        if turns:
+            with code.repeat(name, turns):
+                step = {name: group} if turns > 1 else {}
+                starts = [Affine.of(here.low + k * self.rows, step) for k in range(TOGETHER)]
+                self._together(code, [Index((*at, s), self.rows) for s in starts], found, kept)
+        starts = [Affine(here.low + turns * group + k * self.rows) for k in range(over)]
+        last = [Index((*at, s), self.rows) for s in starts]
+        if rest:
+            last.append(Index((*at, Affine(here.low + blocks * self.rows)), rest))
+        self._together(code, last, found, kept)
+
+    def _shared_rows(self, code: TileCode, at: tuple[Affine, ...]) -> dict[View, View]:
+        """Load the rows that all blocks share (scales of the written operand, masks of padding)."""
+        kept: dict[View, View] = {}
+        index = Index((*at, Affine()), 1)
+        for node in self.segment.nodes:
+            for i, value in enumerate(node.inputs):
+                outside = bool(value) and value not in self.tails and not shared_row(self.context.graph, value)
+                if not outside or OPS[node.op].access(node, i) is not Access.ROWS:
+                    continue
+                if not self.space.reach(node, value, Access.ROWS).strides[-1]:
+                    self.context.external(code, self.space, node, value, index, kept)
+        return kept
+
+    def _together(
+        self,
+        code: TileCode,
+        blocks: list[Index],
+        found: dict[tuple[str, str], View],
+        kept: dict[View, View],
+    ) -> None:
+        """Blocks of rows, an instruction of each in turn. They share no buffers that they write, so any order is right."""
+        before, parts = code.steps, list[list[Step]]()
+        for index in blocks:
+            code.steps = []
+            self._block(code, index, found, kept)
+            parts.append(code.steps)
+        code.steps = before
+        code.steps.extend(s for turn in zip_longest(*parts) for s in turn if s is not None)

@@ -1,0 +1,102 @@
+"""Blocks of a weight matrix on cores, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cimc.mapping.mapping import Part, PlacedBlock
+
+
+@dataclass
+class Cores:
+    """Free cores of the CIM tiles, taken in snake order."""
+
+    tiles: Sequence[int]
+    capacity: int
+    at: int = 0
+    used: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.capacity - self.used
+
+    @property
+    def left(self) -> int:
+        """Cores on tiles that are still empty."""
+        return (len(self.tiles) - self.at - 1) * self.capacity
+
+    def next_tile(self) -> bool:
+        self.at += 1
+        self.used = 0
+        return self.at < len(self.tiles)
+
+    def take(self, count: int) -> tuple[int, int]:
+        first = self.used
+        self.used += count
+        return self.tiles[self.at], first
+
+
+@dataclass
+class Grid:
+    """A weight matrix cut into blocks of a core's size."""
+
+    rows: int
+    cols: int
+    block_rows: int
+    block_cols: int
+    parts: list[Part] = field(default_factory=list[Part])
+
+    @property
+    def down(self) -> int:
+        return -(-self.rows // self.block_rows)
+
+    @property
+    def across(self) -> int:
+        return -(-self.cols // self.block_cols)
+
+    def put(self, tile: int, core: int, r: range, c: range) -> None:
+        """Blocks r × c (indices) on the tile's cores from ``core`` on, column by column."""
+        blocks: list[PlacedBlock] = []
+        for j in c:
+            for i in r:
+                blocks.append(PlacedBlock(core + len(blocks), self._span(i, True), self._span(j, False)))
+        rows = (self._span(r[0], True)[0], self._span(r[-1], True)[1])
+        cols = (self._span(c[0], False)[0], self._span(c[-1], False)[1])
+        self.parts.append(Part(tile, rows, cols, tuple(blocks)))
+
+    def _span(self, index: int, down: bool) -> tuple[int, int]:
+        size, whole = (self.block_rows, self.rows) if down else (self.block_cols, self.cols)
+        return index * size, min((index + 1) * size, whole)
+
+
+def fill(cores: Cores, grid: Grid, tight: bool) -> bool:
+    """Place a grid from the current tile on; False if the tiles run out."""
+    column = 0
+    while column < grid.across:
+        if grid.down <= cores.free:
+            count = min(cores.free // grid.down, grid.across - column)
+            tile, core = cores.take(count * grid.down)
+            grid.put(tile, core, range(grid.down), range(column, column + count))
+            column += count
+        elif grid.down <= cores.capacity and not tight:
+            if not cores.next_tile():
+                return False
+        elif _fill_column(cores, grid, column):
+            column += 1
+        else:
+            return False
+    return True
+
+
+def _fill_column(cores: Cores, grid: Grid, column: int) -> bool:
+    """Place one column of blocks over as many tiles as it takes."""
+    row = 0
+    while row < grid.down:
+        if not cores.free and not cores.next_tile():
+            return False
+        count = min(cores.free, grid.down - row)
+        tile, core = cores.take(count)
+        grid.put(tile, core, range(row, row + count), range(column, column + 1))
+        row += count
+    return True

@@ -1,0 +1,71 @@
+"""How much the links of the mesh carry, while tiles are chosen: what flows where many flow waits, however near it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cimc.arch.spec import ChipSpec
+
+CANDIDATES = 24
+"""Tiles that are looked at for each choice, the nearest ones: a way past more of them is never the best."""
+
+INTO = (0, 0)  # the last step of every way: into the tile
+INTO_WEIGHT = 3
+"""How much dearer than a link a tile is: it takes in one message after the other, and works on it."""
+
+
+class Traffic:
+    """Loads of links, by the tile a link leaves and its direction, from flows that are added one by one."""
+
+    def __init__(self, chip: ChipSpec) -> None:
+        self.chip = chip
+        self._load: dict[tuple[int, tuple[int, int]], float] = {}
+
+    def _way(self, source: int, target: int) -> Iterator[tuple[int, tuple[int, int]]]:
+        """A packet's way: along the row first, then along the column, then into the tile."""
+        (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(target)
+        across, down = (1 if to_x > x else -1), (1 if to_y > y else -1)
+        for at in range(x, to_x, across):
+            yield y * self.chip.columns + at, (across, 0)
+        for at in range(y, to_y, down):
+            yield at * self.chip.columns + to_x, (0, down)
+        yield target, INTO
+
+    def hops(self, a: int, b: int) -> tuple[int, int]:
+        """Borders between chips, and hops, from one tile to another."""
+        (ax, ay), (bx, by) = self.chip.position(a), self.chip.position(b)
+        return abs(self.chip.chip_of(a) - self.chip.chip_of(b)), abs(ax - bx) + abs(ay - by)
+
+    def nearest(self, sources: Iterable[int], tiles: Iterable[int]) -> list[int]:
+        """The tiles that are worth a look for flows from these sources, the nearest first."""
+        known = list(sources)
+
+        def way(tile: int) -> tuple[int, int]:
+            ways = [self.hops(source, tile) for source in known]
+            return sum(borders for borders, _ in ways), sum(n for _, n in ways)
+
+        return sorted(tiles, key=way)[:CANDIDATES]
+
+    def price(self, flows: Mapping[int, float], tile: int) -> tuple[int, float]:
+        """What flows (weight by source) to a tile would cost: borders between chips, and the growth of the sum of squares of
+        all loads, so that a way is the dearer the longer and the fuller it is."""
+        borders, cost = 0, 0.0
+        for source, weight in flows.items():
+            borders += self.hops(source, tile)[0]
+            for link in self._way(source, tile):
+                growth = (2 * self._load.get(link, 0.0) + weight) * weight
+                cost += INTO_WEIGHT * growth if link[1] == INTO else growth
+        return borders, cost
+
+    def add(self, flows: Mapping[int, float], tile: int) -> None:
+        """The flows from now on go to the tile."""
+        for source, weight in flows.items():
+            for link in self._way(source, tile):
+                self._load[link] = self._load.get(link, 0.0) + weight
+
+    def choose(self, flows: Mapping[int, float], tiles: Sequence[int]) -> int:
+        """The tile of some that the flows go to from now on, because it costs least."""
+        offered = self.nearest(flows, tiles)
+        found = min(offered, key=lambda t: self.price(flows, t))
+        self.add(flows, found)
+        return found

@@ -1,0 +1,37 @@
+"""Which units nodes need, and which tiles have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cimc import errors
+from cimc.arch.spec import ChipSpec
+from cimc.ir.graph import Node
+from cimc.isa.instruction import INSTRUCTIONS, Unit
+
+
+def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
+    """Units a tile needs to run nodes that are not on cores."""
+    needed = {Unit.VECTOR}
+    for node in nodes:
+        if node.op == "attention":
+            needed.update((Unit.MATMUL, Unit.SPECIAL))
+        elif node.op in INSTRUCTIONS:
+            needed.add(INSTRUCTIONS[node.op].unit)
+    return frozenset(needed & {Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL})
+
+
+def tiles_with(chip: ChipSpec, units: frozenset[Unit]) -> list[int]:
+    """Tiles that have all the units; those without cores if there are any. Raises if there is none."""
+
+    def has(tile: int) -> bool:
+        spec = chip.tile(tile)
+        present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
+        return all(present[u] is not None for u in units)
+
+    able = [t for t in range(chip.tile_count) if has(t)]
+    if not able:
+        missing = ", ".join(sorted(u.value for u in units))
+        raise errors.UNIT_MISSING(chip=chip.name, units=missing)
+    without = [t for t in able if not chip.tile(t).cores]
+    return without or able
