@@ -58,6 +58,9 @@ def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan
     return -1, 0
 
 
+_Parts = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class _Load:
     """What a stage takes of a tile: cycles of its units, of its receive side and of its port for a block, bytes of its
@@ -69,7 +72,7 @@ class _Load:
     bytes: float
     tiles: tuple[int, ...]
 
-    def parts(self, mean: _Load, count: int) -> tuple[float, float, float, float]:
+    def parts(self, mean: _Load, count: int) -> _Parts:
         """Of one of ``count`` pieces, each as a part of what a tile has on average (of its buffer: can have)."""
         pairs = (
             (self.units, mean.units),
@@ -99,11 +102,15 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copie
     for job in order:
         piece = loads[job].parts(mean, counts[job])
         for copy in range(copies):
-            then = {t: tuple(a + b for a, b in zip(has[t], piece, strict=True)) for t in loads[job].tiles}
+            then = {t: _sum(has[t], piece) for t in loads[job].tiles}
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
             tiles[copy][job] = tuple(sorted(chosen))
     return [Plan(context.graph, region, context.placement, rows, c, tiles[c], slack) for c in range(copies)]
+
+
+def _sum(a: _Parts, b: _Parts) -> _Parts:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
 
 
 def _cuts(region: Region, rows: int, job: Job, load: _Load, mean: _Load) -> int:

@@ -72,7 +72,8 @@ class Cut:
 
 
 def accesses(tile: int, steps: Iterable[Step]) -> Iterator[tuple[str, Access | None]]:
-    """Every access of a tile's steps to a global array, by the array's name; None for what is no load or store."""
+    """Every access of a tile's steps to a global array, by the array's name; None for what is no load or store, or
+    goes where a derived variable says."""
     work: list[tuple[tuple[tuple[str, int], ...], Iterator[Step]]] = [((), iter(steps))]
     while work:
         loops, rest = work[-1]
@@ -94,7 +95,8 @@ def _of(tile: int, step: Instruction, loops: tuple[tuple[str, int], ...]) -> Ite
         kind = spec.access(i, keywords)
         if kind not in (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE):
             continue
-        if step.mnemonic not in ("load", "store"):
+        derived = {name for name, _ in operand.offset.terms} - {name for name, _ in loops}
+        if step.mnemonic not in ("load", "store") or derived:
             yield operand.buffer, None
             continue
         other = step.operands[1 - i]
@@ -183,7 +185,7 @@ def _rewritten(
         if isinstance(step, Repeat):
             assert isinstance(step.count, int)
             body = _rewritten(tile, step.body, plans, (*loops, (step.variable, step.count)))
-            found.append(Repeat(step.variable, step.count, body, step.line))
+            found.append(replace(step, body=body))
             continue
         access = next(((n, a) for n, a in _of(tile, step, loops) if n in plans), None)
         if access is None or access[1] is None:

@@ -32,6 +32,7 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
             cells[tile, block.core] = max(size, cells.get((tile, block.core), 0))
         row = _static(copies, str(origins[copies[0].value]), chip, used)
         static.append({**row, "reloaded": copies[0].value in turning} if turning else row)
+    _written_cores(program, chip, used, cells)
     capacity = sum(_crossbars(chip, t) for t in range(chip.tile_count))
     taken = sum(len(c) for c in used.values())
     per_core = [chip.tile(t).core for t in used]
@@ -150,20 +151,21 @@ def _dynamic(graph: Graph, program: Program) -> Iterator[dict[str, Json]]:
             yield {"node": name, "origin": name, "kind": kind, "tile": tile.tile, "unit": "matmul", "macs": macs}
 
 
-def _written_cores(program: Program, chip: ChipSpec, used: dict[int, set[int]]) -> int:
-    """Adds the crossbars that operands are written into to those in use; the weights that they hold at a time."""
-    cells = 0
+def _written_cores(
+    program: Program, chip: ChipSpec, used: dict[int, set[int]], cells: dict[tuple[int, int], int]
+) -> None:
+    """Adds the crossbars that operands are written into to those in use, and the weights that they hold at a time."""
     for tile in program.tiles:
         core = chip.tile(tile.tile).core
         for matrix in tile.matrices:
             if core is None or matrix.key:
                 continue
-            cells += matrix.rows * matrix.cols
             for block in matrix.blocks:
+                size = (block.row_end - block.row) * (block.col_end - block.col)
+                cells[tile.tile, block.core] = max(size, cells.get((tile.tile, block.core), 0))
                 used.setdefault(tile.tile, set()).update(
                     range(block.core * core.crossbars, (block.core + 1) * core.crossbars)
                 )
-    return cells
 
 
 def _written(graph: Graph, mapping: Mapping, program: Program) -> Iterator[dict[str, Json]]:

@@ -104,7 +104,8 @@ def in_turns(placer: Placer, precision: str, pool: int | None) -> Placement:
         raise errors.RELOAD_TOO_LARGE(layer=nodes[most.value].origin, need=most.blocks, chip=chip.name, have=have)
     matrices = {value: (matrix,) for value, matrix in found.matrices.items()}
     homes = placer.homes(placer.replicas(1), matrices)
-    return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices), found.reload)
+    tiles = placer.tiles(matrices)
+    return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, tiles, reload=found.reload)
 
 
 def _writable(chip: ChipSpec) -> None:
