@@ -225,6 +225,7 @@ def _compile(
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
             *(_reload_note(told) if options.choices.reload else ()),
+            *([_stream_note(mapping)] if options.choices.optimize == "throughput" else ()),
         ),
         imported.graph,
         read_tokens(imported.path.parent),
@@ -290,6 +291,15 @@ def _chips(options: Options) -> Callable[[int], ChipSpec | None]:
             return None
 
     return spec
+
+
+def _stream_note(mapping: Placed) -> str:
+    """What streams, or that nothing does."""
+    region = mapping.region
+    if region is None:
+        why = "the batch must be several samples (--dim batch=...), each of several rows that go through two segments or more"
+        return f"throughput: nothing streams: {why}"
+    return f"throughput: {region.waves} samples stream through {len(region.parts)} of {len(mapping.segments)} segments"
 
 
 def _reload_note(told: Mapping[str, Json]) -> list[str]:

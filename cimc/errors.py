@@ -335,6 +335,14 @@ RELOAD_BUFFER = Diagnostic(
     "left for it",
     "enlarge local_bytes of that tile kind, or put the model on several chips (--chips auto)",
 )
+STREAM_ROOM = Diagnostic(
+    "stream-room",
+    Exit.DOES_NOT_FIT,
+    "--optimize throughput: tile {tile} ({kind}) of {chip} needs {need} bytes for the samples under way, the local buffer has "
+    "{have}",
+    "map layer by layer (--optimize latency), enlarge local_bytes of that tile kind (-c tiles.{kind}.local_bytes=...) or take "
+    "a floorplan with more such tiles (-c layout=...)",
+)
 RELOAD_HARDWARE = Diagnostic(
     "reload-hardware",
     Exit.USAGE,

@@ -29,7 +29,7 @@ FINE = 3
 
 
 def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list[Plan]:
-    """Plans for the copies of a region, with the longest blocks that fit. Raises BUFFER_TOO_SMALL if not even blocks of one
+    """Plans for the copies of a region, with the longest blocks that fit. Raises STREAM_ROOM if not even blocks of one
     row do."""
     sizes = [n for n in range(region.rows, 0, -1) if region.rows % n == 0]
     wanted = [n for n in sizes if n * BLOCKS <= region.rows] or sizes[-1:]
@@ -41,9 +41,8 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
             if over[0] < 0:
                 return found
     tile, need = over
-    layer = region.parts[0].segment.nodes[0].origin
     have = chip.tile(tile).local_bytes
-    raise errors.BUFFER_TOO_SMALL(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have, layer=layer)
+    raise errors.STREAM_ROOM(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have)
 
 
 def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:

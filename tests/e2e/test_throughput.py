@@ -1,0 +1,100 @@
+"""A batch that streams through all layers at once: what it computes layer by layer, to the bit, in fewer cycles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cimc import errors
+from cimc.compiler import Compiled, Options, compile_model
+from cimc.isa.printer import print_program
+from cimc.mapping.choices import Choices
+from cimc.session import InferenceSession
+from cimc.sim.reference import Reference
+from cimc.sim.timing import run_timing
+from models.graph import save
+from models.inputs import sample_inputs
+from models.small import RECIPES, build
+
+CASES = [
+    ("bert", {"batch": 4, "sequence": 16}),
+    ("bert", {"batch": 3, "sequence": 6}),
+    ("gpt2", {"batch": 4, "sequence": 16}),
+    ("vit", {"batch": 8}),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("throughput")
+    for name in ("bert", "gpt2", "vit", "mlp"):
+        save(build(RECIPES[name].config), made / f"{name}.onnx")
+    return made
+
+
+def compiled(folder: Path, name: str, dims: dict[str, int], choices: Choices, hardware: str = "isaac") -> Compiled:
+    made = compile_model(folder / f"{name}.onnx", Options(hardware, (), dims, choices=choices))
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize(("name", "dims"), CASES)
+def test_the_same_to_the_bit(folder: Path, name: str, dims: dict[str, int]) -> None:
+    by_layers = compiled(folder, name, dims, Choices(replicas=1))
+    streamed = compiled(folder, name, dims, Choices(replicas=1, optimize="throughput"))
+    feeds = sample_inputs(build(RECIPES[name].config), dims, seed=5)
+    for numerics in ("integer", "float"):
+        one, other = (InferenceSession(m, numerics, timing=False).run(None, feeds) for m in (by_layers, streamed))
+        for a, b in zip(one, other, strict=True):
+            if numerics == "integer":
+                np.testing.assert_array_equal(a, b)
+            else:
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_a_batch_takes_less_time_and_every_further_sample_little(folder: Path) -> None:
+    """Layer by layer every sample takes as long as the first; streamed, as long as the slowest stage."""
+
+    def cycles(batch: int, optimize: str) -> int:
+        chosen = Choices(replicas=1, optimize="throughput" if optimize else "latency")
+        made = compiled(folder, "bert", {"batch": batch, "sequence": 16}, chosen)
+        return run_timing(made.program, made.hardware.spec).cycles
+
+    assert cycles(8, "throughput") < cycles(8, "") / 2
+    more = cycles(16, "throughput") - cycles(8, "throughput")
+    # isaac: an MVM of 8-bit inputs takes 800 ns = 960 cycles a row, of which a sample has 16.
+    assert 8 * 16 * 960 <= more <= 1.3 * 8 * 16 * 960
+
+
+def test_both_timing_engines_agree(folder: Path) -> None:
+    dims = {"batch": 3, "sequence": 6}
+    made = compiled(folder, "bert", dims, Choices(replicas=1, optimize="throughput"), "sram-digital")
+    timing = run_timing(made.program, made.hardware.spec)
+    assert Reference(made.program, made.hardware.spec).run() == timing.cycles
+    assert timing.bound.cycles <= timing.cycles
+
+
+def test_the_text_has_every_stage_a_few_times(folder: Path) -> None:
+    """The samples are repeats, so the program does not grow with their number."""
+    few, many = (
+        compiled(folder, "bert", {"batch": n, "sequence": 16}, Choices(replicas=1, optimize="throughput"))
+        for n in (12, 48)
+    )
+    sizes = [sum(1 for line in print_program(m.program).splitlines() if line.startswith("  ")) for m in (few, many)]
+    assert sizes[1] <= 1.1 * sizes[0]
+
+
+@pytest.mark.parametrize(("name", "dims"), [("bert", {"batch": 1, "sequence": 16}), ("mlp", {"batch": 4})])
+def test_what_cannot_stream_is_mapped_as_ever_and_says_so(folder: Path, name: str, dims: dict[str, int]) -> None:
+    made = compiled(folder, name, dims, Choices(optimize="throughput"))
+    assert any(note.startswith("throughput: nothing streams") for note in made.notes)
+
+
+def test_too_little_local_memory_is_refused_with_the_numbers(folder: Path) -> None:
+    chosen = Choices(replicas=1, optimize="throughput")
+    options = Options("isaac", ("tiles.digital.local_bytes=4096",), {"batch": 4, "sequence": 16}, choices=chosen)
+    with pytest.raises(errors.CimcError, match="the local buffer has 4096") as caught:
+        compile_model(folder / "bert.onnx", options)
+    assert caught.value.exit_code == 3
