@@ -171,7 +171,8 @@ def streamed(models: list[Model], runs: list[Run]) -> Section:
     header = ("model", "chip", "cycles", "a sample", "one alone / a sample", "bound", "set by", "attainment")
     remarks = (
         f"{BATCH} samples, `--optimize throughput -m replicas=1`. *One alone* is the latency above, on the same "
-        "floorplan, which may use free cores for copies. The first sample fills the pipeline of layers and the last drains it; both count.",
+        "floorplan, which may use free cores for copies. The first sample fills the "
+        "pipeline of layers and the last drains it; both count.",
         "`stream-room`: K and V of two samples for every layer do not fit the digital tiles of that floorplan.",
     )
     return Section(

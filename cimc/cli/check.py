@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
@@ -53,23 +53,7 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context,
     model: Path,
-    hardware: str | None,
-    overrides: tuple[str, ...],
-    chips: str | None,
-    reload: str,
-    optimize: str,
-    dims: tuple[str, ...],
-    precision: str,
-    activations: Literal["dynamic", "static"],
-    digital: tuple[str, ...],
-    outliers: str,
-    copies: str,
-    attention: str,
-    passes: str,
     calibrate: Literal["never", "start"],
-    mapping: tuple[str, ...],
-    placement: str,
-    search: str,
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -92,6 +76,7 @@ def command(
     json_target: str | None,
     verbose: bool,
     quiet: bool,
+    **flags: Unpack[opt.CompileFlags],
 ) -> int:
     """Compile MODEL, run its tile programs, and compare the outputs with onnxruntime's on the same inputs.
 
@@ -116,24 +101,7 @@ def command(
         if asked and numerics != "analog":
             raise click.UsageError(f"{name} needs --numerics analog")
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
-    compiled_as = opt.compile_as(
-        hardware,
-        overrides,
-        dims,
-        precision,
-        activations,
-        passes,
-        mapping,
-        digital,
-        outliers,
-        chips,
-        copies,
-        placement,
-        search,
-        reload,
-        optimize,
-        attention,
-    )
+    compiled_as = opt.compile_as(**flags)
     chosen = replace(compiled_as, calibrate=calibrate)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 
@@ -30,23 +30,7 @@ from cimc.cli import options as opt
 def command(
     model: Path,
     output: Path | None,
-    hardware: str | None,
-    overrides: tuple[str, ...],
-    chips: str | None,
-    reload: str,
-    optimize: str,
-    dims: tuple[str, ...],
-    precision: str,
-    activations: Literal["dynamic", "static"],
-    digital: tuple[str, ...],
-    outliers: str,
-    copies: str,
-    attention: str,
-    passes: str,
     calibrate: Literal["never", "start"],
-    mapping: tuple[str, ...],
-    placement: str,
-    search: str,
     inputs_path: Path | None,
     print_after: tuple[str, ...],
     stop_after: str,
@@ -56,6 +40,7 @@ def command(
     json_target: str | None,
     verbose: bool,
     quiet: bool,
+    **flags: Unpack[opt.CompileFlags],
 ) -> None:
     """Lower an ONNX MODEL (a file, or a folder with model.onnx) to tile programs in the CIM ISA.
 
@@ -72,24 +57,7 @@ def command(
         raise click.UsageError("name the folder to write: -o DIR (or look at passes with --print-after, --stop-after)")
     if output is not None:
         bundle.check_target(output)
-    compiled_as = opt.compile_as(
-        hardware,
-        overrides,
-        dims,
-        precision,
-        activations,
-        passes,
-        mapping,
-        digital,
-        outliers,
-        chips,
-        copies,
-        placement,
-        search,
-        reload,
-        optimize,
-        attention,
-    )
+    compiled_as = opt.compile_as(**flags)
     chosen = replace(compiled_as, calibrate=calibrate)
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")

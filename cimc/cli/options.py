@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cimc.arch.spec import ChipSpec
     from cimc.compiler import Options
+    from cimc.mapping.choices import Choices
     from cimc.sim.result import RunResult
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -208,54 +209,64 @@ def parse_dims(pairs: tuple[str, ...]) -> dict[str, int]:
     return dims
 
 
-def compile_as(
-    hardware: str | None,
-    overrides: tuple[str, ...],
-    dims: tuple[str, ...],
-    precision: str,
-    activations: Literal["dynamic", "static"],
-    passes: str,
-    mapping: tuple[str, ...],
-    digital: tuple[str, ...] = (),
-    outliers: str = "",
-    chips: str | None = None,
-    copies: str = "",
-    placement: str = "",
-    search: str = "",
-    reload: str = "off",
-    optimize: str = "latency",
-    attention: str = "digital",
-) -> Options:
+class CompileFlags(TypedDict):
+    """What ``compile_options`` gives a command."""
+
+    hardware: str | None
+    overrides: tuple[str, ...]
+    chips: str | None
+    reload: str
+    optimize: str
+    dims: tuple[str, ...]
+    precision: str
+    activations: Literal["dynamic", "static"]
+    digital: tuple[str, ...]
+    outliers: str
+    copies: str
+    attention: str
+    passes: str
+    mapping: tuple[str, ...]
+    placement: str
+    search: str
+
+
+def compile_as(**flags: Unpack[CompileFlags]) -> Options:
     """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
-    if chips == "auto" and reload == "on":
+    from cimc.arch.load import DEFAULT
+    from cimc.compiler import Options
+    from cimc.search.plan import parse_plan
+
+    chips = flags["chips"]
+    if chips == "auto" and flags["reload"] == "on":
         raise click.UsageError(
             "--chips auto takes as many chips as all weights need, --reload on does with fewer: give one"
         )
-    from cimc.arch.load import DEFAULT
-    from cimc.compiler import Options
-    from cimc.mapping.choices import parse_choices
-    from cimc.search.plan import parse_plan
-
-    if reload == "on" and optimize == "throughput":
-        raise click.UsageError("--optimize throughput keeps all layers in cells, --reload on does not: give one")
-    mapping = (*mapping, *(("reload=on",) if reload == "on" else ()))
-    mapping = (*mapping, "optimize=throughput") if optimize == "throughput" else mapping
     return Options(
-        hardware or DEFAULT,
-        (*overrides, f"chips={chips}") if chips and chips != "auto" else overrides,
-        parse_dims(dims),
-        precision,
-        activations,
-        passes,
-        parse_choices(mapping),
-        read_digital(digital),
-        outliers,
+        flags["hardware"] or DEFAULT,
+        (*flags["overrides"], f"chips={chips}") if chips and chips != "auto" else flags["overrides"],
+        parse_dims(flags["dims"]),
+        flags["precision"],
+        flags["activations"],
+        flags["passes"],
+        _choices(flags),
+        read_digital(flags["digital"]),
+        flags["outliers"],
         auto_chips=chips == "auto",
-        copies=copies,
-        placement=placement,
-        search=parse_plan(search) if search else None,
-        attention=attention,
+        copies=flags["copies"],
+        placement=flags["placement"],
+        search=parse_plan(flags["search"]) if flags["search"] else None,
+        attention=flags["attention"],
     )
+
+
+def _choices(flags: CompileFlags) -> Choices:
+    """``--mapping``, and what has an option of its own."""
+    from cimc.mapping.choices import parse_choices
+
+    if flags["reload"] == "on" and flags["optimize"] == "throughput":
+        raise click.UsageError("--optimize throughput keeps all layers in cells, --reload on does not: give one")
+    own = (("reload=on", flags["reload"] == "on"), ("optimize=throughput", flags["optimize"] == "throughput"))
+    return parse_choices((*flags["mapping"], *(text for text, given in own if given)))
 
 
 def read_digital(given: tuple[str, ...]) -> tuple[str, ...]:

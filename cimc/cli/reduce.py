@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 import click
 
@@ -27,22 +27,6 @@ from cimc.session import Numerics
 def command(
     model: Path,
     output: Path,
-    hardware: str | None,
-    overrides: tuple[str, ...],
-    chips: str | None,
-    reload: str,
-    optimize: str,
-    dims: tuple[str, ...],
-    precision: str,
-    activations: Literal["dynamic", "static"],
-    digital: tuple[str, ...],
-    outliers: str,
-    copies: str,
-    attention: str,
-    passes: str,
-    mapping: tuple[str, ...],
-    placement: str,
-    search: str,
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
@@ -52,6 +36,7 @@ def command(
     max_trials: int,
     verbose: bool,
     quiet: bool,
+    **flags: Unpack[opt.CompileFlags],
 ) -> int:
     """Cut MODEL, which fails `cimc check`, down to the smallest part that still fails in the same way.
 
@@ -66,24 +51,7 @@ def command(
     from cimc.checker import CheckOptions
     from cimc.report.compare import Tolerance
 
-    chosen = opt.compile_as(
-        hardware,
-        overrides,
-        dims,
-        precision,
-        activations,
-        passes,
-        mapping,
-        digital,
-        outliers,
-        chips,
-        copies,
-        placement,
-        search,
-        reload,
-        optimize,
-        attention,
-    )
+    chosen = opt.compile_as(**flags)
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = opt.note
@@ -92,8 +60,8 @@ def command(
     opt.save_bytes(output, found.model)
     opt.save_arrays(inputs, found.inputs)
     click.echo(f"reduced {found.nodes} nodes to {found.kept} in {found.trials} trials: {found.failure.told}")
-    flags = "" if numerics == "float" else f" --numerics {numerics}"
-    click.echo(f"to see it fail: cimc check {output} --inputs {inputs}{flags}")
+    told = "" if numerics == "float" else f" --numerics {numerics}"
+    click.echo(f"to see it fail: cimc check {output} --inputs {inputs}{told}")
     if verbose:
         click.echo(f"failure: {found.failure.kind}")
     return Exit.OK

@@ -51,7 +51,7 @@ def test_no_room_for_a_row_is_told_with_numbers(tmp_path) -> None:
     reload = mapping.placement.reload
     assert reload is not None
     turning = next(s for s in mapping.segments if any(n.outputs[0] in reload.values for n in s.nodes))
-    context = Context(graph, mapping)
+    context = Context(graph, mapping, chip)
     for tile in made.program.tiles:
         context.code(tile.tile).matrices.update({m.name: m for m in tile.matrices})
     with pytest.raises(errors.CimcError, match=r"takes .* bytes, the local buffer has 60 left") as caught:

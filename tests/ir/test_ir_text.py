@@ -35,6 +35,9 @@ SAMPLES: dict[str, Attr] = {
     "epsilon": 1e-12,
     "scale": 0.125,
     "rows": 3,
+    "cells": "nvm",
+    "product": "qk",
+    "kept": 'a "rotation" stands between',
     "cols": 128,
     "op_type": "Trilu",
     "call": "call:x y",
@@ -48,6 +51,7 @@ OPERANDS: dict[str, list[Type]] = {
     "mvm": [Type(Element.I8, (1, 2, 4, 4)), Type(Element.I8, (4, 3))],
     "blocked_mvm": [Type(Element.Q8, (1, 2, 4, 4)), Type(Element.Q8, (4, 3))],
     "dequantize": [Type(Element.Q32, (4, 4)), Type(F32, (4, 1)), Type(F32, (4,))],
+    "written_matmul": [Type(Element.Q8, (1, 2, 4, 4)), Type(F32, (1, 2, 4, 4)), Type(F32, (1, 2, 4, 1))],
     "gather": [Type(F32, (7, 3)), Type(Element.I64, (2, 1))],
     "host": [],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from cimc.ir.evaluate import evaluate
 from cimc.isa.verify import verify
 from cimc.mapping.build import build
 from cimc.mapping.dump import dump
-from cimc.mapping.mapping import Placement
 from cimc.mapping.pinned import NOT_READ, read_placement
 from cimc.ops import Numerics
 from cimc.sim.interpreter import run
@@ -43,12 +43,7 @@ def compiled(placement: Path | None = None):
     pinned = read_placement(placement) if placement else None
     graph, mapping = build(graph, CHIP, "w8a8", pinned=pinned)
     made = lowered(graph, mapping, CHIP)
-    full = Placement(
-        *(getattr(mapping.placement, n) for n in ("matrices", "homes", "stages", "shards", "reads", "tiles")),
-        made.rows,
-        made.residents,
-    )
-    found = type(mapping)(mapping.homes, mapping.segments, full, mapping.choices)
+    found = replace(mapping, placement=replace(mapping.placement, rows=made.rows, residents=made.residents))
     return made.program, dump(graph, found, made.program, CHIP)
 
 
