@@ -108,7 +108,7 @@ class Decoder:
     def _derive(self, slot: int, d: Derived, count: int) -> None:
         """Enter a variable that follows a repeat's: it has a slot of its own, set at the start of every round."""
         number = self.pool.derived
-        number.extend((slot, d.offset, d.divisor, d.modulus))
+        number.extend((slot, d.offset, d.divisor, d.modulus, d.factor))
         self._control(DERIVE, len(self.trips), len(number) // DERIVED_COLUMNS - 1)
         self.slots[d.name] = len(self.trips)
         self.trips.append(d.bounds(count)[1] + 1)
