@@ -24,6 +24,9 @@ BLOCKS = 16
 """Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
 loss; each takes its instructions, so many are."""
 
+TOGETHER = 32
+"""Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
+
 FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
 
@@ -35,8 +38,8 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
     wanted = [n for n in sizes if n * BLOCKS <= region.rows] or sizes[-1:]
     over = (-1, 0)
     for rows in wanted:
-        for slack in (1, 0):
-            found = _balanced(context, region, chip, rows, copies, slack)
+        for size in _sizes(region, rows):
+            found = _balanced(context, region, chip, size, copies)
             over = _over(context, region, chip, found)
             if over[0] < 0:
                 return found
@@ -44,6 +47,22 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
     layer = region.parts[0].segment.nodes[0].origin
     have = chip.tile(tile).local_bytes
     raise errors.BUFFER_TOO_SMALL(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have, layer=layer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Rows of a block, blocks that heads do at once, and blocks that rings keep more than they must."""
+
+    rows: int
+    group: int
+    slack: int
+
+
+def _sizes(region: Region, rows: int) -> list[_Size]:
+    """What to try with blocks of so many rows, best first."""
+    most = max(1, TOGETHER // rows)
+    groups = [n for n in range(most, 0, -1) if region.rows // rows % n == 0]
+    return [_Size(rows, group, slack) for group in groups for slack in (1, 0)]
 
 
 def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
@@ -58,6 +77,9 @@ def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan
     return -1, 0
 
 
+_Parts = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class _Load:
     """What a stage takes of a tile: cycles of its units, of its receive side and of its port for a block, bytes of its
@@ -69,7 +91,7 @@ class _Load:
     bytes: float
     tiles: tuple[int, ...]
 
-    def parts(self, mean: _Load, count: int) -> tuple[float, float, float, float]:
+    def parts(self, mean: _Load, count: int) -> _Parts:
         """Of one of ``count`` pieces, each as a part of what a tile has on average (of its buffer: can have)."""
         pairs = (
             (self.units, mean.units),
@@ -81,10 +103,10 @@ class _Load:
         return units, receive, port, size
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copies: int, slack: int) -> list[Plan]:
+def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> list[Plan]:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
-    loads = _loads(context, region, chip, rows)
+    loads = _loads(context, region, chip, size)
     able = sorted({t for load in loads.values() for t in load.tiles})
     share = copies / max(1, len(able))
     units, receive, port = (
@@ -94,49 +116,55 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copie
     mean = _Load(units, receive, port, min((chip.tile(t).local_bytes for t in able), default=1), ())
     has = dict.fromkeys(able, (0.0, 0.0, 0.0, 0.0))
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
-    counts = {job: _cuts(region, rows, job, load, mean) for job, load in loads.items()}
+    counts = {job: _cuts(region, size, job, load, mean) for job, load in loads.items()}
     order = sorted(loads, key=lambda j: (-max(loads[j].parts(mean, counts[j])), j.part, j.stage))
     for job in order:
         piece = loads[job].parts(mean, counts[job])
         for copy in range(copies):
-            then = {t: tuple(a + b for a, b in zip(has[t], piece, strict=True)) for t in loads[job].tiles}
+            then = {t: _sum(has[t], piece) for t in loads[job].tiles}
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
             tiles[copy][job] = tuple(sorted(chosen))
-    return [Plan(context.graph, region, context.placement, rows, c, tiles[c], slack) for c in range(copies)]
+    place = context.placement
+    return [Plan(context.graph, region, place, size.rows, c, tiles[c], size.slack, size.group) for c in range(copies)]
 
 
-def _cuts(region: Region, rows: int, job: Job, load: _Load, mean: _Load) -> int:
+def _sum(one: _Parts, other: _Parts) -> _Parts:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
+
+
+def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Load) -> int:
     """Pieces of a stage: rows of a block, or middle axes and then rows."""
     wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
     if job.kind == "rows":
-        return max(n for n in range(1, wanted + 1) if rows % n == 0)
-    if wanted <= axes[0]:
-        return max(n for n in range(1, wanted + 1) if axes[0] % n == 0)
-    down = max(n for n in range(1, wanted // axes[0] + 1) if rows % n == 0)
+        return max(n for n in range(1, wanted + 1) if size.rows % n == 0)
+    if wanted <= axes[0] or size.group > 1:
+        return max(n for n in range(1, min(wanted, axes[0]) + 1) if axes[0] % n == 0)
+    down = max(n for n in range(1, wanted // axes[0] + 1) if size.rows % n == 0)
     return axes[0] * down
 
 
-def _loads(context: Context, region: Region, chip: ChipSpec, rows: int) -> dict[Job, _Load]:
+def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dict[Job, _Load]:
     """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
     first: dict[Job, tuple[int]] = {}
     able: dict[Job, tuple[int, ...]] = {}
-    empty = Plan(context.graph, region, context.placement, rows, 0, {})
+    empty = Plan(context.graph, region, context.placement, size.rows, 0, {})
     for job, nodes in empty.nodes.items():
         if job.kind in ("rows", "heads"):
             able[job] = tuple(tiles_with(chip, units_needed(nodes)))
             first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
-    flow = Flow(trial, region, Plan(context.graph, region, context.placement, rows, 0, first), 0, 1)
+    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, size.slack, size.group)
+    flow = Flow(trial, region, plan, 0, 1)
     flow.emit()
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)
-        size = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
-        busy = sum(_cycles(flow.spent[job], code, chip))
+        taken = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
+        busy = sum(_cycles(flow.spent[job], code, chip)) / plan.period(job)
         link = chip.noc.link_bytes_per_cycle
-        found[job] = _Load(busy, flow.received[job] / link, flow.sent[job] / link, size, able[job])
+        found[job] = _Load(busy, flow.received[job] / link, flow.sent[job] / link, taken, able[job])
     return found
 
 
