@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc import errors
@@ -12,6 +12,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
+from cimc.codegen.near import End, Message, Places, Want, spread
 from cimc.codegen.stages import Job, Plan
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Shape, Step, Unit
@@ -126,7 +127,45 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
             has.update((t, then[t]) for t in chosen)
             tiles[copy][job] = tuple(sorted(chosen))
     place = context.placement
-    return [Plan(context.graph, region, place, size.rows, c, tiles[c], size.slack, size.group) for c in range(copies)]
+    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], size.slack, size.group) for c in range(copies)]
+    parts = {job: Want(load.parts(mean, counts[job]), load.tiles) for job, load in loads.items()}
+    return _near(context, region, chip, found, parts, units)
+
+
+def _near(
+    context: Context,
+    region: Region,
+    chip: ChipSpec,
+    found: Sequence[Plan],
+    parts: Mapping[Job, Want],
+    cycles: float,
+) -> list[Plan]:
+    """Plans with as many pieces, on tiles where their messages go shorter ways."""
+    trial = context.apart()
+    link = chip.noc.link_bytes_per_cycle
+    messages: list[Message] = []
+    for plan in found:
+        flow = Flow(trial, region, plan, plan.copy, len(found))
+        flow.emit()
+        messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
+    wants = {
+        (plan.copy, job, k): parts[job]
+        for plan in found
+        for job, tiles in plan.tiles.items()
+        for k in range(len(tiles))
+    }
+    order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
+    places = spread(Places(chip.columns, cycles, wants, messages), order)
+    return [
+        plan.on({job: tuple(places[plan.copy, job, k] for k in range(len(t))) for job, t in plan.tiles.items()})
+        for plan in found
+    ]
+
+
+def _end(plan: Plan, at: tuple[Job, int]) -> End:
+    """What is at one end of a message: a piece of a stage, or what is bound to the tile."""
+    job, tile = at
+    return (plan.copy, job, plan.tiles[job].index(tile) if job in plan.tiles else -1 - tile)
 
 
 def _sum(one: _Parts, other: _Parts) -> _Parts:

@@ -79,6 +79,8 @@ class Flow:
         self.rooms: dict[Job, set[tuple[int, str]]] = {}  # and its buffers
         self.received: Counter[Job] = Counter()  # and the bytes it is brought and hands on
         self.sent: Counter[Job] = Counter()
+        self.taker: dict[tuple[int, str], Job] = {}  # who has a buffer that something is brought into
+        self.messages: list[tuple[int, tuple[Job, int], tuple[tuple[Job, int], ...]]] = []  # bytes, from, to
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
 
     def emit(self) -> dict[int, frozenset[str]]:
@@ -296,6 +298,8 @@ class Flow:
         same: dict[tuple[int, Rect, bool], Piece] = {}
         for need in self.wanted.get(root, ()):
             if not need.whole and any(p.tile == need.tile and p.rect.holds(need.rect) for p in value.pieces):
+                size = need.rect.rows * need.rect.cols * self.graph.type(root).element.bytes
+                self.messages.append((size, (value.job, need.tile), ((need.job, need.tile),)))
                 continue
             key = (need.tile, need.rect, need.whole)
             if key not in same:
@@ -304,6 +308,7 @@ class Flow:
                 view = code.buffer(self.graph.type(root).element, shape, "w" if need.whole else "r")
                 same[key] = Piece(need.tile, need.rect, view)
                 self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
+                self.taker[need.tile, view.buffer] = need.job
                 size = prod(shape) * self.graph.type(root).element.bytes
                 self.received[need.job] += size
                 if need.whole:
@@ -328,6 +333,9 @@ class Flow:
             if own is not None:
                 code = self.at(piece.tile, value.start + 1)
                 code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
+            size = common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
+            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in (*now.values(), *([own] if own else [])))
+            self.messages.append((size, (value.job, piece.tile), ends))
             if now:
                 self.sent[value.job] += self._send(piece, common, now, (value.start, value.start + 1), value.origin)
 

@@ -120,6 +120,12 @@ class Plan:
         kind = "product" if node.op in MATRIX_OPS else "result" if value in self.placement.shards else "rows"
         return Job(place, self.placement.stages.get(value, 0), kind)
 
+    def on(self, tiles: Mapping[Job, tuple[int, ...]]) -> Plan:
+        """This plan on other tiles."""
+        return Plan(
+            self.graph, self.region, self.placement, self.rows, self.copy, tiles, slack=self.slack, group=self.group
+        )
+
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""
         return self.group if job.kind == "heads" else 1
@@ -149,7 +155,7 @@ class Plan:
             self.root_of[node.outputs[0], i] = source.root
             before = self.job_of[source.root]
             group = self.period(job)
-            delay = self.blocks + 1 if source.over >= 0 else group + 1 if group > 1 else 1
+            delay = self.blocks + 1 if source.over >= 0 else group + (job.kind != "result")
             delay += before.kind == "product" and job.kind != "result"
             after[job][before] = max(delay, after[job].get(before, 0))
         starts: dict[Job, int] = {}
