@@ -52,18 +52,17 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """Rows of a block, blocks that heads do at once, and blocks that rings keep more than they must."""
+    """Rows of a block, and blocks that heads do at once."""
 
     rows: int
     group: int
-    slack: int
 
 
 def _sizes(region: Region, rows: int) -> list[_Size]:
     """What to try with blocks of so many rows, best first."""
     most = max(1, TOGETHER // rows)
     groups = [n for n in range(most, 0, -1) if region.rows // rows % n == 0]
-    return [_Size(rows, group, slack) for group in groups for slack in (1, 0)]
+    return [_Size(rows, group) for group in groups]
 
 
 def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
@@ -127,7 +126,8 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
             has.update((t, then[t]) for t in chosen)
             tiles[copy][job] = tuple(sorted(chosen))
     place = context.placement
-    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], size.slack, size.group) for c in range(copies)]
+    room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
+    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group) for c in range(copies)]
     parts = {job: Want(load.parts(mean, counts[job]), load.tiles) for job, load in loads.items()}
     return _near(context, region, chip, found, parts, units)
 
@@ -194,7 +194,7 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
             able[job] = tuple(tiles_with(chip, units_needed(nodes)))
             first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
-    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, size.slack, size.group)
+    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
     flow = Flow(trial, region, plan, 0, 1)
     flow.emit()
     found: dict[Job, _Load] = {}

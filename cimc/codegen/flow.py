@@ -26,6 +26,7 @@ from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
 from cimc.isa.operands import Affine, View
+from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Part, Region, Source
 from cimc.mapping.segment import MATRIX_OPS
 from cimc.mapping.space import Index, width
@@ -116,23 +117,36 @@ class Flow:
         return code
 
     def _rings(self) -> dict[int, dict[str, Ring]]:
-        """By tile and buffer, how much is kept: from the step that writes it to the last that reads it, and one block more,
-        so that nothing waits. A gathered operand is kept for whole samples; what groups of blocks touch, for whole groups."""
+        """By tile and buffer, how much is kept: from the step that writes it to the last that reads it; a gathered operand for
+        whole samples, what groups of blocks touch for whole groups. And one more of each, so that nobody waits to write,
+        while the plan has room for it: of what products touch first, as they take longest, and of the smallest."""
         found: dict[int, dict[str, Ring]] = {}
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
             span: dict[str, tuple[int, int, int]] = {}
+            product: dict[str, int] = {}
             for when, steps in stages.items():
-                for name in _buffers(steps):
-                    if name in code.rooms and not code.rooms[name].key:
-                        low, high, group = span.get(name, (when.start, when.start, 1))
-                        span[name] = (min(low, when.start), max(high, when.start), max(group, when.period))
-            found[tile] = {name: self._ring((tile, name), *at) for name, at in span.items()}
+                for step in instructions(steps):
+                    for i, o in enumerate(step.operands):
+                        if isinstance(o, View) and o.buffer in code.rooms and not code.rooms[o.buffer].key:
+                            low, high, group = span.get(o.buffer, (when.start, when.start, 1))
+                            span[o.buffer] = (min(low, when.start), max(high, when.start), max(group, when.period))
+                            product[o.buffer] = min(i if step.mnemonic == "mvm" else 3, product.get(o.buffer, 3))
+            least = {name: self._ring((tile, name), 0, *at) for name, at in span.items()}
+            more = {name: self._ring((tile, name), 1, *at) for name, at in span.items()}
+            size = {name: aligned(code.rooms[name].bytes) for name in span}
+            left = self.plan.room.get(tile, 0) - sum(size[name] * ring.depth for name, ring in least.items())
+            left -= sum(aligned(room.bytes) for room in code.rooms.values() if room.key)
+            for name in sorted(span, key=lambda n: (product[n], size[n] * (more[n].depth - least[n].depth), n)):
+                extra = size[name] * (more[name].depth - least[name].depth)
+                if extra <= left:
+                    left -= extra
+                    least[name] = more[name]
+            found[tile] = least
         return found
 
-    def _ring(self, buffer: tuple[int, str], low: int, high: int, group: int) -> Ring:
+    def _ring(self, buffer: tuple[int, str], slack: int, low: int, high: int, group: int) -> Ring:
         """Of a buffer that stages from ``low`` to ``high`` touch, in groups of so many blocks at most."""
-        slack = self.plan.slack
         if buffer in self.grouped:
             return Ring(1 if buffer in self.single else 1 + slack, self.grouped[buffer])
         if buffer in self.whole:
@@ -369,8 +383,3 @@ def _sub(piece: Piece, rect: Rect) -> View:
     row, col = piece.view.strides
     at = (rect.row - piece.rect.row) * row + (rect.col - piece.rect.col) * col
     return View(piece.view.buffer, piece.view.offset + at, (rect.rows, rect.cols), piece.view.strides)
-
-
-def _buffers(steps: Sequence[Step]) -> set[str]:
-    """The buffers that steps touch."""
-    return {o.buffer for step in instructions(steps) for o in step.operands if isinstance(o, View)}

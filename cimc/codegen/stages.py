@@ -84,7 +84,8 @@ class Piece:
 
 class Plan:
     """Stages of a region in blocks of ``rows``. ``tiles``: of every stage that works with vectors or heads; those with heads
-    do ``group`` blocks at once, so that the matmul unit has to be loaded less often."""
+    do ``group`` blocks at once, so that the matmul unit has to be loaded less often. ``room``: bytes of each tile's
+    buffer that may be filled with rings that keep more than they must."""
 
     def __init__(
         self,
@@ -94,11 +95,11 @@ class Plan:
         rows: int,
         copy: int,
         tiles: Mapping[Job, tuple[int, ...]],
-        slack: int = 1,
+        room: Mapping[int, int] | None = None,
         group: int = 1,
     ) -> None:
         self.graph, self.region, self.placement = graph, region, placement
-        self.rows, self.copy, self.tiles, self.slack = rows, copy, tiles, slack
+        self.rows, self.copy, self.tiles, self.room = rows, copy, tiles, room or {}
         self.group = group
         self.blocks = region.rows // rows
         self.job_of: dict[str, Job] = {}
@@ -123,7 +124,7 @@ class Plan:
     def on(self, tiles: Mapping[Job, tuple[int, ...]]) -> Plan:
         """This plan on other tiles."""
         return Plan(
-            self.graph, self.region, self.placement, self.rows, self.copy, tiles, slack=self.slack, group=self.group
+            self.graph, self.region, self.placement, self.rows, self.copy, tiles, room=self.room, group=self.group
         )
 
     def period(self, job: Job) -> int:
