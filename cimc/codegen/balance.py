@@ -44,6 +44,8 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
             over = _over(context, region, chip, found)
             if over[0] < 0:
                 return found
+            if not any(over[0] in tiles for plan in found for tiles in plan.tiles.values()):
+                break  # nothing that smaller groups would help
     tile, need = over
     layer = region.parts[0].segment.nodes[0].origin
     have = chip.tile(tile).local_bytes
