@@ -40,12 +40,16 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
     over = (-1, 0)
     for rows in wanted:
         for size in _sizes(region, rows):
-            found = _balanced(context, region, chip, size, copies)
+            draft = _balanced(context, region, chip, size, copies)
+            first = over = _over(context, region, chip, draft.plans)
+            if over[0] >= 0 and over[0] not in draft.movable:
+                break  # nothing that other tiles or smaller groups would help
+            found = _near(context, region, chip, draft)
             over = _over(context, region, chip, found)
             if over[0] < 0:
                 return found
-            if not any(over[0] in tiles for plan in found for tiles in plan.tiles.values()):
-                break  # nothing that smaller groups would help
+            if first[0] < 0:
+                return draft.plans
     tile, need = over
     layer = region.parts[0].segment.nodes[0].origin
     have = chip.tile(tile).local_bytes
@@ -68,11 +72,13 @@ def _sizes(region: Region, rows: int) -> list[_Size]:
 
 
 def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
-    """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit."""
+    """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit. Those that have to do what they
+    do come first."""
     trial = context.apart()
     for copy, plan in enumerate(found):
         Flow(trial, region, plan, copy, len(found)).emit()
-    for tile, code in sorted(trial.codes.items()):
+    free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
+    for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
         need = sum(aligned(room.bytes) for room in code.rooms.values())
         if need > chip.tile(tile).local_bytes:
             return tile, need
@@ -105,7 +111,22 @@ class _Load:
         return units, receive, port, size
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> list[Plan]:
+@dataclass(frozen=True)
+class _Draft:
+    """Plans that are balanced. ``wants``: what each piece of a stage takes, as a part of what a tile has on average; and
+    where it can be. ``cycles``: what the units of a tile take for a block on average."""
+
+    plans: list[Plan]
+    wants: Mapping[Job, Want]
+    cycles: float
+
+    @property
+    def movable(self) -> set[int]:
+        """Tiles that stages can be put on or taken from."""
+        return {t for want in self.wants.values() for t in want.tiles}
+
+
+def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
     loads = _loads(context, region, chip, size)
@@ -131,36 +152,29 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
     room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
     found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group) for c in range(copies)]
     parts = {job: Want(load.parts(mean, counts[job]), load.tiles) for job, load in loads.items()}
-    return _near(context, region, chip, found, parts, units)
+    return _Draft(found, parts, units)
 
 
-def _near(
-    context: Context,
-    region: Region,
-    chip: ChipSpec,
-    found: Sequence[Plan],
-    parts: Mapping[Job, Want],
-    cycles: float,
-) -> list[Plan]:
+def _near(context: Context, region: Region, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     """Plans with as many pieces, on tiles where their messages go shorter ways."""
     trial = context.apart()
     link = chip.noc.link_bytes_per_cycle
     messages: list[Message] = []
-    for plan in found:
-        flow = Flow(trial, region, plan, plan.copy, len(found))
+    for plan in draft.plans:
+        flow = Flow(trial, region, plan, plan.copy, len(draft.plans))
         flow.emit()
         messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
     wants = {
-        (plan.copy, job, k): parts[job]
-        for plan in found
+        (plan.copy, job, k): draft.wants[job]
+        for plan in draft.plans
         for job, tiles in plan.tiles.items()
         for k in range(len(tiles))
     }
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
-    places = spread(Places(chip.columns, cycles, wants, messages), order)
+    places = spread(Places(chip.columns, draft.cycles, wants, messages), order)
     return [
         plan.on({job: tuple(places[plan.copy, job, k] for k in range(len(t))) for job, t in plan.tiles.items()})
-        for plan in found
+        for plan in draft.plans
     ]
 
 

@@ -15,8 +15,12 @@ from cimc.codegen.stages import Job
 POWER = 6
 """Of the parts in the cost: high, so that the fullest tile or link decides (estimated)."""
 
-SWEEPS = 3
+SWEEPS = 4
 """How often every piece is put anew, at most."""
+
+AWAY = 0.1
+"""What a link taken for the whole of a block costs, however free it is: of several ways to spread messages, the short one
+(estimated)."""
 
 End = tuple[int, Job, int]  # which copy of the region, stage, and its piece; a piece of -1 - t is bound to tile t
 
@@ -80,7 +84,7 @@ class Places:
         total = 0.0
         for link, cycles in self._used(end).items():
             now = self.links[link]
-            total += ((now + cycles) / self.whole) ** POWER - (now / self.whole) ** POWER
+            total += ((now + cycles) / self.whole) ** POWER - (now / self.whole) ** POWER + AWAY * cycles / self.whole
         del self.at[end]
         parts = self.wants[end].parts
         for now, more in zip(self.tiles.get(tile, (0.0,) * len(parts)), parts, strict=True):
