@@ -121,29 +121,40 @@ class Flow:
         whole samples, what groups of blocks touch for whole groups. And one more of each, so that nobody waits to write,
         while the plan has room for it: of what products touch first, as they take longest, and of the smallest."""
         found: dict[int, dict[str, Ring]] = {}
-        for tile, stages in self.stages.items():
-            code = self.context.code(tile)
-            span: dict[str, tuple[int, int, int]] = {}
-            product: dict[str, int] = {}
-            for when, steps in stages.items():
-                for step in instructions(steps):
-                    for i, o in enumerate(step.operands):
-                        if isinstance(o, View) and o.buffer in code.rooms and not code.rooms[o.buffer].key:
-                            low, high, group = span.get(o.buffer, (when.start, when.start, 1))
-                            span[o.buffer] = (min(low, when.start), max(high, when.start), max(group, when.period))
-                            product[o.buffer] = min(i if step.mnemonic == "mvm" else 3, product.get(o.buffer, 3))
+        for tile in self.stages:
+            rooms = self.context.code(tile).rooms
+            span, rank = self._spans(tile)
             least = {name: self._ring((tile, name), 0, *at) for name, at in span.items()}
             more = {name: self._ring((tile, name), 1, *at) for name, at in span.items()}
-            size = {name: aligned(code.rooms[name].bytes) for name in span}
+            size = {name: aligned(rooms[name].bytes) for name in span}
+            extra = {name: size[name] * (more[name].depth - least[name].depth) for name in span}
             left = self.plan.room.get(tile, 0) - sum(size[name] * ring.depth for name, ring in least.items())
-            left -= sum(aligned(room.bytes) for room in code.rooms.values() if room.key)
-            for name in sorted(span, key=lambda n: (product[n], size[n] * (more[n].depth - least[n].depth), n)):
-                extra = size[name] * (more[name].depth - least[name].depth)
-                if extra <= left:
-                    left -= extra
+            left -= sum(aligned(room.bytes) for room in rooms.values() if room.key)
+            for name in sorted(span, key=lambda n: (rank[n], extra[n], n)):
+                if extra[name] <= left:
+                    left -= extra[name]
                     least[name] = more[name]
             found[tile] = least
         return found
+
+    def _spans(self, tile: int) -> tuple[dict[str, tuple[int, int, int]], dict[str, int]]:
+        """Of a tile's buffers: the first and the last start of the stages that touch it, and how many blocks they do at once;
+        and the least place at which a product has it, 3 if none has."""
+        rooms = self.context.code(tile).rooms
+        span: dict[str, tuple[int, int, int]] = {}
+        rank: dict[str, int] = {}
+        touched = (
+            (when, step.mnemonic, i, o.buffer)
+            for when, steps in self.stages[tile].items()
+            for step in instructions(steps)
+            for i, o in enumerate(step.operands)
+            if isinstance(o, View) and o.buffer in rooms and not rooms[o.buffer].key
+        )
+        for when, mnemonic, i, name in touched:
+            low, high, group = span.get(name, (when.start, when.start, 1))
+            span[name] = (min(low, when.start), max(high, when.start), max(group, when.period))
+            rank[name] = min(i if mnemonic == "mvm" else 3, rank.get(name, 3))
+        return span, rank
 
     def _ring(self, buffer: tuple[int, str], slack: int, low: int, high: int, group: int) -> Ring:
         """Of a buffer that stages from ``low`` to ``high`` touch, in groups of so many blocks at most."""

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from cimc.codegen.flow import Flow
 
 UNROLLED = 6
-"""Indices of the last middle axis, at most, that are written out to be interleaved: estimated, of 2 to 12 the first after
-which nothing was gained."""
+"""Indices of the last middle axis, at most, that are written out to be interleaved (estimated)."""
 
 
 @dataclass
