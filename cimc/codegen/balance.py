@@ -38,6 +38,7 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
     sizes = [n for n in range(region.rows, 0, -1) if region.rows % n == 0]
     wanted = [n for n in sizes if n * BLOCKS <= region.rows] or sizes[-1:]
     over = (-1, 0)
+    spare: list[Plan] = []
     for rows in wanted:
         for size in _sizes(region, rows):
             draft = _balanced(context, region, chip, size, copies)
@@ -48,8 +49,10 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
             over = _over(context, region, chip, found)
             if over[0] < 0:
                 return found
-            if first[0] < 0:
-                return draft.plans
+            if first[0] < 0 and not spare:
+                spare = draft.plans
+        if spare:
+            return spare
     tile, need = over
     layer = region.parts[0].segment.nodes[0].origin
     have = chip.tile(tile).local_bytes

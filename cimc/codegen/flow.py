@@ -3,9 +3,11 @@
 Work is cut into *stages* (:class:`Stage`): what a vector tile, the tiles of a product, or the tiles of attention's heads do
 with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent at the end of its step and
 received at the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V) is
-gathered sample by sample. Tiles need no tokens inside a region.
+gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is handed
+on block by block all the same. Tiles need no tokens inside a region.
 
-No deadlock: think of all instructions ordered by step, at each step by stage, later stages first, as every stream is. A
+No deadlock: think of all instructions ordered by step, at each step by stage, later stages first and of those that start at
+the same step the work on groups first (it sends and receives nothing), as every stream is. A
 message is received one step after it was sent, so before the next one is sent on its channel: a send always finds its channel
 empty, and a receive comes after its send (see docs/architecture.md).
 """

@@ -22,6 +22,9 @@ AWAY = 0.1
 """What a link taken for the whole of a block costs, however free it is: of several ways to spread messages, the short one
 (estimated)."""
 
+FULL, BURST = 0.9, 1000.0
+"""A buffer is to be filled to this part at most, and what it costs to go over it: more than any way (estimated)."""
+
 End = tuple[int, Job, int]  # which copy of the region, stage, and its piece; a piece of -1 - t is bound to tile t
 
 
@@ -36,7 +39,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What a piece of a stage takes of a tile, in parts of what there is; and the tiles that can do it."""
+    """What a piece of a stage takes of a tile, in parts of what there is, of its buffer last; and the tiles that can do it."""
 
     parts: tuple[float, ...]
     tiles: tuple[int, ...]
@@ -87,9 +90,10 @@ class Places:
             total += ((now + cycles) / self.whole) ** POWER - (now / self.whole) ** POWER + AWAY * cycles / self.whole
         del self.at[end]
         parts = self.wants[end].parts
-        for now, more in zip(self.tiles.get(tile, (0.0,) * len(parts)), parts, strict=True):
+        has = self.tiles.get(tile, (0.0,) * len(parts))
+        for now, more in zip(has, parts, strict=True):
             total += (now + more) ** POWER - now**POWER
-        return total
+        return total + BURST * max(0.0, has[-1] + parts[-1] - FULL)
 
     def put(self, end: End, tile: int) -> None:
         """Put a piece there."""

@@ -8,8 +8,8 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 
-from cimc.mapping.space import spread_strides
 from cimc.isa.operands import dense_strides
+from cimc.mapping.space import spread_strides
 
 
 @st.composite

@@ -126,7 +126,7 @@ def steps(
         if len(around) < 3 and draw(st.integers(0, 3)) == 0:
             variable = draw(NAMES.filter(lambda n: n not in around and n not in params))
             known = {*around, *params, variable}
-            names = draw(st.lists(NAMES.filter(lambda n: n not in known), max_size=2, unique=True))
+            names = draw(st.lists(NAMES.filter(lambda n, known=known: n not in known), max_size=2, unique=True))
             derived = tuple(
                 Derived(n, draw(SIZES), draw(st.integers(1, 99)), draw(SIZES), draw(st.integers(1, 99))) for n in names
             )
