@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc import errors
@@ -12,6 +12,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
+from cimc.codegen.near import End, Message, Places, Want, spread
 from cimc.codegen.stages import Job, Plan
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Shape, Step, Unit
@@ -24,6 +25,9 @@ BLOCKS = 16
 """Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
 loss; each takes its instructions, so many are."""
 
+TOGETHER = 32
+"""Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
+
 FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
 
@@ -34,23 +38,49 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
     sizes = [n for n in range(region.rows, 0, -1) if region.rows % n == 0]
     wanted = [n for n in sizes if n * BLOCKS <= region.rows] or sizes[-1:]
     over = (-1, 0)
+    spare: list[Plan] = []
     for rows in wanted:
-        for slack in (1, 0):
-            found = _balanced(context, region, chip, rows, copies, slack)
+        for size in _sizes(region, rows):
+            draft = _balanced(context, region, chip, size, copies)
+            first = over = _over(context, region, chip, draft.plans)
+            if over[0] >= 0 and over[0] not in draft.movable:
+                break  # nothing that other tiles or smaller groups would help
+            found = _near(context, region, chip, draft)
             over = _over(context, region, chip, found)
             if over[0] < 0:
                 return found
+            if first[0] < 0 and not spare:
+                spare = draft.plans
+        if spare:
+            return spare
     tile, need = over
     have = chip.tile(tile).local_bytes
     raise errors.STREAM_ROOM(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have)
 
 
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Rows of a block, and blocks that heads do at once."""
+
+    rows: int
+    group: int
+
+
+def _sizes(region: Region, rows: int) -> list[_Size]:
+    """What to try with blocks of so many rows, best first."""
+    most = max(1, TOGETHER // rows)
+    groups = [n for n in range(most, 0, -1) if region.rows // rows % n == 0]
+    return [_Size(rows, group) for group in groups]
+
+
 def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
-    """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit."""
+    """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit. Those that have to do what they
+    do come first."""
     trial = context.apart()
     for copy, plan in enumerate(found):
         Flow(trial, region, plan, copy, len(found)).emit()
-    for tile, code in sorted(trial.codes.items()):
+    free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
+    for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
         need = sum(aligned(room.bytes) for room in code.rooms.values())
         if need > chip.tile(tile).local_bytes:
             return tile, need
@@ -83,10 +113,25 @@ class _Load:
         return units, receive, port, size
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copies: int, slack: int) -> list[Plan]:
+@dataclass(frozen=True)
+class _Draft:
+    """Plans that are balanced. ``wants``: what each piece of a stage takes, as a part of what a tile has on average; and
+    where it can be. ``cycles``: what the units of a tile take for a block on average."""
+
+    plans: list[Plan]
+    wants: Mapping[Job, Want]
+    cycles: float
+
+    @property
+    def movable(self) -> set[int]:
+        """Tiles that stages can be put on or taken from."""
+        return {t for want in self.wants.values() for t in want.tiles}
+
+
+def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
-    loads = _loads(context, region, chip, rows)
+    loads = _loads(context, region, chip, size)
     able = sorted({t for load in loads.values() for t in load.tiles})
     share = copies / max(1, len(able))
     units, receive, port = (
@@ -96,7 +141,7 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copie
     mean = _Load(units, receive, port, min((chip.tile(t).local_bytes for t in able), default=1), ())
     has = dict.fromkeys(able, (0.0, 0.0, 0.0, 0.0))
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
-    counts = {job: _cuts(region, rows, job, load, mean) for job, load in loads.items()}
+    counts = {job: _cuts(region, size, job, load, mean) for job, load in loads.items()}
     order = sorted(loads, key=lambda j: (-max(loads[j].parts(mean, counts[j])), j.part, j.stage))
     for job in order:
         piece = loads[job].parts(mean, counts[job])
@@ -105,44 +150,78 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, rows: int, copie
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
             tiles[copy][job] = tuple(sorted(chosen))
-    return [Plan(context.graph, region, context.placement, rows, c, tiles[c], slack) for c in range(copies)]
+    place = context.placement
+    room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
+    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group) for c in range(copies)]
+    parts = {job: Want(load.parts(mean, counts[job]), load.tiles) for job, load in loads.items()}
+    return _Draft(found, parts, units)
 
 
-def _sum(a: _Parts, b: _Parts) -> _Parts:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
+def _near(context: Context, region: Region, chip: ChipSpec, draft: _Draft) -> list[Plan]:
+    """Plans with as many pieces, on tiles where their messages go shorter ways."""
+    trial = context.apart()
+    link = chip.noc.link_bytes_per_cycle
+    messages: list[Message] = []
+    for plan in draft.plans:
+        flow = Flow(trial, region, plan, plan.copy, len(draft.plans))
+        flow.emit()
+        messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
+    wants = {
+        (plan.copy, job, k): draft.wants[job]
+        for plan in draft.plans
+        for job, tiles in plan.tiles.items()
+        for k in range(len(tiles))
+    }
+    order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
+    places = spread(Places(chip.columns, draft.cycles, wants, messages), order)
+    return [
+        plan.on({job: tuple(places[plan.copy, job, k] for k in range(len(t))) for job, t in plan.tiles.items()})
+        for plan in draft.plans
+    ]
 
 
-def _cuts(region: Region, rows: int, job: Job, load: _Load, mean: _Load) -> int:
+def _end(plan: Plan, at: tuple[Job, int]) -> End:
+    """What is at one end of a message: a piece of a stage, or what is bound to the tile."""
+    job, tile = at
+    return (plan.copy, job, plan.tiles[job].index(tile) if job in plan.tiles else -1 - tile)
+
+
+def _sum(one: _Parts, other: _Parts) -> _Parts:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
+
+
+def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Load) -> int:
     """Pieces of a stage: rows of a block, or middle axes and then rows."""
     wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
     if job.kind == "rows":
-        return max(n for n in range(1, wanted + 1) if rows % n == 0)
-    if wanted <= axes[0]:
-        return max(n for n in range(1, wanted + 1) if axes[0] % n == 0)
-    down = max(n for n in range(1, wanted // axes[0] + 1) if rows % n == 0)
+        return max(n for n in range(1, wanted + 1) if size.rows % n == 0)
+    if wanted <= axes[0] or size.group > 1:
+        return max(n for n in range(1, min(wanted, axes[0]) + 1) if axes[0] % n == 0)
+    down = max(n for n in range(1, wanted // axes[0] + 1) if size.rows % n == 0)
     return axes[0] * down
 
 
-def _loads(context: Context, region: Region, chip: ChipSpec, rows: int) -> dict[Job, _Load]:
+def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dict[Job, _Load]:
     """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
     first: dict[Job, tuple[int]] = {}
     able: dict[Job, tuple[int, ...]] = {}
-    empty = Plan(context.graph, region, context.placement, rows, 0, {})
+    empty = Plan(context.graph, region, context.placement, size.rows, 0, {})
     for job, nodes in empty.nodes.items():
         if job.kind in ("rows", "heads"):
             able[job] = tuple(tiles_with(chip, units_needed(nodes)))
             first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
-    flow = Flow(trial, region, Plan(context.graph, region, context.placement, rows, 0, first), 0, 1)
+    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
+    flow = Flow(trial, region, plan, 0, 1)
     flow.emit()
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)
-        size = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
-        busy = sum(_cycles(flow.spent[job], code, chip))
+        taken = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
+        busy = sum(_cycles(flow.spent[job], code, chip)) / plan.period(job)
         link = chip.noc.link_bytes_per_cycle
-        found[job] = _Load(busy, flow.received[job] / link, flow.sent[job] / link, size, able[job])
+        found[job] = _Load(busy, flow.received[job] / link, flow.sent[job] / link, taken, able[job])
     return found
 
 

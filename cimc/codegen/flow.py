@@ -3,9 +3,11 @@
 Work is cut into *stages* (:class:`Stage`): what a vector tile, the tiles of a product, or the tiles of attention's heads do
 with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent at the end of its step and
 received at the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V) is
-gathered sample by sample. Tiles need no tokens inside a region.
+gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is handed
+on block by block all the same. Tiles need no tokens inside a region.
 
-No deadlock: think of all instructions ordered by step, at each step by stage, later stages first, as every stream is. A
+No deadlock: think of all instructions ordered by step, at each step by stage, later stages first and of those that start at
+the same step the work on groups first (it sends and receives nothing), as every stream is. A
 message is received one step after it was sent, so before the next one is sent on its channel: a send always finds its channel
 empty, and a receive comes after its send (see docs/architecture.md).
 """
@@ -14,35 +16,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import prod
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.fold import BLOCK, SAMPLE, Turn, fold, instructions
-from cimc.codegen.stages import Job, Need, Plan, Rect, Share, heads_columns
+from cimc.codegen.fold import BLOCK, RING, SAMPLE, WHOLE, Ring, Turn, When, fold, instructions, ringed
+from cimc.codegen.heads import Heads
+from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
-from cimc.isa.instruction import Repeat, Step
+from cimc.isa.instruction import Step
 from cimc.isa.operands import Affine, View
+from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Part, Region, Source
 from cimc.mapping.segment import MATRIX_OPS
-from cimc.mapping.space import Index, shared_row, width
+from cimc.mapping.space import Index, width
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
-
-WHOLE = "@whole"
-RING = "@ring"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A rectangle of a value's block, on a tile."""
-
-    tile: int
-    rect: Rect
-    view: View
 
 
 @dataclass
@@ -69,9 +60,12 @@ class Flow:
         self.blocks = region.rows // plan.rows
         self.placement = context.placement
         self.values: dict[str, _Value] = {}
-        self.stages: dict[int, dict[int, list[Step]]] = {}  # tile → start → what it does with a block
+        self.stages: dict[int, dict[When, list[Step]]] = {}  # tile → when → what it does then
         self.aside: dict[int, list[Step]] = {}  # tile → its stream so far
         self.whole: set[tuple[int, str]] = set()  # rings that gather samples
+        self.grouped: dict[tuple[int, str], int] = {}  # buffers for the rows of so many blocks at once
+        self.single: set[tuple[int, str]] = set()  # of those, the ones that are needed but once
+        self.written: set[tuple[int, str]] = set()  # rings that are written by groups of blocks
         self.storing: dict[int, set[str]] = {}
         self.tag = 0
         self.loaded: dict[tuple[Job, int, Rect], dict[View, View]] = {}  # what a stage has loaded for a block
@@ -88,7 +82,9 @@ class Flow:
         self.rooms: dict[Job, set[tuple[int, str]]] = {}  # and its buffers
         self.received: Counter[Job] = Counter()  # and the bytes it is brought and hands on
         self.sent: Counter[Job] = Counter()
-        self.rings: dict[int, dict[str, int]] = {}  # tile → buffer → blocks that are kept of it
+        self.taker: dict[tuple[int, str], Job] = {}  # who has a buffer that something is brought into
+        self.messages: list[tuple[int, tuple[Job, int], tuple[tuple[Job, int], ...]]] = []  # bytes, from, to
+        self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
@@ -102,52 +98,81 @@ class Flow:
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
             code.steps = self.aside[tile]
-            ready = {start: _ringed(steps, self.rings[tile], code) for start, steps in stages.items()}
+            ready = {when: ringed(steps, self.rings[tile], code) for when, steps in stages.items()}
             turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
-            for depth in self.rings[tile].values():
-                turns[f"{RING}{depth}"] = Turn(1, depth)
-                turns[f"{WHOLE}{depth}"] = Turn(self.blocks, max(1, depth // self.blocks))
+            for ring in self.rings[tile].values():
+                turns[ring.name(RING)] = Turn(ring.group, ring.depth)
+                turns[ring.name(WHOLE)] = Turn(self.blocks, max(1, ring.depth // self.blocks))
             code.steps.extend(fold(ready, self.samples * self.blocks, turns))
-            for name, depth in self.rings[tile].items():
+            for name, ring in self.rings[tile].items():
                 room = code.rooms[name]
-                code.rooms[name] = replace(room, shape=(depth, *room.shape))
+                code.rooms[name] = replace(room, shape=(ring.depth, *room.shape))
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
     # --- where code goes ------------------------------------------------------------------------
-    def _at(self, tile: int, start: int) -> TileCode:
-        """The code of a tile, set to go on with the stages that begin at a step."""
+    def at(self, tile: int, start: int, period: int = 1) -> TileCode:
+        """The code of a tile, set to go on with the stages that begin at a step and work every ``period``-th."""
         code = self.context.code(tile)
         if tile not in self.aside:
             self.aside[tile] = code.steps
-        code.steps = self.stages.setdefault(tile, {}).setdefault(start, [])
+        code.steps = self.stages.setdefault(tile, {}).setdefault(When(start, period), [])
         return code
 
-    def _rings(self) -> dict[int, dict[str, int]]:
-        """By tile and buffer, how many blocks of it are kept: from the step that writes it to the last that reads it, and
-        one more, so that nothing waits. A gathered operand is kept for whole samples."""
-        found: dict[int, dict[str, int]] = {}
-        for tile, stages in self.stages.items():
-            code = self.context.code(tile)
-            span: dict[str, tuple[int, int]] = {}
-            for start, steps in stages.items():
-                for step in instructions(steps):
-                    for o in step.operands:
-                        if isinstance(o, View) and o.buffer in code.rooms and not code.rooms[o.buffer].key:
-                            low, high = span.get(o.buffer, (start, start))
-                            span[o.buffer] = (min(low, start), max(high, start))
-            depths = {n: max(high - low, 1) + self.plan.slack for n, (low, high) in span.items()}
-            for name, (low, high) in span.items():
-                if (tile, name) in self.whole:
-                    samples = -(-(high + self.blocks - 1 - low) // self.blocks)
-                    depths[name] = samples * self.blocks
-            found[tile] = depths
+    def _rings(self) -> dict[int, dict[str, Ring]]:
+        """By tile and buffer, how much is kept: from the step that writes it to the last that reads it; a gathered operand for
+        whole samples, what groups of blocks touch for whole groups. And one more of each, so that nobody waits to write,
+        while the plan has room for it: of what products touch first, as they take longest, and of the smallest."""
+        found: dict[int, dict[str, Ring]] = {}
+        for tile in self.stages:
+            rooms = self.context.code(tile).rooms
+            span, rank = self._spans(tile)
+            least = {name: self._ring((tile, name), 0, *at) for name, at in span.items()}
+            more = {name: self._ring((tile, name), 1, *at) for name, at in span.items()}
+            size = {name: aligned(rooms[name].bytes) for name in span}
+            extra = {name: size[name] * (more[name].depth - least[name].depth) for name in span}
+            left = self.plan.room.get(tile, 0) - sum(size[name] * ring.depth for name, ring in least.items())
+            left -= sum(aligned(room.bytes) for room in rooms.values() if room.key)
+            for name in sorted(span, key=lambda n: (rank[n], extra[n], n)):
+                if extra[name] <= left:
+                    left -= extra[name]
+                    least[name] = more[name]
+            found[tile] = least
         return found
 
+    def _spans(self, tile: int) -> tuple[dict[str, tuple[int, int, int]], dict[str, int]]:
+        """Of a tile's buffers: the first and the last start of the stages that touch it, and how many blocks they do at once;
+        and the least place at which a product has it, 3 if none has."""
+        rooms = self.context.code(tile).rooms
+        span: dict[str, tuple[int, int, int]] = {}
+        rank: dict[str, int] = {}
+        touched = (
+            (when, step.mnemonic, i, o.buffer)
+            for when, steps in self.stages[tile].items()
+            for step in instructions(steps)
+            for i, o in enumerate(step.operands)
+            if isinstance(o, View) and o.buffer in rooms and not rooms[o.buffer].key
+        )
+        for when, mnemonic, i, name in touched:
+            low, high, group = span.get(name, (when.start, when.start, 1))
+            span[name] = (min(low, when.start), max(high, when.start), max(group, when.period))
+            rank[name] = min(i if mnemonic == "mvm" else 3, rank.get(name, 3))
+        return span, rank
+
+    def _ring(self, buffer: tuple[int, str], slack: int, low: int, high: int, group: int) -> Ring:
+        """Of a buffer that stages from ``low`` to ``high`` touch, in groups of so many blocks at most."""
+        if buffer in self.grouped:
+            return Ring(1 if buffer in self.single else 1 + slack, self.grouped[buffer])
+        if buffer in self.whole:
+            return Ring(-(-(high + self.blocks - group - low) // self.blocks) * self.blocks)
+        late = group - 1 if buffer in self.written else 0
+        return Ring(-(-(max(high - low, 1) + late + slack) // group) * group)
+
     # --- rows -----------------------------------------------------------------------------------
-    def _index(self, rect: Rect, middle: Sequence[Affine] = ()) -> Index:
+    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1) -> Index:
+        """Where rows of a block are in the batch; of ``group`` blocks, from that on."""
         sample = Affine.of(self.copy * self.samples, {SAMPLE: 1})
         row = Affine.of(rect.row, {BLOCK: self.plan.rows})
-        return Index((sample, *middle, row), rect.rows)
+        return Index((sample, *middle, row), rect.rows * group)
 
     def _node(self, part: Part, node: Node) -> None:
         job = self.plan.job_of[node.outputs[0]]
@@ -165,7 +190,7 @@ class Flow:
 
     def _lane(self, part: Part, node: Node, job: Job, tile: int, rect: Rect) -> None:
         start = self.plan.starts[job]
-        code = self._at(tile, start)
+        code = self.at(tile, start)
         mark, before = len(code.steps), set(code.rooms)
         loaded = self.loaded.setdefault((job, tile, rect), {})
 
@@ -175,7 +200,7 @@ class Flow:
                 return self.context.table(value)
             source = self.plan.source(part, n, i)
             if source is None:
-                return self.context.external(code, part.space, n, value, self._index(rect), loaded)
+                return self.context.external(code, part.space, n, value, self.index(rect), loaded)
             return self._rows(n, i, source, tile, rect)
 
         block = BlockEmit(self.graph, code, rect.rows, operand, node, dying=self.dying)
@@ -206,11 +231,11 @@ class Flow:
         element = self.graph.type(placed.weight).element
         groups: dict[tuple[int, int], list[Piece]] = {}
         for k, block in enumerate(placed.parts):
-            code = self._at(block.tile, start)
+            code = self.at(block.tile, start)
             first, last = block.rows
             if source is None:
                 loaded = self.loaded.setdefault((job, block.tile, whole), {})
-                x = self.context.external(code, part.space, node, node.inputs[0], self._index(whole), loaded)
+                x = self.context.external(code, part.space, node, node.inputs[0], self.index(whole), loaded)
                 x = columns(x, first, 1, last - first)
             else:
                 own = replace(source, first=source.first + first * source.step, shape=(last - first,))
@@ -235,9 +260,9 @@ class Flow:
             if other.tile != owner.tile:
                 element = self.context.code(other.tile).rooms[other.view.buffer].element
                 shape = (other.rect.rows, other.rect.cols)
-                part = Piece(owner.tile, other.rect, self._at(owner.tile, start).buffer(element, shape, "r"))
+                part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
                 self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
-            self._at(owner.tile, start).emit("add", owner.view, owner.view, part.view, origin=node.origin)
+            self.at(owner.tile, start).emit("add", owner.view, owner.view, part.view, origin=node.origin)
         return owner
 
     def _shard(self, part: Part, node: Node, job: Job) -> None:
@@ -246,7 +271,7 @@ class Flow:
         pieces = self.values[self.placement.shards[out]].pieces
         made = self.values.setdefault(out, _Value(job, start, node.origin))
         for k, piece in enumerate(pieces):
-            code = self._at(piece.tile, start)
+            code = self.at(piece.tile, start)
 
             def operand(n: Node, i: int, piece: Piece = piece, k: int = k, code: TileCode = code) -> View:
                 value = n.inputs[i]
@@ -268,117 +293,29 @@ class Flow:
         """All of a part that works on middle axes: for each of its tiles, the loops over them."""
         job = self.plan.job_of[part.segment.nodes[0].outputs[0]]
         for share in self.plan.shares(job):
-            self._share(part, job, share)
+            code = self.at(share.tile, self.plan.starts[job], self.plan.period(job))
+            mark, before = len(code.steps), set(code.rooms)
+            Heads(self, part, job, share).emit()
+            self._spend(job, code, mark, before)
         for node in part.segment.nodes:
             for out in node.outputs:
                 if out in self.values:
                     self._hand_on(out)
-
-    def _share(self, part: Part, job: Job, share: Share) -> None:
-        code = self._at(share.tile, self.plan.starts[job])
-        mark, before = len(code.steps), set(code.rooms)
-        names = [f"h{i}" for i in range(len(share.ranges))]
-        middle = [
-            Affine.of(low, {n: 1} if count > 1 else {}) for n, (low, count) in zip(names, share.ranges, strict=True)
-        ]
-        index = self._index(share.rect, middle)
-        loaded: dict[View, View] = {}
-        for node in part.segment.nodes:  # what all turns of the loops share is loaded before them
-            for i, value in enumerate(node.inputs):
-                if self._outside(part, node, i) and not any(part.space.reach(node, value, Access.ROWS).strides[1:-1]):
-                    self.context.external(code, part.space, node, value, index, loaded)
-        kept = self._kept(part, job, share)
-        with ExitStack() as stack:
-            for name, (_, count) in zip(names, share.ranges, strict=True):
-                stack.enter_context(code.repeat(name, count))
-            self._turn(part, share, middle, loaded, kept)
-        self._spend(job, code, mark, before)
 
     def _spend(self, job: Job, code: TileCode, mark: int, before: set[str]) -> None:
         """Note what a stage added to a tile."""
         self.spent.setdefault(job, []).extend(code.steps[mark:])
         self.rooms.setdefault(job, set()).update((code.tile, name) for name in code.rooms if name not in before)
 
-    def _outside(self, part: Part, node: Node, i: int) -> bool:
-        """Whether an operand is rows from outside the region that are not constant."""
-        value = node.inputs[i]
-        if not value or OPS[node.op].access(node, i) is not Access.ROWS or shared_row(self.graph, value):
-            return False
-        return self.plan.source(part, node, i) is None
+    def made(self, out: str, job: Job, origin: Origin) -> list[Piece]:
+        """The pieces of a value that a stage makes."""
+        return self.values.setdefault(out, _Value(job, self.plan.starts[job], origin)).pieces
 
-    def _kept(self, part: Part, job: Job, share: Share) -> dict[str, Piece]:
-        """Buffers for the results that leave the loops: the columns of a share's heads, side by side."""
-        start = self.plan.starts[job]
-        code = self._at(share.tile, start)
-        found: dict[str, Piece] = {}
-        for node in part.segment.nodes:
-            for out in node.outputs:
-                if out in self.wanted:
-                    low, cols = heads_columns(part.axes, share.ranges, width(self.graph, out))
-                    view = code.buffer(self.graph.type(out).element, (share.rect.rows, cols), "o")
-                    found[out] = Piece(share.tile, Rect(share.rect.row, share.rect.rows, low, cols), view)
-                    self.values.setdefault(out, _Value(job, start, node.origin)).pieces.append(found[out])
-        return found
-
-    def _turn(
-        self, part: Part, share: Share, middle: Sequence[Affine], loaded: dict[View, View], kept: Mapping[str, Piece]
-    ) -> None:
-        """The body of a share's loops."""
-        code = self.context.code(share.tile)
-        index = self._index(share.rect, middle)
-        have: dict[str, View] = {}
-        inside = dict(loaded)
-
-        def operand(n: Node, i: int) -> View:
-            value = n.inputs[i]
-            if OPS[n.op].access(n, i) is Access.TABLE:
-                return self.context.table(value)
-            tail = part.tails.get(value)
-            if tail is not None:
-                return columns(have[tail.root], tail.start, tail.step, tail.width)
-            source = part.sources.get((n.outputs[0], i))
-            if source is None:
-                return self.context.external(code, part.space, n, value, index, inside)
-            return self._middle(n, i, source, share, middle)
-
-        for node in part.segment.nodes:
-            emit = BlockEmit(self.graph, code, share.rect.rows, operand, node, dying=self.dying)
-            for out in node.outputs:
-                if out in kept:
-                    emit.outputs[out] = self._slot(part, kept[out], out, middle)
-            emit.lower()
-            have.update(emit.outputs)
-            for out in node.outputs:
-                if out in self.region.stored:
-                    name = self.context.global_name(out)
-                    target = part.space.rows_view(node, out, index, (0, width(self.graph, out)), name)
-                    code.emit("store", target, emit.outputs[out], origin=node.origin)
-                    self.storing.setdefault(share.tile, set()).add(out)
-
-    def _slot(self, part: Part, piece: Piece, out: str, middle: Sequence[Affine]) -> View:
-        """The columns of a kept result that belong to one index of the middle axes."""
-        inner = width(self.graph, out)
-        at = piece.view.offset + -piece.rect.col
-        for i, place in enumerate(middle):
-            at = at + place * (inner * prod(part.axes[i + 1 :]))
-        return View(piece.view.buffer, at, (piece.rect.rows, inner), (piece.rect.cols, 1))
-
-    def _middle(self, node: Node, i: int, source: Source, share: Share, middle: Sequence[Affine]) -> View:
-        """An operand for one index of the middle axes, in what was brought or made of it on the tile."""
-        value = self.values[source.root]
-        need = self.need_of[node.outputs[0], i, share.tile]
-        home = (p for p in value.pieces if p.tile == share.tile and p.rect.holds(need.rect))
-        piece = value.brought[need] if need in value.brought else next(home)
-        at = piece.view.offset + (source.first - piece.rect.col)
-        for step, place in zip(source.axes, middle, strict=True):
-            at = at + place * step
-        row = piece.view.strides[0]
-        if source.over < 0:
-            at = at + (share.rect.row - piece.rect.row) * row
-            return View(piece.view.buffer, at, (share.rect.rows, source.shape[-1]), (row, source.step))
-        strides = (row, source.step) if source.over == 0 else (source.step, row)
-        sample = Affine.of(0, {WHOLE: self.region.rows * row})
-        return View(piece.view.buffer, at + sample, source.shape, strides)
+    def found(self, root: str, out: str, i: int, tile: int) -> Piece:
+        """The piece of a value that a node's operand is in, on a tile: brought there, or made there."""
+        value, need = self.values[root], self.need_of[out, i, tile]
+        home = (p for p in value.pieces if p.tile == tile and p.rect.holds(need.rect))
+        return value.brought[need] if need in value.brought else next(home)
 
     # --- movement -------------------------------------------------------------------------------
     def _hand_on(self, root: str) -> None:
@@ -388,14 +325,17 @@ class Flow:
         same: dict[tuple[int, Rect, bool], Piece] = {}
         for need in self.wanted.get(root, ()):
             if not need.whole and any(p.tile == need.tile and p.rect.holds(need.rect) for p in value.pieces):
+                size = need.rect.rows * need.rect.cols * self.graph.type(root).element.bytes
+                self.messages.append((size, (value.job, need.tile), ((need.job, need.tile),)))
                 continue
             key = (need.tile, need.rect, need.whole)
             if key not in same:
-                code = self._at(need.tile, value.start + 1)
+                code = self.at(need.tile, value.start + 1)
                 shape = (need.rect.rows, need.rect.cols)
                 view = code.buffer(self.graph.type(root).element, shape, "w" if need.whole else "r")
                 same[key] = Piece(need.tile, need.rect, view)
                 self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
+                self.taker[need.tile, view.buffer] = need.job
                 size = prod(shape) * self.graph.type(root).element.bytes
                 self.received[need.job] += size
                 if need.whole:
@@ -418,8 +358,11 @@ class Flow:
             left = [p for p in left if p is not now[p.tile]]
             own = now.pop(piece.tile, None)
             if own is not None:
-                code = self._at(piece.tile, value.start + 1)
+                code = self.at(piece.tile, value.start + 1)
                 code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
+            size = common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
+            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in (*now.values(), *([own] if own else [])))
+            self.messages.append((size, (value.job, piece.tile), ends))
             if now:
                 self.sent[value.job] += self._send(piece, common, now, (value.start, value.start + 1), value.origin)
 
@@ -430,9 +373,9 @@ class Flow:
         tag = self.tag
         self.tag += 1
         source = _sub(piece, common)
-        self._at(piece.tile, starts[0]).emit("send", source, origin=origin, to=tuple(sorted(to)), tag=tag)
+        self.at(piece.tile, starts[0]).emit("send", source, origin=origin, to=tuple(sorted(to)), tag=tag)
         for tile, target in to.items():
-            code = self._at(tile, starts[1])
+            code = self.at(tile, starts[1])
             code.emit("recv", _sub(target, common), origin=origin, source=piece.tile, tag=tag)
         return common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
 
@@ -443,8 +386,8 @@ class Flow:
         value = self.values[out]
         for piece in value.pieces:
             cols = (piece.rect.col, piece.rect.cols)
-            target = part.space.rows_view(node, out, self._index(piece.rect), cols, name)
-            self._at(piece.tile, value.start).emit("store", target, piece.view, origin=node.origin)
+            target = part.space.rows_view(node, out, self.index(piece.rect), cols, name)
+            self.at(piece.tile, value.start).emit("store", target, piece.view, origin=node.origin)
             self.storing.setdefault(piece.tile, set()).add(out)
 
 
@@ -453,23 +396,3 @@ def _sub(piece: Piece, rect: Rect) -> View:
     row, col = piece.view.strides
     at = (rect.row - piece.rect.row) * row + (rect.col - piece.rect.col) * col
     return View(piece.view.buffer, piece.view.offset + at, (rect.rows, rect.cols), piece.view.strides)
-
-
-def _ringed(steps: Sequence[Step], depths: Mapping[str, int], code: TileCode) -> list[Step]:
-    """Steps whose views of buffers go to the block at hand in the ring that each becomes."""
-
-    def view(old: View) -> View:
-        depth = depths.get(old.buffer)
-        if depth is None:
-            return old
-        if any(name == WHOLE for name, _ in old.offset.terms):
-            terms = {f"{WHOLE}{depth}" if name == WHOLE else name: factor for name, factor in old.offset.terms}
-            return replace(old, offset=Affine.of(old.offset.constant, terms))
-        return replace(old, offset=old.offset + Affine.of(0, {f"{RING}{depth}": prod(code.rooms[old.buffer].shape)}))
-
-    def step(old: Step) -> Step:
-        if isinstance(old, Repeat):
-            return replace(old, body=tuple(step(s) for s in old.body))
-        return replace(old, operands=tuple(view(o) if isinstance(o, View) else o for o in old.operands))
-
-    return [step(s) for s in steps]

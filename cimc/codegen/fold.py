@@ -1,5 +1,6 @@
 """Streams of tiles that work on several stages at once: what a stage does for one block of rows is written once, and every
-stage runs its blocks one *step* after the other, so many steps after the first stage as its data need.
+stage runs its blocks one *step* after the other, so many steps after the first stage as its data need. A stage may also wait
+until it has a group of blocks, and do them together.
 
 In the code of a stage, offsets name variables that stand for the block at hand (``BLOCK`` ...); here they become variables
 of the repeats in which the stages of a tile run side by side.
@@ -7,16 +8,21 @@ of the repeats in which the stages of a tile run side by side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
+from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import Derived, Instruction, Repeat, Step
 from cimc.isa.operands import Affine, View
 
 SAMPLE, BLOCK = "@sample", "@block"
 """The sample that a block of rows belongs to, and its number in it."""
+
+RING, WHOLE = "@ring", "@whole"
+"""The place of a block in the ring of buffers that keeps it; of its sample, in one that keeps samples (:meth:`Ring.name`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,33 @@ class Turn:
 
     divisor: int = 1
     modulus: int = 0
+
+    def grouped(self, period: int) -> tuple[Turn, int]:
+        """As counted in groups of ``period`` blocks, of which the first is meant: and the number that it is to be multiplied
+        by. Divisor (or modulus, if the divisor is 1) must be multiples of the period."""
+        if self.divisor % period == 0:
+            return Turn(self.divisor // period, self.modulus), 1
+        return Turn(1, self.modulus // period), period
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class When:
+    """When a stage works: at every ``period``-th step from ``start`` on, on as many blocks."""
+
+    start: int
+    period: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A buffer that is kept ``depth`` times, each for ``group`` blocks at once."""
+
+    depth: int
+    group: int = 1
+
+    def name(self, stem: str) -> str:
+        """The variable that counts its places."""
+        return f"{stem}{self.depth}.{self.group}"
 
 
 def substitute(steps: Sequence[Step], value: Callable[[str], Affine]) -> list[Step]:
@@ -47,36 +80,56 @@ def substitute(steps: Sequence[Step], value: Callable[[str], Affine]) -> list[St
     return [step(s) for s in steps]
 
 
-def fold(stages: Mapping[int, Sequence[Step]], blocks: int, turns: Mapping[str, Turn]) -> list[Step]:
-    """One stream of a tile's stages, by the step at which each does its first of ``blocks`` blocks; at every step the later
-    stages come first. ``turns`` says what the variables beginning with ``@`` stand for."""
-    cuts = sorted({s for start in stages for s in (start, start + blocks)})
+def fold(stages: Mapping[When, Sequence[Step]], blocks: int, turns: Mapping[str, Turn]) -> list[Step]:
+    """One stream of a tile's stages, for ``blocks`` blocks (a multiple of every period); at every step the later stages come
+    first. ``turns`` says what the variables beginning with ``@`` stand for."""
+    cuts = sorted({s for when in stages for s in (when.start, when.start + blocks)})
     steps: list[Step] = []
     for low, high in pairwise(cuts):
-        active = sorted((s for s in stages if s <= low < s + blocks), reverse=True)
-        derived: dict[tuple[int, Turn], Derived] = {}
-        body: list[Step] = []
-        for start in active:
-            value = partial(_value, turns, low - start, high - low, derived)
-            body += substitute(stages[start], value)
-        if high - low == 1:
-            steps += body
-        elif body:
-            steps.append(Repeat("t", high - low, tuple(body), tuple(derived.values())))
+        active = {w: s for w, s in sorted(stages.items(), reverse=True) if w.start <= low < w.start + blocks}
+        period = math.lcm(*(w.period for w in active))
+        rounds = (high - low) // period
+        steps += _rounds(active, low, (period, rounds), turns)
+        steps += _rounds(active, low + rounds * period, (high - low - rounds * period, 1), turns)
     return steps
 
 
+def _rounds(
+    active: Mapping[When, Sequence[Step]], low: int, size: tuple[int, int], turns: Mapping[str, Turn]
+) -> list[Step]:
+    """The steps from ``low`` on: (so many a round, rounds)."""
+    length, rounds = size
+    derived: dict[tuple[int, Turn, int], Derived] = {}
+    body: list[Step] = []
+    for step in range(low, low + length):
+        for when, code in active.items():
+            group, rest = divmod(step - when.start, when.period)
+            if rest == 0:
+                value = partial(_value, turns, when.period, (group, length // when.period, rounds), derived)
+                body += substitute(code, value)
+    if rounds == 1 or not body:
+        return body
+    return [Repeat("t", rounds, tuple(body), tuple(derived.values()))] if rounds else []
+
+
 def _value(
-    turns: Mapping[str, Turn], at: int, count: int, derived: dict[tuple[int, Turn], Derived], name: str
+    turns: Mapping[str, Turn],
+    period: int,
+    groups: tuple[int, int, int],
+    derived: dict[tuple[int, Turn, int], Derived],
+    name: str,
 ) -> Affine:
-    """The value of a variable at the blocks from ``at`` on: a number, or a variable derived from the repeat's."""
-    turn = turns[name]
-    low, high = Derived("", at, turn.divisor, turn.modulus).bounds(count)
+    """The value of a variable at groups of ``period`` blocks (the first, how far apart, how many): a number, or a multiple
+    of a variable derived from the repeat's."""
+    at, factor, count = groups
+    turn, scale = turns[name].grouped(period)
+    low, high = Derived("", at, turn.divisor, turn.modulus, max(1, factor)).bounds(count)
     if low == high:
-        return Affine(low)
-    if (at, turn) not in derived:
-        derived[at, turn] = Derived(f"t{len(derived)}", at, turn.divisor, turn.modulus)
-    return Affine.of(0, {derived[at, turn].name: 1})
+        return Affine(low * scale)
+    key = (at, turn, factor)
+    if key not in derived:
+        derived[key] = Derived(f"t{len(derived)}", at, turn.divisor, turn.modulus, factor)
+    return Affine.of(0, {derived[key].name: scale})
 
 
 def instructions(steps: Sequence[Step]) -> list[Instruction]:
@@ -85,3 +138,25 @@ def instructions(steps: Sequence[Step]) -> list[Instruction]:
     for step in steps:
         found += instructions(step.body) if isinstance(step, Repeat) else [step]
     return found
+
+
+def ringed(steps: Sequence[Step], rings: Mapping[str, Ring], code: TileCode) -> list[Step]:
+    """Steps whose views of buffers go to the block at hand in the ring that each becomes."""
+
+    def view(old: View) -> View:
+        ring = rings.get(old.buffer)
+        if ring is None:
+            return old
+        if any(name == WHOLE for name, _ in old.offset.terms):
+            terms = {ring.name(WHOLE) if name == WHOLE else name: factor for name, factor in old.offset.terms}
+            return replace(old, offset=Affine.of(old.offset.constant, terms))
+        return replace(
+            old, offset=old.offset + Affine.of(0, {ring.name(RING): math.prod(code.rooms[old.buffer].shape)})
+        )
+
+    def step(old: Step) -> Step:
+        if isinstance(old, Repeat):
+            return replace(old, body=tuple(step(s) for s in old.body))
+        return replace(old, operands=tuple(view(o) if isinstance(o, View) else o for o in old.operands))
+
+    return [step(s) for s in steps]

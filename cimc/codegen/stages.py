@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from cimc.ir.graph import Graph, Node
+from cimc.isa.operands import View
 from cimc.mapping.mapping import Placement
 from cimc.mapping.region import Part, Region, Source
 from cimc.mapping.segment import MATRIX_OPS, pieces
@@ -72,8 +73,19 @@ class Share:
     ranges: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A rectangle of a value's block, on a tile."""
+
+    tile: int
+    rect: Rect
+    view: View
+
+
 class Plan:
-    """Stages of a region in blocks of ``rows``. ``tiles``: of every stage that works with vectors or heads."""
+    """Stages of a region in blocks of ``rows``. ``tiles``: of every stage that works with vectors or heads; those with heads
+    do ``group`` blocks at once, so that the matmul unit has to be loaded less often. ``room``: bytes of each tile's
+    buffer that may be filled with rings that keep more than they must."""
 
     def __init__(
         self,
@@ -83,10 +95,12 @@ class Plan:
         rows: int,
         copy: int,
         tiles: Mapping[Job, tuple[int, ...]],
-        slack: int = 1,
+        room: Mapping[int, int] | None = None,
+        group: int = 1,
     ) -> None:
         self.graph, self.region, self.placement = graph, region, placement
-        self.rows, self.copy, self.tiles, self.slack = rows, copy, tiles, slack
+        self.rows, self.copy, self.tiles, self.room = rows, copy, tiles, room or {}
+        self.group = group
         self.blocks = region.rows // rows
         self.job_of: dict[str, Job] = {}
         self.nodes: dict[Job, list[Node]] = {}
@@ -107,6 +121,16 @@ class Plan:
         kind = "product" if node.op in MATRIX_OPS else "result" if value in self.placement.shards else "rows"
         return Job(place, self.placement.stages.get(value, 0), kind)
 
+    def on(self, tiles: Mapping[Job, tuple[int, ...]]) -> Plan:
+        """This plan on other tiles."""
+        return Plan(
+            self.graph, self.region, self.placement, self.rows, self.copy, tiles, room=self.room, group=self.group
+        )
+
+    def period(self, job: Job) -> int:
+        """How many blocks a stage does at once."""
+        return self.group if job.kind == "heads" else 1
+
     def source(self, part: Part, node: Node, index: int) -> Source | None:
         """Where an operand's rows are, None if it comes from outside the region or is a weight."""
         value = node.inputs[index]
@@ -125,13 +149,14 @@ class Plan:
                         yield job, part, node, i, source
 
     def _starts(self) -> dict[Job, int]:
-        """The step at which each stage does its first block: one after those it takes rows from, and a sample after those
-        it takes whole operands from."""
+        """The step at which each stage does its first block: one after those it takes rows from, for a group of blocks one
+        after the last of them has come, and a sample after those it takes whole operands from."""
         after: dict[Job, dict[Job, int]] = {job: {} for job in self.nodes}
         for job, _, node, i, source in self._operands():
             self.root_of[node.outputs[0], i] = source.root
             before = self.job_of[source.root]
-            delay = self.blocks + 1 if source.over >= 0 else 1
+            group = self.period(job)
+            delay = self.blocks + 1 if source.over >= 0 else group + (job.kind != "result")
             delay += before.kind == "product" and job.kind != "result"
             after[job][before] = max(delay, after[job].get(before, 0))
         starts: dict[Job, int] = {}

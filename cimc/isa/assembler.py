@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from cimc import errors
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Derived, Instruction, Kind, Repeat, Spec, Step, complete
+from cimc.isa.instruction import (
+    GLOBAL,
+    INSTRUCTIONS,
+    MAX_FACTOR,
+    Derived,
+    Instruction,
+    Kind,
+    Repeat,
+    Spec,
+    Step,
+    complete,
+)
 from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram
 from cimc.isa.statement import (
@@ -261,6 +272,8 @@ class Assembler:
                 self._wrong(f"'{d.of}' is not the variable of this repeat", f"derive from '{statement.variable}'")
             if d.divisor < 1 or d.modulus == 0:
                 self._wrong(f"'{d.name}' divides by 0", "divisor and modulus are at least 1")
+            if not 1 <= d.factor <= MAX_FACTOR:
+                self._wrong(f"'{d.name}' cannot follow '{d.of}'", f"the factor is at least 1 and at most {MAX_FACTOR}")
         if isinstance(statement.count, Affine):
             self._variables(statement.count, params_only=True)
         tile.open.append((statement, self._line))
@@ -272,7 +285,7 @@ class Assembler:
             self._disorder("no repeat is open", "remove this '}'")
         opened, line = tile.open.pop()
         body = tuple(tile.bodies.pop())
-        derived = tuple(Derived(d.name, d.offset, d.divisor, d.modulus or 0) for d in opened.derived)
+        derived = tuple(Derived(d.name, d.offset, d.divisor, d.modulus or 0, d.factor) for d in opened.derived)
         tile.bodies[-1].append(Repeat(opened.variable, opened.count, body, derived, line))
 
     def _step(self, statement: InstructionLine) -> None:

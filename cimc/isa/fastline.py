@@ -51,7 +51,7 @@ _QUOTED = re.compile(_STRING)
 
 _INSTRUCTION = re.compile(rf"({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
 _REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT})((?:, {_NAME}=[^,]*)*) {{")
-_DERIVED = re.compile(rf"({_NAME})=\(({_NAME})\+({_UINT})\)(?:/({_UINT}))?(?:%({_UINT}))?")
+_DERIVED = re.compile(rf"({_NAME})=\(({_NAME})(?:\*({_UINT}))?\+({_UINT})\)(?:/({_UINT}))?(?:%({_UINT}))?")
 _TILE = re.compile(rf"\.tile ({_UINT})")
 _ARRAY = re.compile(
     rf"\.(?:global|buffer) ({_NAME}) ({_NAME}) ({_SHAPE})(?: tile=({_UINT}))?(?: @({_UINT}))?(?: = ({_STRING}))?( state)?"
@@ -128,7 +128,8 @@ def _repeat(match: re.Match[str]) -> RepeatLine | None:
         m = _DERIVED.fullmatch(part)
         if m is None:
             return None
-        derived.append(DerivedText(m[1], m[2], int(m[3]), int(m[4] or 1), int(m[5]) if m[5] else None))
+        factor, offset, divisor = int(m[3] or 1), int(m[4]), int(m[5] or 1)
+        derived.append(DerivedText(m[1], m[2], factor, offset, divisor, int(m[6]) if m[6] else None))
     return RepeatLine(match[1], _extent(match[2]), tuple(derived))
 
 

@@ -216,28 +216,33 @@ class Instruction:
     line: int = field(default=0, compare=False)  # in the text it was parsed from; 0 if built
 
 
+MAX_FACTOR = 1 << 16
+"""Of a derived variable: what any engine computes of it fits into 64 bits then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """``name=(variable+offset)/divisor%modulus``: a variable that follows a repeat's own, as the address generators of
+    """``name=(variable*factor+offset)/divisor%modulus``: a variable that follows a repeat's own, as the address generators of
     circular buffers do. ``modulus`` 0: none. Raises ValueError for numbers that mean nothing."""
 
     name: str
     offset: int = 0
     divisor: int = 1
     modulus: int = 0
+    factor: int = 1
 
     def __post_init__(self) -> None:
-        if self.offset < 0 or self.divisor < 1 or self.modulus < 0:
-            raise ValueError(f"{self.name}: offset and modulus are at least 0, the divisor is at least 1")
+        if self.offset < 0 or self.divisor < 1 or self.modulus < 0 or not 1 <= self.factor <= MAX_FACTOR:
+            raise ValueError(f"{self.name}: offset and modulus are at least 0, the divisor and the factor at least 1")
 
     def at(self, value: int) -> int:
         """Its value where the repeat's variable has this one."""
-        found = (value + self.offset) // self.divisor
+        found = (value * self.factor + self.offset) // self.divisor
         return found % self.modulus if self.modulus else found
 
     def bounds(self, count: int) -> tuple[int, int]:
-        """Least and greatest value in a repeat of ``count`` rounds."""
-        low, high = self.offset // self.divisor, (self.offset + max(count - 1, 0)) // self.divisor
+        """Bounds of its values in a repeat of ``count`` rounds; the least and the greatest, unless it wraps around."""
+        low, high = self.offset // self.divisor, (self.offset + max(count - 1, 0) * self.factor) // self.divisor
         if self.modulus and low // self.modulus != high // self.modulus:
             return 0, self.modulus - 1
         return (low % self.modulus, high % self.modulus) if self.modulus else (low, high)

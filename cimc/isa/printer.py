@@ -43,10 +43,11 @@ def extent_text(value: Extent) -> str:
 
 
 def derived_texts(repeat: Repeat) -> Iterator[str]:
-    """``w=(i+8)/16%4``; a divisor of 1 and no modulus are left out."""
+    """``w=(i*2+8)/16%4``; a factor or divisor of 1 and no modulus are left out."""
     for d in repeat.derived:
         divisor, modulus = f"/{d.divisor}" if d.divisor != 1 else "", f"%{d.modulus}" if d.modulus else ""
-        yield f"{d.name}=({repeat.variable}+{d.offset}){divisor}{modulus}"
+        factor = f"*{d.factor}" if d.factor != 1 else ""
+        yield f"{d.name}=({repeat.variable}{factor}+{d.offset}){divisor}{modulus}"
 
 
 def shape_text(shape: Iterable[Extent]) -> str:

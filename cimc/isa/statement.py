@@ -106,10 +106,11 @@ class MatrixLine:
 
 @dataclass(frozen=True, slots=True)
 class DerivedText:
-    """``name=(of+offset)/divisor%modulus``; modulus None: none."""
+    """``name=(of*factor+offset)/divisor%modulus``; modulus None: none."""
 
     name: str
     of: str
+    factor: int
     offset: int
     divisor: int
     modulus: int | None

@@ -130,10 +130,11 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     def repeat_open(self, variable: str, count: Extent, *derived: DerivedText) -> RepeatLine:
         return RepeatLine(str(variable), count, derived)
 
-    def derived(self, name: str, of: str, offset: str, divisor: str | None, modulus: str | None) -> DerivedText:
-        return DerivedText(
-            str(name), str(of), int(offset), int(divisor or 1), None if modulus is None else int(modulus)
-        )
+    def derived(
+        self, name: str, of: str, factor: str | None, offset: str, divisor: str | None, modulus: str | None
+    ) -> DerivedText:
+        times, by = (1 if n is None else int(n) for n in (factor, divisor))
+        return DerivedText(str(name), str(of), times, int(offset), by, None if modulus is None else int(modulus))
 
     def close(self) -> CloseLine:
         return CloseLine()

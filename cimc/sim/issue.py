@@ -104,8 +104,8 @@ def step(c: Flat, s: State, t: int) -> int:
             s.env[t, slot] += 1
             row = c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1
         elif op == DERIVE:
-            source, offset, divisor, modulus = c.derived[c.rows[row, R_TARGET]]
-            value = (s.env[t, source] + offset) // divisor
+            source, offset, divisor, modulus, factor = c.derived[c.rows[row, R_TARGET]]
+            value = (s.env[t, source] * factor + offset) // divisor
             s.env[t, c.rows[row, R_SLOT]] = value % modulus if modulus else value
             row += 1
         elif op == LOOP:

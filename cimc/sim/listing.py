@@ -135,7 +135,7 @@ class Listing:
         """Enter the variables that follow a repeat's: each has a slot of its own, set at the start of every round."""
         slots: dict[str, int] = {}
         for d in step.derived:
-            self.derived.extend((slot, d.offset, d.divisor, d.modulus))
+            self.derived.extend((slot, d.offset, d.divisor, d.modulus, d.factor))
             slots[d.name] = len(scope.trips)
             self._control(DERIVE, slots[d.name], len(self.derived) // DERIVED_COLUMNS - 1)
             scope.trips.append(d.bounds(most)[1] + 1)

@@ -24,7 +24,7 @@ R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_WAY, R_SERVE
 R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_DEST_END, R_TREE, R_TREE_END = range(9, 16)
 V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BOUNDS, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK = range(9)
 RANGE_AFF, RANGE_FLAGS, RANGE_LOW, RANGE_HIGH, RANGE_FIXED = range(5)
-ROW_COLUMNS, VARIANT_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS = 16, 9, 5, 4
+ROW_COLUMNS, VARIANT_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS = 16, 9, 5, 5
 
 
 class Flat(NamedTuple):
@@ -40,7 +40,7 @@ class Flat(NamedTuple):
     bounds: Ints  # (low, high) of a variant's ranges from that offset
     affine: Ints  # (constant, where its terms begin)
     terms: Ints  # (slot, factor)
-    derived: Ints  # of a derived variable: slot of the repeat's, offset, divisor, modulus or 0
+    derived: Ints  # of a derived variable: slot of the repeat's, offset, divisor, modulus or 0, factor
     dests: Ints  # (channel, leaf of the tree)
     trees: Ints  # (link, parent)
     way_part: Ints  # way 2k goes there and way 2k + 1 back: where its links begin in way_link

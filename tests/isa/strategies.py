@@ -127,7 +127,9 @@ def steps(
             variable = draw(NAMES.filter(lambda n: n not in around and n not in params))
             known = {*around, *params, variable}
             names = draw(st.lists(NAMES.filter(lambda n, known=known: n not in known), max_size=2, unique=True))
-            derived = tuple(Derived(n, draw(SIZES), draw(st.integers(1, 99)), draw(SIZES)) for n in names)
+            derived = tuple(
+                Derived(n, draw(SIZES), draw(st.integers(1, 99)), draw(SIZES), draw(st.integers(1, 99))) for n in names
+            )
             inner = draw(steps(local, shared, matrices, params, [*around, variable, *names]))
             count = draw(SIZES | affines(params)) if params else draw(SIZES)
             out.append(Repeat(variable, count, inner, derived))

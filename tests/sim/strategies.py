@@ -103,8 +103,8 @@ def _block(draw: st.DrawFn, variable: str, depth: int) -> list[list[Step]]:
         else:
             inner = f"i{depth}"
             times = draw(st.sampled_from([0, 1, 3, 12, 40]))
-            offset, divisor, modulus = (draw(st.integers(low, high)) for low, high in ((0, 9), (1, 3), (1, 6)))
-            derived = draw(st.sampled_from([(), (Derived(f"d{depth}", offset, divisor, modulus),)]))
+            offset, *numbers = (draw(st.integers(low, high)) for low, high in ((0, 9), (1, 3), (1, 6), (1, 4)))
+            derived = draw(st.sampled_from([(), (Derived(f"d{depth}", offset, *numbers),)]))
             used = derived[0].name if derived else inner
             for stream, body in zip(streams, draw(_block(used, depth - 1)), strict=True):
                 if body:

@@ -1,0 +1,170 @@
+"""What a tile does of a stage on middle axes (attention's heads): for the rows of some blocks at once, index after index.
+
+The chains of neighbouring indices are interleaved, each a product behind the one before: while the vector units work on one,
+the matmul unit works on the next. Buffers are shared by every second index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING
+
+from cimc.codegen.block import BlockEmit
+from cimc.codegen.fold import WHOLE
+from cimc.codegen.stages import Job, Piece, Rect, Share, heads_columns
+from cimc.codegen.tilecode import TileCode, columns
+from cimc.ir.graph import Node
+from cimc.isa.operands import Affine, View
+from cimc.mapping.region import Part, Source
+from cimc.mapping.space import shared_row, width
+from cimc.ops import OPS, Access
+
+if TYPE_CHECKING:
+    from cimc.codegen.flow import Flow
+
+UNROLLED = 6
+"""Indices of the last middle axis, at most, that are written out to be interleaved (estimated)."""
+
+
+@dataclass
+class _Chain:
+    """One index of the middle axes: the affine place on each, what is loaded for it, and what it has made."""
+
+    middle: tuple[Affine, ...]
+    loaded: dict[View, View]
+    have: dict[str, View] = field(default_factory=dict[str, View])
+
+
+class Heads:
+    """Emits what one tile does of a part on middle axes."""
+
+    def __init__(self, flow: Flow, part: Part, job: Job, share: Share) -> None:
+        self.flow, self.part, self.job, self.share = flow, part, job, share
+        self.group = flow.plan.period(job)
+        self.rows = self.group * share.rect.rows
+        self.code: TileCode = flow.at(share.tile, flow.plan.starts[job], self.group)
+        self.kept: dict[str, Piece] = {}
+        self.pools: dict[tuple[int, int], list[View]] = {}
+
+    def emit(self) -> None:
+        """Append the loops over the middle axes."""
+        code = self.code
+        self._keep()
+        before = set(code.rooms)
+        names = [f"h{i}" for i in range(len(self.share.ranges))]
+        counts = [count for _, count in self.share.ranges]
+        together = max(n for n in range(1, UNROLLED + 1) if counts[-1] % n == 0)
+        turns = [*counts[:-1], counts[-1] // together]
+        steps = [*(1 for _ in counts[:-1]), together]
+        middle = [
+            Affine.of(low, {name: step} if turn > 1 else {})
+            for name, (low, _), turn, step in zip(names, self.share.ranges, turns, steps, strict=True)
+        ]
+        loaded = self._load(middle)
+        lone = set(code.rooms)
+        with ExitStack() as stack:
+            for name, turn in zip(names, turns, strict=True):
+                stack.enter_context(code.repeat(name, turn))
+            self._interleave([_Chain((*middle[:-1], middle[-1] + k), dict(loaded)) for k in range(together)])
+        made = prod(counts) > 1
+        for name in code.rooms.keys() - before:
+            self.flow.grouped[code.tile, name] = self.group
+            if made and name not in lone:
+                self.flow.single.add((code.tile, name))
+
+    def _load(self, middle: Sequence[Affine]) -> dict[View, View]:
+        """Load what all indices share."""
+        loaded: dict[View, View] = {}
+        index = self.flow.index(self.share.rect, middle, self.group)
+        for node in self.part.segment.nodes:
+            for i, value in enumerate(node.inputs):
+                if self._outside(node, i) and not any(self.part.space.reach(node, value, Access.ROWS).strides[1:-1]):
+                    self.flow.context.external(self.code, self.part.space, node, value, index, loaded)
+        return loaded
+
+    def _outside(self, node: Node, i: int) -> bool:
+        """Whether an operand is rows from outside the region that are not constant."""
+        value = node.inputs[i]
+        if not value or OPS[node.op].access(node, i) is not Access.ROWS or shared_row(self.flow.graph, value):
+            return False
+        return self.flow.plan.source(self.part, node, i) is None
+
+    def _keep(self) -> None:
+        """Buffers for the results that leave the loops: the columns of a share's heads, side by side."""
+        share, graph = self.share, self.flow.graph
+        for node in self.part.segment.nodes:
+            for out in node.outputs:
+                if out in self.flow.wanted:
+                    low, cols = heads_columns(self.part.axes, share.ranges, width(graph, out))
+                    view = self.code.buffer(graph.type(out).element, (share.rect.rows, cols), "o")
+                    self.kept[out] = Piece(share.tile, Rect(share.rect.row, share.rect.rows, low, cols), view)
+                    self.flow.made(out, self.job, node.origin).append(self.kept[out])
+                    self.flow.written.add((share.tile, view.buffer))
+
+    def _interleave(self, chains: Sequence[_Chain]) -> None:
+        """Cut each chain before its products; do the first cut of one, then the second of the one before, and so on."""
+        cuts: list[list[Node]] = []
+        for node in self.part.segment.nodes:
+            if not cuts or (node.op == "matmul" and any(n.op == "matmul" for n in cuts[-1])):
+                cuts.append([])
+            cuts[-1].append(node)
+        for turn in range(len(chains) + len(cuts) - 1):
+            for c, nodes in enumerate(cuts):
+                k = turn - c
+                if 0 <= k < len(chains):
+                    with self.code.again(self.pools.setdefault((c, k % len(cuts)), [])):
+                        for node in nodes:
+                            self._node(node, chains[k])
+
+    def _node(self, node: Node, chain: _Chain) -> None:
+        flow, code = self.flow, self.code
+        index = flow.index(self.share.rect, chain.middle, self.group)
+
+        def operand(n: Node, i: int) -> View:
+            value = n.inputs[i]
+            if OPS[n.op].access(n, i) is Access.TABLE:
+                return flow.context.table(value)
+            tail = self.part.tails.get(value)
+            if tail is not None:
+                return columns(chain.have[tail.root], tail.start, tail.step, tail.width)
+            source = self.part.sources.get((n.outputs[0], i))
+            if source is None:
+                return flow.context.external(code, self.part.space, n, value, index, chain.loaded)
+            return self._middle(n, i, source, chain.middle)
+
+        emit = BlockEmit(flow.graph, code, self.rows, operand, node, dying=flow.dying)
+        for out in node.outputs:
+            if out in self.kept:
+                emit.outputs[out] = self._slot(self.kept[out], out, chain.middle)
+        emit.lower()
+        chain.have.update(emit.outputs)
+        for out in node.outputs:
+            if out in flow.region.stored:
+                name = flow.context.global_name(out)
+                target = self.part.space.rows_view(node, out, index, (0, width(flow.graph, out)), name)
+                code.emit("store", target, emit.outputs[out], origin=node.origin)
+                flow.storing.setdefault(code.tile, set()).add(out)
+
+    def _slot(self, piece: Piece, out: str, middle: Sequence[Affine]) -> View:
+        """The columns of a kept result that belong to one index of the middle axes."""
+        inner = width(self.flow.graph, out)
+        at = piece.view.offset + -piece.rect.col
+        for i, place in enumerate(middle):
+            at = at + place * (inner * prod(self.part.axes[i + 1 :]))
+        return View(piece.view.buffer, at, (self.rows, inner), (piece.rect.cols, 1))
+
+    def _middle(self, node: Node, i: int, source: Source, middle: Sequence[Affine]) -> View:
+        """An operand for one index of the middle axes, in what was brought or made of it on the tile."""
+        piece = self.flow.found(source.root, node.outputs[0], i, self.share.tile)
+        at = piece.view.offset + (source.first - piece.rect.col)
+        for step, place in zip(source.axes, middle, strict=True):
+            at = at + place * step
+        row = piece.view.strides[0]
+        if source.over < 0:
+            at = at + (self.share.rect.row - piece.rect.row) * row
+            return View(piece.view.buffer, at, (self.rows, source.shape[-1]), (row, source.step))
+        strides = (row, source.step) if source.over == 0 else (source.step, row)
+        sample = Affine.of(0, {WHOLE: self.flow.region.rows * row})
+        return View(piece.view.buffer, at + sample, source.shape, strides)

@@ -1,0 +1,153 @@
+"""Regions that a batch streams through: folded streams against doing step after step, placing against closed forms, programs
+against the other way to run the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import onnx
+import pytest
+
+import cimc.compiler
+from cimc.codegen.fold import BLOCK, RING, SAMPLE, Ring, Turn, When, fold, ringed
+from cimc.codegen.near import Message, Places, Want, spread
+from cimc.codegen.stages import Job
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import Derived, Instruction, Repeat, Step
+from cimc.isa.operands import Affine, Element, View
+from cimc.isa.printer import print_program
+from cimc.mapping.choices import Choices
+from cimc.sim.reference import unroll
+from cimc.sim.values import run_values
+from models import small
+
+
+def _step(name: str, **factors: int) -> Instruction:
+    """An instruction that shows the values of variables."""
+    return Instruction(name, (View("b", Affine.of(0, {f"@{n}": f for n, f in factors.items()}), (1,), (1,)),))
+
+
+def _done(steps: list[Step]) -> list[tuple[str, int]]:
+    """What is executed: names, and where their views are."""
+    return [
+        (i.mnemonic, o.offset.evaluate(env))
+        for i, _, env in unroll(steps, {})
+        for o in i.operands
+        if isinstance(o, View)
+    ]
+
+
+def test_two_stages_written_out() -> None:
+    """Three blocks; the second stage follows one step behind, and comes first in each step."""
+    found = fold({When(0): [_step("a", block=10)], When(1): [_step("b", block=10)]}, 3, {BLOCK: Turn()})
+    assert _done(found) == [("a", 0), ("b", 0), ("a", 10), ("b", 10), ("a", 20), ("b", 20)]
+    assert [type(s) for s in found] == [Instruction, Repeat, Instruction]
+
+
+def test_a_group_is_done_when_its_last_block_is_there() -> None:
+    """Groups of two blocks from step 3 on, each sent block by block behind it."""
+    stages = {When(0): [_step("a", block=1)], When(3, 2): [_step("g", block=1)], When(3): [_step("s", block=1)]}
+    found = _done(fold(stages, 4, {BLOCK: Turn()}))
+    assert found == [
+        *(("a", 0), ("a", 1), ("a", 2)),
+        *(("g", 0), ("s", 0), ("a", 3)),
+        *(("s", 1), ("g", 2), ("s", 2), ("s", 3)),
+    ]
+
+
+@hypothesis.settings(max_examples=150)
+@hypothesis.given(
+    st.dictionaries(st.integers(0, 30), st.sampled_from([1, 2, 4]), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.sampled_from([4, 8]),
+    st.sampled_from([4, 8, 12]),
+)
+def test_folded_streams_do_step_after_step(periods: dict[int, int], samples: int, blocks: int, ring: int) -> None:
+    turns = {SAMPLE: Turn(blocks), BLOCK: Turn(1, blocks), f"{RING}": Turn(1, ring)}
+    whens = [When(start, period) for start, period in periods.items()]
+    names = {when: f"s{k}" for k, when in enumerate(whens)}
+    stages = {when: [_step(name, sample=10_000, block=100, ring=1)] for when, name in names.items()}
+    want: list[tuple[str, int]] = []
+    total = samples * blocks
+    for step in range(total + 31):
+        for when in sorted(whens, reverse=True):
+            block = step - when.start
+            if 0 <= block < total and block % when.period == 0:
+                want.append((names[when], block // blocks * 10_000 + block % blocks * 100 + block % ring))
+    assert _done(fold(stages, total, turns)) == want
+
+
+@hypothesis.given(st.integers(0, 50), st.integers(1, 9), st.integers(0, 9), st.integers(1, 9), st.integers(1, 40))
+def test_bounds_of_derived_variables_hold(offset: int, divisor: int, modulus: int, factor: int, count: int) -> None:
+    derived = Derived("d", offset, divisor, modulus, factor)
+    low, high = derived.bounds(count)
+    values = [derived.at(t) for t in range(count)]
+    assert low <= min(values)
+    assert max(values) <= high
+    assert low != high or set(values) == {low}
+
+
+def test_rings_are_written_place_after_place() -> None:
+    code = TileCode(0)
+    view = code.buffer(Element.F32, (2, 3), "r")
+    (step,) = ringed([Instruction("a", (view,))], {view.buffer: Ring(4)}, code)
+    found = fold({When(0): [step]}, 6, {Ring(4).name(RING): Turn(1, 4)})
+    assert [at for _, at in _done(found)] == [0, 6, 12, 18, 0, 6]
+
+
+def _job(stage: int) -> Job:
+    return Job(0, stage, "rows")
+
+
+def test_a_stage_goes_between_those_it_talks_to() -> None:
+    """On a row of five tiles, what gets from tile 0 and sends to tile 4 as much may be anywhere between; what gets more from
+    a tile that can do it goes there."""
+    end = (0, _job(1), 0)
+    far, near = (0, _job(0), -1 - 0), (0, _job(2), -1 - 3)
+    messages = [Message(10, far, (end,)), Message(30, end, (near,))]
+    places = Places(5, 100, {end: Want((0.1,), (0, 1, 2, 3, 4))}, messages)
+    assert spread(places, [end]) == {end: 3}
+
+
+def test_pieces_of_a_stage_are_on_tiles_of_their_own() -> None:
+    ends = [(0, _job(1), k) for k in range(3)]
+    want = Want((0.1,), (0, 1, 2))
+    assert sorted(spread(Places(3, 1, dict.fromkeys(ends, want), []), ends).values()) == [0, 1, 2]
+
+
+def _compiled(path: Path, chip: str, how: str, kind: str) -> cimc.compiler.Compiled:
+    dims = {"batch": 3} if kind == "vit" else {"batch": 3, "sequence": 64}
+    choices = Choices(optimize=how, replicas=1)
+    return cimc.compiler.compile_model(path, cimc.compiler.Options(chip, (), dims, choices=choices))
+
+
+def _outputs(model: cimc.compiler.Compiled) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(7)
+    shapes = {g.name: g for g in model.program.globals}
+    feeds: dict[str, np.ndarray] = {}
+    for port in model.program.inputs:
+        room = shapes[port.buffer]
+        whole = room.element.value.startswith("i")
+        drawn = rng.integers(0, 2, room.shape) if whole else rng.standard_normal(room.shape)
+        feeds[port.name] = drawn.astype(room.element.dtype(exact=True))
+    outputs, _ = run_values(model.program, model.contents, feeds, model.hardware.spec, numerics="integer")
+    return dict(outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["isaac", "sram-digital"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "vit"])
+def test_streaming_computes_bit_for_bit_what_one_layer_after_the_other_does(
+    kind: str, chip: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(getattr(small, kind)(), path)
+    flowing = _compiled(path, chip, "throughput", kind)
+    want, got = _outputs(_compiled(path, chip, "latency", kind)), _outputs(flowing)
+    assert want.keys() == got.keys()
+    for name, values in want.items():
+        np.testing.assert_array_equal(got[name], values)
+    assert print_program(_compiled(path, chip, "throughput", kind).program) == print_program(flowing.program)
