@@ -251,7 +251,7 @@ def _searched(
 ) -> tuple[Placed, Lowered, Outcome | None]:
     """The mapping with all that code generation decided, and the program; better ones, if a search finds them."""
     if plan is None:
-        decided = replace(mapping.placement, rows=made.rows, residents=made.residents)
+        decided = made.decided(mapping.placement)
         return replace(mapping, placement=decided), made, None
     with stage("search"):
         found = search(graph, mapping, hardware.spec, header, plan, made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -16,7 +16,7 @@ from cimc.codegen.reload import one_by_one, reloads
 from cimc.codegen.residence import Stored, settle
 from cimc.codegen.serving import better_away
 from cimc.codegen.spread import Spread
-from cimc.codegen.stages import Plan
+from cimc.codegen.stages import Plan, by_stage
 from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.codegen.written import Written, wanted_rows
@@ -26,7 +26,7 @@ from cimc.isa.operands import View
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned, allocate, lives
 from cimc.mapping.mapping import Mapping as Placed
-from cimc.mapping.mapping import Segment, Style
+from cimc.mapping.mapping import Placement, Segment, Style
 from cimc.mapping.segment import product
 
 STREAM_BLOCKS = 32
@@ -67,13 +67,18 @@ def lower(
 class Lowered:
     """A program and what code generation decided. ``rows``: of the blocks of each segment; ``residents``: values between
     segments, and the tile that holds each, None: global memory; ``steps``: each segment's, tile by tile, without tokens;
-    ``values``: global buffers, and the values they hold."""
+    ``values``: global buffers, and the values they hold; ``streamed``: as of a placement."""
 
     program: Program
     rows: Mapping[int, int]
     residents: Mapping[str, int | None]
     steps: Mapping[int, Mapping[int, tuple[Step, ...]]]
     values: Mapping[str, str]
+    streamed: Mapping[int, tuple[tuple[int, ...], ...]]
+
+    def decided(self, placement: Placement) -> Placement:
+        """A placement with what code generation decided beside it."""
+        return replace(placement, rows=self.rows, residents=self.residents, streamed=self.streamed)
 
 
 def lowered(
@@ -128,7 +133,8 @@ def lowered(
         for chunk in parts:
             by_segment.setdefault(chunk.segment, {})[tile] = chunk.steps
     chosen = {s.index: n for s, n in zip(placed.segments, rows, strict=True)}
-    return Lowered(program, chosen, residents, by_segment, values)
+    chosen.update((s, plan.rows) for plan in flows for s in streamed)
+    return Lowered(program, chosen, residents, by_segment, values, by_stage(flows))
 
 
 def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:

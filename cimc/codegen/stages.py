@@ -229,3 +229,12 @@ def heads_columns(axes: Sequence[int], ranges: Sequence[tuple[int, int]], inner:
     """The first column and the number of columns of a result's rows that a share makes, ``inner`` for every index."""
     low = inner * sum(at * prod(axes[i + 1 :]) for i, (at, _) in enumerate(ranges))
     return low, inner * prod(count for _, count in ranges)
+
+
+def by_stage(plans: Sequence[Plan]) -> dict[int, tuple[tuple[int, ...], ...]]:
+    """By segment, the tiles of each of its stages that works with vectors or heads, of all copies of the region."""
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for plan in plans:
+        for job in sorted(plan.tiles, key=lambda j: (j.part, j.stage)):
+            found.setdefault(plan.region.parts[job.part].segment.index, []).append(plan.tiles[job])
+    return {segment: tuple(tiles) for segment, tiles in found.items()}

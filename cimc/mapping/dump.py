@@ -69,12 +69,15 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
 
 
 def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
-    """Where a segment's vector work is: ``stages``, replica by replica and stage by stage the tiles that take turns, or
-    ``tiles``, those that share its rows or the one that drives it."""
+    """Where a segment's vector work is: ``stages``, replica by replica and stage by stage the tiles that take turns,
+    ``tiles``, those that share its rows or the one that drives it, or ``streamed``, stage by stage the tiles of one that
+    a batch streams through."""
     placement, index = mapping.placement, segment.index
     found: dict[str, Json] = {"index": index, "style": segment.style.value, "node": first_node(segment)}
     if index in placement.rows and segment.style in (Style.STREAM, Style.SPREAD):
         found["rows"] = placement.rows[index]
+    if index in placement.streamed:
+        return {**found, "streamed": [list(tiles) for tiles in placement.streamed[index]]}
     if segment.style is Style.STREAM:
         return {**found, "stages": [[list(lanes) for lanes in stages] for stages in placement.homes[index]]}
     return {**found, "tiles": list(placement.tiles[index])}

@@ -142,6 +142,10 @@ class Placement:
     residents: MappingABC[str, int | None] = field(default_factory=dict[str, int | None])
     """Value between segments → the tile whose local memory is its home, None: global memory."""
     reload: Reload | None = None  # None: all weights stay in their cells
+    streamed: MappingABC[int, tuple[tuple[int, ...], ...]] = field(
+        default_factory=dict[int, tuple[tuple[int, ...], ...]]
+    )
+    """By segment that a batch streams through, the tiles of each of its stages: what code generation chose."""
 
 
 @dataclass(frozen=True)

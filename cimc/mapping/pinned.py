@@ -67,6 +67,7 @@ class _Segment(_Entry):
     rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = None
     stages: list[list[Annotated[Tiles, Field(max_length=MOST_LANES)]]] | None = None
     tiles: Tiles | None = None
+    streamed: list[Tiles] | None = None
 
 
 class _Resident(_Entry):
@@ -274,6 +275,8 @@ class _Work:
                 raise self.refused(f"{what} stands there twice", "leave one out")
             seen.add(entry.index)
             segment = self._segment(entry, what)
+            if entry.streamed is not None:  # balanced anew every time
+                continue
             if segment.style is Style.STREAM:
                 homes[segment.index] = self._stages(segment, entry, what)
             else:

@@ -63,7 +63,7 @@ class _Climb:
 
     def run(self, made: Lowered) -> Found:
         begin = time.monotonic()
-        placement = replace(self.mapping.placement, rows=made.rows, residents=made.residents)
+        placement = made.decided(self.mapping.placement)
         self.best = _Best(placement, made, run_timing(made.program, self.chip).cycles)
         self.scene = Scene(self.graph, self.mapping.segments, self.chip, placement)
         begun, out_of_time = self.best.cycles, False

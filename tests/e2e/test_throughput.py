@@ -86,6 +86,21 @@ def test_the_text_has_every_stage_a_few_times(folder: Path) -> None:
     assert sizes[1] <= 1.1 * sizes[0]
 
 
+def test_the_mapping_tells_the_stages_and_can_be_taken_up_again(folder: Path, tmp_path: Path) -> None:
+    dims = {"batch": 4, "sequence": 16}
+    chosen = Choices(replicas=1, optimize="throughput")
+    made = compiled(folder, "bert", dims, chosen)
+    told = [s for s in made.mapping["segments"] if "streamed" in s]  # pyright: ignore
+    used = {t.tile for t in made.program.tiles}
+    assert len(told) > 2
+    assert all(tile in used for s in told for stage in s["streamed"] for tile in stage)
+    made.write(tmp_path / "out")
+    options = Options("isaac", (), dims, choices=chosen, placement=str(tmp_path / "out" / "mapping.json"))
+    again = compile_model(folder / "bert.onnx", options)
+    assert again is not None
+    assert again.program.tiles == made.program.tiles
+
+
 @pytest.mark.parametrize(("name", "dims"), [("bert", {"batch": 1, "sequence": 16}), ("mlp", {"batch": 4})])
 def test_what_cannot_stream_is_mapped_as_ever_and_says_so(folder: Path, name: str, dims: dict[str, int]) -> None:
     made = compiled(folder, name, dims, Choices(optimize="throughput"))
