@@ -32,7 +32,7 @@ FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
 
 
-def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list[Plan]:
+def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
     """Plans for the copies of a region, with the longest blocks that fit. Raises STREAM_ROOM if not even blocks of one
     row do."""
     sizes = [n for n in range(region.rows, 0, -1) if region.rows % n == 0]
@@ -41,7 +41,7 @@ def plans(context: Context, region: Region, chip: ChipSpec, copies: int) -> list
     spare: list[Plan] = []
     for rows in wanted:
         for size in _sizes(region, rows):
-            draft = _balanced(context, region, chip, size, copies)
+            draft = _balanced(context, region, chip, size, region.copies)
             first = over = _over(context, region, chip, draft.plans)
             if over[0] >= 0 and over[0] not in draft.movable:
                 break  # nothing that other tiles or smaller groups would help

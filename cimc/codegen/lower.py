@@ -93,7 +93,7 @@ def lowered(
     need not be told by segment. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says."""
     context = Context(graph, placed, chip)
     streamed = frozenset(placed.region.segments if placed.region else ())
-    flows = plans(context, placed.region, chip, 1) if placed.region else []
+    flows = plans(context, placed.region, chip) if placed.region else []
     pinned = placed.placement.rows
     chooser = _RowChooser(context, chip, streamed)
     reload = placed.placement.reload is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.mapping.choices import DEFAULT, Choices
@@ -11,7 +12,7 @@ from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
 from cimc.mapping.pinned import Pinned, apply
 from cimc.mapping.place import place
-from cimc.mapping.region import find
+from cimc.mapping.region import Region, find
 from cimc.mapping.segment import cores_needed, segments
 from cimc.mapping.stages import in_stages
 
@@ -32,7 +33,9 @@ def build(
     region = None
     if choices.optimize == "throughput" and not choices.reload:
         found, region = find(graph, stored, found)
-    placement = place(graph, found, chip, precision, choices)
+        region = _shared(region, choices.replicas or 1) if region else None
+    said = dict.fromkeys(region.segments, region.copies) if region else {}
+    placement = place(graph, found, chip, precision, choices, said=said)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
     if pinned is not None:
         placement = apply(pinned, graph, ordered, chip, precision, placement)
@@ -40,6 +43,14 @@ def build(
         parts = (replace(p, segment=replace(p.segment, nodes=ordered[p.segment.index].nodes)) for p in region.parts)
         region = replace(region, parts=tuple(parts))
     return graph, Mapping(stored, ordered, placement, choices, region)
+
+
+def _shared(region: Region, copies: int) -> Region:
+    """A region in copies that share its samples. Raises MAPPING_CHOICE."""
+    if region.waves % copies:
+        why = f"{region.waves} samples cannot be shared evenly among {copies} copies"
+        raise errors.MAPPING_CHOICE(text=f"replicas={copies}", why=why, fix="give a divisor of the batch")
+    return replace(region, copies=copies)
 
 
 def matmul_room(chip: ChipSpec) -> int:

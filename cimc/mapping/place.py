@@ -11,6 +11,7 @@ import enum
 import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -34,6 +35,9 @@ MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
 
 MAX_REPLICAS = 64
+
+
+EMPTY: Mapping[int, int] = MappingProxyType({})
 
 
 class _Packing(enum.Enum):
@@ -70,6 +74,7 @@ class _Placer:
         self.aside: set[str] = set()
         self.beside: dict[int, tuple[dict[int, int], ...]] = {}
         self.crowded: set[int] = set()
+        self.said: Mapping[int, int] = EMPTY
         self.writing = Writing(graph, segments, chip, units_needed)
         self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
         for segment in segments:
@@ -135,9 +140,9 @@ class _Placer:
         """Copies of each STREAM segment: as many as wanted, but none with fewer rows than are worth a copy."""
         return {s.index: self._possible(s, wanted) for s in self.segments if s.style is Style.STREAM}
 
-    @staticmethod
-    def _possible(segment: Segment, wanted: int) -> int:
-        return len(shares(segment.domain, max(1, min(wanted, segment.rows // MIN_REPLICA_ROWS))))
+    def _possible(self, segment: Segment, wanted: int) -> int:
+        said = self.said.get(segment.index)
+        return said or len(shares(segment.domain, max(1, min(wanted, segment.rows // MIN_REPLICA_ROWS))))
 
     def growth(self, copies: Mapping[int, int]) -> list[tuple[int, int]]:
         """Further copies, those that save most row steps per core first, as (segment, copies it has then); ties: in order.
@@ -377,11 +382,14 @@ def place(
     precision: str,
     choices: Choices,
     inside_only: frozenset[int] = frozenset(),
+    said: Mapping[int, int] = EMPTY,
 ) -> Placement:
     """Tiles and cores for everything. ``inside_only``: segments in which no columns go to tiles beside their own; those
-    without tiles to spare for it join them. Raises the does-not-fit diagnostic with what is short."""
+    without tiles to spare for it join them. ``said``: segments with exactly so many copies of their weights. Raises the
+    does-not-fit diagnostic with what is short."""
     inside_only = inside_only if choices.aside and not choices.reload else frozenset(s.index for s in segments)
     placer = _Placer(graph, segments, chip, precision, choices, inside_only)
+    placer.said = said
     single = placer.replicas(choices.replicas or 1)
     placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
@@ -401,7 +409,7 @@ def place(
     if matrices is not None:
         homes = placer.homes(copies, matrices)
         if placer.crowded:
-            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded)
+            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said)
         found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
         writing = placer.writing
         return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)

@@ -57,6 +57,7 @@ class Region:
     rows: int
     parts: tuple[Part, ...]
     stored: frozenset[str]
+    copies: int = 1  # of all its weights and stages, which share the samples
 
     @property
     def segments(self) -> tuple[int, ...]:

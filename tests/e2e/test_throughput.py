@@ -54,6 +54,17 @@ def test_the_same_to_the_bit(folder: Path, name: str, dims: dict[str, int]) -> N
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
 
 
+def test_copies_share_the_samples(folder: Path) -> None:
+    dims = {"batch": 4, "sequence": 16}
+    feeds = sample_inputs(build(RECIPES["bert"].config), dims, seed=6)
+    one, two = (compiled(folder, "bert", dims, Choices(replicas=n, optimize="throughput")) for n in (1, 2))
+    assert sum(len(t.matrices) for t in two.program.tiles) == 2 * sum(len(t.matrices) for t in one.program.tiles)
+    for a, b in zip(*(InferenceSession(m, "integer", timing=False).run(None, feeds) for m in (one, two)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(errors.CimcError, match="4 samples cannot be shared evenly among 3 copies"):
+        compiled(folder, "bert", dims, Choices(replicas=3, optimize="throughput"))
+
+
 def test_a_batch_takes_less_time_and_every_further_sample_little(folder: Path) -> None:
     """Layer by layer every sample takes as long as the first; streamed, as long as the slowest stage."""
 
