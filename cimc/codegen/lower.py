@@ -327,7 +327,7 @@ def _program(
             chunk.steps = rewritten(tile, chunk.steps, plans)
     movable = frozenset(b.name for b, _ in arrays if b.name in movable or b.name.partition(".")[0] in plans)
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    movable -= better_away([b for b in free if b.name not in plans], tiles, chip)
+    movable -= better_away([b for b, _ in arrays if b.name in movable and b.name not in pinned], tiles, chip)
     known = _accesses(chunks)
     stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a), phase) for b, phase in arrays]
     return Program(chip.name, settle(stored, movable, tiles, chip, pinned), inputs, outputs, tiles, (), tuple(header))

@@ -45,9 +45,15 @@ def better_away(buffers: Sequence[GlobalBuffer], tiles: Sequence[TileProgram], c
             most[name] = max(most.get(name, 0), times)
     way = 2 * chip.noc.router_cycles * (chip.columns + chip.tile_count // chip.columns) // 3
     latency = chip.memory.latency_cycles
-    return frozenset(
-        n for n in elements if here[n] + most.get(n, 0) * way > BESIDE * away[n] + most.get(n, 0) * latency
-    )
+    parts: dict[str, list[str]] = {}  # of an array that is cut, its pieces: several tiles serve them at once
+    for name in elements:
+        parts.setdefault(name.partition(".")[0], []).append(name)
+    found: set[str] = set()
+    for names in parts.values():
+        there = BESIDE * sum(away[n] for n in names) + max(most.get(n, 0) for n in names) * latency
+        if max(here[n] + most.get(n, 0) * way for n in names) > there:
+            found.update(names)
+    return frozenset(found)
 
 
 def _count(view: View) -> int:
