@@ -43,7 +43,6 @@ from cimc.passes.pipeline_text import parse_pipeline
 from cimc.passes.quantize import Quantize
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
 from cimc.report.progress import stage
-from cimc.search.climb import search
 from cimc.search.plan import Outcome, Plan
 
 PRECISION = re.compile(r"w([2-8])a8")
@@ -253,6 +252,8 @@ def _searched(
     if plan is None:
         decided = made.decided(mapping.placement)
         return replace(mapping, placement=decided), made, None
+    from cimc.search.climb import search  # the timing engine takes longer to load than a small model to compile
+
     with stage("search"):
         found = search(graph, mapping, hardware.spec, header, plan, made)
     return found.mapping, found.made, found.outcome
