@@ -42,11 +42,11 @@ def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
     for rows in wanted:
         for size in _sizes(region, rows):
             draft = _balanced(context, region, chip, size, region.copies)
-            first = over = _over(context, region, chip, draft.plans)
+            first = over = _over(context, chip, draft.plans)
             if over[0] >= 0 and over[0] not in draft.movable:
                 break  # nothing that other tiles or smaller groups would help
-            found = _near(context, region, chip, draft)
-            over = _over(context, region, chip, found)
+            found = _near(context, chip, draft)
+            over = _over(context, chip, found)
             if over[0] < 0:
                 return found
             if first[0] < 0 and not spare:
@@ -73,12 +73,12 @@ def _sizes(region: Region, rows: int) -> list[_Size]:
     return [_Size(rows, group) for group in groups]
 
 
-def _over(context: Context, region: Region, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
+def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
     """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit. Those that have to do what they
     do come first."""
     trial = context.apart()
-    for copy, plan in enumerate(found):
-        Flow(trial, region, plan, copy, len(found)).emit()
+    for plan in found:
+        Flow(trial, plan).emit()
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
     for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
         need = sum(aligned(room.bytes) for room in code.rooms.values())
@@ -157,13 +157,13 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
     return _Draft(found, parts, units)
 
 
-def _near(context: Context, region: Region, chip: ChipSpec, draft: _Draft) -> list[Plan]:
+def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     """Plans with as many pieces, on tiles where their messages go shorter ways."""
     trial = context.apart()
     link = chip.noc.link_bytes_per_cycle
     messages: list[Message] = []
     for plan in draft.plans:
-        flow = Flow(trial, region, plan, plan.copy, len(draft.plans))
+        flow = Flow(trial, plan)
         flow.emit()
         messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
     wants = {
@@ -213,7 +213,7 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
             first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
     plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
-    flow = Flow(trial, region, plan, 0, 1)
+    flow = Flow(trial, plan)
     flow.emit()
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():

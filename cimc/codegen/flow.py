@@ -1,10 +1,10 @@
 """A region that a batch streams through: all its segments at once, each block of rows one step behind the one before.
 
-Work is cut into *stages* (:class:`Stage`): what a vector tile, the tiles of a product, or the tiles of attention's heads do
-with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent at the end of its step and
-received at the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V) is
-gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is handed
-on block by block all the same. Tiles need no tokens inside a region.
+Work is cut into *stages* (:class:`~cimc.codegen.stages.Job`): what a vector tile, the tiles of a product, or the tiles of
+attention's heads do with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent at the end of
+its step and received at the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V)
+is gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is
+handed on block by block all the same. Tiles need no tokens inside a region.
 
 No deadlock: think of all instructions ordered by step, at each step by stage, later stages first and of those that start at
 the same step the work on groups first (it sends and receives nothing), as every stream is. A
@@ -21,15 +21,16 @@ from math import prod
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.fold import BLOCK, RING, SAMPLE, WHOLE, Ring, Turn, When, fold, instructions, ringed
+from cimc.codegen.fold import BLOCK, RING, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.heads import Heads
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
 from cimc.isa.operands import Affine, View
+from cimc.isa.printer import walk
 from cimc.mapping.allocate import aligned
-from cimc.mapping.region import Part, Region, Source
+from cimc.mapping.region import Part, Source
 from cimc.mapping.segment import MATRIX_OPS
 from cimc.mapping.space import Index, width
 from cimc.ops import OPS, Access
@@ -48,16 +49,17 @@ class _Value:
 
 
 class Flow:
-    """Emits one copy of a region: ``samples`` of the batch, from ``first`` on."""
+    """Emits one copy of a region, its share of the batch's samples."""
 
-    def __init__(self, context: Context, region: Region, plan: Plan, copy: int, copies: int) -> None:
+    def __init__(self, context: Context, plan: Plan) -> None:
+        region = plan.region
         self.context = context
         self.graph = context.graph
         self.region = region
         self.plan = plan
-        self.copy = copy
-        self.samples = region.waves // copies
-        self.blocks = region.rows // plan.rows
+        self.copy = plan.copy
+        self.samples = region.waves // region.copies
+        self.blocks = plan.blocks
         self.placement = context.placement
         self.values: dict[str, _Value] = {}
         self.stages: dict[int, dict[When, list[Step]]] = {}  # tile → when → what it does then
@@ -148,7 +150,7 @@ class Flow:
         touched = (
             (when, step.mnemonic, i, o.buffer)
             for when, steps in self.stages[tile].items()
-            for step in instructions(steps)
+            for step in walk(steps)
             for i, o in enumerate(step.operands)
             if isinstance(o, View) and o.buffer in rooms and not rooms[o.buffer].key
         )
@@ -364,11 +366,12 @@ class Flow:
             ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in (*now.values(), *([own] if own else [])))
             self.messages.append((size, (value.job, piece.tile), ends))
             if now:
-                self.sent[value.job] += self._send(piece, common, now, (value.start, value.start + 1), value.origin)
+                self.sent[value.job] += size
+                self._send(piece, common, now, (value.start, value.start + 1), value.origin)
 
     def _send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
-    ) -> int:
+    ) -> None:
         """Send a rectangle of a piece, in the stage that begins at the first step, and receive it in the second's."""
         tag = self.tag
         self.tag += 1
@@ -377,7 +380,6 @@ class Flow:
         for tile, target in to.items():
             code = self.at(tile, starts[1])
             code.emit("recv", _sub(target, common), origin=origin, source=piece.tile, tag=tag)
-        return common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
 
     def _store(self, part: Part, node: Node, out: str) -> None:
         if out not in self.region.stored:

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import pairwise
 
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import Derived, Instruction, Repeat, Step
+from cimc.isa.instruction import Derived, Repeat, Step
 from cimc.isa.operands import Affine, View
 
 SAMPLE, BLOCK = "@sample", "@block"
@@ -130,14 +130,6 @@ def _value(
     if key not in derived:
         derived[key] = Derived(f"t{len(derived)}", at, turn.divisor, turn.modulus, factor)
     return Affine.of(0, {derived[key].name: scale})
-
-
-def instructions(steps: Sequence[Step]) -> list[Instruction]:
-    """All instructions of steps, a body once."""
-    found: list[Instruction] = []
-    for step in steps:
-        found += instructions(step.body) if isinstance(step, Repeat) else [step]
-    return found
 
 
 def ringed(steps: Sequence[Step], rings: Mapping[str, Ring], code: TileCode) -> list[Step]:

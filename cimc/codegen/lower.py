@@ -142,8 +142,8 @@ def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int
     region = context.mapping.region
     stored: dict[int, frozenset[str]] = {}
     if region is not None and segment.index == region.segments[0]:
-        for copy, plan in enumerate(flows):
-            for tile, values in Flow(context, region, plan, copy, len(flows)).emit().items():
+        for plan in flows:
+            for tile, values in Flow(context, plan).emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
     return stored
 

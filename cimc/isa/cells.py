@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Step
+from cimc.isa.printer import walk
 from cimc.isa.program import MatrixDecl, TileProgram
 
 
@@ -39,15 +40,6 @@ def written_first(steps: Iterable[Step]) -> frozenset[str]:
         for name in (o for o in step.operands if isinstance(o, str)):
             first.setdefault(name, writes_cells(step))
     return frozenset(name for name, writes in first.items() if writes)
-
-
-def walk(steps: Iterable[Step]) -> Iterator[Instruction]:
-    """All instructions of a stream in the order of its text, a body once."""
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from walk(step.body)
-        else:
-            yield step
 
 
 def writes_cells(step: Instruction) -> bool:

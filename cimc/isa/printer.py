@@ -100,6 +100,17 @@ def walk(steps: Iterable[Step]) -> Iterator[Instruction]:
             yield step
 
 
+def executed(steps: Iterable[Step], times: int = 1) -> Iterator[tuple[Instruction, int]]:
+    """All instructions in program order, a repeat's body once, and how often each is executed. Counts must be known, as in
+    programs that the compiler makes."""
+    for step in steps:
+        if isinstance(step, Repeat):
+            assert isinstance(step.count, int)
+            yield from executed(step.body, times * step.count)
+        else:
+            yield step, times
+
+
 def _tail(key: str, state: bool) -> str:
     return (f" = {quoted(key)}" if key else "") + (" state" if state else "")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cimc.isa.cells import walk, writes_cells
+from cimc.isa.cells import writes_cells
 from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Step, Unit
 from cimc.isa.operands import View
+from cimc.isa.printer import walk
 from cimc.isa.program import Program, TileProgram
 
 

@@ -7,8 +7,9 @@ from math import prod
 
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
-from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.instruction import Instruction
 from cimc.isa.operands import View, static_shape
+from cimc.isa.printer import executed
 from cimc.isa.program import Program
 from cimc.mapping.alternatives import alternatives
 from cimc.mapping.json_value import Json
@@ -142,7 +143,7 @@ def _dynamic(graph: Graph, program: Program) -> Iterator[dict[str, Json]]:
     for tile in program.tiles:
         found: dict[tuple[str, str], int] = {}
         seen: dict[str, int] = {}
-        for step, times in _flat(tile.steps, 1):
+        for step, times in executed(tile.steps):
             if step.mnemonic != "matmul" or step.origin is None:
                 continue
             name = str(step.origin)
@@ -181,7 +182,7 @@ def _written(graph: Graph, mapping: Mapping, program: Program) -> Iterator[dict[
     for tile in program.tiles:
         found: dict[tuple[str, str], int] = {}
         cols = {m.name: m.cols for m in tile.matrices}
-        for step, times in _flat(tile.steps, 1):
+        for step, times in executed(tile.steps):
             key = (str(step.origin), str(step.operands[1])) if step.mnemonic == "mvm" else ("", "")
             if key in products:
                 x = step.operands[2]
@@ -190,15 +191,6 @@ def _written(graph: Graph, mapping: Mapping, program: Program) -> Iterator[dict[
         for key, macs in found.items():
             kind, unit = products[key]
             yield {"node": key[0], "origin": key[0], "kind": kind, "tile": tile.tile, "unit": unit, "macs": macs}
-
-
-def _flat(steps: Sequence[Step], times: int) -> Iterator[tuple[Instruction, int]]:
-    for step in steps:
-        if isinstance(step, Repeat):
-            assert isinstance(step.count, int)  # the compiler emits no runtime counts
-            yield from _flat(step.body, times * step.count)
-        else:
-            yield step, times
 
 
 def _macs(step: Instruction) -> int:

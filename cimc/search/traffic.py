@@ -6,14 +6,15 @@ queue decides. It knows no order and no hazards: it proposes, the timing engine 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import Lowered
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Step
 from cimc.isa.operands import View, static_shape
+from cimc.isa.printer import executed
 from cimc.sim import noc
 
 MEMORY = -1
@@ -110,7 +111,7 @@ def _flows(made: Lowered, steps: Mapping[int, Sequence[Step]]) -> list[Flow]:
         if tile.tile not in steps:
             continue
         local = sizes | {b.name: b.element.bytes for b in tile.buffers}
-        for step, times in _flat(steps[tile.tile], 1):
+        for step, times in executed(steps[tile.tile]):
             end = _end(step, made.values)
             if end is None:
                 continue
@@ -119,15 +120,6 @@ def _flows(made: Lowered, steps: Mapping[int, Sequence[Step]]) -> list[Flow]:
             entry[0] += times
             entry[1] += times * prod(static_shape(view)) * local[view.buffer]
     return [Flow(*ends, packets, size) for ends, (packets, size) in found.items()]
-
-
-def _flat(steps: Sequence[Step], times: int) -> Iterator[tuple[Instruction, int]]:
-    for step in steps:
-        if isinstance(step, Repeat):
-            assert isinstance(step.count, int)  # the compiler emits no runtime counts
-            yield from _flat(step.body, times * step.count)
-        else:
-            yield step, times
 
 
 def _end(step: Instruction, values: Mapping[str, str]) -> tuple[tuple[int, ...], str, bool, View] | None:
