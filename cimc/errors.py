@@ -309,6 +309,8 @@ PIPELINE_SHORT = Diagnostic(
 )
 MAPPING_CHOICE = Diagnostic("mapping-choice", Exit.USAGE, "--mapping {text}: {why}", "{fix}")
 ATTENTION = Diagnostic("attention", Exit.USAGE, "--attention {text}: {why}", "{fix}")
+CACHE = Diagnostic("cache", Exit.USAGE, "--cache {how}: {why}", "{fix}")
+CACHE_ROOM = Diagnostic("cache-room", Exit.DOES_NOT_FIT, "the KV caches do not fit {chip}: {why}", "{fix}")
 ATTENTION_CELLS = Diagnostic(
     "attention-cells",
     Exit.DOES_NOT_FIT,
