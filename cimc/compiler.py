@@ -18,6 +18,8 @@ from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import MOST_TILES, ChipSpec, CoreSpec
+from cimc.codegen.caches import note as cache_note
+from cimc.codegen.caches import told as cache_told
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import Lowered, lowered
@@ -210,6 +212,7 @@ def _compile(
     program = calibrating(made.program, hardware.spec) if options.calibrate == "start" else made.program
     contents = Contents(program, graph, outcome.constants)
     told = fit(outcome.graph, mapping, hardware.spec, options.precision, _chips(options))
+    caches = cache_told(graph, mapping, made.held, hardware.spec)
     with stage("verify"):
         verify(program, hardware.spec, None)
     return Compiled(
@@ -224,6 +227,7 @@ def _compile(
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
             *(_reload_note(told) if options.choices.reload else ()),
+            *([cache_note(caches, options.choices.cache)] if options.choices.cache != "memory" else ()),
             *([_stream_note(mapping)] if options.choices.optimize == "throughput" else ()),
         ),
         imported.graph,
@@ -236,6 +240,7 @@ def _compile(
         {
             **dump(graph, mapping, program, hardware.spec),
             "fit": told,
+            "cache": caches,
             **({"search": searched.to_json()} if searched else {}),
         },
         text,

@@ -11,10 +11,11 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.held import Held, HeldSegment, Kept
 from cimc.codegen.spread import Spread
-from cimc.ir.graph import Node
+from cimc.ir.graph import Graph, Node
 from cimc.mapping.allocate import aligned
-from cimc.mapping.caches import Cache, Heads, spread
-from cimc.mapping.mapping import Segment
+from cimc.mapping.caches import Cache, Heads, caches, spread
+from cimc.mapping.json_value import Json
+from cimc.mapping.mapping import Mapping, Segment
 from cimc.mapping.segment import Range
 from cimc.ops import OPS, Access
 
@@ -191,3 +192,46 @@ def _no_room(readers: Sequence[_Wanted], chip: ChipSpec, share: float, tokens: i
     )
     fix = f"--cache fit keeps the layers that find room, --cache memory none; or --chips, or a larger tiles.{kind}.local_bytes"
     return errors.CACHE_ROOM(chip=chip.name, why=why, fix=fix)
+
+
+def told(graph: Graph, mapping: Mapping, held: Held, chip: ChipSpec) -> dict[str, Json] | None:
+    """What became of the KV caches, as the ``cache`` of ``mapping.json``; None for a graph without any."""
+    found, refused = caches(graph)
+    if not found and not refused:
+        return None
+    there = held.bytes()
+    values: list[Json] = []
+    for cache in found:
+        tiles = sorted({p.tile for p in held.pieces(cache.present)})
+        home, why = ("tiles", "") if tiles else ("memory", "" if mapping.choices.cache == "memory" else "no room")
+        values.append(_row(cache.past, cache.present, cache.bytes, cache.length, home, tiles, why))
+    for name, why in refused.items():
+        past = graph.producers()[name].inputs[0]
+        values.append(_row(past, name, graph.type(name).bytes, None, "memory", [], why))
+    return {
+        "how": mapping.choices.cache,
+        "capacity_tokens": held.tokens or None,
+        "bytes": sum(there.values()),
+        "tiles": [{"tile": t, "bytes": n, "local_bytes": chip.tile(t).local_bytes} for t, n in sorted(there.items())],
+        "values": values,
+    }
+
+
+def _row(past: str, present: str, bytes: int, tokens: int | None, home: str, tiles: list[int], why: str) -> Json:
+    row: dict[str, Json] = {"input": past, "output": present, "bytes": bytes, "tokens": tokens}
+    return {**row, "home": home, "tiles": list[Json](tiles), "why": why}
+
+
+def note(found: dict[str, Json] | None, how: str) -> str:
+    """What became of them in a line."""
+    values = found["values"] if found else None
+    if found is None or not isinstance(values, list):
+        return f"cache {how}: the model has no KV cache (an output that is an input with rows added)"
+    rows = [v for v in values if isinstance(v, dict)]
+    here = [v for v in rows if v["home"] == "tiles"]
+    tiles = found["tiles"]
+    count = len(tiles) if isinstance(tiles, list) else 0
+    text = f"cache {how}: {len(here)} of {len(rows)} in {count} tiles, {found['bytes']} bytes"
+    room = f"; {found['capacity_tokens']} tokens fit" if found["capacity_tokens"] else ""
+    left = next((v for v in rows if v["home"] == "memory"), None)
+    return text + room + (f"; {left['output']} in global memory: {left['why']}" if left else "")

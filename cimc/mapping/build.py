@@ -23,6 +23,9 @@ def build(
 ) -> tuple[Graph, Mapping]:
     """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. ``pinned``: the placement
     that a user gives. Raises the does-not-fit diagnostics, PLACEMENT, and CACHE."""
+    if choices.cache != "memory" and choices.optimize == "throughput":
+        why, fix = "a batch that streams reads no cache in its place", "leave --optimize throughput out"
+        raise errors.CACHE(how=choices.cache, why=why, fix=fix)
     graph, views = materialize(graph)
     caches = wanted(graph, choices.cache)
     if caches:

@@ -79,7 +79,7 @@ def caches(graph: Graph) -> tuple[tuple[Cache, ...], dict[str, str]]:
     found: list[Cache] = []
     refused: dict[str, str] = {}
     for node in graph.nodes:
-        if node.op != "concat" or not _grows(graph, node):
+        if node.op != "concat" or not grows(graph, node):
             continue
         why = _obstacle(graph, uses, node)
         if why:
@@ -92,7 +92,7 @@ def caches(graph: Graph) -> tuple[tuple[Cache, ...], dict[str, str]]:
     return tuple(found), refused
 
 
-def _grows(graph: Graph, node: Node) -> bool:
+def grows(graph: Graph, node: Node) -> bool:
     """Whether a concat adds rows to an input, and is an output."""
     past = node.inputs[0]
     return (
