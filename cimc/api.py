@@ -59,8 +59,8 @@ def compile(
     and outliers are measured on; ``calibrate="start"`` begins the program with a calibration of its analog cores.
     ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a number of trials or a text as of
     ``--search``. ``reload``: weights that find no core are written into cells during the run. ``attention``: how products of
-    activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch stream through all layers. ``cache``: where KV
-    caches lie, as ``--cache``.
+    activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch stream through all layers.
+    ``cache``: where KV caches lie, as ``--cache``.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
@@ -132,7 +132,9 @@ def check(
         calibration=calibration,
     )
     compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache)
+    chosen = _placed(
+        compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache
+    )
     return check_model(str(model), chosen, how).to_json()
 
 

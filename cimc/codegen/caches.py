@@ -22,6 +22,9 @@ from cimc.ops import OPS, Access
 SHARES = (0.875, 0.75, 0.5, 0.25)
 """Of a tile's local memory, what caches may take: the first share that leaves code generation room for blocks of one row."""
 
+FREE = 8
+"""One in so many tiles holds no caches where some find no room: it does the products of those, which it loads."""
+
 
 @dataclass(frozen=True)
 class _Reading:
@@ -50,6 +53,7 @@ class _Wanted:
     cut: int
     readings: tuple[_Reading, ...]
     tiles: tuple[int, ...]  # nearest first
+    order: tuple[int, ...]  # the same along the chip
 
     def heads(self, length: int | None = None) -> Heads:
         """What a head takes; ``length``: with so many rows in every cache."""
@@ -70,18 +74,22 @@ def plan(context: Context, chip: ChipSpec, share: float) -> Held:
         return Held()
     tokens = _tokens(readers, chip, share)
     dropped: set[str] = set()
+    free: set[int] = set()
     while True:
-        left = [_without(w, dropped) for w in readers]
+        left = [_without(w, dropped, free) for w in readers]
         placed = _placed([w for w in left if w.readings], chip, share)
         if isinstance(placed, dict):
             return Held(_held(context, placed), tokens)
         if context.mapping.choices.cache == "resident":
             raise _no_room(readers, chip, share, tokens)
         dropped |= {r.cache.present for r in placed.readings}
+        free |= set(placed.order[-max(1, min(prod(placed.heads().extents), len(placed.order) // FREE)) :])
 
 
-def _without(wanted: _Wanted, dropped: set[str]) -> _Wanted:
-    return replace(wanted, readings=tuple(r for r in wanted.readings if r.cache.present not in dropped))
+def _without(wanted: _Wanted, dropped: set[str], free: set[int]) -> _Wanted:
+    """A segment without some of the caches it reads, and of the tiles that are to be free of caches."""
+    tiles = tuple(t for t in wanted.tiles if t not in free)
+    return replace(wanted, readings=tuple(r for r in wanted.readings if r.cache.present not in dropped), tiles=tiles)
 
 
 def _readers(context: Context) -> list[_Wanted]:
@@ -126,7 +134,9 @@ def _wanted(context: Context, segment: Segment, reads: Sequence[tuple[Node, str,
             for offset, inner, strides in reaches
         ]
         readings.append(_Reading(known[present], (*near, *far)))
-    return _Wanted(segment, domain, cut, tuple(readings), tuple(emitter.nearest_first()))
+    return _Wanted(
+        segment, domain, cut, tuple(readings), tuple(emitter.nearest_first()), context.placement.tiles[segment.index]
+    )
 
 
 Shares = tuple[tuple[int, tuple[Range, ...]], ...]
@@ -142,7 +152,7 @@ def _placed(
     for wanted in readers:
         heads = wanted.heads(length)
         order = sorted(wanted.tiles, key=lambda t: used[t])  # stable: the nearest of those that hold as little
-        shares = spread(heads, order, room)
+        shares = spread(heads, order, room) if order else None
         if shares is None:
             return wanted
         for tile, ranges in shares:
@@ -188,7 +198,7 @@ def _no_room(readers: Sequence[_Wanted], chip: ChipSpec, share: float, tokens: i
     kind = chip.kind(tiles[0])
     why = (
         f"{length} tokens take {need} bytes, the {len(tiles)} tiles that multiply with them have {have} for it "
-        f"({share:.1%} of their local memory), room for {tokens} tokens"
+        f"({share:.1%} of their local memory), room for {tokens} tokens with each head in one tile"
     )
     fix = f"--cache fit keeps the layers that find room, --cache memory none; or --chips, or a larger tiles.{kind}.local_bytes"
     return errors.CACHE_ROOM(chip=chip.name, why=why, fix=fix)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, dense_strides
 from cimc.isa.program import Piece
@@ -51,12 +52,12 @@ class Kept:
                 return tuple(values[a] for a in axes)
 
             at = sum(i * s for i, s in zip(first, new.strides, strict=False))
-            source = View(
-                context.global_name(cache.new), Affine(new.offset + at), of(shape), of(new.strides)
-            )
+            source = View(context.global_name(cache.new), Affine(new.offset + at), of(shape), of(new.strides))
             there = sum(i * s for i, s in zip(first, strides, strict=False)) - low * cache.unit
             offset = there + cache.rows * strides[cache.axis]
-            code.emit("load", View(self.name(share), Affine(offset), of(shape), of(strides)), source, origin=self.node.origin)
+            code.emit(
+                "load", View(self.name(share), Affine(offset), of(shape), of(strides)), source, origin=self.node.origin
+            )
 
     def pieces(self, rows: int, tiles: tuple[int, ...]) -> Iterator[Piece]:
         """The first ``rows`` rows of the cache, as pieces of the states."""
@@ -118,6 +119,14 @@ class Held:
                     found += kept.pieces(rows, segment.tiles)
         return tuple(found)
 
+    def roomy(self, tiles: Sequence[int], chip: ChipSpec) -> list[int]:
+        """Of the tiles, those of whose local memory caches take no more than a quarter; if there are none, those that hold
+        least."""
+        there = self.bytes()
+        roomy = [t for t in tiles if 4 * there.get(t, 0) <= chip.tile(t).local_bytes]
+        least = min(there.get(t, 0) for t in tiles)
+        return roomy or [t for t in tiles if there.get(t, 0) == least]
+
     def bytes(self) -> dict[int, int]:
         """By tile, the bytes of its states."""
         found: dict[int, int] = {}
@@ -127,5 +136,3 @@ class Held:
                     size = (high - low) * kept.cache.unit * kept.cache.element_bytes
                     found[tile] = found.get(tile, 0) + size
         return found
-
-

@@ -62,6 +62,8 @@ class Spread:
         )
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
+        if heavy and context.held.segments:
+            tiles = context.held.roomy(tiles, context.chip)  # what it loads whole needs room beside the caches
         least = context.placement.least_rows.get(segment.index, MIN_ROWS)
         parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
         self.shares = list(zip(self._nearest(tiles, len(parts)), parts, strict=True))
@@ -83,7 +85,7 @@ class Spread:
     def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
         """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
         they take and give travels least."""
-        chosen = frozenset(self.nearest_first()[:count])
+        chosen = frozenset([t for t in self.nearest_first() if t in tiles][:count])
         return [t for t in tiles if t in chosen]
 
     def emit(self) -> dict[int, frozenset[str]]:

@@ -236,7 +236,12 @@ def _pieces(text: str) -> tuple[Piece, ...] | None:
 
 
 def piece(
-    tile: int, corner: tuple[int, ...], name: str, offset: int, shape: tuple[Extent, ...], strides: tuple[int, ...] | None
+    tile: int,
+    corner: tuple[int, ...],
+    name: str,
+    offset: int,
+    shape: tuple[Extent, ...],
+    strides: tuple[int, ...] | None,
 ) -> Piece:
     """A piece of a held array as its parts say it; without strides, row-major. Extents that vary count as none: the
     verifier tells then that the piece has too few."""

@@ -38,7 +38,10 @@ def _wrong(g: GlobalBuffer, local: dict[tuple[int, str], Buffer]) -> Iterator[tu
         found = local.get((piece.tile, piece.buffer))
         which = f"piece {number} of '{g.name}'"
         if found is None or not found.state:
-            yield f"{which} names '{piece.buffer}', which is no state of tile {piece.tile}", "name a .buffer with 'state'"
+            yield (
+                f"{which} names '{piece.buffer}', which is no state of tile {piece.tile}",
+                "name a .buffer with 'state'",
+            )
             return
         if found.element is not g.element:
             hint = f"'{piece.buffer}' holds {found.element.value}"

@@ -175,8 +175,8 @@ def _back(graph: Graph, node: Node, layout: Layout) -> Layout | None:
 
 def materialize(graph: Graph, held: frozenset[str] = frozenset()) -> tuple[Graph, Views]:
     """The graph with a `copy` before every view that strides cannot say and before every output that is not stored
-    dense by a node of its own; and the resolved views. ``held``: joined values with a home of their own. Terminates: each round settles at least the first broken view of a
-    chain."""
+    dense by a node of its own; and the resolved views. ``held``: joined values with a home of their own. Terminates: each
+    round settles at least the first broken view of a chain."""
     graph = _own_outputs(graph)
     while True:
         views = Views(graph, held)
