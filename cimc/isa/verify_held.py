@@ -45,7 +45,7 @@ def _wrong(g: GlobalBuffer, local: dict[tuple[int, str], Buffer]) -> Iterator[tu
             return
         if found.element is not g.element:
             hint = f"'{piece.buffer}' holds {found.element.value}"
-            yield f"{which} is one of {g.element.value} elements", hint
+            yield f"{which} has {g.element.value} elements", hint
         yield from _outside(g, piece, found, which)
     if not _covered(g):
         yield f"the pieces of '{g.name}' do not cover all of it", "every element lies in some state"
