@@ -74,7 +74,10 @@ def _held(made: Compiled, buffer: str) -> bool:
 def test_a_resident_cache_agrees_with_onnxruntime(folder: Path, name: str) -> None:
     report = cimc.check(folder / f"{name}.onnx", dims=STEP, cache="resident")
     assert report["passed"]
-    assert report["run"]["cache"]["tiles"] == 2
+    run = report["run"]
+    assert isinstance(run, dict)
+    assert isinstance(run["cache"], dict)
+    assert run["cache"]["tiles"] == 2
     validate(report, "check")
 
 
