@@ -117,8 +117,8 @@ def sections() -> list[Section]:
     )
     head = ("model", "hardware", "earlier tokens", "`--cache`", "cycles", "energy", "global memory", "noc, byte-hops")
     remark = (
-        "Caches are float32, as the models were exported. Tokens that fit: with each head in one tile, 7/8 of the local memory of "
-        "tiles with a matmul unit, beside what a token's own values take."
+        "Caches are float32, as the models were exported. Tokens that fit: with each head in one tile, 7/8 of the local memory "
+        "of tiles with a matmul unit, beside what a token's own values take."
     )
     head = (*head, "cache in tiles", "tokens that fit")
     return [Section("KV caches in tiles", COMMAND, about, head, tuple(rows()), remarks=(remark,))]
