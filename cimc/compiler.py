@@ -226,9 +226,7 @@ def _compile(
             *_kept(graph),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
-            *(_reload_note(told) if options.choices.reload else ()),
-            *([cache_note(caches, options.choices.cache)] if options.choices.cache != "memory" else ()),
-            *([_stream_note(mapping)] if options.choices.optimize == "throughput" else ()),
+            *_chosen(told, caches, mapping),
         ),
         imported.graph,
         read_tokens(imported.path.parent),
@@ -297,6 +295,16 @@ def _chips(options: Options) -> Callable[[int], ChipSpec | None]:
             return None
 
     return spec
+
+
+def _chosen(told: Mapping[str, Json], caches: dict[str, Json] | None, mapping: Placed) -> tuple[str, ...]:
+    """What became of choices that a model may not need, or not allow."""
+    choices = mapping.choices
+    return (
+        *(_reload_note(told) if choices.reload else ()),
+        *([cache_note(caches, choices.cache)] if choices.cache != "memory" else ()),
+        *([_stream_note(mapping)] if choices.optimize == "throughput" else ()),
+    )
 
 
 def _stream_note(mapping: Placed) -> str:
