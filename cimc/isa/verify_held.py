@@ -11,7 +11,7 @@ from cimc import errors
 from cimc.isa.program import Buffer, GlobalBuffer, Piece, Program
 from cimc.isa.visit import Faults
 
-MAX_CELLS = 2**24
+MAX_CELLS = 2**20
 """Between the edges of all pieces an array falls into cells: at most so many are looked at."""
 
 

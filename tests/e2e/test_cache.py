@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import cimc
 from cimc import bundle
@@ -190,6 +192,39 @@ def test_some_layers_stay_where_not_all_can(deep: Path) -> None:
     feeds = sample_inputs(small.build(replace(decoder(3), positions=512)), dims, seed=4)
     for a, b in zip(outputs(made, feeds, "integer"), outputs(memory, feeds, "integer"), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("op", "groups"), [("MultiHeadAttention", 4), ("GroupQueryAttention", 2)])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_nodes_that_onnxruntime_has_fused(tmp_path: Path, op: str, groups: int, kind: int) -> None:
+    past, heads, head = 7, 4, 16
+
+    def value(name: str, *shape: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    inputs = [value("q", 1, 1, heads * head), value("k", 1, 1, groups * head), value("v", 1, 1, groups * head)]
+    inputs += [value(n, 1, groups, past, head) for n in ("past_k", "past_v")]
+    outputs = [value("y", 1, 1, heads * head)]
+    outputs += [value(n, 1, groups, past + 1, head) for n in ("present_k", "present_v")]
+    lengths = [
+        numpy_helper.from_array(np.array([past], np.int32), "before"),
+        numpy_helper.from_array(np.array(past + 1, np.int32), "total"),
+    ]
+    grouped = op == "GroupQueryAttention"
+    names = ["past_k", "past_v", "before", "total"] if grouped else ["", "", "", "past_k", "past_v"]
+    attributes = {"num_heads": heads} | ({"kv_num_heads": groups} if grouped else {})
+    node = helper.make_node(
+        op, ["q", "k", "v", *names], [o.name for o in outputs], domain="com.microsoft", **attributes
+    )
+    graph = helper.make_graph([node], "fused", inputs, outputs, lengths if grouped else [])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "model.onnx")
+    report = cimc.check(tmp_path / "model.onnx", cache="resident")
+    assert report["passed"]
+    run = report["run"]
+    assert isinstance(run, dict)
+    assert isinstance(run["cache"], dict)
+    assert run["cache"]["bytes"] == 2 * groups * (past + 1) * head * (4 if kind == TensorProto.FLOAT else 2)
 
 
 def test_a_model_without_a_cache_is_told_so(folder: Path) -> None:
