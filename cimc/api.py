@@ -15,7 +15,7 @@ from cimc.analog.config import refuse
 from cimc.checker import CheckOptions, check_model
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import durations
-from cimc.mapping.choices import Objective, parse_choices
+from cimc.mapping.choices import CacheHome, Objective, parse_choices
 from cimc.report.compare import Tolerance
 from cimc.report.jsontext import JsonObject
 from cimc.search.plan import parse_plan
@@ -51,6 +51,7 @@ def compile(
     reload: bool = False,
     attention: str = "digital",
     optimize: Objective = "latency",
+    cache: CacheHome = "memory",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
@@ -61,10 +62,11 @@ def compile(
     ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a number of trials or a text as of
     ``--search``. ``reload``: weights that find no core are written into cells during the run. ``attention``: how products of
     activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch stream through all layers.
+    ``cache``: where KV caches lie, as ``--cache``.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload, attention, optimize)
+    chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache)
     made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
     assert made is not None
     if output is not None:
@@ -106,6 +108,7 @@ def check(
     search: str | int = "",
     reload: bool = False,
     optimize: Objective = "latency",
+    cache: CacheHome = "memory",
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -131,7 +134,9 @@ def check(
         calibration=calibration,
     )
     compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
-    chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize)
+    chosen = _placed(
+        compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache
+    )
     return check_model(str(model), chosen, how).to_json()
 
 
@@ -163,15 +168,23 @@ def sweep(
 
 
 def _placed(
-    options: Options, placement: Path | str, search: str | int, reload: bool, attention: str, optimize: Objective
+    options: Options,
+    placement: Path | str,
+    search: str | int,
+    reload: bool,
+    attention: str,
+    optimize: Objective,
+    cache: CacheHome,
 ) -> Options:
     one_of("optimize", optimize, get_args(Objective))
+    one_of("cache", cache, get_args(CacheHome))
     if reload and optimize == "throughput":
         why = "optimize='throughput' keeps all layers in cells, reload=True does not"
         raise errors.ARGUMENT(name="reload", why=why, fix="give one of them")
     plan = parse_plan(str(search)) if search != "" else None
     choices = replace(options.choices, reload=options.choices.reload or reload)
     choices = replace(choices, optimize=optimize) if optimize != "latency" else choices
+    choices = replace(choices, cache=cache) if cache != "memory" else choices
     return replace(options, placement=str(placement), search=plan, choices=choices, attention=attention)
 
 

@@ -26,11 +26,12 @@ from cimc.passes.pipeline_text import parse_pipeline
 from cimc.reference import Reference
 from cimc.report import figures
 from cimc.report.baseline import with_baseline
+from cimc.report.cache import with_cache
 from cimc.report.check import CheckReport, CheckSeconds, LayerNotes, NotFinite
 from cimc.report.compare import Tolerance, compare
 from cimc.report.figures import HostNode
 from cimc.report.jsontext import JsonObject
-from cimc.report.mapping_file import work_of
+from cimc.report.mapping_file import capacity_of, work_of
 from cimc.report.mixed import MixedReport, Outcome, Sensitivity
 from cimc.report.progress import follow, stage
 from cimc.report.reload import with_reload
@@ -295,6 +296,7 @@ def _report(
     told = with_baseline(
         figures.from_result(result, host_nodes(compiled)), work_of(compiled.mapping), compiled.hardware.spec
     )
+    told = with_cache(told, compiled.program, capacity_of(compiled.mapping))
     layers: Layers | None = None
     if how.layers:
         measured = result.outputs if how.numerics == "analog" else None

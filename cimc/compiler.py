@@ -18,6 +18,8 @@ from cimc import bundle, errors
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import MOST_TILES, ChipSpec, CoreSpec
+from cimc.codegen.caches import note as cache_note
+from cimc.codegen.caches import told as cache_told
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import Lowered, lowered
@@ -210,6 +212,7 @@ def _compile(
     program = calibrating(made.program, hardware.spec) if options.calibrate == "start" else made.program
     contents = Contents(program, graph, outcome.constants)
     told = fit(outcome.graph, mapping, hardware.spec, options.precision, _chips(options))
+    caches = cache_told(graph, mapping, made.held, hardware.spec)
     with stage("verify"):
         verify(program, hardware.spec, None)
     return Compiled(
@@ -223,8 +226,7 @@ def _compile(
             *_kept(graph),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
-            *(_reload_note(told) if options.choices.reload else ()),
-            *([_stream_note(mapping)] if options.choices.optimize == "throughput" else ()),
+            *_chosen(told, caches, mapping),
         ),
         imported.graph,
         read_tokens(imported.path.parent),
@@ -236,6 +238,7 @@ def _compile(
         {
             **dump(graph, mapping, program, hardware.spec),
             "fit": told,
+            "cache": caches,
             **({"search": searched.to_json()} if searched else {}),
         },
         text,
@@ -292,6 +295,16 @@ def _chips(options: Options) -> Callable[[int], ChipSpec | None]:
             return None
 
     return spec
+
+
+def _chosen(told: Mapping[str, Json], caches: dict[str, Json] | None, mapping: Placed) -> tuple[str, ...]:
+    """What became of choices that a model may not need, or not allow."""
+    choices = mapping.choices
+    return (
+        *(_reload_note(told) if choices.reload else ()),
+        *([cache_note(caches, choices.cache)] if choices.cache != "memory" else ()),
+        *([_stream_note(mapping)] if choices.optimize == "throughput" else ()),
+    )
 
 
 def _stream_note(mapping: Placed) -> str:

@@ -134,10 +134,7 @@ MODEL_NOT_ONNX = Diagnostic(
     "model-not-onnx", Exit.USAGE, "{path} is not an ONNX model: {why}", "export the model again, or check the download"
 )
 MODEL_TOO_LARGE = Diagnostic(
-    "model-too-large",
-    Exit.USAGE,
-    "model {path}: {what} is {size}, more than the limit of {limit}",
-    "{fix}",
+    "model-too-large", Exit.USAGE, "model {path}: {what} is {size}, more than the limit of {limit}", "{fix}"
 )
 MODEL_MALFORMED = Diagnostic(
     "model-malformed", Exit.USAGE, "model {path}, {where}: {why}", "export the model again; the file contradicts itself"
@@ -190,6 +187,8 @@ PIPELINE_SHORT = Diagnostic(
 MAPPING_CHOICE = Diagnostic("mapping-choice", Exit.USAGE, "--mapping {text}: {why}", "{fix}")
 SWEEP = Diagnostic("sweep", Exit.USAGE, "--vary {text}: {why}", "{fix}")
 ATTENTION = Diagnostic("attention", Exit.USAGE, "--attention {text}: {why}", "{fix}")
+CACHE = Diagnostic("cache", Exit.USAGE, "--cache {how}: {why}", "{fix}")
+CACHE_ROOM = Diagnostic("cache-room", Exit.DOES_NOT_FIT, "the KV caches do not fit {chip}: {why}", "{fix}")
 ATTENTION_CELLS = Diagnostic(
     "attention-cells",
     Exit.DOES_NOT_FIT,
@@ -324,10 +323,7 @@ NOT_FINITE = Diagnostic(
     "run with float numerics to see whether the model itself overflows; the instruction: {text}",
 )
 DEADLOCK = Diagnostic(
-    "deadlock",
-    Exit.PROGRAM_FAILED,
-    "deadlock: {count} of {tiles} tiles wait for ever\n{report}",
-    "{fix}",
+    "deadlock", Exit.PROGRAM_FAILED, "deadlock: {count} of {tiles} tiles wait for ever\n{report}", "{fix}"
 )
 HOST_CALL = Diagnostic("host-call", Exit.USAGE, "host call '{call}' cannot run: {why}", "{fix}")
 TIMING_TOO_LARGE = Diagnostic(

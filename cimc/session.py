@@ -21,9 +21,10 @@ from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
 from cimc.report import device_cost, figures
 from cimc.report.baseline import with_baseline
+from cimc.report.cache import with_cache
 from cimc.report.figures import RunFigures
 from cimc.report.jsontext import JsonObject
-from cimc.report.mapping_file import Work, read_mapping, work_of
+from cimc.report.mapping_file import Work, capacity_of, read_mapping, work_of
 from cimc.report.reload import with_reload
 from cimc.sim.analog import Kept
 from cimc.sim.interpreter import run
@@ -156,6 +157,7 @@ class InferenceSession:
         if self._result is None:
             return None
         told = with_baseline(figures.from_result(self._result), self._work, self._chip)
+        told = with_cache(told, self._program, self._capacity)
         return with_reload(told, self._program, self._result.timing, self._chip)
 
     @property
@@ -165,6 +167,15 @@ class InferenceSession:
         if self._result is None or self._device is None:
             return None
         return device_cost.cost(self._program, self._chip, self._device, self._result, self._rate).to_json()
+
+    @cached_property
+    def _capacity(self) -> int | None:
+        """Tokens of KV caches for which the chip has room, as far as the compile tells."""
+        if self._mapping is None:
+            return None
+        if isinstance(self._mapping, Path):
+            return read_mapping(self._mapping).capacity_tokens
+        return capacity_of(self._mapping)
 
     @cached_property
     def _work(self) -> Work | None:

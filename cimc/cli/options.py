@@ -84,6 +84,13 @@ compile_options = stack(
         show_default=True,
         help="One inference as soon as possible, or the samples of a batch through all layers at once.",
     ),
+    click.option(
+        "--cache",
+        type=click.Choice(["memory", "resident", "fit"]),
+        default="memory",
+        show_default=True,
+        help="KV caches: in global memory; in the tiles that multiply with them; there as far as they find room.",
+    ),
     click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help="Bind a symbolic dimension of the model."),
     click.option("--precision", default="w8a8", show_default=True, help="Weight and activation bits."),
     click.option(
@@ -217,6 +224,7 @@ class CompileFlags(TypedDict):
     chips: str | None
     reload: str
     optimize: str
+    cache: str
     dims: tuple[str, ...]
     precision: str
     activations: Literal["dynamic", "static"]
@@ -265,7 +273,11 @@ def _choices(flags: CompileFlags) -> Choices:
 
     if flags["reload"] == "on" and flags["optimize"] == "throughput":
         raise click.UsageError("--optimize throughput keeps all layers in cells, --reload on does not: give one")
-    own = (("reload=on", flags["reload"] == "on"), ("optimize=throughput", flags["optimize"] == "throughput"))
+    own = (
+        ("reload=on", flags["reload"] == "on"),
+        ("optimize=throughput", flags["optimize"] == "throughput"),
+        (f"cache={flags['cache']}", flags["cache"] != "memory"),
+    )
     return parse_choices((*flags["mapping"], *(text for text, given in own if given)))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cimc.arch.spec import ChipSpec
+from cimc.codegen.held import Held
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
@@ -36,6 +37,7 @@ class Context:
         self.late: set[int] = (
             set()
         )  # segments whose whole operands are loaded for each block of rows, where they are read
+        self.held = Held()  # caches in tiles
         self._tails: dict[int, dict[str, Tail]] = {}
         self._beside: dict[int, list[int]] = {}  # by segment
 

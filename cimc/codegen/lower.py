@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.balance import plans
+from cimc.codegen.caches import SHARES, plan
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
+from cimc.codegen.held import Held
 from cimc.codegen.parts import Access, Cut, accesses, cut, pieces, rewritten
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.reload import one_by_one, reloads
@@ -67,13 +69,15 @@ def lower(
 class Lowered:
     """A program and what code generation decided. ``rows``: of the blocks of each segment; ``residents``: values between
     segments, and the tile that holds each, None: global memory; ``steps``: each segment's, tile by tile, without tokens;
-    ``values``: global buffers, and the values they hold; ``streamed``: as of a placement."""
+    ``values``: global buffers, and the values they hold; ``held``: caches in tiles; ``streamed``: as of a
+    placement."""
 
     program: Program
     rows: Mapping[int, int]
     residents: Mapping[str, int | None]
     steps: Mapping[int, Mapping[int, tuple[Step, ...]]]
     values: Mapping[str, str]
+    held: Held
     streamed: Mapping[int, tuple[tuple[int, ...], ...]]
 
     def decided(self, placement: Placement) -> Placement:
@@ -90,8 +94,29 @@ def lowered(
     quick: bool = False,
 ) -> Lowered:
     """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
-    need not be told by segment. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says."""
+    need not be told by segment. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says, CACHE_ROOM."""
+    for share in SHARES if placed.caches else ():
+        try:
+            return _lowered(graph, placed, chip, header, progress, quick, share)
+        except errors.CimcError as e:
+            if e.code != errors.BUFFER_TOO_SMALL.code or share == SHARES[-1]:
+                raise
+    return _lowered(graph, placed, chip, header, progress, quick, 0)
+
+
+def _lowered(
+    graph: Graph,
+    placed: Placed,
+    chip: ChipSpec,
+    header: Sequence[str],
+    progress: Callable[[str], None] | None,
+    quick: bool,
+    share: float,
+) -> Lowered:
+    """``share``: of a tile's local memory, what caches may take."""
     context = Context(graph, placed, chip)
+    if placed.caches:
+        context.held = plan(context, chip, share)
     streamed = frozenset(placed.region.segments if placed.region else ())
     flows = plans(context, placed.region, chip) if placed.region else []
     pinned = placed.placement.rows
@@ -134,7 +159,7 @@ def lowered(
             by_segment.setdefault(chunk.segment, {})[tile] = chunk.steps
     chosen = {s.index: n for s, n in zip(placed.segments, rows, strict=True)}
     chosen.update((s, plan.rows) for plan in flows for s in streamed)
-    return Lowered(program, chosen, residents, by_segment, values, by_stage(flows))
+    return Lowered(program, chosen, residents, by_segment, values, context.held, by_stage(flows))
 
 
 def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:
@@ -159,6 +184,8 @@ def _uses_cores(steps: Sequence[Step]) -> bool:
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:
+    if segment.nodes[0].outputs[0] in context.held.values:
+        return {}  # whoever reads the cache adds its rows
     if segment.style is Style.STREAM:
         stored: dict[int, frozenset[str]] = {}
         for replica in range(len(context.placement.homes[segment.index])):
@@ -191,7 +218,7 @@ class _RowChooser:
         for trial in trials:
             for tile, code in trial.codes.items():
                 kept = constants.setdefault(tile, {})
-                kept.update({room.key: aligned(room.bytes) for room in code.rooms.values() if room.key})
+                kept.update({room.key or n: aligned(room.bytes) for n, room in code.rooms.items() if room.kept})
         self.room = room = {t: self.chip.tile(t).local_bytes - sum(kept.values()) for t, kept in constants.items()}
         return [self._rows(s, trial, room) for s, trial in zip(self.placed.segments, trials, strict=True)]
 
@@ -257,7 +284,7 @@ class _RowChooser:
         buffer with bytes of its own."""
         for tile, code in sorted(trial.codes.items()):
             if apart:
-                peak = sum(aligned(room.bytes) for room in code.rooms.values() if not room.key)
+                peak = sum(aligned(room.bytes) for room in code.rooms.values() if not room.kept)
             else:
                 peak = _addresses(code, code.steps, [], 0)[1]
             if peak > room.get(tile, 0):
@@ -312,7 +339,11 @@ def _program(
     pinned = {name: said[v] for v, name in context.names.items() if v in said and name in movable}
     buffers = [
         GlobalBuffer(
-            name, graph.type(value).element, graph.type(value).shape, value if value in graph.constants else ""
+            name,
+            graph.type(value).element,
+            graph.type(value).shape,
+            value if value in graph.constants else "",
+            pieces=context.held.pieces(value),
         )
         for value, name in context.names.items()
     ]
@@ -375,8 +406,8 @@ def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgr
     address = 0
     found: list[Buffer] = []
     for name, room in code.rooms.items():
-        if room.key:
-            found.append(Buffer(name, room.element, room.shape, address, room.key))
+        if room.kept:
+            found.append(Buffer(name, room.element, room.shape, address, room.key, room.state))
             address += aligned(room.bytes)
     addresses, peak = _addresses(code, steps, ends, address)
     if peak > chip.tile(code.tile).local_bytes:
@@ -397,5 +428,5 @@ def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgr
 def _addresses(code: TileCode, steps: Sequence[Step], ends: Sequence[int], base: int) -> tuple[dict[str, int], int]:
     """Addresses of a tile's buffers other than constants, and the peak. ``ends``: where segments end in the steps; buffers
     of one segment share no bytes then, so that nothing has to wait for a buffer to be done with."""
-    buffers = [Buffer(n, r.element, r.shape, 0) for n, r in code.rooms.items() if not r.key]
+    buffers = [Buffer(n, r.element, r.shape, 0) for n, r in code.rooms.items() if not r.kept]
     return allocate({b.name: b.bytes for b in buffers}, lives(steps, buffers, ends), base)

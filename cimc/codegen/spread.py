@@ -62,27 +62,44 @@ class Spread:
         )
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
+        if heavy and context.held.segments:
+            tiles = context.held.roomy(tiles, context.chip)  # what it loads whole needs room beside the caches
         least = context.placement.least_rows.get(segment.index, MIN_ROWS)
         parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
-        self.shares = dict(zip(self._nearest(tiles, len(parts)), parts, strict=True))
+        self.shares = list(zip(self._nearest(tiles, len(parts)), parts, strict=True))
+        self.held = context.held.of(segment.index)
+        if self.held is not None:
+            self.shares = list(self.held.shares)
+        self.share = 0  # that is being emitted
 
-    def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
-        """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
-        they take and give travels least."""
+    def nearest_first(self) -> list[int]:
+        """The segment's tiles, those nearest to the matrices before and after first."""
         near = [self.context.position(t) for t in self.context.neighbours(self.segment)]
 
         def way(tile: int) -> int:
             x, y = self.context.position(tile)
             return sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
 
-        chosen = frozenset(sorted(tiles, key=way)[:count])
+        return sorted(self.context.placement.tiles[self.segment.index], key=way)
+
+    def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
+        """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
+        they take and give travels least."""
+        chosen = frozenset([t for t in self.nearest_first() if t in tiles][:count])
         return [t for t in tiles if t in chosen]
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
-        for tile, share in self.shares.items():
+        for number, (tile, share) in enumerate(self.shares):
+            self.share = number
+            if self.held is not None:
+                self.held.extend(self.context, self.context.code(tile), number)
             self._loops(self.context.code(tile), share, 0, (), {})
-        return dict.fromkeys(self.shares, self.stored)
+        return dict.fromkeys((tile for tile, _ in self.shares), self.stored)
+
+    def kept(self, value: str, view: View) -> View | None:
+        """A view of an operand that is a cache, in the state of the share's tile; None for other operands."""
+        return self.held.view(self.context.homes[value].buffer, self.share, view) if self.held is not None else None
 
     def _loops(
         self,
@@ -128,6 +145,9 @@ class Spread:
         """All of an operand (k × n), for a position of the axes it depends on."""
         index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
         view = self.space.whole_view(node, value, index, self.context.global_name(value))
+        kept = self.kept(value, view)
+        if kept is not None:
+            return kept
         target = code.buffer(self.context.graph.type(value).element, static_shape(view), "w")
         code.emit("load", target, view, origin=node.origin)
         return target

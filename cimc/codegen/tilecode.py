@@ -20,6 +20,12 @@ class Room:
     element: Element
     shape: tuple[int, ...]
     key: str = ""
+    state: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has bytes of its own for the whole run."""
+        return self.state or bool(self.key)
 
     @property
     def bytes(self) -> int:
@@ -73,6 +79,10 @@ class TileCode:
             self.constants[(key, first, count)] = name
             self.rooms[name] = Room(element, (count,), constant_key(key, first, count))
         return View(name, Affine(), (1, count), (count, 1))
+
+    def state(self, name: str, element: Element, shape: tuple[int, ...]) -> None:
+        """An array that keeps what it holds from run to run."""
+        self.rooms[name] = Room(element, shape, state=True)
 
     def emit(self, mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value) -> None:
         """Append an instruction."""

@@ -62,6 +62,7 @@ class Written(Spread):
         value = node.inputs[1]
         index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
         whole = self.space.whole_view(node, value, index, self.context.global_name(value))
+        kept = self.kept(value, whole)
         k, n = static_shape(whole)
         codes = code.buffer(Element.Q8, (n, k), "w")
         scales = code.buffer(Element.F32, (n, 1), "w")
@@ -70,21 +71,30 @@ class Written(Spread):
         name = f"c{len(at)}"
         with code.repeat(name, pieces):
             start = Affine.of(0, {name: wide} if pieces > 1 else {})
-            self._piece(code, node, whole, (codes, scales), start, wide)
+            self._piece(code, node, (whole, kept), (codes, scales), start, wide)
         if rest:
-            self._piece(code, node, whole, (codes, scales), Affine(pieces * wide), rest)
+            self._piece(code, node, (whole, kept), (codes, scales), Affine(pieces * wide), rest)
         turned = View(codes.buffer, Affine(), (k, n), (1, k))
         return turned, View(scales.buffer, Affine(), (1, n), (n, 1))
 
     def _piece(
-        self, code: TileCode, node: Node, whole: View, into: tuple[View, View], start: Affine, count: int
+        self,
+        code: TileCode,
+        node: Node,
+        operand: tuple[View, View | None],
+        into: tuple[View, View],
+        start: Affine,
+        count: int,
     ) -> None:
-        """Columns [start, start + count) of an operand as rows of codes."""
+        """Columns [start, start + count) of an operand as rows of codes. ``operand``: in global memory, and on the tile if
+        it is kept there."""
+        whole = operand[1] or operand[0]
         k, _ = static_shape(whole)
         down, across = whole.strides
-        source = View(whole.buffer, whole.offset + start * across, (count, k), (across, down))
-        rows = code.buffer(Element.F32, (count, k), "w")
-        code.emit("load", rows, source, origin=node.origin)
+        source = rows = View(whole.buffer, whole.offset + start * across, (count, k), (across, down))
+        if operand[1] is None:
+            rows = code.buffer(Element.F32, (count, k), "w")
+            code.emit("load", rows, source, origin=node.origin)
         codes = View(into[0].buffer, start * k, (count, k), (k, 1))
         scales = View(into[1].buffer, start, (count, 1), (1, 1))
         code.emit("quantize", codes, scales, rows, origin=node.origin)

@@ -22,7 +22,7 @@ from cimc.isa.instruction import (
     declare,
 )
 from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, dense_view, extent
-from cimc.isa.program import Block, Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram, Weights
+from cimc.isa.program import Block, Buffer, GlobalBuffer, MatrixDecl, Param, Piece, Port, Program, TileProgram, Weights
 from cimc.isa.text import parse_program, print_program
 from cimc.isa.verify import assemble, verify
 
@@ -45,6 +45,7 @@ __all__ = [
     "MatrixDecl",
     "Operand",
     "Param",
+    "Piece",
     "Port",
     "Program",
     "Repeat",

@@ -209,6 +209,7 @@ class Assembler:
                 self._line,
                 statement.tile,
                 statement.address or 0,
+                statement.pieces,
             )
             return
         tile = self._declaring()

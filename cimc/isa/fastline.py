@@ -12,8 +12,8 @@ import math
 import re
 
 from cimc.isa.instruction import Value
-from cimc.isa.operands import Affine, Extent, plain
-from cimc.isa.program import Block
+from cimc.isa.operands import Affine, Extent, implied_strides, plain
+from cimc.isa.program import Block, Piece
 from cimc.isa.statement import (
     MAX_DIGITS,
     MAX_NAME,
@@ -53,8 +53,13 @@ _INSTRUCTION = re.compile(rf"({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
 _REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT})((?:, {_NAME}=[^,]*)*) {{")
 _DERIVED = re.compile(rf"({_NAME})=\(({_NAME})(?:\*({_UINT}))?\+({_UINT})\)(?:/({_UINT}))?(?:%({_UINT}))?")
 _TILE = re.compile(rf"\.tile ({_UINT})")
+_FIXED = rf"{_UINT}(?:x{_UINT})*"
+_PIECE = re.compile(
+    rf"({_UINT}) \[({_UINT}(?:,{_UINT})*)\] ({_NAME})\[({_UINT}); ({_FIXED})(?:; (-?{_UINT}(?:,-?{_UINT})*))?\](?:; |$)"
+)
 _ARRAY = re.compile(
     rf"\.(?:global|buffer) ({_NAME}) ({_NAME}) ({_SHAPE})(?: tile=({_UINT}))?(?: @({_UINT}))?(?: = ({_STRING}))?( state)?"
+    r"(?: in \{ (.*) \})?"
 )
 _MATRIX = re.compile(
     rf"\.matrix ({_NAME}) ({_NAME}) ({_SHAPE})(?: = ({_STRING})(?:\[({_UINT}),({_UINT})\])?)? {{ (.*) }}"
@@ -209,9 +214,39 @@ def _array(text: str, local: bool) -> ArrayLine | None:
     tile, address = (None if m is None else int(m) for m in (match[4], match[5]))
     placed = address is not None and tile is None if local else (address is None) == (tile is None)
     key = _string(match[6]) if match[6] else ""
-    if not placed or key is None:
+    pieces = _pieces(match[8]) if match[8] is not None else ()
+    if not placed or key is None or pieces is None or (local and match[8] is not None):
         return None
-    return ArrayLine(match[1], match[2], _shape(match[3]), address, key, bool(match[7]), -1 if tile is None else tile)
+    at = -1 if tile is None else tile
+    return ArrayLine(match[1], match[2], _shape(match[3]), address, key, bool(match[7]), at, pieces)
+
+
+def _pieces(text: str) -> tuple[Piece, ...] | None:
+    found: list[Piece] = []
+    end = 0
+    while end < len(text) or not found:
+        match = _PIECE.match(text, end)
+        if match is None:
+            return None
+        corner = tuple(int(c) for c in match[2].split(","))
+        strides = tuple(int(s) for s in match[6].split(",")) if match[6] else None
+        found.append(piece(int(match[1]), corner, match[3], int(match[4]), _shape(match[5]), strides))
+        end = match.end()
+    return None if text.endswith("; ") else tuple(found)
+
+
+def piece(
+    tile: int,
+    corner: tuple[int, ...],
+    name: str,
+    offset: int,
+    shape: tuple[Extent, ...],
+    strides: tuple[int, ...] | None,
+) -> Piece:
+    """A piece of a held array as its parts say it; without strides, row-major. Extents that vary count as none: the
+    verifier tells then that the piece has too few."""
+    fixed = tuple(e for e in shape if isinstance(e, int))
+    return Piece(tile, corner, name, offset, fixed, (implied_strides(fixed) or ()) if strides is None else strides)
 
 
 def _matrix(text: str) -> MatrixLine | None:

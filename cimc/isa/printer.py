@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Repeat, Step, Value
 from cimc.isa.operands import Affine, Extent, View, dense_strides, implied_strides
-from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Program, TileProgram
+from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Piece, Program, TileProgram
 from cimc.isa.statement import SCALAR
 from cimc.origin import Origin
 
@@ -117,7 +117,13 @@ def _tail(key: str, state: bool) -> str:
 
 def _global(g: GlobalBuffer) -> str:
     home = f" tile={g.tile} @{g.address}" if g.resident else ""
-    return f".global {g.name} {g.element.value} {shape_text(g.shape)}{home}{_tail(g.key, g.state)}"
+    held = f" in {{ {'; '.join(map(_piece, g.pieces))} }}" if g.held else ""
+    return f".global {g.name} {g.element.value} {shape_text(g.shape)}{home}{_tail(g.key, g.state)}{held}"
+
+
+def _piece(p: Piece) -> str:
+    strides = "; " + ",".join(map(str, p.strides)) if p.strides != implied_strides(p.shape) else ""
+    return f"{p.tile} [{','.join(map(str, p.corner))}] {p.buffer}[{p.offset}; {shape_text(p.shape)}{strides}]"
 
 
 def _buffer(b: Buffer) -> str:

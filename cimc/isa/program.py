@@ -31,10 +31,23 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A rectangle of a held array, from element ``corner`` on, as a view of a local array that is a state: element offset,
+    extents and strides."""
+
+    tile: int
+    corner: tuple[int, ...]
+    buffer: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GlobalBuffer:
     """An array that every tile reaches. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as
     zeros). It lies in global memory, or is resident: ``tile`` ≥ 0 is the tile in whose local memory it lies, from byte
-    ``address`` on."""
+    ``address`` on; or it is held: its elements are those of ``pieces``, and only inputs and outputs name it."""
 
     name: str
     element: Element
@@ -44,6 +57,12 @@ class GlobalBuffer:
     line: int = field(default=0, compare=False)
     tile: int = -1
     address: int = 0
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether its elements are those of tiles' states."""
+        return bool(self.pieces)
 
     @property
     def resident(self) -> bool:

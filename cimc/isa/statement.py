@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cimc.isa.instruction import Value
 from cimc.isa.operands import Affine, Extent
-from cimc.isa.program import Block
+from cimc.isa.program import Block, Piece
 
 MAX_DIGITS = 18
 """Longest integer a text may hold: below 10^18, so that no product of two overflows 128 bits anywhere downstream."""
@@ -56,7 +56,8 @@ class ParamLine:
 
 @dataclass(frozen=True, slots=True)
 class ArrayLine:
-    """``.buffer`` (an address alone) or ``.global`` (no address, or an address in the local memory of ``tile``)."""
+    """``.buffer`` (an address alone) or ``.global`` (no address, or an address in the local memory of ``tile``, or pieces
+    of local arrays)."""
 
     name: str
     element: str
@@ -65,6 +66,7 @@ class ArrayLine:
     key: str
     state: bool
     tile: int = -1
+    pieces: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ import lark
 
 from cimc import errors
 from cimc.isa.assembler import Assembler
-from cimc.isa.fastline import FastReader, number, unquoted
+from cimc.isa.fastline import FastReader, number, piece, unquoted
 from cimc.isa.instruction import Value
 from cimc.isa.operands import Affine, Extent, plain
 from cimc.isa.printer import print_program
-from cimc.isa.program import Block, Program
+from cimc.isa.program import Block, Piece, Program
 from cimc.isa.statement import (
     DIRECTIVES,
     MAX_DIGITS,
@@ -83,9 +83,27 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
         home: tuple[int, int] | None,
         key: str | None,
         state: str | None,
+        held: tuple[Piece, ...] | None,
     ) -> ArrayLine:
         tile, address = home or (-1, None)
-        return ArrayLine(str(name), str(element), shape, address, key or "", state is not None, tile)
+        return ArrayLine(str(name), str(element), shape, address, key or "", state is not None, tile, held or ())
+
+    def held(self, *pieces: Piece) -> tuple[Piece, ...]:
+        return pieces
+
+    def piece(
+        self,
+        tile: str,
+        at: tuple[int, ...],
+        name: str,
+        offset: str,
+        shape: tuple[Extent, ...],
+        strides: tuple[int, ...] | None,
+    ) -> Piece:
+        return piece(int(tile), at, str(name), int(offset), shape, strides)
+
+    def at(self, *first: str) -> tuple[int, ...]:
+        return tuple(int(c) for c in first)
 
     def home(self, tile: str, address: str) -> tuple[int, int]:
         return int(tile), int(address)

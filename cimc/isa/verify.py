@@ -20,6 +20,7 @@ from cimc.isa.ranges import Box, bounds
 from cimc.isa.text import MAX_BYTES, parse_program
 from cimc.isa.verify_cells import check_cells
 from cimc.isa.verify_channels import check_channels
+from cimc.isa.verify_held import check_held
 from cimc.isa.verify_homes import check_homes
 from cimc.isa.verify_steps import StepChecker
 from cimc.isa.visit import Faults, Walk, walk_tile
@@ -40,8 +41,9 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
     faults = Faults(program, text)
     params = _params(program, faults)
     _globals(program, chip, weights, faults)
-    shared = {g.name: g for g in program.globals}
+    shared = {g.name: g for g in program.globals if not g.held}
     check_homes(program, chip, faults)
+    check_held(program, faults)
     _unique("tile", ((str(t.tile), t.line) for t in program.tiles), faults)
     walks: list[tuple[TileProgram, Walk]] = []
     for tile in program.tiles:
@@ -111,7 +113,7 @@ def _globals(program: Program, chip: ChipSpec | None, weights: Weights | None, f
             faults.report(
                 errors.UNKNOWN_NAME, port.line, place, port.buffer, kind="global buffer", name=port.buffer, hint=hint
             )
-    stored = [g for g in program.globals if not g.resident]
+    stored = [g for g in program.globals if not g.resident and not g.held]
     need = sum(g.bytes for g in stored)
     if chip is not None and need > chip.memory.capacity_bytes:
         what = f"global memory of {chip.name}, bytes"

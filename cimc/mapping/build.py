@@ -7,6 +7,7 @@ from dataclasses import replace
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
+from cimc.mapping.caches import wanted
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import Mapping, Style
@@ -21,8 +22,14 @@ def build(
     graph: Graph, chip: ChipSpec, precision: str, choices: Choices = DEFAULT, pinned: Pinned | None = None
 ) -> tuple[Graph, Mapping]:
     """Map a partitioned graph onto a chip; the graph comes back with the copies that layouts need. ``pinned``: the placement
-    that a user gives. Raises the does-not-fit diagnostics, and PLACEMENT."""
+    that a user gives. Raises the does-not-fit diagnostics, PLACEMENT, and CACHE."""
+    if choices.cache != "memory" and choices.optimize == "throughput":
+        why, fix = "a batch that streams reads no cache in its place", "leave --optimize throughput out"
+        raise errors.CACHE(how=choices.cache, why=why, fix=fix)
     graph, views = materialize(graph)
+    caches = wanted(graph, choices.cache)
+    if caches:
+        graph, views = materialize(graph, frozenset(c.present for c in caches))
     found, stored = segments(graph, matmul_room(chip)), homes(graph, views)
     cores = sum(chip.tile(t).cores for t in range(chip.tile_count))
     if choices.reload and sum(cores_needed(graph, n) for n in graph.nodes) > cores:
@@ -42,7 +49,7 @@ def build(
     if region is not None:
         parts = (replace(p, segment=replace(p.segment, nodes=ordered[p.segment.index].nodes)) for p in region.parts)
         region = replace(region, parts=tuple(parts))
-    return graph, Mapping(stored, ordered, placement, choices, region)
+    return graph, Mapping(stored, ordered, placement, choices, region, caches)
 
 
 def _shared(region: Region, copies: int) -> Region:

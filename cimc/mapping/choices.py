@@ -13,6 +13,8 @@ MOST = {"replicas": 4096, "lanes": 64, "rotation": 8, "pool": 1 << 20}
 AUTO = ("replicas", "pool")
 Objective = Literal["latency", "throughput"]
 OBJECTIVES = get_args(Objective)
+CacheHome = Literal["memory", "resident", "fit"]
+CACHE_HOMES = get_args(CacheHome)
 SWITCH = {"on": True, "off": False}
 
 
@@ -42,6 +44,10 @@ class Choices:
     pool: int | None = None
     """Cores that reloaded weights take turns on; None: as the estimate says (:mod:`cimc.mapping.rounds`)."""
 
+    cache: CacheHome = "memory"
+    """Where KV caches lie (``--cache``): in global memory; in the tiles that multiply with them, all or (``fit``) those that
+    find room."""
+
     parts: bool = True
     """Whether such values are cut by columns, so that several tiles share what is read and written."""
 
@@ -70,6 +76,11 @@ def _value(text: str, key: str, value: str) -> int | bool | str | None:
     if key == "optimize":
         if value not in OBJECTIVES:
             raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no aim", fix=" or ".join(OBJECTIVES))
+        return value
+    if key == "cache":
+        if value not in CACHE_HOMES:
+            why = f"'{value}' is no home of a cache"
+            raise errors.MAPPING_CHOICE(text=text, why=why, fix=", ".join(CACHE_HOMES))
         return value
     if key not in MOST:
         if value not in SWITCH:

@@ -55,8 +55,10 @@ def _by_rows(node: Node, value: str) -> bool:
 class Views:
     """Layouts of all values over the buffers of the values that are stored."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, held: frozenset[str] = frozenset()) -> None:
+        """``held``: joined values that have a home of their own, apart from what they are joined of."""
         self.graph = graph
+        self.held = held
         self.uses = graph.uses()
         self.layouts: dict[str, tuple[str, Layout]] = {}
         self.broken: list[Node] = []  # views that no strides can say
@@ -121,7 +123,7 @@ class Views:
         taken: set[str] = set()
         producers = self.graph.producers()
         for node in reversed(self.graph.nodes):
-            if not in_regions(self.graph, node):
+            if not in_regions(self.graph, node) or node.outputs[0] in self.held:
                 continue
             types = [self.graph.type(v) for v in node.inputs]
             for part in OPS[node.op].parts(node, types):
@@ -171,13 +173,13 @@ def _back(graph: Graph, node: Node, layout: Layout) -> Layout | None:
     return reshape_layout(layout, x) if node.op == "reshape" else None
 
 
-def materialize(graph: Graph) -> tuple[Graph, Views]:
+def materialize(graph: Graph, held: frozenset[str] = frozenset()) -> tuple[Graph, Views]:
     """The graph with a `copy` before every view that strides cannot say and before every output that is not stored
-    dense by a node of its own; and the resolved views. Terminates: each round settles at least the first broken view of a
-    chain."""
+    dense by a node of its own; and the resolved views. ``held``: joined values with a home of their own. Terminates: each
+    round settles at least the first broken view of a chain."""
     graph = _own_outputs(graph)
     while True:
-        views = Views(graph)
+        views = Views(graph, held)
         if not views.broken:
             return graph, views
         graph = _insert_copies(graph, {n.inputs[0] for n in views.broken}, {n.outputs[0] for n in views.broken})

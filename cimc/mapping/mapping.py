@@ -18,6 +18,7 @@ from cimc.mapping.choices import Choices
 from cimc.ops.op import Layout
 
 if TYPE_CHECKING:
+    from cimc.mapping.caches import Cache
     from cimc.mapping.region import Region
 
 
@@ -158,3 +159,5 @@ class Mapping:
     choices: Choices
     region: Region | None = None
     """Segments that the samples of a batch stream through together."""
+    caches: tuple[Cache, ...] = ()
+    """KV caches that are to lie in the tiles that multiply with them."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import prod
 
 from cimc.ir.graph import Graph, Node
+from cimc.mapping.caches import grows
 from cimc.mapping.json_value import Json
 from cimc.ops.written import WRITTEN
 
@@ -14,11 +15,14 @@ _SAME = frozenset(("reshape", "transpose", "window", "expand", "slice", "pad", "
 
 
 def work(graph: Graph) -> dict[str, Json]:
-    """``io_bytes``: bytes of the model's inputs and outputs. ``products``, in order of execution: static matmuls and
+    """``io_bytes``: bytes of the model's inputs and outputs; of an output that is an input with rows added, as a KV cache, only
+    those rows: nobody need write the others again. ``products``, in order of execution: static matmuls and
     dynamic ones (attention's two apart), with the extents ``batch · (m × k) · (k × n)`` and, in elements that exist
     only once, the operands ``a`` and ``b`` and the result ``y``: a convolution's windows overlap and grouped heads
     share their keys, so ``a`` and ``b`` may be smaller than the extents say. ``weight`` names a static one's."""
-    io = sum(graph.type(v).bytes for v in (*graph.inputs, *graph.outputs))
+    io = sum(graph.type(v).bytes for v in (*graph.inputs, *graph.outputs)) - sum(
+        graph.type(n.inputs[0]).bytes for n in graph.nodes if n.op == "concat" and grows(graph, n)
+    )
     return {"io_bytes": io, "products": list(_products(graph))}
 
 

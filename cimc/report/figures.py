@@ -116,6 +116,20 @@ class ReloadFigures(Record):
     years_back_to_back: tuple[Amount, Amount] | None
 
 
+class CacheFigures(Record):
+    """KV caches in tiles (:mod:`cimc.report.cache`). ``bytes``: of the states of ``tiles`` tiles; ``given_bytes``: of inputs
+    put there before the run, ``read_bytes``: of outputs read from there after it, neither charged; ``added_bytes``: of the
+    rows that the run adds; ``capacity_tokens``: rows for which the chip has room, None if not known."""
+
+    bytes: Cycles
+    tiles: Cycles
+    fullest_tile_bytes: Cycles
+    given_bytes: Cycles
+    read_bytes: Cycles
+    added_bytes: Cycles
+    capacity_tokens: Cycles | None
+
+
 class RunSeconds(Record):
     """Wall-clock seconds the two engines took on this computer."""
 
@@ -144,6 +158,7 @@ class RunFigures(Record):
     host: tuple[HostNode, ...] = ()
     baseline: BaselineFigures | None = None  # of a compiled model; None for a bare program or without timing
     reload: ReloadFigures | None = None  # where weights take turns in cells
+    cache: CacheFigures | None = None  # where KV caches stay in tiles
 
     @property
     def total_pj(self) -> float | None:

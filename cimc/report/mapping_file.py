@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -138,6 +138,36 @@ class Alternative(Record):
     energy_pj: float | None
 
 
+class CachedValue(Record):
+    """A KV cache, an input that comes back with rows added: where it lies, and why if not in tiles."""
+
+    input: Name
+    output: Name
+    bytes: Index
+    tokens: Index | None
+    home: Literal["tiles", "memory"]
+    tiles: list[Index]
+    why: str
+
+
+class CacheTile(Record):
+    """Bytes of caches in a tile, of those it has."""
+
+    tile: Index
+    bytes: Index
+    local_bytes: Index
+
+
+class Caches(Record):
+    """The KV caches of a model. ``capacity_tokens``: rows for which tiles have room, None if they were not to lie there."""
+
+    how: Name
+    capacity_tokens: Index | None
+    bytes: Index
+    tiles: list[CacheTile]
+    values: list[CachedValue]
+
+
 class Totals(Record):
     """Sums over the chip."""
 
@@ -159,6 +189,7 @@ class MappingFile(Record):
     totals: Totals
     work: Work | None = None  # absent in files of older versions
     attention: tuple[Alternative, ...] = ()  # so too
+    cache: Caches | None = None  # of a model with KV caches
 
     @model_validator(mode="after")
     def _consistent(self) -> MappingFile:
@@ -169,7 +200,15 @@ class MappingFile(Record):
         for op in self.dynamic:
             if op.tile not in tiles:
                 raise ValueError(f"dynamic {op.node!r}: there is no tile {op.tile}")
+        for place in self.cache.tiles if self.cache else ():
+            if place.tile not in tiles:
+                raise ValueError(f"cache: there is no tile {place.tile}")
         return self
+
+    @property
+    def capacity_tokens(self) -> int | None:
+        """Rows of KV caches for which tiles have room, as far as the compile tells."""
+        return self.cache.capacity_tokens if self.cache else None
 
     def tile(self, number: int) -> TilePlace | None:
         """The tile of that id."""
@@ -223,6 +262,12 @@ def work_of(mapping: Mapping[str, object]) -> Work | None:
     """The work in a mapping that was made in this process; None if it has none."""
     found = mapping.get("work")
     return Work.model_validate(found) if found is not None else None
+
+
+def capacity_of(mapping: Mapping[str, object]) -> int | None:
+    """Rows of KV caches for which tiles have room, in a mapping that was made in this process."""
+    found = mapping.get("cache")
+    return Caches.model_validate(found).capacity_tokens if found is not None else None
 
 
 def read_mapping(path: Path) -> MappingFile:

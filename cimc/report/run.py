@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec
-from cimc.report import baseline, reload, units, waiting
+from cimc.report import baseline, cache, reload, units, waiting
 from cimc.report.figures import RunFigures
 from cimc.report.mapping_file import MappingFile
 from cimc.report.render import Bar, Bars, Block, Facts, Table, text
@@ -44,6 +44,7 @@ def report(
         _time(run),
         _energy(run),
         *reload.blocks(run),
+        *cache.blocks(run),
         *baseline.blocks(run),
         _layers(run),
         *waiting.blocks(run, TOP_WAITING),

@@ -137,6 +137,9 @@ def swapped(placement: Placement, a: int, b: int) -> Placement:
             s: tuple(tuple(tuple(map(to, lanes)) for lanes in stages) for stages in replicas)
             for s, replicas in placement.homes.items()
         },
+        beside={
+            s: tuple({to(at): to(by) for at, by in r.items()} for r in found) for s, found in placement.beside.items()
+        },
         tiles={s: tuple(map(to, tiles)) for s, tiles in placement.tiles.items()},
         residents={v: None if t is None else to(t) for v, t in placement.residents.items()},
     )

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.operands import Affine, View
-from cimc.isa.program import Buffer, GlobalBuffer, Program, TileProgram, Weights
+from cimc.isa.program import Buffer, GlobalBuffer, Piece, Program, TileProgram, Weights
 
 Array = NDArray[np.generic]
 State = dict[str, Array]
 """What survives a run, by buffer: ``name`` for global memory, ``tile.name`` for a tile's local memory."""
+
+Local = Mapping[str, "Storage"]
+"""A tile's local buffers by name."""
 
 Env = list[int]  # the current values of a tile's repeat variables
 ALIGN = 64  # bytes: a line of a processor's cache
@@ -116,12 +119,14 @@ def _keep(state: State, name: str, dtype: np.dtype[np.generic], shape: tuple[int
 
 def global_memory(program: Program, chip: ChipSpec, constants: Constants, state: State) -> dict[str, Storage]:
     """Every global buffer's memory, wherever it lies. Raises MEMORY_EXCEEDED if they are more than the chip has."""
-    need = sum(g.bytes for g in program.globals if not g.resident)
+    need = sum(g.bytes for g in program.globals if not g.resident and not g.held)
     if need > chip.memory.capacity_bytes:
         raise errors.MEMORY_EXCEEDED(what="global memory", need=need, have=chip.memory.capacity_bytes)
     found: dict[str, Storage] = {}
     for g in program.globals:
         dtype = g.element.dtype(exact=constants.exact)
+        if g.held:
+            continue
         if g.key:
             found[g.name] = constants.storage(g, f"global buffer '{g.name}'")
         elif g.state:
@@ -179,10 +184,46 @@ def check_inputs(program: Program, inputs: Mapping[str, Array]) -> None:
     collector.raise_if_any()
 
 
-def fill_inputs(program: Program, inputs: Mapping[str, Array], memory: Mapping[str, Storage]) -> None:
-    """Copy checked inputs into global memory."""
+def fill_inputs(
+    program: Program, inputs: Mapping[str, Array], memory: Mapping[str, Storage], local: Mapping[int, Local]
+) -> None:
+    """Copy checked inputs into global memory, and those that are held into the tiles' states."""
+    held = {g.name: g for g in program.globals if g.held}
     for port in program.inputs:
-        np.copyto(memory[port.buffer].array(), np.asarray(inputs[port.name]), casting="unsafe")
+        array = np.asarray(inputs[port.name])
+        if port.buffer not in held:
+            np.copyto(memory[port.buffer].array(), array, casting="unsafe")
+            continue
+        for piece in held[port.buffer].pieces:
+            np.copyto(_state(piece, local), array[_rectangle(piece)], casting="unsafe")
+
+
+def outputs(
+    program: Program, memory: Mapping[str, Storage], local: Mapping[int, Local], exact: bool
+) -> dict[str, Array]:
+    """Copies of the outputs by the model's names; those that are held are read from the tiles' states."""
+    held = {g.name: g for g in program.globals if g.held}
+    found: dict[str, Array] = {}
+    for port in program.outputs:
+        if port.buffer not in held:
+            found[port.name] = memory[port.buffer].array().copy()
+            continue
+        buffer = held[port.buffer]
+        whole = found[port.name] = np.zeros(buffer.shape, buffer.element.dtype(exact=exact))
+        for piece in reversed(buffer.pieces):  # of several that hold an element, the first counts
+            whole[_rectangle(piece)] = _state(piece, local)
+    return found
+
+
+def _rectangle(piece: Piece) -> tuple[slice, ...]:
+    return tuple(slice(c, c + n) for c, n in zip(piece.corner, piece.shape, strict=True))
+
+
+def _state(piece: Piece, local: Mapping[int, Local]) -> Array:
+    """A piece of a held array, as a view of the state's memory."""
+    raw, dtype, _ = local[piece.tile][piece.buffer]
+    strides = tuple(s * dtype.itemsize for s in piece.strides)
+    return np.ndarray(piece.shape, dtype, raw, piece.offset * dtype.itemsize, strides)
 
 
 def affine(value: Affine, slots: Mapping[str, int], constants: Mapping[str, int]) -> int | Callable[[Env], int]:

@@ -140,21 +140,21 @@ class Engine:
         memory.check_inputs(self.program, inputs)
         constants = memory.Constants(self.weights, self.numerics == "float")
         shared = memory.global_memory(self.program, self.chip, constants, state)
-        memory.fill_inputs(self.program, inputs, shared)
+        local = {t.tile: memory.local_memory(t, self.chip, constants, state) for t in self.program.tiles}
+        memory.fill_inputs(self.program, inputs, shared, local)
         steps: memory.Steps = {}
         with np.errstate(all="ignore"):
-            tiles = {t.tile: self._decode(t, shared, bound, state, constants, steps) for t in self.program.tiles}
+            tiles = {t.tile: self._decode(t, shared, bound, local[t.tile], steps) for t in self.program.tiles}
             self._ready.extend(tiles if order is None else order)
             self._loop(tiles, progress)
-        return {p.name: shared[p.buffer].array().copy() for p in self.program.outputs}
+        return memory.outputs(self.program, shared, local, self.numerics == "float")
 
     def _decode(
         self,
         tile: TileProgram,
         shared: Mapping[str, Storage],
         bound: Mapping[str, int],
-        state: State,
-        constants: memory.Constants,
+        local: memory.Local,
         steps: memory.Steps,
     ) -> _Tile:
         rewritten, blank = frozenset(written(tile.steps)), written_first(tile.steps)
@@ -162,7 +162,7 @@ class Engine:
             tile=tile.tile,
             machine=TileMachine(tile.tile, self, tokens=False),
             tokens=TileMachine(tile.tile, self, tokens=True),
-            local=memory.local_memory(tile, self.chip, constants, state),
+            local=local,
             shared=shared,
             quantized=frozenset(b.name for b in tile.buffers if b.element.quantized),
             matrices={

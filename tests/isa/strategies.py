@@ -19,6 +19,7 @@ from cimc.isa import (
     Kind,
     MatrixDecl,
     Param,
+    Piece,
     Port,
     Program,
     Repeat,
@@ -38,6 +39,7 @@ NAMES = st.sampled_from(
         "x8",
         "repeat",
         "state",
+        "in",
         "scalar",
         "halt",
         "add",
@@ -169,11 +171,20 @@ def tiles(draw: st.DrawFn, number: int, shared: dict[str, tuple[int, ...]], para
 
 
 @st.composite
+def pieces(draw: st.DrawFn) -> Piece:
+    rank = draw(st.integers(1, 3))
+    extents = st.lists(SIZES, min_size=rank, max_size=rank).map(tuple)
+    strides = draw(st.lists(SIGNED, min_size=rank, max_size=rank).map(tuple))
+    return Piece(draw(SIZES), draw(extents), draw(NAMES), draw(SIZES), draw(extents), strides)
+
+
+@st.composite
 def programs(draw: st.DrawFn) -> Program:
     shared = draw(
         st.lists(
             st.builds(GlobalBuffer, NAMES, ELEMENTS, SHAPES, TEXTS, st.booleans())
-            | st.builds(GlobalBuffer, NAMES, ELEMENTS, SHAPES, TEXTS, st.booleans(), tile=SIZES, address=SIZES),
+            | st.builds(GlobalBuffer, NAMES, ELEMENTS, SHAPES, TEXTS, st.booleans(), tile=SIZES, address=SIZES)
+            | st.builds(GlobalBuffer, NAMES, ELEMENTS, SHAPES, pieces=st.lists(pieces(), max_size=3).map(tuple)),
             max_size=3,
             unique_by=lambda g: g.name,
         )

@@ -118,3 +118,11 @@ def test_shared_memory() -> None:
 def test_resident() -> None:
     x = _floats(4, 8)
     np.testing.assert_array_equal(_run("resident", {"x": x})["y"], (x * x + x).T)
+
+
+def test_held() -> None:
+    past, new, query = _floats(2, 3, 4), _floats(2, 4), _floats(2, 4)
+    found = _run("held", {"past": past, "new": new, "query": query}, "float")
+    present = np.concatenate((past, new[:, None]), axis=1)
+    np.testing.assert_array_equal(found["present"], present)
+    np.testing.assert_allclose(found["scores"], np.einsum("hd,htd->ht", query, present), rtol=1e-5)

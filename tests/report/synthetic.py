@@ -126,6 +126,23 @@ def mapping(depth: int = 6) -> dict[str, Any]:
         "tiles": tiles,
         "static": static,
         "attention": [],
+        "cache": {
+            "how": "fit",
+            "capacity_tokens": 100,
+            "bytes": 512,
+            "tiles": [{"tile": 0, "bytes": 512, "local_bytes": 1024}],
+            "values": [
+                {
+                    "input": "past",
+                    "output": "present",
+                    "bytes": 512,
+                    "tokens": 4,
+                    "home": "tiles",
+                    "tiles": [0],
+                    "why": "",
+                },
+            ],
+        },
         "dynamic": dynamic,
         "work": work(depth),
         "host": [{"node": "/embeddings/Where", "op_type": "Where", "reason": "no tile unit selects by a mask"}],

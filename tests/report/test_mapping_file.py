@@ -56,6 +56,8 @@ def change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("static.0.blocks.1.tile", 999, "block 1: there is no tile 999"),
         ("static.0.blocks.1.crossbars", [64], "block 1: crossbar 64 of tile 1, which has 64"),
         ("dynamic.0.tile", 999, "there is no tile 999"),
+        ("cache.tiles.0.tile", 999, "cache: there is no tile 999"),
+        ("cache.how", 3, "cache.how: Input should be a valid string"),
         ("totals.cell_utilization", 1.5, "totals.cell_utilization: Input should be less than or equal to 1"),
         ("totals.crossbars_used", 1, "totals: 1 of 11520 crossbars used, but the tiles add up to 6984 of 11520"),
     ],
