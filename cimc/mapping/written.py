@@ -41,6 +41,11 @@ def weight_tiles(chip: ChipSpec) -> list[int]:
     return [t for t in range(chip.tile_count) if chip.kind(t) in same]
 
 
+def weight_cores(chip: ChipSpec) -> int:
+    """The cores for static weights."""
+    return sum(chip.tile(t).cores for t in weight_tiles(chip))
+
+
 def cells_of(segment: Segment) -> str:
     """The cells that a segment's products are written into; "" if it writes none."""
     return next((str(n.attr("cells")) for n in segment.nodes if n.op == WRITTEN), "")
