@@ -345,7 +345,7 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         copies=next((p for p in several if isinstance(p, Copies)), None),
         digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
         attention=attention.passes(hardware.spec),
-        split=Split(weight_cores(hardware.spec)) if options.choices.reload else None,
+        split=Split(max(1, weight_cores(hardware.spec, attention.cells))) if options.choices.reload else None,
     )
 
 

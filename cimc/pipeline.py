@@ -53,7 +53,8 @@ def default_pipeline(
 ) -> str:
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
     of the cells; ``copies``: what is in several sets of them; ``digital_bytes``: the largest piece of digital weights that a
-    tile with a matmul unit takes at once. ``attention``: passes for the products of activations; ``split``: what no chip's cells hold at once in pieces."""
+    tile with a matmul unit takes at once. ``attention``: passes for the products of activations. ``split``: products that the
+    chip's cells do not hold at once, in pieces."""
     quantize = parse_pipeline(
         f"quantize{{activations={activations}, weight_bits={weight_bits}, digital_bytes={digital_bytes}}}"
     )

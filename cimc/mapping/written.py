@@ -41,9 +41,18 @@ def weight_tiles(chip: ChipSpec) -> list[int]:
     return [t for t in range(chip.tile_count) if chip.kind(t) in same]
 
 
-def weight_cores(chip: ChipSpec) -> int:
-    """The cores for static weights."""
-    return sum(chip.tile(t).cores for t in weight_tiles(chip))
+def weight_cores(chip: ChipSpec, cells: str = "") -> int:
+    """The cores for static weights; where they take turns, without those of the tiles kept for operands that are written
+    into such ``cells``."""
+    tiles = weight_tiles(chip)
+    shared = cells and chip.kind(able(chip, cells, frozenset())[0]) in {chip.kind(t) for t in tiles}
+    left = len(tiles) - spared(len(tiles)) if shared else len(tiles)
+    return sum(chip.tile(t).cores for t in tiles[:left])
+
+
+def spared(tiles: int) -> int:
+    """Of so many tiles that weights take turns on, those kept for operands that are written."""
+    return max(1, tiles // 4)
 
 
 def cells_of(segment: Segment) -> str:
@@ -162,6 +171,16 @@ class Writing:
         """The tiles, in order, that weights and written operands both could be on."""
         weights = set(weight_tiles(self.chip))
         return next((tiles for tiles in self.tiles.values() if weights.issuperset(tiles)), [])
+
+    def spare(self) -> None:
+        """Keep tiles free for it where weights take turns on the others. Raises ATTENTION_CELLS if there is only one tile."""
+        tiles = self.shared()
+        if len(tiles) == 1:
+            cells = cells_of(self.segments[0])
+            why = "the only tile with such cores is the one that weights take turns on"
+            fix = "add one (-c layout=...), or use --attention digital"
+            raise errors.ATTENTION_CELLS(chip=self.chip.name, cells=cells, why=why, fix=fix)
+        self.reserved = frozenset(tiles[-spared(len(tiles)) :]) if tiles else frozenset()
 
     def wanted(self) -> int:
         """How many tiles the segment with most parallel work keeps busy."""

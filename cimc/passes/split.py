@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from cimc import errors
 from cimc.ir.constants import Make
+from cimc.ir.evaluate import FLOAT_COMPANION
 from cimc.ir.graph import Array, Constants, Graph, Node, Type
 from cimc.ops import OPS, Access, Form
 from cimc.ops.layout import integer
@@ -98,7 +100,9 @@ class _Splitter:
                 axis = len(self.editor.types[value].shape) - 1
                 attrs = (("apart", 1), ("axis", axis))
                 origins = self.makers[value].origins
-                self.editor.emit("concat", tuple(self.parts[value].values()), origins=origins, output=value, attrs=attrs)
+                self.editor.emit(
+                    "concat", tuple(self.parts[value].values()), origins=origins, output=value, attrs=attrs
+                )
 
     # --- products -----------------------------------------------------------------------------
     def _product(self, node: Node) -> None:
@@ -163,9 +167,7 @@ class _Splitter:
         for span in self.parts[inside]:
             operands = tuple(self._operand(v, span) for v in node.inputs)
             output = self.editor.fresh(f"{y}.c{span[0]}")
-            found[span] = self.editor.emit(
-                node.op, operands, origins=node.origins, output=output, attrs=node.attrs
-            )
+            found[span] = self.editor.emit(node.op, operands, origins=node.origins, output=output, attrs=node.attrs)
         self.parts[y] = found
 
     def _operand(self, value: str, span: Span) -> str:
@@ -184,6 +186,9 @@ class _Splitter:
         moved = [f"{letter}{low}" for letter, (low, _) in zip("abcdefgh"[-len(spans) :], spans, strict=True)]
         name = ".".join((constant, "part", *moved))
         type = Type(old.element, tuple(high - low for low, high in spans))
+        if constant + FLOAT_COMPANION in self.editor.constants:
+            whole = constant + FLOAT_COMPANION
+            self.editor.companion(name + FLOAT_COMPANION, _rectangle(whole, tuple(spans)))
         return self.editor.constant(name, type, _rectangle(constant, tuple(spans)))
 
 
@@ -204,4 +209,4 @@ def _even(size: int, block: int, most: int) -> list[Span]:
     blocks = -(-size // block)
     count = -(-blocks // most)
     edges = [blocks * k // count * block for k in range(count)] + [size]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))

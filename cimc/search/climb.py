@@ -77,7 +77,9 @@ class _Climb:
             tell(f"trial {self.trials:,}, {begun:,} → {self.best.cycles:,} cycles")
         out_of_time = out_of_time and self.trials < self.plan.trials
         kinds = dict(sorted(self.kinds.items()))
-        outcome = Outcome(self.trials, self.plan.seed, begun, self.best.cycles, out_of_time, kinds, tuple(self.accepted))
+        outcome = Outcome(
+            self.trials, self.plan.seed, begun, self.best.cycles, out_of_time, kinds, tuple(self.accepted)
+        )
         return Found(replace(self.mapping, placement=self.best.placement), self.best.made, outcome)
 
     def _changes(self) -> Iterator[Change]:
