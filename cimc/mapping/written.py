@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec, CoreSpec, TileSpec
@@ -17,6 +18,9 @@ from cimc.ops.layout import integer
 from cimc.ops.written import NVM, SRAM, WRITTEN
 
 ACTIVATION_BITS = 8
+
+MOST_COPIES = 4
+"""Of an operand in the cores of one tile: as many blocks of rows are worked on together there."""
 
 Units = Callable[[Iterable[Node]], frozenset[Unit]]
 """The units that nodes need on a tile, beside cores."""
@@ -91,7 +95,8 @@ def _missing(tile: TileSpec, units: frozenset[Unit]) -> list[str]:
 
 def cores_for(graph: Graph, chip: ChipSpec, segments: Sequence[Segment], tile: int) -> dict[str, Cells]:
     """By output value, the cores of each written product, of the kind that ``tile`` is. A tile does one segment after
-    another, so products of equal shape share cores; those within a segment have cores of their own.
+    another, so products of equal shape share cores; those within a segment have cores of their own. Where cores are left,
+    operands may have copies.
 
     Raises ATTENTION_CELLS if a tile has too few cores for them."""
     found: dict[str, Cells] = {}
@@ -113,7 +118,8 @@ def cores_for(graph: Graph, chip: ChipSpec, segments: Sequence[Segment], tile: i
         fix = f"give them more (-c {chip.kind(tile)}.cores={at}), bind a shorter sequence (--dim), or use --attention digital"
         cells = next(filter(None, map(cells_of, segments)))
         raise errors.ATTENTION_CELLS(chip=chip.name, cells=cells, why=why, fix=fix)
-    return found
+    copies = max(1, min(MOST_COPIES, have // max(at, 1)))
+    return {value: replace(cells, copies=copies, step=at) for value, cells in found.items()}
 
 
 def _blocks(node: Node, rows: int, cols: int, core: int) -> tuple[Block, ...]:
