@@ -116,8 +116,8 @@ def retransformer() -> Validation:
         ),
         Figure(
             "latency to keys written, decomposed", 1 / 1.32, ran.latency_ms / kept.latency_ms, "×", "tests", NOTES,
-            "its matrix products take 1.32 times less time decomposed than with keys written, by the notes; here a whole layer, on "
-            "arrays of which each is written for one head: scores that sum over the layer's width take 8 times the products",
+            "its matrix products take 1.32 times less time decomposed than with keys written, by the notes; here a whole "
+            "layer, on arrays of which each is written for one head: scores that sum over its width take 8 times the products",
         ),
     )  # fmt: skip
     about = (
