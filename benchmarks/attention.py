@@ -15,21 +15,26 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnxruntime
 
 from benchmarks.figures import Section, minilm, show
 from benchmarks.technologies import OUTPUT, feeds_of
+from benchmarks.validation.hybrids import encoder
 from cimc import errors, inputs
+from cimc.analog.technology import technologies
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import Device
+from cimc.isa.printer import executed
 from cimc.report import device_cost, units
 from cimc.session import InferenceSession, Numerics
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog, run_values
+from models.graph import save
 
 WAYS = ("digital", "sram-write", "nvm-write", "decompose", "decompose+sram-write", "decompose+nvm-write")
 RATE = 100.0
@@ -43,6 +48,9 @@ WRITE_NS = {
 
 TOKENS = (32, 128, 384)
 
+MACHINES = (("xformer", 768, 12, 512), ("retransformer", 512, 8, 128))
+"""Presets, and the layer: hidden size, heads, tokens."""
+
 NOISY = "reram"  # NeuRRAM's fit; the preset's own cell is ideal
 HEADER = (
     "`--attention`",
@@ -53,7 +61,7 @@ HEADER = (
     "dynamic MACs",
     "ReRAM cell writes",
     "SRAM cell writes",
-    "of the busiest ReRAM cell",
+    "of the busiest cell",
     "years",
     "integer",
     "analog, ideal cells",
@@ -76,6 +84,7 @@ class Cost:
     busiest: int
     years: tuple[float, float] | None
     refused: str = ""
+    macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,17 +97,19 @@ class Row:
     noisy: float  # analog, only what is written as the model runs in NeuRRAM's cells, the weights exact
 
 
-def compiled(way: str, hardware: str, dims: dict[str, int], overrides: Sequence[str] = ()) -> Compiled:
-    """MiniLM with one treatment."""
-    made = compile_model(minilm(), Options(hardware, tuple(overrides), dims=dims, attention=way))
+def compiled(
+    way: str, hardware: str, dims: dict[str, int], overrides: Sequence[str] = (), model: Path | None = None
+) -> Compiled:
+    """MiniLM, or another model, with one treatment."""
+    made = compile_model(model or minilm(), Options(hardware, tuple(overrides), dims=dims, attention=way))
     assert made is not None
     return made
 
 
-def costed(way: str, hardware: str, tokens: int, overrides: Sequence[str] = ()) -> Cost:
+def costed(way: str, hardware: str, tokens: int, overrides: Sequence[str] = (), model: Path | None = None) -> Cost:
     """What a sequence takes; with the reason where the hardware cannot."""
     try:
-        made = compiled(way, hardware, {"batch": 1, "sequence": tokens}, overrides)
+        made = compiled(way, hardware, {"batch": 1, "sequence": tokens}, overrides, model)
     except errors.CimcError as fault:
         return Cost(way, 0, 0.0, 0.0, 0, 0, 0, 0, 0, None, str(fault))
     chip = made.hardware.spec
@@ -106,7 +117,10 @@ def costed(way: str, hardware: str, tokens: int, overrides: Sequence[str] = ()) 
     timing = result.timing
     assert timing is not None
     wear = device_cost.cost(made.program, chip, Device.of(chip), result, RATE).wear
-    low, high = (wear.years(e) for e in ((wear.endurance.low, wear.endurance.high) if wear.endurance else (0.0, 0.0)))
+    cells = wear.endurance if wear.inference else next(f for f in technologies()["sram"].facts if f.name == "endurance")
+    busiest = wear.busiest if wear.inference else _busiest(made)
+    wear = replace(wear, inference=wear.inference or wear.sram, busiest=busiest, endurance=cells)
+    low, high = (wear.years(e) for e in ((cells.low, cells.high) if cells else (0.0, 0.0)))
     return Cost(
         way,
         timing.cycles,
@@ -114,11 +128,23 @@ def costed(way: str, hardware: str, tokens: int, overrides: Sequence[str] = ()) 
         sum(timing.energy_pj.values()),
         timing.bound.cycles,
         timing.macs["dynamic"],
-        wear.inference,
+        wear.inference if not wear.sram else 0,
         wear.sram,
         wear.busiest,
         None if low is None or high is None else (low, high),
+        macs=timing.macs["static"] + timing.macs["dynamic"],
     )
+
+
+def _busiest(made: Compiled) -> int:
+    """How often the operand's cells that are written most are written, in an inference."""
+    found: dict[tuple[int, int], int] = {}
+    for tile in made.program.tiles:
+        cores = {m.name: [b.core for b in m.blocks] for m in tile.matrices}
+        for step, times in executed(tile.steps):
+            for core in cores[str(step.operands[0])] if step.mnemonic == "program" else ():
+                found[tile.tile, core] = found.get((tile.tile, core), 0) + times
+    return max(found.values(), default=0)
 
 
 def answers(made: Compiled, numerics: Numerics, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -240,9 +266,47 @@ def lengths(hardware: str) -> Section:
     return Section("Attention by length", COMMAND, "As above; cycles and energy.", header, tuple(rows))
 
 
+def machines() -> Section:
+    """Every treatment on the machines of papers, on a layer of the size that each is made for."""
+    rows: list[tuple[str, ...]] = []
+    with TemporaryDirectory() as folder:
+        for hardware, hidden, heads, tokens in MACHINES:
+            model = Path(folder) / f"{hidden}.onnx"
+            save(encoder(hidden, heads), model)
+            for way in WAYS:
+                c = costed(way, hardware, tokens, model=model)
+                rows.append((f"`{hardware}`", f"{hidden} wide, {tokens} tokens", f"`{way}`", *_costs(c)))
+    header = (
+        "machine",
+        "one layer",
+        "`--attention`",
+        "cycles",
+        "latency",
+        "energy",
+        "TOPS/W",
+        "cells written",
+        "years",
+    )
+    about = "One encoder layer on the presets of papers that treat attention in cells, every way that each can."
+    remarks = (
+        "`xformer` as in the paper: `sram-write`; `retransformer`: `decompose+nvm-write`. Operations are those that run: the "
+        "decomposition adds some.",
+    )
+    return Section("Attention on machines of the field", COMMAND, about, header, tuple(rows), remarks=remarks)
+
+
+def _costs(c: Cost) -> tuple[str, ...]:
+    if c.refused:
+        return (c.refused.partition("\n")[0].partition("]: ")[2], *[""] * 5)
+    written = f"{c.nvm_writes + c.sram_writes:,}"
+    tops = f"{2 * c.macs / c.energy_pj:.2f}"
+    return (f"{c.cycles:,}", units.time_ns(c.latency_ns), units.energy_pj(c.energy_pj), tops, written, _years(c))
+
+
 def sections() -> list[Section]:
     """Everything measured here."""
-    return [table(measure("hybrid", 128, 4, 12), "hybrid", 128), sweep("hybrid", 128), lengths("hybrid")]
+    found = measure("hybrid", 128, 4, 12)
+    return [table(found, "hybrid", 128), machines(), sweep("hybrid", 128), lengths("hybrid")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from models.small import RECIPES, build
 
 COMMAND = "python -m benchmarks.search"
 PEERS = str(Path(__file__).parent / "pimcomp.yaml")
-TRIALS = 150
-LARGE_TRIALS = 40
+TRIALS = 60
+LARGE_TRIALS = 10
 """For the model whose trial takes seconds."""
 
 
@@ -66,13 +67,23 @@ def measured(work: Work, trials: int, folder: Path) -> tuple[Compiled, Outcome, 
 
 def _row(work: Work, made: Compiled, outcome: Outcome, cpu: float) -> tuple[str, ...]:
     kinds = ", ".join(f"{name} {k.accepted}/{k.tried}" for name, k in outcome.kinds.items())
+    won = sorted(_gains(outcome), key=lambda step: -step[1])[:3]
+    best = ", ".join(f"{change} ({gain:.1%})" for change, gain in won)
     chip = " ".join((made.hardware.name, *(f"`-c {o}`" for o in work.overrides)))
     gain = f"{1 - outcome.cycles / outcome.begun:.1%}"
     figures = (f"{outcome.begun:,}", f"{outcome.cycles:,}", gain, f"{outcome.trials}")
-    return (work.name, chip, *figures, kinds, f"{cpu:.0f}")
+    return (work.name, chip, *figures, kinds, best, f"{cpu:.0f}")
 
 
-HEADER = ("work", "chip", "greedy, cycles", "found", "fewer", "trials", "accepted / tried", "CPU s")
+def _gains(outcome: Outcome) -> Iterator[tuple[str, float]]:
+    """The changes that were accepted, and the share of the first placement's cycles that each took away."""
+    before = outcome.begun
+    for step in outcome.accepted:
+        yield step.change, (before - step.cycles) / outcome.begun
+        before = step.cycles
+
+
+HEADER = ("work", "chip", "greedy, cycles", "found", "fewer", "trials", "accepted / tried", "gained most by", "CPU s")
 
 
 def sections(only: str = "", trials: int = 0) -> list[Section]:

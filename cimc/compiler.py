@@ -37,12 +37,14 @@ from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.pinned import read_placement
 from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION
 from cimc.mapping.treatment import parse_attention
+from cimc.mapping.written import weight_cores
 from cimc.ops.written import WRITTEN
 from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.passes.quantize import Quantize
+from cimc.passes.split import Split
 from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
 from cimc.report.progress import stage
 from cimc.search.plan import Outcome, Plan
@@ -356,6 +358,7 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         copies=next((p for p in several if isinstance(p, Copies)), None),
         digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
         attention=attention.passes(hardware.spec),
+        split=Split(max(1, weight_cores(hardware.spec, attention.cells))) if options.choices.reload else None,
     )
 
 

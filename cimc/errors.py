@@ -206,7 +206,8 @@ RELOAD_TOO_LARGE = Diagnostic(
     "reload-too-large",
     Exit.DOES_NOT_FIT,
     "--reload: {layer} alone needs {need} cores at the same time, {chip} has {have}",
-    "put the model on several chips (--chips auto), or keep that layer out of the cells (--digital)",
+    "write split{{cores={have}}} at the end of a pipeline of your own (-p), as the usual one has it; or put the model on several "
+    "chips (--chips auto), or keep that layer out of the cells (--digital)",
 )
 RELOAD_BUFFER = Diagnostic(
     "reload-buffer",

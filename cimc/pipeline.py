@@ -24,6 +24,7 @@ from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.pipeline_text import parse_pipeline, print_pipeline
 from cimc.passes.quantize import Quantize
+from cimc.passes.split import Split
 from cimc.passes.written import Written
 
 CANONICAL = "integers,fold,fuse,sink,fold,classify,dce"
@@ -48,16 +49,18 @@ def default_pipeline(
     copies: Copies | None = None,
     digital_bytes: int = Quantize.digital_bytes,
     attention: tuple[Decompose | Online | Written, ...] = (),
+    split: Split | None = None,
 ) -> str:
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
     of the cells; ``copies``: what is in several sets of them; ``digital_bytes``: the largest piece of digital weights that a
-    tile with a matmul unit takes at once. ``attention``: passes for the products of activations."""
+    tile with a matmul unit takes at once. ``attention``: passes for the products of activations. ``split``: products that the
+    chip's cells do not hold at once, in pieces."""
     quantize = parse_pipeline(
         f"quantize{{activations={activations}, weight_bits={weight_bits}, digital_bytes={digital_bytes}}}"
     )
     early = [one for one in attention if not isinstance(one, Written)]
     late = [one for one in attention if isinstance(one, Written)]
-    chosen = (*early, outliers, digital, copies, *quantize, *late, Partition(rows, cols))
+    chosen = (*early, outliers, digital, copies, *quantize, *late, Partition(rows, cols), split)
     return ",".join((CANONICAL, *(print_pipeline((one,)) for one in chosen if one is not None)))
 
 

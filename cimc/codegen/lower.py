@@ -236,7 +236,7 @@ class _RowChooser:
         wanted = self._wanted(segment)
         for apart in (True, False):
             rows = wanted
-            while rows > (wanted // 8 if apart else 1):
+            while rows > (self._least(segment, wanted) if apart else 1):
                 if not self._over(first if rows == wanted else self._trial(segment, rows), room, apart):
                     return rows
                 rows //= 2
@@ -255,6 +255,11 @@ class _RowChooser:
                 layer=segment.nodes[0].origin,
             )
         return 1
+
+    def _least(self, segment: Segment, wanted: int) -> int:
+        """Rows that must be exceeded by blocks whose buffers share no bytes. Where operands are written into cells, the
+        cores' pipeline fills anew for each block: there, few rows soon cost more than buffers that wait for each other."""
+        return wanted // (4 if segment.index in self.placed.placement.least_rows else 8)
 
     def _exactly(self, segment: Segment, rows: int, room: Mapping[int, int]) -> int:
         """The rows that the placement says, if they fit."""

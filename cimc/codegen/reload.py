@@ -72,9 +72,10 @@ def reloads(
         if node.op not in MATRIX_OPS or out not in placed.reload.values:
             continue
         weights = context.table(placed.matrices[out][0].weight)
-        for k, part in enumerate(placed.matrices[out][0].parts):
-            matrix = context.code(part.tile).matrices[f"W{segment.index}_{number}_0_{k}"]
-            found.setdefault(part.tile, []).append(_Write(matrix, weights, node.origin))
+        for copy in placed.matrices[out]:
+            for k, part in enumerate(copy.parts):
+                matrix = context.code(part.tile).matrices[f"W{segment.index}_{number}_{copy.replica}_{k}"]
+                found.setdefault(part.tile, []).append(_Write(matrix, weights, node.origin))
     for tile, writes in found.items():
         whole = chip.tile(tile).local_bytes
         have = max(0, min(room.get(tile, whole), whole))

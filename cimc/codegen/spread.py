@@ -14,6 +14,7 @@ from cimc.mapping.mapping import Segment
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.ops import OPS, Access
+from cimc.origin import Origin
 
 MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on
 
@@ -21,6 +22,12 @@ MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much 
 MIN_ROWS = 128
 """Rows that are worth loading whole operands (the K and V of a head) into one more tile: loading takes about as long as the
 rows' own work at half as many."""
+
+SHARED = 2
+"""Tiles that need the same whole operand, from which on one loads it and hands it on."""
+
+TAG = 1 << 17
+"""Of the messages that hand operands on: beyond those of segments and reloads."""
 
 
 def split(
@@ -149,8 +156,30 @@ class Spread:
         if kept is not None:
             return kept
         target = code.buffer(self.context.graph.type(value).element, static_shape(view), "w")
-        code.emit("load", target, view, origin=node.origin)
+        if self._first(code, at):
+            code.emit("load", target, view, origin=node.origin)
+        self._hand_on(code, at, (target,), node.origin)
         return target
+
+    def _sharing(self, tile: int, at: Sequence[Affine]) -> list[int]:
+        """The tiles that need the same operand at these positions of the outer axes, if those are enough to hand it on."""
+        mine = self.shares[tile][: len(at)]
+        found = [t for t, share in self.shares.items() if share[: len(at)] == mine]
+        return found if len(found) >= SHARED else [tile]
+
+    def _first(self, code: TileCode, at: Sequence[Affine]) -> bool:
+        """Whether a tile loads an operand itself: its home would serve those that share it one after the other."""
+        return self._sharing(code.tile, at)[0] == code.tile
+
+    def _hand_on(self, code: TileCode, at: Sequence[Affine], views: Sequence[View], origin: Origin) -> None:
+        """Send what the first of the tiles that share it has to the others, or receive it. All do so in the same order, and
+        the first waits for none of them, so no channel can block for good."""
+        first, *others = self._sharing(code.tile, at)
+        for view in views if others else ():
+            if code.tile == first:
+                code.emit("send", view, origin=origin, to=tuple(sorted(others)), tag=TAG)
+            else:
+                code.emit("recv", view, origin=origin, source=first, tag=TAG)
 
     def _loads_whole(self, node: Node, index: int) -> bool:
         """Whether an operand is loaded whole, as it is."""

@@ -23,21 +23,28 @@ from cimc.ops import OPS, Access
 TOGETHER = 4
 """Blocks whose instructions stand in turns: of r blocks' time in the cores, the last one's vector work is not hidden."""
 
-PIECE_BYTES = 16384
-"""Of an operand that is brought to codes on the tile, so much is on the tile as float32 at a time: a quarter of the smallest
-buffer that the presets' tiles with cores have."""
+PIECE_BYTES = 8192
+"""Of an operand that is brought to codes on the tile, so much is on the tile as float32 at a time: an eighth of the smallest
+buffer that the presets' tiles with cores have, so that the blocks of rows have room beside it."""
 
 LEAST_ROWS = 8  # with fewer rows in a block, every product fills the cores' pipeline anew for little
 
 
 def wanted_rows(placement: Placement, segment: Segment) -> int:
-    """Rows of a block: a tile's share in twice as many blocks as are worked on together, if that leaves rows enough."""
-    share = segment.rows // max(1, len(placement.tiles[segment.index]))
-    return max(LEAST_ROWS, share // (2 * TOGETHER))
+    """Rows of a block: a tile's share in as many blocks as are worked on together, if there are copies of the operands for
+    each, else in twice as many; and if that leaves rows enough."""
+    rows, least = segment.domain[-1], placement.least_rows[segment.index]
+    tiles = len(placement.tiles[segment.index]) * rows // segment.rows
+    share = rows // max(1, min(tiles, rows // least))
+    copies = min(placement.written[n.outputs[0]].copies for n in segment.nodes if n.outputs[0] in placement.written)
+    return max(LEAST_ROWS, share // (TOGETHER if copies >= TOGETHER else 2 * TOGETHER))
 
 
 class Written(Spread):
-    """Emits one SPREAD segment that writes operands into cells."""
+    """Emits one SPREAD segment that writes operands into cells. ``turn``: of the block that is emitted, among those that are
+    worked on together."""
+
+    turn = 0
 
     def _load_whole(self, code: TileCode, axis: int, at: tuple[Affine, ...]) -> dict[tuple[str, str], View]:
         found = super()._load_whole(code, axis, at)
@@ -47,8 +54,15 @@ class Written(Spread):
                 codes = found.get(key)
                 if codes is None:
                     codes, found[key] = self._quantized(code, node, at)
-                code.emit("program", self._matrix(code, node), codes, origin=node.origin)
+                for copy in range(self._copies(code, node)):
+                    code.emit("program", self._matrix(code, node, copy), codes, origin=node.origin)
         return found
+
+    def _copies(self, code: TileCode, node: Node) -> int:
+        """How often an operand is written: once for each block of rows that is worked on together, if there are cores."""
+        rows = self.shares[code.tile][-1].count
+        cells = self.context.placement.written[node.outputs[0]]
+        return max(1, min(cells.copies, TOGETHER, -(-rows // self.rows)))
 
     def _loads_whole(self, node: Node, index: int) -> bool:
         return super()._loads_whole(node, index) and not (self._writes(node) and len(node.inputs) < 4)
@@ -66,16 +80,30 @@ class Written(Spread):
         k, n = static_shape(whole)
         codes = code.buffer(Element.Q8, (n, k), "w")
         scales = code.buffer(Element.F32, (n, 1), "w")
+        if self._first(code, at):
+            self._pieces(code, node, (whole, kept), (codes, scales), at)
+        self._hand_on(code, at, (codes, scales), node.origin)
+        turned = View(codes.buffer, Affine(), (k, n), (1, k))
+        return turned, View(scales.buffer, Affine(), (1, n), (n, 1))
+
+    def _pieces(
+        self,
+        code: TileCode,
+        node: Node,
+        operand: tuple[View, View | None],
+        into: tuple[View, View],
+        at: tuple[Affine, ...],
+    ) -> None:
+        """All columns of an operand as rows of codes, piece by piece. ``operand``: as of :meth:`_piece`."""
+        k, n = static_shape(operand[0])
         wide = max(1, min(n, PIECE_BYTES // (k * Element.F32.bytes)))
         pieces, rest = divmod(n, wide)
         name = f"c{len(at)}"
         with code.repeat(name, pieces):
             start = Affine.of(0, {name: wide} if pieces > 1 else {})
-            self._piece(code, node, (whole, kept), (codes, scales), start, wide)
+            self._piece(code, node, operand, into, start, wide)
         if rest:
-            self._piece(code, node, (whole, kept), (codes, scales), Affine(pieces * wide), rest)
-        turned = View(codes.buffer, Affine(), (k, n), (1, k))
-        return turned, View(scales.buffer, Affine(), (1, n), (n, 1))
+            self._piece(code, node, operand, into, Affine(pieces * wide), rest)
 
     def _piece(
         self,
@@ -99,10 +127,11 @@ class Written(Spread):
         scales = View(into[1].buffer, start, (count, 1), (1, 1))
         code.emit("quantize", codes, scales, rows, origin=node.origin)
 
-    def _matrix(self, code: TileCode, node: Node) -> str:
-        cells = self.context.placement.written.get(node.outputs[0])
-        if cells is None:
+    def _matrix(self, code: TileCode, node: Node, copy: int | None = None) -> str:
+        if not self._writes(node):
             return ""
+        number = self.turn % self._copies(code, node) if copy is None else copy
+        cells = self.context.placement.written[node.outputs[0]].copy(number)
         decl = MatrixDecl(cells.name, Element.Q8, cells.rows, cells.cols, "", 0, 0, cells.blocks)
         code.matrices.setdefault(cells.name, decl)
         return cells.name
@@ -145,7 +174,8 @@ class Written(Spread):
     ) -> None:
         """Blocks of rows, an instruction of each in turn. They share no buffers that they write, so any order is right."""
         before, parts = code.steps, list[list[Step]]()
-        for index in blocks:
+        for turn, index in enumerate(blocks):
+            self.turn = turn
             code.steps = []
             self._block(code, index, found, kept)
             parts.append(code.steps)

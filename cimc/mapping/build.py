@@ -16,6 +16,7 @@ from cimc.mapping.place import place
 from cimc.mapping.region import Region, find
 from cimc.mapping.segment import cores_needed, segments
 from cimc.mapping.stages import in_stages
+from cimc.mapping.written import cells_of, weight_cores
 
 
 def build(
@@ -31,7 +32,7 @@ def build(
     if caches:
         graph, views = materialize(graph, frozenset(c.present for c in caches))
     found, stored = segments(graph, matmul_room(chip)), homes(graph, views)
-    cores = sum(chip.tile(t).cores for t in range(chip.tile_count))
+    cores = weight_cores(chip, next(filter(None, map(cells_of, found)), ""))
     if choices.reload and sum(cores_needed(graph, n) for n in graph.nodes) > cores:
         # A segment's weights are in cells together; half of the chip leaves room for the next one's.
         found = segments(graph, matmul_room(chip), cores // 2)

@@ -177,20 +177,21 @@ def _written(graph: Graph, mapping: Mapping, program: Program) -> Iterator[dict[
     products: dict[tuple[str, str], tuple[str, str]] = {}
     for node in graph.nodes:
         if node.op == WRITTEN and node.outputs[0] in mapping.placement.written:
-            name = mapping.placement.written[node.outputs[0]].name
-            products[(str(node.origin), name)] = (str(node.get("product", "matmul")), f"{node.attr('cells')} cells")
+            cells = mapping.placement.written[node.outputs[0]]
+            for name in (cells.copy(k).name for k in range(cells.copies)):
+                products[(str(node.origin), name)] = (str(node.get("product", "matmul")), f"{node.attr('cells')} cells")
     for tile in program.tiles:
-        found: dict[tuple[str, str], int] = {}
+        found: dict[tuple[str, tuple[str, str]], int] = {}  # node, what and where → multiply-accumulates
         cols = {m.name: m.cols for m in tile.matrices}
         for step, times in executed(tile.steps):
             key = (str(step.origin), str(step.operands[1])) if step.mnemonic == "mvm" else ("", "")
             if key in products:
                 x = step.operands[2]
                 assert isinstance(x, View)
-                found[key] = found.get(key, 0) + times * prod(static_shape(x)) * cols[key[1]]
-        for key, macs in found.items():
-            kind, unit = products[key]
-            yield {"node": key[0], "origin": key[0], "kind": kind, "tile": tile.tile, "unit": unit, "macs": macs}
+                whole = (key[0], products[key])
+                found[whole] = found.get(whole, 0) + times * prod(static_shape(x)) * cols[key[1]]
+        for (node, (kind, unit)), macs in found.items():
+            yield {"node": node, "origin": node, "kind": kind, "tile": tile.tile, "unit": unit, "macs": macs}
 
 
 def _macs(step: Instruction) -> int:

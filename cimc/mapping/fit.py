@@ -14,6 +14,7 @@ from cimc.mapping.choices import Choices
 from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping, Reload
 from cimc.mapping.segment import cores_needed
+from cimc.mapping.written import weight_cores
 
 MOST_CHIPS = 64  # that are tried for a model that says no number
 
@@ -29,7 +30,7 @@ def fit(
     found: dict[str, Json] = {
         "choice": choice,
         "cores_needed": sum(cores_needed(graph, n) for n in graph.nodes),
-        "cores": sum(chip.tile(t).cores for t in range(chip.tile_count)),
+        "cores": weight_cores(chip),
     }
     if reload is not None:
         found["reload"] = _reload(reload, chip)

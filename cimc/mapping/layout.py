@@ -152,9 +152,10 @@ class Views:
 
 
 def in_regions(graph: Graph, node: Node) -> bool:
-    """Whether a node is assembled of regions: a pad, or a concat along an axis that is not the last (that is one by rows)."""
+    """Whether a node is assembled of regions: a pad, or a concat along an axis that is not the last (that is one by rows,
+    unless it says to be ``apart``)."""
     last = len(graph.type(node.outputs[0]).shape) - 1
-    return node.op == "pad" or (node.op == "concat" and integer(node, "axis") != last)
+    return node.op == "pad" or (node.op == "concat" and (integer(node, "axis") != last or node.get("apart", 0) == 1))
 
 
 def region(whole: Layout, part: Part) -> Layout:

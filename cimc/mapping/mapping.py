@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cimc.ir.graph import Node
@@ -93,12 +93,20 @@ class PlacedMatrix:
 @dataclass(frozen=True, slots=True)
 class Cells:
     """The cores that an operand is written into as the model runs, the same on every tile that takes part; ``name`` is the
-    matrix there."""
+    matrix there. ``copies``: how often it may be written into further cores, each copy ``step`` cores on, so that several
+    blocks of rows go through at the same time."""
 
     name: str
     rows: int
     cols: int
     blocks: tuple[Block, ...]
+    copies: int = 1
+    step: int = 0
+
+    def copy(self, number: int) -> Cells:
+        """One of the copies, as it stands."""
+        moved = tuple(replace(b, core=b.core + number * self.step) for b in self.blocks)
+        return Cells(f"{self.name}c{number}" if number else self.name, self.rows, self.cols, moved)
 
 
 @dataclass(frozen=True)

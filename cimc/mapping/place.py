@@ -11,6 +11,7 @@ import enum
 import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from cimc import errors
@@ -155,7 +156,7 @@ class _Placer:
         budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
         heap: list[tuple[float, int, int, int]] = []
         by_index = {s.index: s for s in self.segments}
-        most = {i: min(MAX_REPLICAS, len(self._able(by_index[i])) // self._tiles_each(by_index[i])) for i in cores}
+        most = {i: self.most_copies(by_index[i]) for i in cores}
 
         def offer(segment: Segment, now: int) -> None:
             after = (n for n in range(now + 1, most[segment.index] + 1) if self._possible(segment, n) == n)
@@ -175,6 +176,10 @@ class _Placer:
                 found.append((index, count))
                 offer(by_index[index], count)
         return found
+
+    def most_copies(self, segment: Segment) -> int:
+        """Copies of a segment at most whose vector stages have tiles of their own."""
+        return min(MAX_REPLICAS, len(self._able(segment)) // self._tiles_each(segment))
 
     def matrices(self, replicas: Mapping[int, int], packing: _Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
         """All matrices on cores, copy by copy, or None if the tiles run out."""
@@ -414,7 +419,9 @@ def place(
         writing = placer.writing
         return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)
     if choices.reload:
-        return in_turns(placer, precision, choices.pool)
+        placer.writing.spare()
+        turns = in_turns(placer, precision, choices.pool, choices.replicas)
+        return replace(turns, written=placer.writing.cells, least_rows=placer.writing.least_rows)
     grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)

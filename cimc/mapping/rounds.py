@@ -8,17 +8,18 @@ pool, the earlier a matrix can be written, behind the work of those before it; a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
-from cimc.arch.units import TileUnits
 from cimc.ir.graph import Node
 from cimc.mapping.chips import snake
-from cimc.mapping.mapping import Part, PlacedMatrix, Placement, Reload, Segment
+from cimc.mapping.mapping import PlacedMatrix, Placement, Reload, Segment
+from cimc.mapping.reload_time import estimate
+from cimc.mapping.ring import Grid, Item, Ring, by_segment
 
 SIZES = 12
 """Sizes of the pool that are tried."""
@@ -26,30 +27,11 @@ SIZES = 12
 NEARLY = 1.02
 """Of the plans that take at most so much longer than the fastest, the one that writes least is chosen."""
 
-WIDE = 2
-"""A pool of so many segments leaves room for the stages of one to begin on tiles of their own."""
+COPIES = (1, 2, 3, 4, 6, 8)
+"""Numbers of copies of all weights that are tried."""
 
-
-class Grid(Protocol):
-    """A weight matrix cut into blocks (:mod:`cimc.mapping.place`)."""
-
-    rows: int
-    cols: int
-    parts: list[Part]
-
-    @property
-    def down(self) -> int:
-        """Blocks over each other."""
-        ...
-
-    @property
-    def across(self) -> int:
-        """Blocks side by side."""
-        ...
-
-    def put(self, tile: int, core: int, r: range, c: range) -> None:
-        """Blocks r × c on the tile's cores from ``core`` on."""
-        ...
+WORTH = 1.05
+"""Copies are made if without them a run takes so many times as long by the estimate, which knows nothing of vector work."""
 
 
 class Placer(Protocol):
@@ -72,6 +54,14 @@ class Placer(Protocol):
         """Copies of each segment."""
         ...
 
+    def weight_tiles(self) -> list[int]:
+        """Tiles with cores that weights may be on."""
+        ...
+
+    def most_copies(self, segment: Segment) -> int:
+        """Copies of a segment at most whose vector stages have tiles of their own."""
+        ...
+
     def homes(
         self, replicas: Mapping[int, int], matrices: Mapping[str, tuple[PlacedMatrix, ...]]
     ) -> dict[int, tuple[tuple[tuple[int, ...], ...], ...]]:
@@ -83,29 +73,41 @@ class Placer(Protocol):
         ...
 
 
-def in_turns(placer: Placer, precision: str, pool: int | None) -> Placement:
+def in_turns(placer: Placer, precision: str, pool: int | None, copies: int | None = None) -> Placement:
     """Tiles and cores for everything, weights that find no core written during the run. ``pool``: the cores they take turns
-    on, where a user says it. Raises the does-not-fit diagnostic for a layer that has more weights than the chip, and what
-    is wrong with hardware that does not say what writing takes."""
+    on, ``copies``: of every segment's weights, where a user says it. Raises the does-not-fit diagnostic for a layer that has
+    more weights than the chip, and what is wrong with hardware that does not say what writing takes."""
     chip, nodes = placer.chip, {n.outputs[0]: n for _, n in placer.mvms()}
     _writable(chip)
     items = [
         Item(s.index, placer.stages[n.outputs[0]], n.outputs[0], n.inputs[1], s.rows, placer.grid(n))
         for s, n in placer.mvms()
     ]
-    tiles = snake(chip, [t for t in range(chip.tile_count) if chip.tile(t).cores])
-    found = plan(items, tiles, chip, precision, pool, lambda value: placer.grid(nodes[value]))
+    tiles = snake(chip, placer.weight_tiles())
+    numbers = _numbers(placer, copies)
+    found = plan(items, tiles, chip, precision, pool, lambda value: placer.grid(nodes[value]), numbers)
     if found is None and pool is not None:
         why, fix = "the matrices of one segment do not fit into so few cores", "pool=auto, or more cores"
         raise errors.MAPPING_CHOICE(text=f"pool={pool}", why=why, fix=fix)
     if found is None:
         most = max(items, key=lambda i: i.blocks)
-        have = sum(chip.tile(t).cores for t in tiles)
+        have = len(tiles) * chip.tile(tiles[0]).cores
         raise errors.RELOAD_TOO_LARGE(layer=nodes[most.value].origin, need=most.blocks, chip=chip.name, have=have)
-    matrices = {value: (matrix,) for value, matrix in found.matrices.items()}
-    homes = placer.homes(placer.replicas(1), matrices)
-    tiles = placer.tiles(matrices)
-    return Placement(matrices, homes, placer.stages, placer.shards, placer.reads, tiles, reload=found.reload)
+    homes = placer.homes(found.copies, found.matrices)
+    tiles = placer.tiles(found.matrices)
+    return Placement(found.matrices, homes, placer.stages, placer.shards, placer.reads, tiles, reload=found.reload)
+
+
+def _numbers(placer: Placer, copies: int | None) -> list[dict[int, int]]:
+    """The numbers of copies that are tried, by segment: so many of each, as far as they have tiles for their vector work."""
+    segments = {s.index: s for s, _ in placer.mvms()}
+    found: list[dict[int, int]] = []
+    for wanted in COPIES if copies is None else (copies,):
+        able = {i: min(wanted, placer.most_copies(s)) if copies is None else wanted for i, s in segments.items()}
+        numbers = {i: placer.replicas(n)[i] for i, n in able.items()}
+        if numbers not in found:
+            found.append(numbers)
+    return found
 
 
 def _writable(chip: ChipSpec) -> None:
@@ -118,109 +120,13 @@ def _writable(chip: ChipSpec) -> None:
 
 
 @dataclass(frozen=True)
-class Item:
-    """A static matmul, in the order of execution. ``rows`` of its segment go through it."""
-
-    segment: int
-    stage: int
-    value: str
-    weight: str
-    rows: int
-    grid: Grid
-
-    @property
-    def blocks(self) -> int:
-        """Cores it takes."""
-        return self.grid.down * self.grid.across
-
-
-@dataclass(frozen=True)
 class Plan:
     """Where everything goes. ``cycles``: estimated, of the products alone, with what they wait for their weights."""
 
-    matrices: dict[str, PlacedMatrix]
+    matrices: dict[str, tuple[PlacedMatrix, ...]]
     reload: Reload
     cycles: int
-
-
-@dataclass
-class Ring:
-    """Tiles whose cores are taken one after the other; ``round``: from the last one on to the first again."""
-
-    tiles: Sequence[int]
-    capacity: int
-    round: bool
-    at: int = 0
-    used: int = 0
-    passed: int = 0  # tiles gone through since a segment began
-
-    @property
-    def free(self) -> int:
-        """Cores left on the tile."""
-        return self.capacity - self.used if self.tiles else 0
-
-    def begin(self) -> None:
-        """A new segment, whose matrices must not take each other's place."""
-        self.passed = 1
-
-    def next_tile(self) -> bool:
-        """Go on to the next tile; False if there is none, or the segment is on it already."""
-        if self.passed >= len(self.tiles) or (not self.round and self.at + 1 >= len(self.tiles)):
-            return False
-        self.at = (self.at + 1) % len(self.tiles)
-        self.used = 0
-        self.passed += self.round
-        return True
-
-    def fill(self, grid: Grid) -> bool:
-        """Place a grid, column by column: columns that fit a tile stay on one. False if there is no room for all of it;
-        nothing is placed then."""
-        before = (self.at, self.used, self.passed)
-        column = 0
-        while column < grid.across:
-            placed = self._columns(grid, column)
-            if not placed:
-                grid.parts.clear()
-                self.at, self.used, self.passed = before
-                return False
-            column += placed
-        return True
-
-    def _columns(self, grid: Grid, column: int) -> int:
-        if grid.down <= self.capacity and grid.down > self.free and not self.next_tile():
-            return 0
-        if grid.down <= self.free:
-            count = min(self.free // grid.down, grid.across - column)
-            grid.put(self.tiles[self.at], self.used, range(grid.down), range(column, column + count))
-            self.used += count * grid.down
-            return count
-        row = 0
-        while row < grid.down:
-            if not self.free and not self.next_tile():
-                return 0
-            count = min(self.free, grid.down - row)
-            grid.put(self.tiles[self.at], self.used, range(row, row + count), range(column, column + 1))
-            self.used += count
-            row += count
-        return 1
-
-
-def plan(
-    items: Sequence[Item], tiles: Sequence[int], chip: ChipSpec, precision: str, pool: int | None, fresh: Grids
-) -> Plan | None:
-    """The best plan that was found for cores in the order of ``tiles``; None if there is none: some segment has more weights
-    than the chip. ``pool``: its size in cores, where a user says it. ``fresh``: makes the grid of an item anew."""
-    found = [p for p in _plans(items, tiles, chip, precision, pool, fresh) if p is not None]
-    if not found:
-        return None
-    fastest = min(p.cycles for p in found)
-    best = min((p for p in found if p.cycles <= NEARLY * fastest), key=lambda p: p.reload.cell_writes)
-    sizes: dict[int, Plan] = {}
-    for p in found:
-        known = sizes.get(p.reload.pool)
-        sizes[p.reload.pool] = p if known is None or p.cycles < known.cycles else known
-    considered = tuple((p.reload.pool, p.reload.cell_writes, p.cycles) for _, p in sorted(sizes.items()))
-    return replace(best, reload=replace(best.reload, considered=considered))
+    copies: dict[int, int]
 
 
 class Grids(Protocol):
@@ -231,131 +137,157 @@ class Grids(Protocol):
         ...
 
 
-def _plans(
-    items: Sequence[Item], tiles: Sequence[int], chip: ChipSpec, precision: str, pool: int | None, fresh: Grids
-) -> Iterator[Plan | None]:
-    capacity = chip.tile(tiles[0]).cores
-    largest = max(item.blocks for item in items)
+@dataclass(frozen=True)
+class _How:
+    """What all plans have in common. ``fresh``: makes the grid of an item anew."""
+
+    items: Sequence[Item]
+    tiles: Sequence[int]
+    chip: ChipSpec
+    precision: str
+    fresh: Grids
+
+
+def plan(
+    items: Sequence[Item],
+    tiles: Sequence[int],
+    chip: ChipSpec,
+    precision: str,
+    pool: int | None,
+    fresh: Grids,
+    copies: Sequence[Mapping[int, int]],
+) -> Plan | None:
+    """The best plan that was found for cores in the order of ``tiles``; None if there is none: some segment has more weights
+    than the chip. ``pool``: its size in cores, where a user says it. ``fresh``: makes the grid of an item anew. ``copies``:
+    numbers of copies of the segments to try."""
+    how = _How(items, tiles, chip, precision, fresh)
+    found = [p for p in _plans(how, pool, copies, tight=False) if p is not None]
+    found = found or [p for p in _plans(how, pool, copies[:1], tight=True) if p is not None]
+    if not found:
+        return None
+    single = [p for p in found if max(p.copies.values()) == max(copies[0].values())]
+    if single and min(p.cycles for p in single) < WORTH * min(p.cycles for p in found):
+        found = single
+    fastest = min(p.cycles for p in found)
+    best = min((p for p in found if p.cycles <= NEARLY * fastest), key=lambda p: p.reload.cell_writes)
+    sizes: dict[int, Plan] = {}
+    for p in found:
+        known = sizes.get(p.reload.pool)
+        sizes[p.reload.pool] = p if known is None or p.cycles < known.cycles else known
+    considered = tuple((p.reload.pool, p.reload.cell_writes, p.cycles) for _, p in sorted(sizes.items()))
+    return replace(best, reload=replace(best.reload, considered=considered))
+
+
+def _plans(how: _How, pool: int | None, copies: Sequence[Mapping[int, int]], *, tight: bool) -> Iterator[Plan | None]:
+    tiles = how.tiles
+    capacity = how.chip.tile(tiles[0]).cores
+    largest = max(item.blocks for item in how.items)
     least = max(1, ceil(largest / capacity))
     sizes = {least + round((len(tiles) - least) * k / SIZES) for k in range(SIZES + 1)}
     wanted = sizes if pool is None else {min(len(tiles), max(least, ceil(pool / capacity)))}
     for size in sorted(n for n in wanted if 1 <= n <= len(tiles)):
-        for even in (True, False):
-            for apart in (True, False):
-                yield _Trial(items, tiles, size, chip, precision, fresh).place(even=even, apart=apart)
+        for numbers in copies:
+            for even in (True, False):
+                for apart in (False,) if tight else (True, False):
+                    yield _Trial(how, size, numbers, even=even, apart=apart, tight=tight).place()
 
 
 class _Trial:
-    """One way to place everything: a pool of the last ``size`` tiles."""
+    """One way to place everything: a pool of the last ``size`` tiles, so many ``copies`` of each segment as find room.
+    ``even``: of every segment but the first some matrices stay, rather than all of the first segments. ``apart``: in the
+    pool, every stage begins on a tile of its own. ``tight``: no core is left free, wherever a column of blocks then is."""
 
     def __init__(
-        self, items: Sequence[Item], tiles: Sequence[int], size: int, chip: ChipSpec, precision: str, fresh: Grids
+        self, how: _How, size: int, copies: Mapping[int, int], *, even: bool, apart: bool, tight: bool
     ) -> None:
-        self.items, self.chip, self.precision, self.fresh = items, chip, precision, fresh
-        capacity = chip.tile(tiles[0]).cores
-        self.stay = Ring(tiles[: len(tiles) - size], capacity, False)
-        self.pool = Ring(tiles[len(tiles) - size :], capacity, True)
+        self.how, self.copies = how, copies
+        self.even, self.apart = even, apart
+        capacity = how.chip.tile(how.tiles[0]).cores
+        self.stay = Ring(how.tiles[: len(how.tiles) - size], capacity, False, tight)
+        self.pool = Ring(how.tiles[len(how.tiles) - size :], capacity, True, tight)
+        need = sum(item.blocks * copies[item.segment] for item in how.items)
+        self.share = 1 - min(1.0, len(self.stay.tiles) * capacity / need)
+        self.moved = self.due = 0.0
+        self.grids: dict[str, tuple[Grid, ...]] = {}
+        self.turning: set[str] = set()
 
-    def place(self, *, even: bool, apart: bool) -> Plan | None:
-        """``even``: of every segment but the first some matrices stay, rather than all of the first segments. ``apart``: in
-        the pool, every stage begins on a tile of its own."""
-        total = sum(item.blocks for item in self.items)
-        room = len(self.stay.tiles) * self.stay.capacity
-        share = 1 - min(1.0, room / total)
-        moved = due = 0.0
-        grids: dict[str, Grid] = {}
-        turning: set[str] = set()
-        last = (-1, -1)
+    def place(self) -> Plan | None:
+        """Everything on tiles; None if the pool has no room for one copy of some segment."""
         self.stay.begin()
-        for item in self.items:
-            grid = grids[item.value] = self.fresh(item.value)
-            due += item.blocks * share
-            turn = even and item.segment != self.items[0].segment and moved + item.blocks / 2 <= due
-            keep = bool(self.stay.tiles) and not turn
-            if keep and self.stay.fill(grid):
-                continue
-            if item.segment != last[0]:
-                self.pool.begin()
-            if apart and last != (item.segment, item.stage) and self.pool.used and not self.pool.next_tile():
+        for members in by_segment(self.how.items):
+            wanted = self.copies[members[0].segment]
+            if not self._tried(members, wanted) and (wanted == 1 or not self._tried(members, 1)):
                 return None
-            if not self.pool.fill(grid):
-                return None
-            last = (item.segment, item.stage)
-            moved += item.blocks
-            turning.add(item.value)
-        return self._plan(grids, frozenset(turning))
+        return self._plan()
 
-    def _plan(self, grids: dict[str, Grid], turning: frozenset[str]) -> Plan:
+    def _tried(self, members: Sequence[Item], count: int) -> bool:
+        """So many copies of a segment; nothing if they find no room."""
+        before = self.stay.mark, self.pool.mark, self.moved, self.due
+        self.pool.begin()
+        done = [self._copy(members, copy) for copy in range(count)]
+        if all(grids is not None for grids in done):
+            placed = [grids for grids in done if grids is not None]
+            self.grids |= {m.value: tuple(grids[m.value] for grids in placed) for m in members}
+            return True
+        self.stay.mark, self.pool.mark, self.moved, self.due = before
+        self.turning -= {m.value for m in members}
+        return False
+
+    def _copy(self, members: Sequence[Item], copy: int) -> dict[str, Grid] | None:
+        """One copy of a segment, on other tiles than the copies before: on one tile they would wait for each other."""
+        if copy and not all(ring.next_tile() for ring in self._rings(members)):
+            return None
+        found: dict[str, Grid] = {}
+        stage = -1
+        for item in members:
+            grid = found[item.value] = self.how.fresh(item.value)
+            self.due += item.blocks * self.share
+            if self._stays(item, grid, copy):
+                continue
+            if (copy and item.value not in self.turning) or not self._turns(grid, item.stage != stage):
+                return None
+            stage = item.stage
+            self.moved += item.blocks
+            self.turning.add(item.value)
+        return found
+
+    def _rings(self, members: Sequence[Item]) -> list[Ring]:
+        """Where a segment's matrices are."""
+        turning = [m.value in self.turning for m in members]
+        return [ring for ring, there in ((self.stay, not all(turning)), (self.pool, any(turning))) if there]
+
+    def _stays(self, item: Item, grid: Grid, copy: int) -> bool:
+        """Whether a matrix finds room to stay; as a further copy, if the first one did."""
+        if copy:
+            return item.value not in self.turning and self.stay.fill(grid)
+        turn = self.even and item.segment != self.how.items[0].segment and self.moved + item.blocks / 2 <= self.due
+        return bool(self.stay.tiles) and not turn and self.stay.fill(grid)
+
+    def _turns(self, grid: Grid, fresh: bool) -> bool:
+        """Whether a matrix finds room in the pool. ``fresh``: it begins a stage."""
+        if self.apart and fresh and self.pool.used and not self.pool.next_tile():
+            return False
+        return self.pool.fill(grid)
+
+    def _plan(self) -> Plan:
+        items, chip = self.how.items, self.how.chip
         placed = {
-            i.value: PlacedMatrix(
-                i.value,
-                0,
-                i.weight,
-                grids[i.value].rows,
-                grids[i.value].cols,
-                self.precision,
-                tuple(grids[i.value].parts),
+            i.value: tuple(
+                PlacedMatrix(i.value, k, i.weight, grid.rows, grid.cols, self.how.precision, tuple(grid.parts))
+                for k, grid in enumerate(self.grids[i.value])
             )
-            for i in self.items
+            for i in items
         }
-        written = [(part.tile, block) for v in sorted(turning) for part in placed[v].parts for block in part.blocks]
+        turning = frozenset(self.turning)
         times: dict[tuple[int, int], int] = {}
-        for tile, block in written:
-            times[tile, block.core] = times.get((tile, block.core), 0) + 1
-        weights = sum(placed[v].rows * placed[v].cols for v in turning)
-        core = self.chip.tile(self.pool.tiles[0]).core
+        for part in (p for v in sorted(turning) for m in placed[v] for p in m.parts):
+            for block in part.blocks:
+                times[part.tile, block.core] = times.get((part.tile, block.core), 0) + 1
+        weights = sum(m.rows * m.cols for v in turning for m in placed[v])
+        core = chip.tile(self.pool.tiles[0]).core
         pulses = core.crossbars * core.verify_iterations if core else 0
         size = len(self.pool.tiles) * self.pool.capacity
         rounds = max(times.values(), default=0)
+        copies = {i.segment: len(placed[i.value]) for i in items}
         reload = Reload(turning, size, rounds, weights * pulses, weights)
-        return Plan(placed, reload, estimate(self.items, placed, turning, self.chip))
-
-
-def estimate(items: Sequence[Item], placed: dict[str, PlacedMatrix], turning: frozenset[str], chip: ChipSpec) -> int:
-    """Cycles of the products, segment by segment, each when the last has ended and its weights are there. Weights come
-    through global memory: what can be written from the start on comes all mixed, the rest one after the other, from when
-    the matrices used before on their tile are done with; a matrix is written in the time of its deepest block, from when its
-    first weights can come."""
-    used: dict[int, int] = {}  # tile → end of the last segment with a matrix on it
-    by_segment: dict[int, list[Item]] = {}
-    for item in items:
-        by_segment.setdefault(item.segment, []).append(item)
-    memory = mixed = _burst(by_segment.values(), placed, turning, chip)
-    now = 0
-    for members in by_segment.values():
-        start = now
-        for part in (p for i in members if i.value in turning for p in placed[i.value].parts):
-            if part.tile not in used:
-                start = max(start, mixed, _writing(part, chip))
-                continue
-            begun = max(memory, used[part.tile])
-            memory = begun + _loading(part, chip)
-            start = max(start, memory, begun + _writing(part, chip))
-        one = placed[members[0].value].parts[0].tile
-        now = start + members[0].rows * TileUnits(chip, one).mvm_interval(8)
-        for part in (p for i in members for p in placed[i.value].parts):
-            used[part.tile] = now
-    return now
-
-
-def _burst(
-    segments: Iterable[Sequence[Item]], placed: dict[str, PlacedMatrix], turning: frozenset[str], chip: ChipSpec
-) -> int:
-    """Cycles for the weights that tiles load before they have done anything else."""
-    total = 0
-    used: set[int] = set()
-    for members in segments:
-        parts = [p for i in members if i.value in turning for p in placed[i.value].parts if p.tile not in used]
-        total += sum(_loading(part, chip) for part in parts)
-        used |= {p.tile for i in members for p in placed[i.value].parts}
-    return total
-
-
-def _loading(part: Part, chip: ChipSpec) -> int:
-    weights = (part.rows[1] - part.rows[0]) * (part.cols[1] - part.cols[0])
-    return ceil(weights / chip.memory.bytes_per_cycle)
-
-
-def _writing(part: Part, chip: ChipSpec) -> int:
-    blocks = [(b.rows[1] - b.rows[0], b.cols[1] - b.cols[0]) for b in part.blocks]
-    return TileUnits(chip, part.tile).program_cycles(blocks)
+        return Plan(placed, reload, estimate(items, placed, turning, chip), copies)

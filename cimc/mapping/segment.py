@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from cimc.ir.graph import Graph, Node
-from cimc.mapping.layout import is_view
+from cimc.mapping.layout import in_regions, is_view
 from cimc.mapping.mapping import Segment, Style
 from cimc.ops import OPS, Access, Form
 from cimc.ops.layout import integer, integers
@@ -285,7 +285,7 @@ def rowwise(graph: Graph, node: Node) -> bool:
     if not any(graph.type(o).size for o in node.outputs if o):
         return False  # nothing to compute
     if op.form is Form.ASSEMBLE and node.op == "concat":
-        return integer(node, "axis") == len(graph.type(node.outputs[0]).shape) - 1
+        return not in_regions(graph, node)
     return op.form is Form.ROWWISE
 
 

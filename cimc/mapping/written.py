@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec, CoreSpec, TileSpec
@@ -17,6 +18,9 @@ from cimc.ops.layout import integer
 from cimc.ops.written import NVM, SRAM, WRITTEN
 
 ACTIVATION_BITS = 8
+
+MOST_COPIES = 4
+"""Of an operand in the cores of one tile: as many blocks of rows are worked on together there."""
 
 Units = Callable[[Iterable[Node]], frozenset[Unit]]
 """The units that nodes need on a tile, beside cores."""
@@ -39,6 +43,20 @@ def weight_tiles(chip: ChipSpec) -> list[int]:
         return []
     same = {name for name, tile in chip.tiles.items() if (tile.cores, tile.core) == (kind.cores, kind.core)}
     return [t for t in range(chip.tile_count) if chip.kind(t) in same]
+
+
+def weight_cores(chip: ChipSpec, cells: str = "") -> int:
+    """The cores for static weights; where they take turns, without those of the tiles kept for operands that are written
+    into such ``cells``."""
+    tiles = weight_tiles(chip)
+    shared = cells and chip.kind(able(chip, cells, frozenset())[0]) in {chip.kind(t) for t in tiles}
+    left = len(tiles) - spared(len(tiles)) if shared else len(tiles)
+    return sum(chip.tile(t).cores for t in tiles[:left])
+
+
+def spared(tiles: int) -> int:
+    """Of so many tiles that weights take turns on, those kept for operands that are written."""
+    return max(1, tiles // 4)
 
 
 def cells_of(segment: Segment) -> str:
@@ -77,7 +95,8 @@ def _missing(tile: TileSpec, units: frozenset[Unit]) -> list[str]:
 
 def cores_for(graph: Graph, chip: ChipSpec, segments: Sequence[Segment], tile: int) -> dict[str, Cells]:
     """By output value, the cores of each written product, of the kind that ``tile`` is. A tile does one segment after
-    another, so products of equal shape share cores; those within a segment have cores of their own.
+    another, so products of equal shape share cores; those within a segment have cores of their own. Where cores are left,
+    operands may have copies.
 
     Raises ATTENTION_CELLS if a tile has too few cores for them."""
     found: dict[str, Cells] = {}
@@ -99,7 +118,8 @@ def cores_for(graph: Graph, chip: ChipSpec, segments: Sequence[Segment], tile: i
         fix = f"give them more (-c {chip.kind(tile)}.cores={at}), bind a shorter sequence (--dim), or use --attention digital"
         cells = next(filter(None, map(cells_of, segments)))
         raise errors.ATTENTION_CELLS(chip=chip.name, cells=cells, why=why, fix=fix)
-    return found
+    copies = max(1, min(MOST_COPIES, have // max(at, 1)))
+    return {value: replace(cells, copies=copies, step=at) for value, cells in found.items()}
 
 
 def _blocks(node: Node, rows: int, cols: int, core: int) -> tuple[Block, ...]:
@@ -157,6 +177,16 @@ class Writing:
         """The tiles, in order, that weights and written operands both could be on."""
         weights = set(weight_tiles(self.chip))
         return next((tiles for tiles in self.tiles.values() if weights.issuperset(tiles)), [])
+
+    def spare(self) -> None:
+        """Keep tiles free for it where weights take turns on the others. Raises ATTENTION_CELLS if there is only one tile."""
+        tiles = self.shared()
+        if len(tiles) == 1:
+            cells = cells_of(self.segments[0])
+            why = "the only tile with such cores is the one that weights take turns on"
+            fix = "add one (-c layout=...), or use --attention digital"
+            raise errors.ATTENTION_CELLS(chip=self.chip.name, cells=cells, why=why, fix=fix)
+        self.reserved = frozenset(tiles[-spared(len(tiles)) :]) if tiles else frozenset()
 
     def wanted(self) -> int:
         """How many tiles the segment with most parallel work keeps busy."""

@@ -228,8 +228,10 @@ class Concat(Op):
     name: ClassVar[str] = "concat"
     form: ClassVar[Form] = Form.ASSEMBLE
     arity: ClassVar[tuple[int, int]] = (1, 1 << 16)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("axis", (int,)),)
-    doc: ClassVar[str] = "operands one after another along `axis`"
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("axis", (int,)), Attribute("apart", (int,), 0))
+    doc: ClassVar[str] = (
+        "operands one after another along `axis`; `apart`: joined where they are stored, never as rows on a tile"
+    )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         axis = int(node.attr("axis"))  # pyright: ignore[reportArgumentType]

@@ -23,6 +23,7 @@ from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
 from cimc.passes.sink import Sink
+from cimc.passes.split import Split
 from cimc.passes.written import Written
 
 Option = int | float | str | bool
@@ -41,6 +42,7 @@ _ALL: tuple[type[Pass], ...] = (
     Quantize,
     Written,
     Partition,
+    Split,
     Dce,
 )
 PASSES: dict[str, type[Pass]] = {p.name: p for p in _ALL}

@@ -20,7 +20,7 @@ from cimc.mapping.allocate import aligned
 from cimc.mapping.mapping import Mapping, Placement
 from cimc.report.progress import tell
 from cimc.search.moves import Change, Positions, Scene, shapes
-from cimc.search.plan import Kind, Outcome, Plan
+from cimc.search.plan import Kind, Outcome, Plan, Step
 from cimc.search.traffic import Traffic
 from cimc.sim.timing import run_timing
 
@@ -60,6 +60,7 @@ class _Climb:
         self.rng = Streams(plan.seed).generator("search")
         self.kinds: dict[str, Kind] = {}
         self.trials = 0
+        self.accepted: list[Step] = []
 
     def run(self, made: Lowered) -> Found:
         begin = time.monotonic()
@@ -76,7 +77,9 @@ class _Climb:
             tell(f"trial {self.trials:,}, {begun:,} → {self.best.cycles:,} cycles")
         out_of_time = out_of_time and self.trials < self.plan.trials
         kinds = dict(sorted(self.kinds.items()))
-        outcome = Outcome(self.trials, self.plan.seed, begun, self.best.cycles, out_of_time, kinds)
+        outcome = Outcome(
+            self.trials, self.plan.seed, begun, self.best.cycles, out_of_time, kinds, tuple(self.accepted)
+        )
         return Found(replace(self.mapping, placement=self.best.placement), self.best.made, outcome)
 
     def _changes(self) -> Iterator[Change]:
@@ -148,6 +151,7 @@ class _Climb:
             return
         if cycles < self.best.cycles:
             self.kinds[change.kind] = Kind(kind.tried + 1, kind.accepted + 1)
+            self.accepted.append(Step(change.told, cycles))
             placement = replace(change.placement, residents=made.residents)
             self.best = _Best(placement, made, cycles)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
+from cimc.mapping.beside import columns_aside
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment
 from cimc.mapping.parts import CoreBlock, parts
 from cimc.mapping.segment import MATRIX_OPS, shares
@@ -30,7 +31,10 @@ def fewer(placement: Placement, segment: Segment) -> Placement | None:
         return None
     values = [n.outputs[0] for n in segment.nodes if n.op in MATRIX_OPS]
     matrices = {**placement.matrices, **{v: placement.matrices[v][:-1] for v in values}}
-    return replace(placement, matrices=matrices, homes={**placement.homes, segment.index: homes[:-1]})
+    beside = dict(placement.beside)
+    if segment.index in beside:
+        beside[segment.index] = beside[segment.index][:-1]
+    return replace(placement, matrices=matrices, homes={**placement.homes, segment.index: homes[:-1]}, beside=beside)
 
 
 def more(placement: Placement, segment: Segment, chip: ChipSpec, able: Sequence[int]) -> Placement | None:
@@ -59,8 +63,29 @@ def more(placement: Placement, segment: Segment, chip: ChipSpec, able: Sequence[
         copy = replace(first, replica=count - 1, parts=parts(blocks, shape, size))
         matrices[value] = (*matrices[value], copy)
     used = {p.tile for n in nodes for p in matrices[n.outputs[0]][-1].parts}
-    stages = _seats(homes, sorted(able, key=lambda t: (_far(chip, t, sorted(used)), t)))
-    return replace(placement, matrices=matrices, homes={**placement.homes, segment.index: stages})
+    near = sorted(able, key=lambda t: (_far(chip, t, sorted(used)), t))
+    stages = _seats(homes, near)
+    grown = replace(placement, matrices=matrices, homes={**placement.homes, segment.index: stages})
+    if segment.index not in placement.beside:
+        return grown
+    return replace(grown, beside={**placement.beside, segment.index: _companions(grown, segment, near, chip)})
+
+
+def _companions(
+    placement: Placement, segment: Segment, able: Sequence[int], chip: ChipSpec
+) -> tuple[Mapping[int, int], ...]:
+    """The tiles beside those of products, copy by copy, with those of the last copy: the nearest that nothing else of the
+    segment is on, or, when there is none left, the nearest that stands beside some tile."""
+    known = placement.beside[segment.index]
+    columns = columns_aside(segment, placement.aside, placement.shards, placement.matrices)[-1]
+    seats = {t for copy in placement.homes[segment.index] for lanes in copy for t in lanes}
+    others = [t for copy in known for t in copy.values()]
+    free = [t for t in able if t not in seats and t not in others]
+    found: dict[int, int] = {}
+    for tile in sorted(columns):
+        offered = [t for t in free if t not in found.values()] or [*others, *found.values()]
+        found[tile] = min(offered, key=lambda t: (_far(chip, t, (tile,)), t))
+    return (*known, found)
 
 
 def _seats(homes: Sequence[Sequence[Sequence[int]]], able: Sequence[int]) -> tuple[tuple[tuple[int, ...], ...], ...]:

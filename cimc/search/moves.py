@@ -17,7 +17,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.pinned import lacking
-from cimc.search import copies
+from cimc.search import copies as numbers
 from cimc.search.traffic import Traffic
 
 T = TypeVar("T")
@@ -32,6 +32,11 @@ class Change:
     kind: str
     key: tuple[object, ...]
     placement: Placement
+
+    @property
+    def told(self) -> str:
+        """The change in words, as ``mapping.json`` tells those that were accepted."""
+        return " ".join("-".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in self.key)
 
 
 class Scene:
@@ -89,18 +94,18 @@ def _copies(scene: Scene, now: Placement, group: Sequence[int]) -> Iterator[Chan
     for chosen in dict.fromkeys((tuple(group), tuple(low), tuple(low[:1]))):
         grown: Placement | None = now
         for index in chosen:
-            grown = copies.more(grown, scene.segments[index], scene.chip, scene.able[index]) if grown else None
+            grown = numbers.more(grown, scene.segments[index], scene.chip, scene.able[index]) if grown else None
         if grown is not None:
             yield Change("copies", ("more", chosen, tuple(counts[s] for s in chosen)), grown)
     for other in sorted(now.homes, key=lambda s: -len(now.homes[s]))[:2]:
-        less = copies.fewer(now, scene.segments[other]) if other not in low else None
-        grown = copies.more(less, scene.segments[low[0]], scene.chip, scene.able[low[0]]) if less else None
+        less = numbers.fewer(now, scene.segments[other]) if other not in low else None
+        grown = numbers.more(less, scene.segments[low[0]], scene.chip, scene.able[low[0]]) if less else None
         if grown is not None:
             yield Change("copies", ("instead", other, low[0], counts[low[0]]), grown)
     if min(counts.values()) > 1:
         shrunk: Placement | None = now
         for index in group:
-            shrunk = copies.fewer(shrunk, scene.segments[index]) if shrunk else None
+            shrunk = numbers.fewer(shrunk, scene.segments[index]) if shrunk else None
         if shrunk is not None:
             yield Change("copies", ("fewer", tuple(counts.values())), shrunk)
 
@@ -137,10 +142,11 @@ def swapped(placement: Placement, a: int, b: int) -> Placement:
             s: tuple(tuple(tuple(map(to, lanes)) for lanes in stages) for stages in replicas)
             for s, replicas in placement.homes.items()
         },
-        beside={
-            s: tuple({to(at): to(by) for at, by in r.items()} for r in found) for s, found in placement.beside.items()
-        },
         tiles={s: tuple(map(to, tiles)) for s, tiles in placement.tiles.items()},
+        beside={
+            s: tuple({to(tile): to(other) for tile, other in copy.items()} for copy in copies)
+            for s, copies in placement.beside.items()
+        },
         residents={v: None if t is None else to(t) for v, t in placement.residents.items()},
     )
 

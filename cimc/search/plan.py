@@ -31,6 +31,14 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A change that was accepted: what (as :class:`cimc.search.moves.Change` tells it), and the cycles since."""
+
+    change: str
+    cycles: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a search tried and gained. ``begun``: cycles of the placement it started from; ``cycles``: of the one it found;
     ``out_of_time``: it was ended by its seconds."""
@@ -41,6 +49,7 @@ class Outcome:
     cycles: int
     out_of_time: bool = False
     kinds: dict[str, Kind] = field(default_factory=dict[str, Kind])
+    accepted: tuple[Step, ...] = ()
 
     @property
     def note(self) -> str:
@@ -60,6 +69,7 @@ class Outcome:
             "cycles_before": self.begun,
             "cycles": self.cycles,
             "kinds": kinds,
+            "accepted": [asdict(step) for step in self.accepted],
         }
 
 

@@ -27,7 +27,7 @@ HOPS = 1e-3
 @dataclass(frozen=True, slots=True)
 class Flow:
     """Bytes between ends within a segment, all packets of all blocks. From ``tile`` to the tiles ``to``; or, with a
-    ``value``, of that stored value to the tile, or from it (``store``)."""
+    ``value``, of that stored value (or array that is a part of one) to the tile, or from it (``store``)."""
 
     tile: int
     to: tuple[int, ...]
@@ -47,7 +47,11 @@ class Traffic:
     def __init__(self, made: Lowered, chip: ChipSpec) -> None:
         self.chip = chip
         self.ports = noc.memory_ports(chip)
-        self.flows = {segment: _flows(made, steps) for segment, steps in made.steps.items()}
+        arrays = made.program.globals
+        self.parts = {b.name: b.tile if b.resident else None for b in arrays if b.name not in made.values}
+        """Arrays that are parts of values, and the tiles that hold them: code generation decides on these."""
+        names = {name: name for name in self.parts} | dict(made.values)
+        self.flows = {segment: _flows(made, names, steps) for segment, steps in made.steps.items()}
         self.tiles: dict[int, set[int]] = {}  # tile → segments it has a part in
         self.values: dict[str, set[int]] = {}  # value → segments that read or write it
         for segment, flows in self.flows.items():
@@ -85,7 +89,7 @@ class Traffic:
             to = tuple(sorted(moves.get(t, t) for t in flow.to))
             self._add(noc.tree(self.chip, tile, to).links, flow.packets * each, links)
             return
-        home = homes.get(flow.value)
+        home = homes.get(flow.value, self.parts.get(flow.value))
         at = noc.nearest(self.chip, tile, self.ports) if home is None else moves.get(home, home)
         there, back = (each, 1) if flow.store else (1, each)
         if at != tile:
@@ -103,8 +107,8 @@ class Traffic:
             links[link] = links.get(link, 0) + cycles
 
 
-def _flows(made: Lowered, steps: Mapping[int, Sequence[Step]]) -> list[Flow]:
-    """The flows of one segment; those between the same ends as one."""
+def _flows(made: Lowered, names: Mapping[str, str], steps: Mapping[int, Sequence[Step]]) -> list[Flow]:
+    """The flows of one segment; those between the same ends as one. ``names``: global arrays, and what is in them."""
     sizes = {b.name: b.element.bytes for b in made.program.globals}
     found: dict[tuple[int, tuple[int, ...], str, bool], list[int]] = {}
     for tile in made.program.tiles:
@@ -112,7 +116,7 @@ def _flows(made: Lowered, steps: Mapping[int, Sequence[Step]]) -> list[Flow]:
             continue
         local = sizes | {b.name: b.element.bytes for b in tile.buffers}
         for step, times in executed(steps[tile.tile]):
-            end = _end(step, made.values)
+            end = _end(step, names)
             if end is None:
                 continue
             to, value, store, view = end

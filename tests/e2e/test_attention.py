@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cimc import errors
+from cimc.codegen.spread import TAG
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.ir.evaluate import evaluate
 from cimc.isa.instruction import Instruction, Repeat, Step
@@ -215,3 +216,28 @@ def test_the_estimates_of_each_way_are_the_units_own(folder: Path) -> None:
     assert found["digital"]["cell_writes"] == 0
     assert not found["sram-write"]["possible"]
     assert "sram" in str(found["sram-write"]["why"])
+
+
+def test_what_tiles_share_is_loaded_by_one_and_written_into_several_cores(folder: Path) -> None:
+    """Of x, which all heads read, and of v, whose rows' work several tiles share, each byte leaves its home once; on a tile
+    with cores to spare, blocks of rows have copies of the operand, and no cell is in two of them."""
+    cores = ("tiles.all.cores=4096", "tiles.all.local_bytes=1048576", "adc.bits=0", "layout=4x4")
+    made = compiled(folder, "bert", Options("toy", cores, attention="decompose+nvm-write"), batch=1, sequence=32)
+    tiles = [t for t in made.program.tiles if any(m.name.startswith("D") for m in t.matrices)]
+    assert len(tiles) > 1
+    handed = {"send": 0, "recv": 0}
+    for tile in tiles:
+        written = [m for m in tile.matrices if not m.key]
+        held = [b.core for m in written for b in m.blocks]
+        assert len(held) == len(set(held))
+        assert any(m.name.endswith("c1") for m in written)
+        names = {m.name for m in written}
+        programmed = {str(s.operands[0]) for s, _ in flat(tile.steps) if s.mnemonic == "program"}
+        multiplied = {str(s.operands[1]) for s, _ in flat(tile.steps) if s.mnemonic == "mvm"} & names
+        assert programmed == multiplied == names
+        for step, _ in flat(tile.steps):
+            words = dict(step.keywords)
+            if step.mnemonic in handed and words["tag"] == TAG:
+                to = words.get("to", ())
+                handed[step.mnemonic] += len(to) if isinstance(to, tuple) and to else 1
+    assert handed["send"] == handed["recv"] > 0

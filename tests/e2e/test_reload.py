@@ -28,6 +28,7 @@ from models import small
 from models.graph import save
 
 DIMS = {"batch": 1, "sequence": 8}
+LONG = {"batch": 1, "sequence": 32}
 HARDWARE = "extends: isaac\nname: {name}\nlayout: [{layout}]\ntiles: {{cim: {{cores: {cores}}}}}\n"
 ROWS = ("CICC", "CDCC", "CDCC")  # nine cores a chip with one core a tile; the model has 13 matrices
 RELOAD = Choices(reload=True)
@@ -42,8 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, times, cores in (("small", 1, 1), ("twice", 2, 1), ("blocks", 1, 4), ("many", 2, 16)):
         text = HARDWARE.format(name=name, layout=", ".join(row * times for row in ROWS), cores=cores)
         (made / f"{name}.yaml").write_text(text)
-    few = HARDWARE.format(name="few", layout="DICI, CDDD, CDCD", cores=1)
-    (made / "few.yaml").write_text(few)
+    link = "link: {bytes_per_cycle: 25.6, latency_cycles: 50}\ncosts: {energy_pj: {link.byte: 100.0}}\n"
+    for name, layout in (("few", "DICI, CDDD, CDCD"), ("one", "CI, DD"), ("roomy", "CICDDD, CCCDDD, CCCDDD, DDDDDD")):
+        (made / f"{name}.yaml").write_text(HARDWARE.format(name=name, layout=layout, cores=1) + link)
     return made
 
 
@@ -58,7 +60,7 @@ def run_command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def compiled(folder: Path, hardware: str, model: str = "bert", **options) -> Compiled:
-    chosen = Options(hardware=str(folder / f"{hardware}.yaml"), dims=DIMS, **options)
+    chosen = Options(hardware=str(folder / f"{hardware}.yaml"), **{"dims": DIMS, **options})
     made = compile_model(folder / f"{model}.onnx", chosen)
     assert made is not None
     return made
@@ -92,6 +94,43 @@ def test_it_computes_bit_for_bit_what_a_larger_chip_does(folder: Path, model: st
     # In float32, sums depend on how many blocks of a column are on one tile.
     mine, other = outputs(small_one, "float"), outputs(large_one, "float")
     assert all(np.allclose(mine[name], other[name], rtol=0, atol=1e-5 * np.abs(other[name]).max()) for name in other)
+
+
+@pytest.mark.parametrize("chips", [1, 2])
+@pytest.mark.parametrize("hardware", ["one", "few"])
+def test_layers_larger_than_the_chip_turn_in_pieces(folder: Path, hardware: str, chips: int) -> None:
+    """A chip of a single core takes all 60 blocks one after the other; several chips share them."""
+    small_one = compiled(folder, hardware, "wide", choices=RELOAD, overrides=(f"chips={chips}",))
+    verify(small_one.program, small_one.hardware.spec, small_one.weights)
+    fit = small_one.mapping["fit"]
+    assert fit["choice"] == "reload"  # pyright: ignore
+    assert fit["cores_needed"] == 60  # pyright: ignore
+    mine, other = outputs(small_one, "integer"), outputs(compiled(folder, "many", "wide"), "integer")
+    assert all(np.array_equal(mine[name], other[name]) for name in other)
+
+
+def test_copies_share_the_rows_where_writing_is_cheap_and_products_are_slow(folder: Path) -> None:
+    """Two copies of all weights are written; they do the rows in fewer cycles, and the same outputs come out."""
+    fast = ("tiles.cim.core.write_row_ns=1", "tiles.cim.core.step_ns=4000")
+    one, several = (
+        compiled(folder, "roomy", choices=replace(RELOAD, replicas=n), overrides=fast, dims=LONG) for n in (1, None)
+    )
+    assert max(_copies(several)) > 1
+    assert max(_copies(one)) == 1
+    late, soon = (run_timing(m.program, m.hardware.spec).cycles for m in (one, several))
+    assert soon < 0.8 * late
+    verify(several.program, several.hardware.spec, several.weights)
+    mine, other = outputs(several, "integer"), outputs(one, "integer")
+    assert all(np.array_equal(mine[name], other[name]) for name in other)
+
+
+def _copies(made: Compiled) -> list[int]:
+    """Of each weight, the copies that the program declares."""
+    found: dict[str, set[str]] = {}
+    for tile in made.program.tiles:
+        for matrix in tile.matrices:
+            found.setdefault(matrix.key, set()).add(matrix.name.split("_")[2])
+    return [len(replicas) for replicas in found.values()]
 
 
 def test_the_ladder_holds_and_the_text_is_the_program(folder: Path) -> None:
@@ -176,7 +215,7 @@ def test_analog_cells_have_noise_of_their_own_for_every_writing(folder: Path) ->
 
 def test_what_fits_stays(folder: Path) -> None:
     plain, asked = compiled(folder, "twice"), compiled(folder, "twice", choices=RELOAD)
-    assert plain.program == asked.program
+    assert plain.program == replace(asked.program, header=plain.program.header)  # that one names the passes
     assert any(note.startswith("reload: not needed") for note in asked.notes)
 
 
@@ -184,10 +223,13 @@ def test_bad_hardware_is_refused_with_what_helps(folder: Path) -> None:
     with pytest.raises(errors.CimcError, match="no write_row_ns in its hardware file") as caught:
         compiled(folder, "small", choices=RELOAD, overrides=("tiles.cim.core.write_row_ns=0",))
     assert caught.value.exit == 2
+    own = "integers,fold,fuse,sink,fold,classify,dce,quantize,partition"
     with pytest.raises(errors.CimcError, match="alone needs 6 cores at the same time, few has 4") as caught:
-        compiled(folder, "few", "wide", choices=RELOAD)
+        compiled(folder, "few", "wide", choices=RELOAD, passes=own)
     assert caught.value.exit == 3
     assert "--chips auto" in caught.value.hint
+    assert "split{cores=4}" in caught.value.hint
+    compiled(folder, "few", "wide", choices=RELOAD, passes=f"{own},split{{cores=4}}")
 
 
 def test_the_commands(folder: Path, run_command: Command, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "weight_bits": st.integers(2, 8),
     "rows": st.integers(1, 1 << 16),
     "cols": st.integers(1, 1 << 16),
+    "cores": st.integers(1, 1 << 16),
 }
 """Values for every option that a pass has."""
 

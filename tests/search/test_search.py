@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 
+from cimc import inputs
 from cimc.arch.load import load
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lowered
+from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.isa.verify import verify
+from cimc.mapping.beside import columns_aside
 from cimc.mapping.build import build
+from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Mapping, Placement
 from cimc.ops import Numerics
 from cimc.search.climb import Found, search
@@ -25,6 +30,8 @@ from cimc.search.traffic import MEMORY, Traffic
 from cimc.sim import noc
 from cimc.sim.interpreter import run
 from cimc.sim.timing import run_timing
+from models import small
+from models.graph import save
 from tests.codegen.random_graphs import Drawn, graphs
 from tests.mapping.test_segment import static
 from tests.passes.graph_builder import Build
@@ -162,3 +169,55 @@ def test_plans_that_are_none(text: str, word: str) -> None:
     with pytest.raises(CimcError) as caught:
         parse_plan(text)
     assert word in caught.value.message + caught.value.hint
+
+
+def test_parts_of_values_and_tiles_beside_move_along(tmp_path: Path) -> None:
+    """On sram-digital a transformer's K and V are arrays of their own head by head, and GELU has tiles beside the products."""
+    save(small.bert(layers=2, hidden=128, heads=4, ffn=512, vocab=50, positions=64), tmp_path / "bert.onnx")
+    dims = {"batch": 1, "sequence": 64}
+    made = compile_model(tmp_path / "bert.onnx", Options("sram-digital", (), dims, search=Plan(12)))
+    assert made is not None
+    assert made.searched is not None
+    assert any("." in b.name for b in made.program.globals)  # parts
+    assert made.searched.cycles < made.searched.begun
+    steps = made.searched.accepted
+    assert [s.cycles for s in steps] == sorted((s.cycles for s in steps), reverse=True)
+    assert steps[-1].cycles == made.searched.cycles == run_timing(made.program, made.hardware.spec).cycles
+    plain = compile_model(tmp_path / "bert.onnx", Options("sram-digital", (), dims))
+    assert plain is not None
+    feeds = inputs.draw(plain.program, 0, plain.tokens)
+    mine, other = (
+        run(m.program, m.weights, m.hardware.spec, inputs=feeds, numerics="integer", timing=False).outputs
+        for m in (made, plain)
+    )
+    assert mine is not None
+    assert other is not None
+    assert all(np.array_equal(mine[name], other[name]) for name in other)
+
+
+def test_copies_and_swaps_take_the_tiles_beside_along(tmp_path: Path) -> None:
+    save(small.bert(layers=1, hidden=128, heads=4, ffn=512, vocab=50, positions=64), tmp_path / "bert.onnx")
+    made = compile_model(
+        tmp_path / "bert.onnx",
+        Options("sram-digital", (), {"batch": 1, "sequence": 64}, choices=Choices(replicas=1)),
+    )
+    assert made is not None
+    chip = made.hardware.spec
+    graph, mapping = build(made.graph, chip, "w8a8", Choices(replicas=1))
+    now = lowered(graph, mapping, chip).decided(mapping.placement)
+    index, beside = next((i, b) for i, b in now.beside.items() if b[0])
+    segment = next(s for s in mapping.segments if s.index == index)
+    able = [t for t in range(chip.tile_count) if chip.kind(t) == chip.kind(next(iter(beside[0].values())))]
+    grown = more(now, segment, chip, able)
+    assert grown is not None
+    columns = columns_aside(segment, grown.aside, grown.shards, grown.matrices)
+    assert [set(c) for c in grown.beside[index]] == [set(c) for c in columns]
+    less = fewer(grown, segment)
+    assert less is not None
+    assert less.beside == now.beside
+    tile = next(iter(beside[0]))
+    other = next(t for t in range(chip.tile_count) if chip.kind(t) == chip.kind(tile) and t != tile)
+    moved = swapped(now, tile, other)
+    assert moved.beside[index][0][other] == beside[0][tile]
+    for placement in (grown, moved):
+        verify(lowered(graph, replace(mapping, placement=placement), chip).program, chip, None)
