@@ -7,7 +7,9 @@ kernels/aging.py compute the same bits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,68 +21,53 @@ from cimc.analog.technology import Cell, Flicker, PowerDrift
 
 Float = NDArray[np.float32]
 MOST_EXPONENT = 1.0  # a curve reaches to twice that: no source has a drift exponent beyond
+MOST_SIGMA = 6.5  # normal numbers end at 6.3
 
 
-def drifted(
-    model: PowerDrift, cells: Float, levels: NDArray[np.int8], goals: Float, at: tuple[Cell, tuple[int, int]]
-) -> None:
-    """``cells`` (µS, changed in place) after their time: the exponents' mean and spread by level from ``goals``, what each
-    level is to conduct. ``at``: the cell, and the key of the stream."""
-    cell, key = at
-    exponents, curve = _exponents(model, tuple(goals.tolist()), cell), _decay(model, cell)
-    if fast_drift(levels, exponents, _told(curve), key, cells):
+@dataclass(frozen=True, eq=False)
+class Decay:
+    """Drift of the cells of a crossbar: mean and spread of the exponent by level, (levels, 2), and what is left of a
+    conductance as a curve of its exponent."""
+
+    exponents: Float
+    left: Curve
+
+    @staticmethod
+    def of(model: PowerDrift, goals: NDArray[Any], cell: Cell) -> Decay | None:
+        """For levels that are to conduct ``goals`` (µS); None if an exponent may lie beyond the curve."""
+        found = np.empty((len(goals), 2), dtype=np.float32)
+        found[:, 0], found[:, 1] = model.exponents(goals, cell)
+        if float(np.max(np.abs(found[:, 0]) + MOST_SIGMA * np.abs(found[:, 1]))) >= 2 * MOST_EXPONENT:
+            return None
+        return Decay(found, Curve.of(MOST_EXPONENT, model.left(Curve.points(MOST_EXPONENT), cell)))
+
+
+def drifted(decay: Decay, cells: Float, levels: NDArray[np.int8], key: tuple[int, int]) -> None:
+    """``cells`` (changed in place) after their time; ``key``: of the stream they draw from."""
+    if fast_drift(levels, decay.exponents, _told(decay.left), key, cells):
         return
     drawn = Draws(key).standard_normal(cells.shape)
-    mean, spread = exponents[levels, 0], exponents[levels, 1]
-    cells *= curve(np.abs(mean + spread * drawn))
+    mean, spread = decay.exponents[levels, 0], decay.exponents[levels, 1]
+    cells *= decay.left(np.abs(mean + spread * drawn))
 
 
-@lru_cache(maxsize=64)
-def within(model: PowerDrift, cell: Cell) -> bool:
-    """Whether no exponent lies beyond the curve, at any conductance of the cell."""
-    goals = np.linspace(0.0, cell.gmax_us, 65)
-    mean, spread = (float(np.max(part)) for part in model.exponents(goals, cell))
-    return mean + 7 * spread < 2 * MOST_EXPONENT  # normal numbers end at 6.3
+def flicker_curve(model: Flicker, cell: Cell) -> Curve:
+    """The relative spread of what is read as a curve of what was programmed, µS."""
+    return Curve.of(cell.gmax_us, model.spread(Curve.points(cell.gmax_us), cell))
 
 
-def flickered(
-    model: Flicker, cells: Float, programmed: Float, at: tuple[Cell, tuple[int, int]], unit: float, out: Float
-) -> None:
-    """``out`` (which may be ``cells``) becomes ``unit`` times the cells (µS) with read noise of a spread that follows what
-    was ``programmed``, cut at 0."""
-    cell, key = at
-    curve = _spread(model, cell)
-    if fast_flicker(cells, programmed, _told(curve), key, unit, out):
+def flickered(spread: Curve, cells: Float, programmed: Float, key: tuple[int, int], unit: float, out: Float) -> None:
+    """``out`` (which may be ``cells``) becomes ``unit`` times the cells (µS) with read noise of a ``spread`` that follows
+    what was ``programmed``, cut at 0."""
+    if fast_flicker(cells, programmed, _told(spread), key, unit, out):
         return
     drawn = Draws(key).standard_normal(cells.shape)
-    np.add(cells, cells * curve(programmed) * drawn, out=out)
+    np.add(cells, cells * spread(programmed) * drawn, out=out)
     np.maximum(out, np.float32(0), out=out)
     out *= np.float32(unit)
 
 
-@lru_cache(maxsize=64)
-def _spread(model: Flicker, cell: Cell) -> Curve:
-    points = Curve.points(cell.gmax_us)
-    return Curve.of(cell.gmax_us, model.spread(points, cell))
-
-
-@lru_cache(maxsize=64)
-def _decay(model: PowerDrift, cell: Cell) -> Curve:
-    """What is left of a conductance, by its drift exponent."""
-    return Curve.of(MOST_EXPONENT, model.left(Curve.points(MOST_EXPONENT), cell))
-
-
-@lru_cache(maxsize=256)
-def _exponents(model: PowerDrift, goals: tuple[float, ...], cell: Cell) -> Float:
-    found = np.empty((len(goals), 2), dtype=np.float32)
-    found[:, 0], found[:, 1] = model.exponents(np.array(goals), cell)
-    return found
-
-
 @lru_cache(maxsize=128)
-def _pairs(curve: Curve) -> Float:
-    return np.ascontiguousarray(np.stack([curve.values, curve.rises], axis=1))
-
-
 def _told(curve: Curve) -> tuple[Float, int, int]:
-    return _pairs(curve), curve.lowest, FRACTION
+    """A curve for the kernels: values and rises side by side, the first point's bits, those within a segment."""
+    return np.ascontiguousarray(np.stack([curve.values, curve.rises], axis=1)), curve.lowest, FRACTION

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, refuse
-from cimc.analog.devices import Float, Physics
+from cimc.analog.devices import Float
 from cimc.analog.encoding import planes, stored, unit_levels
 from cimc.analog.kernels.program import fast_steps
 from cimc.analog.physics import HEADROOM, per_cell_reads, program_side, read_once
@@ -177,12 +177,11 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
         return Cells(plus, minus, True, 0)
     bits = grid_bits(config, len(codes))
     faults = fault_map(codes.shape, config, streams)
-    physics = Physics.of(config)
     # All that fit 8 bits in 8 bits: what the kernels read.
     narrow = np.int8 if max(config.weights.max_levels) <= 127 else np.int32
     sides = [side.astype(narrow, copy=False) for side in (plus, minus) if side is not None]
     done = [
-        program_side(side, None if faults is None else faults[i], i, physics, streams) for i, side in enumerate(sides)
+        program_side(side, None if faults is None else faults[i], i, config, streams) for i, side in enumerate(sides)
     ]
     sigma = _column_sigma([var for _, var in done], config, len(codes))
     held = [mean for mean, _ in done]

@@ -13,23 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.aging import drifted, flickered, within
-from cimc.analog.config import AnalogConfig, NoiseModel
+from cimc.analog.aging import Decay, drifted, flicker_curve, flickered
+from cimc.analog.config import AnalogConfig, DeviceConfig, NoiseModel
+from cimc.analog.curve import Curve
 from cimc.analog.kernels.aging import fast_wide
 from cimc.analog.kernels.program import MOST_LEVELS, fast_spread
 from cimc.analog.noise import check_range, find_model
 from cimc.analog.rng import Streams
-from cimc.analog.technology import Cell, CellModel, Drift, Flicker, PowerDrift, Read, Retention, Spread
+from cimc.analog.technology import Cell, CellModel, Drift, Flicker, PowerDrift, Spread
 
 Float = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Physics:
-    """The parts of a configuration's device, looked up once per core: the models that are on, and the cell's range in
-    µS."""
+    """What a device is, looked up once for all cores that have it: the models that are on, the cell's range in µS, and the
+    precision of conductances before they are put on the grid."""
 
-    config: AnalogConfig
+    device: DeviceConfig
+    kind: type[np.floating]
     programming: CellModel | None
     drift: CellModel | None
     read: CellModel | None
@@ -38,137 +40,127 @@ class Physics:
     gmin: float
 
     @staticmethod
-    @lru_cache(maxsize=64)
     def of(config: AnalogConfig) -> Physics:
         """Raises ``CimcError`` for models that do not exist or a conductance beyond what a source measured."""
-        device = config.device
-        asked = {"programming_error": device.programming, "drift": device.drift, "read_noise": device.read}
-        models = [None if part is None else find_model(key, part.name) for key, part in asked.items()]
-        first = next((model for model in models if model is not None), None)
-        for model in models:
-            if model is not None:
-                check_range(model, device.gmax_us or model.gmax_us)
-        gmax = device.gmax_us or (1.0 if first is None else first.gmax_us)
-        kept = None if device.retention is None else find_model("retention", device.retention.name)
-        return Physics(config, models[0], models[1], models[2], kept, gmax, gmax * device.gmin_norm)
+        return _physics(config.device, np.float32 if config.grid == "fast" else np.float64)
 
     def cell(self, numbers: NoiseModel | None) -> Cell:
         """What a model is told."""
-        device = self.config.device
+        device = self.device
         return Cell(self.gmin, self.gmax, device.seconds, numbers or NoiseModel("Ideal"), device.temperature_c)
 
-    @property
-    def kind(self) -> type[np.floating]:
-        """The precision of conductances before they are put on the grid."""
-        return np.float32 if self.config.grid == "fast" else np.float64
+    def targets(self, levels: NDArray[Any], top: int) -> Any:
+        """What devices are to conduct that hold ``levels``, of which ``top`` is the highest, µS."""
+        goal: Any = levels.astype(self.kind)
+        goal *= (1.0 - self.device.gmin_norm) * self.gmax / top
+        if self.gmin:
+            goal += self.gmin
+        return goal
 
 
-@dataclass(frozen=True)
-class Devices:
-    """One device of every cell of a crossbar whose highest level is ``top``: its models, and the streams it draws from."""
+@lru_cache(maxsize=64)
+def _physics(device: DeviceConfig, kind: type[np.floating]) -> Physics:
+    asked = {"programming_error": device.programming, "drift": device.drift, "read_noise": device.read}
+    models = [None if part is None else find_model(key, part.name) for key, part in asked.items()]
+    first = next((model for model in models if model is not None), None)
+    for model in models:
+        if model is not None:
+            check_range(model, device.gmax_us or model.gmax_us)
+    gmax = device.gmax_us or (1.0 if first is None else first.gmax_us)
+    kept = None if device.retention is None else find_model("retention", device.retention.name)
+    return Physics(device, kind, models[0], models[1], models[2], kept, gmax, gmax * device.gmin_norm)
 
-    physics: Physics
-    top: int
-    streams: Streams
-    crossbar: int
 
-    def conduct(self, levels: NDArray[Any], out: Float) -> None:
-        """What devices that are to hold ``levels`` conduct in the end, in levels, put into ``out``."""
-        unit, drift, lost, read = self.top / self.physics.gmax, self._drift, self._retention, self._read
-        later = drift is not None or lost is not None or read is not None
-        if self._drawn_at_once(levels, 1.0 if later else unit, out):
-            if not later:
-                return
-            g: Any = out
-        else:
-            g = self._programmed(targets(levels, self.top, self.physics))
-        programmed = g if drift is None or read is None else np.array(g)
-        if drift is not None:
-            g = self._drifted(drift, g, levels)
-        if lost is not None:
-            g = lost(g, self.physics.cell(self.physics.config.device.retention))
-        if read is not None:
-            self._as_read(read, g, programmed, unit, out)
+class Recipe:
+    """How devices whose highest level is ``top`` become what they are, with all that needs to be known once."""
+
+    def __init__(self, physics: Physics, top: int) -> None:
+        device = physics.device
+        aged, self.physics, self.top = device.seconds > 0, physics, top
+        self.unit = top / physics.gmax
+        self._drift = None if physics.drift is None or not aged else physics.drift.drift
+        self._lost = None if physics.retention is None or not aged else physics.retention.retention
+        # What is accumulated up to the time of inference; noise of single reads is drawn elsewhere.
+        self._read = None if physics.read is None or physics.read.read_per_cycle else physics.read.read
+        later = not (self._drift is None and self._lost is None and self._read is None)
+        self._spread = None if later else self.unit
+        self._table = self._by_level(1.0 if later else self.unit)
+        self._decay, self._flicker = self._curves()
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(physics: Physics, top: int) -> Recipe:
+        """The one for a device and a highest level."""
+        return Recipe(physics, top)
+
+    def conduct(self, levels: NDArray[Any], streams: Streams, crossbar: int, out: Float) -> None:
+        """What the devices of a crossbar that are to hold ``levels`` conduct in the end, in levels, put into ``out``."""
+        done = self._drawn_at_once(levels, streams.key("programming", crossbar), out)
+        if done and self._spread is not None:
             return
+        g: Any = out if done else self._programmed(self.physics.targets(levels, self.top), streams, crossbar)
+        programmed = g if self._drift is None or self._read is None else np.array(g)
+        if self._drift is not None:
+            g = self._drifted(self._drift, g, levels, streams, crossbar)
+        if self._lost is not None:
+            g = self._lost(g, self.physics.cell(self.physics.device.retention))
+        if self._read is not None:
+            if self._flicker is not None:
+                flickered(self._flicker, g, programmed, streams.key("read", crossbar), self.unit, out)
+                return
+            draws = streams.draws("read", crossbar)
+            g = self._read(g, programmed, self.physics.cell(self.physics.device.read), draws)
         np.maximum(g, 0.0, out=out)
-        out *= unit
+        out *= self.unit
 
-    @property
-    def _drift(self) -> Drift | None:
-        model = self.physics.drift
-        return None if model is None or self.physics.config.device.seconds <= 0 else model.drift
+    def _by_level(self, unit: float) -> tuple[NDArray[np.float32], NDArray[np.float32], float, float] | None:
+        """``Spread.parts`` of every level, and what multiplies the result, for the kernel; None where it does not serve."""
+        physics, model = self.physics, self.physics.programming
+        if model is None or not isinstance(model.program, Spread) or physics.device.write_verify > 1:
+            return None
+        if physics.kind is not np.float32:
+            return None
+        goals = physics.targets(np.arange(self.top + 1), self.top)
+        parts, sigmas, first = model.program.parts(goals, physics.cell(physics.device.programming))
+        narrow = parts.astype(np.float32, copy=False)
+        return narrow, np.broadcast_to(np.asarray(sigmas, dtype=np.float32), narrow.shape), first, unit
 
-    @property
-    def _retention(self) -> Retention | None:
-        model = self.physics.retention
-        return None if model is None or self.physics.config.device.seconds <= 0 else model.retention
+    def _curves(self) -> tuple[Decay | None, Curve | None]:
+        """Drift and accumulated read noise as curves, where the models have that form and the grid is the fast one."""
+        physics, drift, read = self.physics, self._drift, self._read
+        decay, spread = None, None
+        if isinstance(drift, PowerDrift) and physics.kind is np.float32:
+            goals = physics.targets(np.arange(self.top + 1), self.top)
+            decay = Decay.of(drift, goals, physics.cell(physics.device.drift))
+        if isinstance(read, Flicker) and physics.kind is np.float32:
+            spread = flicker_curve(read, physics.cell(physics.device.read))
+        return decay, spread
 
-    @property
-    def _read(self) -> Read | None:
-        """What is accumulated up to the time of inference; noise of single reads is drawn elsewhere."""
-        model = self.physics.read
-        return None if model is None or model.read_per_cycle else model.read
-
-    def _drawn_at_once(self, levels: NDArray[Any], unit: float, out: Float) -> bool:
-        """Programming by the kernel, where it serves: ``out`` are then the devices in µS times ``unit``."""
-        device, model = self.physics.config.device, self.physics.programming
-        gaussian = model is not None and isinstance(model.program, Spread)
-        if not gaussian or device.write_verify > 1 or out.dtype != np.float32:
+    def _drawn_at_once(self, levels: NDArray[Any], key: tuple[int, int], out: Float) -> bool:
+        """Programming by the kernel, where it serves: ``out`` are then the devices, in µS where more is to come."""
+        if self._table is None or self.physics.programming is None:
             return False
-        assert model is not None
-        assert isinstance(model.program, Spread)
-        key = self.streams.key("programming", self.crossbar)
-        goals, sigmas, first = by_level(self.physics, model.program, self.top)
-        drawn = fast_spread if len(goals) <= MOST_LEVELS else fast_wide
-        return drawn(levels, (goals, sigmas, first, unit), model.program.relative, key, out)
+        model = self.physics.programming.program
+        assert isinstance(model, Spread)
+        drawn = fast_spread if len(self._table[0]) <= MOST_LEVELS else fast_wide
+        return drawn(levels, self._table, model.relative, key, out)
 
-    def _programmed(self, goal: Any) -> Any:
+    def _programmed(self, goal: Any, streams: Streams, crossbar: int) -> Any:
         """Conductances after programming in µS, the closest of several attempts."""
-        device, model = self.physics.config.device, self.physics.programming
+        device, model = self.physics.device, self.physics.programming
         if model is None or model.program is None:
             return goal
-        rng, cell = self.streams.draws("programming", self.crossbar), self.physics.cell(device.programming)
+        rng, cell = streams.draws("programming", crossbar), self.physics.cell(device.programming)
         g = model.program(goal, cell, rng)
         for _ in range(device.write_verify - 1):
             again = model.program(goal, cell, rng)
             g = np.where(np.abs(again - goal) < np.abs(g - goal), again, g)
         return g
 
-    def _drifted(self, model: Drift, g: Any, levels: NDArray[Any]) -> Any:
-        """Conductances after their time in µS; on the fast grid by curves where the model has that form (``g`` is then
-        changed in place)."""
-        cell = self.physics.cell(self.physics.config.device.drift)
-        if isinstance(model, PowerDrift) and self.physics.kind is np.float32 and within(model, cell):
-            goals = targets(np.arange(self.top + 1), self.top, self.physics)
-            drifted(model, g, levels, goals, (cell, self.streams.key("drift", self.crossbar)))
+    def _drifted(self, model: Drift, g: Any, levels: NDArray[Any], streams: Streams, crossbar: int) -> Any:
+        """Conductances after their time in µS; ``g`` may be changed in place."""
+        if self._decay is not None:
+            drifted(self._decay, g, levels, streams.key("drift", crossbar))
             return g
-        return model(g, targets(levels, self.top, self.physics), cell, self.streams.draws("drift", self.crossbar))
-
-    def _as_read(self, model: Read, g: Any, programmed: Any, unit: float, out: Float) -> None:
-        """``out`` becomes what is read in levels; on the fast grid by curves where the model has that form."""
-        cell = self.physics.cell(self.physics.config.device.read)
-        if isinstance(model, Flicker) and self.physics.kind is np.float32:
-            key = self.streams.key("read", self.crossbar)
-            flickered(model, g, programmed, (cell, key), unit, out)
-            return
-        np.maximum(model(g, programmed, cell, self.streams.draws("read", self.crossbar)), 0.0, out=out)
-        out *= unit
-
-
-def targets(levels: NDArray[Any], top: int, physics: Physics) -> Any:
-    """What devices are to conduct, µS."""
-    goal: Any = levels.astype(physics.kind)
-    goal *= (1.0 - physics.config.device.gmin_norm) * physics.gmax / top
-    if physics.gmin:
-        goal += physics.gmin
-    return goal
-
-
-@lru_cache(maxsize=256)
-def by_level(physics: Physics, program: Spread, top: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """``Spread.parts`` of every level."""
-    goals, sigmas, unit = program.parts(
-        targets(np.arange(top + 1), top, physics), physics.cell(physics.config.device.programming)
-    )
-    narrow = goals.astype(np.float32, copy=False)
-    return narrow, np.broadcast_to(np.asarray(sigmas, dtype=np.float32), goals.shape), unit
+        goal = self.physics.targets(levels, self.top)
+        return model(g, goal, self.physics.cell(self.physics.device.drift), streams.draws("drift", crossbar))

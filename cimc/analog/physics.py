@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.config import AnalogConfig
+from cimc.analog.config import AnalogConfig, DeviceConfig
 from cimc.analog.curve import FRACTION, Curve, beside
-from cimc.analog.devices import Devices, Float, Physics
+from cimc.analog.devices import Float, Physics, Recipe
 from cimc.analog.irdrop import attenuation
 from cimc.analog.kernels.program import fast_moments
 from cimc.analog.noise import find_model
@@ -32,44 +32,48 @@ def per_cell_reads(config: AnalogConfig) -> bool:
 
 
 def program_side(
-    levels: NDArray[Any], faults: NDArray[np.int8] | None, side: int, physics: Physics, streams: Streams
+    levels: NDArray[Any], faults: NDArray[np.int8] | None, side: int, config: AnalogConfig, streams: Streams
 ) -> tuple[Float, Float | None]:
     """One side's conductances in levels, (slices, in, columns), crossbar by crossbar, each with its own stream; and,
     where read noise is drawn per conversion, the summed variance of a read of each column, (blocks, slices, columns).
     The conductances then are the mean of a read."""
-    config = physics.config
+    physics = Physics.of(config)
+    tops = config.weights.max_levels
+    recipes = [Recipe.of(physics, top) for top in tops]
     blocks = config.blocks(levels.shape[1])
     result = np.empty(levels.shape, dtype=physics.kind)
     moments = physics.read is not None and physics.read.read_per_cycle and config.device.read_mode == "conversion"
     variance = np.empty((len(blocks), len(levels), levels.shape[2]), dtype=physics.kind) if moments else None
+    read = physics.cell(config.device.read)
+    curves = [moment_curves(physics.read, read, top) for top in tops] if moments else []
     for index, (a, b) in enumerate(blocks):
-        for s, top in enumerate(config.weights.max_levels):
+        for s, recipe in enumerate(recipes):
             crossbar = (index * len(levels) + s) * 2 + side
             stuck = None if faults is None else faults[s, a:b]
             at = (streams, crossbar)
-            found = _cells(levels[s, a:b], stuck, top, physics, at, result[s, a:b])
+            found = _cells(levels[s, a:b], stuck, recipe, at, result[s, a:b])
             if variance is not None:
-                _read_moments(found, variance[index, s], result[s, a:b], top, physics)
+                _read_moments(found, variance[index, s], result[s, a:b], curves[s])
     return result, variance
 
 
 def _cells(
     levels: NDArray[Any],
     faults: NDArray[np.int8] | None,
-    top: int,
-    physics: Physics,
+    recipe: Recipe,
     at: tuple[Streams, int],
     out: Float,
 ) -> list[Float]:
     """The cells of one crossbar, in ``out``, and every device of them (``out`` itself where there is one to a cell): a cell
     conducts the mean of its devices, in levels. ``at``: streams and the crossbar's number."""
-    (streams, crossbar), config = at, physics.config
-    count = config.device.devices
+    (streams, crossbar), config, top = at, recipe.physics.device, recipe.top
+    count = config.devices
     found = [out if count == 1 else np.empty_like(out) for _ in range(count)]
     for number, device in enumerate(found):
-        Devices(physics, top, replace(streams, device=number), crossbar).conduct(levels, device)
+        own = streams if number == 0 else replace(streams, device=number)
+        recipe.conduct(levels, own, crossbar, device)
         if faults is not None:
-            _stick(device, faults, config.device.gmin_norm * top, top)
+            _stick(device, faults, config.gmin_norm * top, top)
     if count > 1:
         _mean(found, out)
     if _wired(config):
@@ -94,14 +98,12 @@ def _stick(cells: Float, faults: NDArray[np.int8], low: float, high: float) -> N
     part[faults == 2] = high
 
 
-def _wired(config: AnalogConfig) -> bool:
-    device = config.device
+def _wired(device: DeviceConfig) -> bool:
     return device.gmax_us is not None and (device.row_ohm > 0 or device.col_ohm > 0)
 
 
-def _wires(cells: Float, config: AnalogConfig) -> Float:
+def _wires(cells: Float, device: DeviceConfig) -> Float:
     """What is left of each cell's current after the IR drop of one crossbar's wires."""
-    device = config.device
     siemens = (device.gmax_us or 0.0) * 1e-6 * device.devices
     left = attenuation(cells.astype(np.float64), device.row_ohm * siemens, device.col_ohm * siemens)
     return left.astype(cells.dtype)
@@ -124,22 +126,22 @@ def read_once(
     return total / devices / physics.gmax * top
 
 
-def _read_moments(devices: list[Float], variance: Float, out: Float, top: int, physics: Physics) -> None:
+def _read_moments(devices: list[Float], variance: Float, out: Float, curves: tuple[Curve, Curve]) -> None:
     """The cells (rows, columns) become the mean of one read of every cell, ``variance`` those of a column added up."""
     if len(devices) == 1:
-        _moments(devices[0], variance, top, physics)
+        _moments(devices[0], variance, curves)
         return
     total = np.zeros_like(variance)
     for cells in devices:
-        _moments(cells, variance, top, physics)
+        _moments(cells, variance, curves)
         total += variance
     _mean(devices, out)
     variance[:] = total * variance.dtype.type(1.0 / len(devices) ** 2)
 
 
-def _moments(levels: Float, variance: Float, top: int, physics: Physics) -> None:
+def _moments(levels: Float, variance: Float, curves: tuple[Curve, Curve]) -> None:
     """``levels`` (rows, columns) become the mean of one read of every device, ``variance`` those of a column added up."""
-    mean, var = moment_curves(physics.read, physics.cell(physics.config.device.read), top)
+    mean, var = curves
     if levels.dtype == np.float32 and fast_moments(levels, beside(mean, var), mean.lowest, FRACTION, variance):
         return
     narrow = np.ascontiguousarray(levels, dtype=np.float32)
