@@ -78,7 +78,8 @@ class AnalogMatrix:
         cells: Cells | None = None,
     ) -> None:
         self.config = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config)
-        weights = _integers("weights", codes)
+        small = isinstance(codes, np.ndarray) and codes.ndim == 2 and codes.dtype.name in ("int8", "int16")
+        weights: NDArray[Any] = codes if small else _integers("weights", codes)
         self.inputs, self.outputs = weights.shape
         self.streams = Streams(seed, *key)
         self.cells = programmed(weights, self.config, self.streams) if cells is None else cells

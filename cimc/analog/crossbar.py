@@ -115,17 +115,18 @@ def sum_dtype(config: AnalogConfig, inputs: int) -> type[np.floating]:
 
 
 def level_map(
-    codes: NDArray[np.int64], config: AnalogConfig, streams: Streams
+    codes: NDArray[Any], config: AnalogConfig, streams: Streams
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Whole levels of both sides, faults put in: each (slices, in, columns), in as few bytes as hold them. ``codes``
     are the weights, (in, out)."""
     encoding = config.weights
     kind = np.int8 if max(encoding.max_levels) <= 63 else np.int32
-    value = stored(codes, encoding).astype(np.uint16)
+    short = encoding.bits <= 8 and max(encoding.max_levels) <= 255
+    value = stored(codes, encoding).astype(np.uint8 if short else np.uint16)
     unit = int(encoding.unit_column)
     plus = np.empty((len(encoding.slice_bits), value.shape[0], value.shape[1] + unit), kind)
     for s, (shift, top) in enumerate(zip(encoding.shifts, encoding.max_levels, strict=True)):
-        plus[s, :, : value.shape[1]] = (value >> np.uint16(shift)) & np.uint16(top)
+        plus[s, :, : value.shape[1]] = (value >> value.dtype.type(shift)) & value.dtype.type(top)
         plus[s, :, value.shape[1] :] = unit_levels(encoding)[s]
     minus = None
     if encoding.kind == "differential":
@@ -169,7 +170,7 @@ def _stick(levels: NDArray[Any], faults: NDArray[np.int8], tops: tuple[int, ...]
     return result
 
 
-def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> Cells:
+def program(codes: NDArray[Any], config: AnalogConfig, streams: Streams) -> Cells:
     """Program a matrix of weights (in, out): levels, faults, then the device's programming error, drift and 1/f
     noise."""
     plus, minus = level_map(codes, config, streams)

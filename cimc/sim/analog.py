@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -42,6 +43,7 @@ class InputKind:
         return InputKind(8 * x.dtype.itemsize, bool(np.issubdtype(x.dtype, np.signedinteger)))
 
 
+@lru_cache(maxsize=64)
 def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
     """A core's physics: its slices, its converters, its device's noise.
 
@@ -135,7 +137,7 @@ class AnalogCores:
         return made
 
     def _program(self, unit: AnalogUnit, part: Part, inputs: InputKind, key: Shared) -> AnalogMatrix:
-        codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
+        codes = unit.held(part)
         device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
         physics = replace(config(unit.core, device, inputs), row_blocks=part.blocks)
         stream = (unit.tile, part.core + unit.writing(part) * WRITING)
@@ -157,7 +159,7 @@ class AnalogCores:
         self,
         unit: AnalogUnit,
         part: Part,
-        codes: NDArray[np.int64],
+        codes: Array,
         physics: AnalogConfig,
         place: tuple[tuple[int, int], Shared],
     ) -> AnalogMatrix:
@@ -175,11 +177,11 @@ class AnalogCores:
         """Correct the columns of a unit's matrices, measured on their cells as they are, or as they were
         ``calibration_age`` seconds ago."""
         for part, matrix in zip(unit.parts, matrices, strict=True):
-            codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
+            codes = unit.held(part)
             found = measure_columns(self._earlier(unit, matrix, codes), codes, unit.vectors)
             matrix.gain, matrix.bias = found.gain, found.bias
 
-    def _earlier(self, unit: AnalogUnit, matrix: AnalogMatrix, codes: NDArray[np.int64]) -> AnalogMatrix:
+    def _earlier(self, unit: AnalogUnit, matrix: AnalogMatrix, codes: Array) -> AnalogMatrix:
         """A matrix when it was last calibrated: the same cells, less drifted."""
         physics, age = matrix.config, self.device.calibration_age
         if not age or not physics.device.ages:
@@ -191,7 +193,7 @@ class AnalogCores:
         return found
 
     def _calibrated(
-        self, unit: AnalogUnit, part: Part, codes: NDArray[np.int64], physics: AnalogConfig, key: Shared
+        self, unit: AnalogUnit, part: Part, codes: Array, physics: AnalogConfig, key: Shared
     ) -> AnalogConfig:
         """The converter's range from the inputs a calibration run saw; as it is where the run saw none."""
         seen = None if self.samples is None else self.samples.of(unit.decl)
@@ -277,6 +279,10 @@ class AnalogUnit:
         if self._cores.tally.measured:
             self.layer.measure(x, self.codes, total)
         return total
+
+    def held(self, part: Part) -> Array:
+        """The integers that a part holds."""
+        return self.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]]
 
     def writing(self, part: Part) -> int:
         """Which writing of its cores the cells of a part are from; the same until they are written again."""
