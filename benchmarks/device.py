@@ -20,7 +20,7 @@ from pathlib import Path
 from cimc import inputs as input_files
 from cimc.compiler import Options, compile_model
 from cimc.device import Device
-from cimc.sim.analog import Kept
+from cimc.sim.kept import Kept
 from cimc.sim.values import Analog, run_values
 
 
@@ -62,7 +62,7 @@ def main() -> int:
         # also compiles kernels.
         for _ in range(chosen.repeats + 1):
             integer = min(integer, cpu(run_integer))
-            kept: Kept = {}
+            kept = Kept()
             spent = min(spent, cpu(partial(run_analog, Analog(device, kept=kept))))
             again = min(again, cpu(partial(run_analog, Analog(device, kept=kept))))
         found[name] = {"integer": integer, "run": spent, "next_run": again}

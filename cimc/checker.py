@@ -36,6 +36,7 @@ from cimc.report.progress import follow, stage
 from cimc.report.reload import with_reload
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
+from cimc.sim.kept import Kept
 from cimc.sim.result import RunResult
 from cimc.sim.values import Analog
 from cimc.study import DeviceOptions, DeviceStudy
@@ -242,7 +243,8 @@ def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
         wanted = reference.outputs(graph.output_names or graph.outputs)
     clock.append(time.perf_counter())
     report = _report(model, compiled, how, result, (reference, wanted), feeds, clock)
-    subject = study.Subject(compiled.program, compiled.weights, compiled.hardware.spec, feeds, wanted, how.seed)
+    chip = compiled.hardware.spec
+    subject = study.Subject(compiled.program, compiled.weights, chip, feeds, wanted, how.seed, analog.kept)
     return _Run(Checked(report, compiled, result, wanted), subject, analog)
 
 
@@ -250,15 +252,17 @@ def _analog(compiled: Compiled, options: Options | None, how: CheckOptions, feed
     """How analog numerics are to run: the device asked for, and what its converters are calibrated on."""
     device = how.device.of(options) if how.device and how.numerics == "analog" else None
     device_calibrates(device, how.calibration is not None)
+    again = how.device is not None and (how.device.budget is not None or how.device.trials > 0)
+    kept = Kept() if again and device is not None else None
     if device is None or not device.calibrated:
-        return Analog(device)
+        return Analog(device, kept=kept)
     runs: Sequence[Mapping[str, Array]] = [feeds]
     if how.calibration is not None:
         taken = {n: v for n, v in how.calibration.items() if n not in compiled.fixed}
         runs = input_files.calibration(input_files.types(compiled.program), taken)
     with stage("calibrate"):
         samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, *runs)
-    return Analog(device, samples=samples)
+    return Analog(device, samples=samples, kept=kept)
 
 
 def _run(compiled: Compiled, how: CheckOptions, feeds: Mapping[str, Array], analog: Analog) -> RunResult:

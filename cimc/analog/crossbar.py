@@ -114,9 +114,7 @@ def sum_dtype(config: AnalogConfig, inputs: int) -> type[np.floating]:
     return np.float32 if config.grid == "fast" and grid_bits(config, inputs) <= 24 else np.float64
 
 
-def level_map(
-    codes: NDArray[Any], config: AnalogConfig, streams: Streams
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def level_map(codes: NDArray[Any], config: AnalogConfig, streams: Streams) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Whole levels of both sides, faults put in: each (slices, in, columns), in as few bytes as hold them. ``codes``
     are the weights, (in, out)."""
     encoding = config.weights

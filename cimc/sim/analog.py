@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
-from cimc.analog.crossbar import Cells
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
 from cimc.sim.faults import placed_faults
+from cimc.sim.kept import Kept, Programmed
 from cimc.sim.rewrite import Strips, rewritten
 from cimc.sim.tally import LayerTally, Samples, Tally
 
@@ -24,9 +24,6 @@ Array = NDArray[np.generic]
 Bounds = tuple[int, int]
 Shared = tuple[object, ...]
 WRITING = 1 << 20  # cores of a tile that have streams of their own for each writing
-Kept = dict[Shared, Cells]
-"""Programmed cells of one program and its weights, kept from run to run, by seed, device, tile and place."""
-
 WRITTEN = "written operands"  # what the tally calls cells that hold no weights
 
 
@@ -137,41 +134,45 @@ class AnalogCores:
         return made
 
     def _program(self, unit: AnalogUnit, part: Part, inputs: InputKind, key: Shared) -> AnalogMatrix:
-        codes = unit.held(part)
-        device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
-        physics = replace(config(unit.core, device, inputs), row_blocks=part.blocks)
+        """A core as it is when nothing was read yet: programmed now, or by an earlier run that kept it."""
         stream = (unit.tile, part.core + unit.writing(part) * WRITING)
-        bits = 0
-        if self.device.faulty:
-            stuck, found = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
-            unit.layer.faults.add(found)
-            bits, physics = found.table_bits, replace(physics, stuck=stuck)
-        if physics.adc is not None and self.device.calibrated:
-            physics = self._calibrated(unit, part, codes, physics, (*key, part))
-        matrix = self._matrix(unit, part, codes, physics, (stream, key))
-        unit.layer.tables.append((matrix, bits))
-        if self.device.drift_compensation != "none" and physics.device.ages:
-            per = "core" if self.device.drift_compensation == "global" else "column"
-            matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
+        name = (self.seed, self.device, stream, part, *key)
+        old = None if self.kept is None or unit.written else self.kept.find(name)
+        found = old
+        if found is None or (self.device.calibrated and found.samples is not self.samples):
+            found = self._programmed(unit, part, inputs, (stream, key), old)
+            if self.kept is not None and not unit.written:
+                self.kept.keep(name, found)
+        matrix = found.matrix.again()
+        if found.faults is not None:
+            unit.layer.faults.add(found.faults)
+        unit.layer.tables.append((matrix, found.table_bits))
         return matrix
 
-    def _matrix(
+    def _programmed(
         self,
         unit: AnalogUnit,
         part: Part,
-        codes: Array,
-        physics: AnalogConfig,
+        inputs: InputKind,
         place: tuple[tuple[int, int], Shared],
-    ) -> AnalogMatrix:
-        """A programmed core; of cells that an earlier run programmed, where they are kept. ``place``: its random numbers,
-        and what tells it from others."""
-        stream, key = place
-        if self.kept is None or unit.written:
-            return AnalogMatrix(codes, physics, self.seed, stream)
-        name = (self.seed, self.device, unit.tile, part, *key)
-        matrix = AnalogMatrix(codes, physics, self.seed, stream, self.kept.get(name))
-        self.kept[name] = matrix.cells
-        return matrix
+        old: Programmed | None,
+    ) -> Programmed:
+        """A core programmed now; ``old``: the same one with other ranges of its converters, whose cells it takes.
+        ``place``: its random numbers, and what tells it from others."""
+        (stream, key), codes = place, unit.held(part)
+        device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
+        physics = replace(config(unit.core, device, inputs), row_blocks=part.blocks)
+        bits, faults = 0, None
+        if self.device.faulty:
+            stuck, faults = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
+            bits, physics = faults.table_bits, replace(physics, stuck=stuck)
+        if physics.adc is not None and self.device.calibrated:
+            physics = self._calibrated(unit, part, codes, physics, (*key, part))
+        matrix = AnalogMatrix(codes, physics, self.seed, stream, None if old is None else old.matrix.cells)
+        if self.device.drift_compensation != "none" and physics.device.ages:
+            per = "core" if self.device.drift_compensation == "global" else "column"
+            matrix.gain = drift_factor(codes, physics, self.seed, stream, per, matrix.cells)
+        return Programmed(matrix, faults, bits, self.samples)
 
     def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
         """Correct the columns of a unit's matrices, measured on their cells as they are, or as they were
