@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -136,12 +137,14 @@ class AnalogCores:
     def _program(self, unit: AnalogUnit, part: Part, inputs: InputKind, key: Shared) -> AnalogMatrix:
         """A core as it is when nothing was read yet: programmed now, or by an earlier run that kept it."""
         stream = (unit.tile, part.core + unit.writing(part) * WRITING)
-        name = (self.seed, self.device, stream, part, *key)
-        old = None if self.kept is None or unit.written else self.kept.find(name)
-        found = old
-        if found is None or (self.device.calibrated and found.samples is not self.samples):
-            found = self._programmed(unit, part, inputs, (stream, key), old)
-            if self.kept is not None and not unit.written:
+        seen = self._seen(unit, part)
+        if self.kept is None or unit.written:
+            found = self._programmed(unit, part, inputs, (stream, key), seen)
+        else:
+            name = (self.seed, self.device, stream, part, unit.digest, *key)
+            found = self.kept.find(name)
+            if found is None or not found.ranged_by(seen):
+                found = self._programmed(unit, part, inputs, (stream, key), seen, found)
                 self.kept.keep(name, found)
         matrix = found.matrix.again()
         if found.faults is not None:
@@ -155,10 +158,11 @@ class AnalogCores:
         part: Part,
         inputs: InputKind,
         place: tuple[tuple[int, int], Shared],
-        old: Programmed | None,
+        seen: Array | None,
+        old: Programmed | None = None,
     ) -> Programmed:
         """A core programmed now; ``old``: the same one with other ranges of its converters, whose cells it takes.
-        ``place``: its random numbers, and what tells it from others."""
+        ``place``: its random numbers, and what tells it from others; ``seen``: what its ranges are calibrated on."""
         (stream, key), codes = place, unit.held(part)
         device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
         physics = replace(config(unit.core, device, inputs), row_blocks=part.blocks)
@@ -166,13 +170,14 @@ class AnalogCores:
         if self.device.faulty:
             stuck, faults = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
             bits, physics = faults.table_bits, replace(physics, stuck=stuck)
-        if physics.adc is not None and self.device.calibrated:
-            physics = self._calibrated(unit, part, codes, physics, (*key, part))
+        if physics.adc is not None and seen is not None:
+            physics = self._calibrated(codes, physics, seen, (*key, part))
         matrix = AnalogMatrix(codes, physics, self.seed, stream, None if old is None else old.matrix.cells)
         if self.device.drift_compensation != "none" and physics.device.ages:
             per = "core" if self.device.drift_compensation == "global" else "column"
-            matrix.gain = drift_factor(codes, physics, self.seed, stream, per, matrix.cells)
-        return Programmed(matrix, faults, bits, self.samples)
+            gain = None if old is None else old.matrix.gain
+            matrix.gain = drift_factor(codes, physics, self.seed, stream, per, matrix.cells) if gain is None else gain
+        return Programmed(matrix, faults, bits, seen)
 
     def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
         """Correct the columns of a unit's matrices, measured on their cells as they are, or as they were
@@ -193,17 +198,18 @@ class AnalogCores:
         unit.layer.built.append(found)
         return found
 
-    def _calibrated(
-        self, unit: AnalogUnit, part: Part, codes: Array, physics: AnalogConfig, key: Shared
-    ) -> AnalogConfig:
-        """The converter's range from the inputs a calibration run saw; as it is where the run saw none."""
-        seen = None if self.samples is None else self.samples.of(unit.decl)
-        if seen is None:
-            return physics
+    def _seen(self, unit: AnalogUnit, part: Part) -> Array | None:
+        """The inputs of a part that a calibration run saw; None where ranges are not calibrated, or it saw none."""
+        if not self.device.calibrated or self.samples is None:
+            return None
+        seen = self.samples.of(unit.decl)
+        return None if seen is None else seen[:, part.rows[0] : part.rows[1]]
+
+    def _calibrated(self, codes: Array, physics: AnalogConfig, seen: Array, key: Shared) -> AnalogConfig:
+        """The converter's range from what a calibration run saw."""
         if key not in self._ranges:
             per = "slice" if self.device.adc_range == "calibrated_slice" else "core"
-            vectors = seen[:, part.rows[0] : part.rows[1]]
-            self._ranges[key] = calibrate_range(codes, physics, vectors, self.device.adc_coverage, per)
+            self._ranges[key] = calibrate_range(codes, physics, seen, self.device.adc_coverage, per)
         return self._ranges[key]
 
     def next_writing(self, tile: int, part: Part) -> int:
@@ -280,6 +286,11 @@ class AnalogUnit:
         if self._cores.tally.measured:
             self.layer.measure(x, self.codes, total)
         return total
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What tells these integers from others."""
+        return hashlib.blake2b(np.ascontiguousarray(self.codes).data, digest_size=16).digest()
 
     def held(self, part: Part) -> Array:
         """The integers that a part holds."""
