@@ -55,6 +55,7 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
         "dac_bits": core.dac_bits,
         "rows": core.crossbar.rows,
         "active_rows": core.crossbar.active_rows,
+        "devices": core.crossbar.devices,
         "msb_copies": core.msb_copies,
         "msb_slices": core.msb_slices,
         "msb_combine": core.msb_combine,
@@ -267,7 +268,7 @@ class AnalogUnit:
         # Wires couple the columns of a crossbar, so crossbars must be their true size.
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
         self.layer: LayerTally = cores.tally.layer(decl.key or WRITTEN)
-        self.layer.cells += decl.rows * decl.cols * core.crossbars
+        self.layer.cells += decl.rows * decl.cols * core.devices
         self.vectors = 0  # known inputs of the last calibration
         self.written = False  # in this run
         self._writings: dict[Part, int] = {}  # which writing of its cores' the cells are from
