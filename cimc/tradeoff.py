@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog import AnalogMatrix, calibrate_range, drift_factor
-from cimc.analog.config import refuse
+from cimc.analog.config import MOST_DEVICES, refuse
 from cimc.analog.rng import Streams
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
@@ -73,6 +73,9 @@ def variants(
     for encoding in (choices or Choices()).encodings:
         if encoding not in ENCODINGS:
             raise refuse("encoding", f"there is no '{encoding}'", f"one of {', '.join(ENCODINGS)}")
+    for devices in (choices or Choices()).devices:
+        if not 1 <= devices <= MOST_DEVICES:
+            raise refuse("devices", f"{devices} is outside 1..{MOST_DEVICES}", "give the devices of one cell")
     found: list[Variant] = []
     for settings in wanted:
         try:

@@ -53,6 +53,7 @@ class Kept:
 
     def keep(self, name: Name, core: Programmed) -> None:
         """Keep a core, if there is room; in place of one of the same name."""
+        self._used.add(name)
         self._drop(name)
         if self._size + core.matrix.nbytes > self.most:
             for old in [n for n in self._cores if n not in self._used]:
