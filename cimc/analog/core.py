@@ -79,8 +79,9 @@ class AnalogMatrix:
         cells: Cells | None = None,
     ) -> None:
         self.config = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config)
-        small = isinstance(codes, np.ndarray) and codes.ndim == 2 and codes.dtype.name in ("int8", "int16")
-        weights: NDArray[Any] = codes if small else _integers("weights", codes)
+        given = np.asarray(codes)
+        small = given.ndim == 2 and given.dtype.name in ("int8", "int16")
+        weights: NDArray[Any] = given if small else _integers("weights", given)
         self.inputs, self.outputs = weights.shape
         self.streams = Streams(seed, *key)
         self.cells = programmed(weights, self.config, self.streams) if cells is None else cells

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -41,7 +41,6 @@ class InputKind:
         return InputKind(8 * x.dtype.itemsize, bool(np.issubdtype(x.dtype, np.signedinteger)))
 
 
-@lru_cache(maxsize=64)
 def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
     """A core's physics: its slices, its converters, its device's noise.
 
@@ -115,6 +114,7 @@ class AnalogCores:
     kept: Kept | None = None
     _shared: dict[Shared, list[AnalogMatrix]] = field(default_factory=dict[Shared, list[AnalogMatrix]])
     _ranges: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
+    _configs: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
     _writings: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # by tile and core
 
     def build(self, codes: Array, core: CoreSpec, tile: int, decl: MatrixDecl, *, rewritten: bool) -> AnalogUnit:
@@ -166,7 +166,7 @@ class AnalogCores:
         ``place``: its random numbers, and what tells it from others; ``seen``: what its ranges are calibrated on."""
         (stream, key), codes = place, unit.held(part)
         device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
-        physics = replace(config(unit.core, device, inputs), row_blocks=part.blocks)
+        physics = replace(self._config(unit.core, device, inputs), row_blocks=part.blocks)
         bits, faults = 0, None
         if self.device.faulty:
             stuck, faults = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
@@ -179,6 +179,13 @@ class AnalogCores:
             gain = None if old is None else old.matrix.gain
             matrix.gain = drift_factor(codes, physics, self.seed, stream, per, matrix.cells) if gain is None else gain
         return Programmed(matrix, faults, bits, seen)
+
+    def _config(self, core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
+        """:func:`config`, made once for all cores of a kind."""
+        key = (core, device.seconds, inputs)
+        if key not in self._configs:
+            self._configs[key] = config(core, device, inputs)
+        return self._configs[key]
 
     def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
         """Correct the columns of a unit's matrices, measured on their cells as they are, or as they were
