@@ -20,17 +20,15 @@ from pathlib import Path
 from cimc import inputs as input_files
 from cimc.compiler import Options, compile_model
 from cimc.device import Device
+from cimc.sim.kept import Kept
 from cimc.sim.values import Analog, run_values
 
 
-def cpu(run: Callable[[], object], repeats: int) -> float:
-    """Best CPU seconds of a call."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return best
+def cpu(run: Callable[[], object]) -> float:
+    """CPU seconds of a call."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 def main() -> int:
@@ -51,18 +49,29 @@ def main() -> int:
     def run_analog(how: Analog) -> None:
         run_values(program, weights, feeds, chip, numerics="analog", analog=how)
 
-    integer = cpu(lambda: run_values(program, weights, feeds, chip, numerics="integer"), chosen.repeats)
-    found: dict[str, dict[str, float]] = {"integer": {"run": integer}}
-    print(f"{'':20s} {'run':>10s} {'next run':>10s}")
-    print(f"{'integer':20s} {integer:8.2f} s")
+    def run_integer() -> None:
+        run_values(program, weights, feeds, chip, numerics="integer")
+
+    run_integer()
+    found: dict[str, dict[str, float]] = {}
+    print(f"{'':20s} {'integer':>10s} {'run':>10s} {'next run':>10s}")
     for name in chosen.technology:
         device = Device.of(chip, tech=name)
-        spent = cpu(partial(run_analog, Analog(device)), chosen.repeats)
-        again = cpu(partial(run_analog, Analog(device, kept={})), chosen.repeats + 1)
-        found[name] = {"run": spent, "next_run": again}
+        integer = spent = again = float("inf")
+        # Beside each other, as a shared machine is not equally fast at all times; the best of each counts. The first turn
+        # also compiles kernels.
+        for _ in range(chosen.repeats + 1):
+            integer = min(integer, cpu(run_integer))
+            kept = Kept()
+            spent = min(spent, cpu(partial(run_analog, Analog(device, kept=kept))))
+            again = min(again, cpu(partial(run_analog, Analog(device, kept=kept))))
+        found[name] = {"integer": integer, "run": spent, "next_run": again}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         ratios = f"{spent / integer:6.1f} x, {again / integer:6.1f} x integer"
-        print(f"{name:20s} {spent:8.2f} s {again:8.2f} s {ratios}  peak so far {peak:.2f} GiB", flush=True)
+        print(
+            f"{name:20s} {integer:8.2f} s {spent:8.2f} s {again:8.2f} s {ratios}  peak so far {peak:.2f} GiB",
+            flush=True,
+        )
     if chosen.json:
         chosen.json.write_text(json.dumps({"model": chosen.model.name, "cpu_seconds": found}, indent=1))
     return 0

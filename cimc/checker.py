@@ -37,6 +37,7 @@ from cimc.report.progress import follow, stage
 from cimc.report.reload import with_reload
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
+from cimc.sim.kept import Kept
 from cimc.sim.result import RunResult
 from cimc.sim.values import Analog
 from cimc.study import DeviceOptions, DeviceStudy
@@ -94,6 +95,26 @@ class _Run:
     analog: Analog
 
 
+@dataclass
+class _Known:
+    """What the programs of one check share: programmed cores, and the reference's outputs."""
+
+    kept: Kept | None
+    reference: Reference | None = None
+    wanted: Mapping[str, Array] = field(default_factory=dict[str, Array])
+
+    def refer(self, compiled: Compiled, inputs: Mapping[str, Array]) -> tuple[Reference, Mapping[str, Array]]:
+        """The reference and its outputs, run again only for other inputs."""
+        old = self.reference
+        same = old is not None and old.inputs.keys() == inputs.keys()
+        if old is None or not same or not all(np.array_equal(old.inputs[n], v) for n, v in inputs.items()):
+            graph = compiled.imported
+            with stage("reference (onnxruntime)"):
+                self.reference = old = Reference.of(compiled.model, inputs)
+                self.wanted = old.outputs(graph.output_names or graph.outputs)
+        return old, self.wanted
+
+
 def check_model(model: str, options: Options | None = None, how: CheckOptions | None = None) -> Checked:
     """Compile, run and compare with onnxruntime. Raises CimcError; differing outputs are no error but a failed report."""
     how = how or CheckOptions()
@@ -101,10 +122,12 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
     budget = None if how.device is None or how.numerics != "analog" else how.device.budget
     copies = _middle(options, budget)
     base = replace(options or Options(), copies="") if copies else options
-    made = _check(model, base, how)
+    several = how.device is not None and (how.device.budget is not None or how.device.trials > 0)
+    known = _Known(Kept() if several else None)
+    made = _check(model, base, how, known)
     if budget is not None and made.analog.device is not None:
         within = _with_copies if copies else _within
-        made, found = within(model, options, how, budget, made)
+        made, found = within(model, options, how, budget, (made, known))
     if how.device is None or made.analog.device is None:
         return made.checked
     beside = how.device.study(made.subject, made.analog.device, made.analog.samples, made.checked.result)
@@ -112,9 +135,10 @@ def check_model(model: str, options: Options | None = None, how: CheckOptions | 
 
 
 def _within(
-    model: str, options: Options | None, how: CheckOptions, budget: float, first: _Run
+    model: str, options: Options | None, how: CheckOptions, budget: float, before: tuple[_Run, _Known]
 ) -> tuple[_Run, MixedReport]:
     """The check with as many layers digital as an accuracy budget needs, and what was found on the way."""
+    first, known = before
     device, samples = first.analog.device, first.analog.samples
     assert device is not None
     seeds, layers = _sensitive(first, how)
@@ -124,7 +148,7 @@ def _within(
     base = options or Options()
     while count:
         names = tuple(layer.name for layer in layers[:count])
-        made = _check(model, replace(base, digital=(*base.digital, *names)), how)
+        made = _check(model, replace(base, digital=(*base.digital, *names)), how, known)
         programs += 1
         cosine = _outcome(made).cosine
         if cosine is None or cosine >= budget or count == len(layers):
@@ -149,12 +173,13 @@ def _middle(options: Options | None, budget: float | None) -> Copies | None:
 
 
 def _with_copies(
-    model: str, options: Options | None, how: CheckOptions, budget: float, first: _Run
+    model: str, options: Options | None, how: CheckOptions, budget: float, before: tuple[_Run, _Known]
 ) -> tuple[_Run, MixedReport]:
     """As :func:`_within`, with copies as the level between: every try is a program compiled and run. What does not fit the
     chip does not hold."""
     base, copies = options or Options(), _middle(options, budget)
     assert copies is not None
+    first, known = before
     seeds, layers = _sensitive(first, how)
     names = [layer.name for layer in layers]
     tried: dict[tuple[int, int], float] = {}
@@ -167,7 +192,7 @@ def _with_copies(
     def held(digital: int, copied: int) -> bool:
         if (digital, copied) not in tried:
             try:
-                made = _check(model, chosen(digital, copied), replace(how, timing=False))
+                made = _check(model, chosen(digital, copied), replace(how, timing=False), known)
                 tried[digital, copied] = _mean_cosine(made, seeds)
             except errors.CimcError as e:
                 if e.code != errors.DOES_NOT_FIT.code:
@@ -177,7 +202,7 @@ def _with_copies(
 
     with stage("budget"):
         digital, copied = mixed.levels(len(layers), held)
-    made = _check(model, chosen(digital, copied), how)
+    made = _check(model, chosen(digital, copied), how, known)
     told = [
         Sensitivity(x.name, x.weights, x.error, i < digital, copies.count if digital <= i < digital + copied else 1)
         for i, x in enumerate(layers)
@@ -220,7 +245,7 @@ def _outcome(made: _Run) -> Outcome:
     )
 
 
-def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
+def _check(model: str, options: Options | None, how: CheckOptions, known: _Known) -> _Run:
     """Compile, run and compare, without studies."""
     if how.device is not None and how.numerics == "analog":
         how.device.of(options)  # what is wrong with the device is told before anything is compiled
@@ -234,32 +259,34 @@ def _check(model: str, options: Options | None, how: CheckOptions) -> _Run:
     # Inputs that decide shapes are compiled in: the program takes them no more, the reference does.
     taken = {n: v for n, v in every.items() if n not in compiled.fixed}
     feeds = input_files.check(input_files.types(compiled.program), taken)
-    analog = _analog(compiled, options, how, feeds)
+    if known.kept is not None:
+        known.kept.begin()
+    analog = _analog(compiled, options, how, feeds, known.kept)
     result = _run(compiled, how, feeds, analog)
     clock.append(time.perf_counter())
-    graph = compiled.imported
-    with stage("reference (onnxruntime)"):
-        reference = Reference.of(compiled.model, every)
-        wanted = reference.outputs(graph.output_names or graph.outputs)
+    reference, wanted = known.refer(compiled, every)
     clock.append(time.perf_counter())
     report = _report(model, compiled, how, result, (reference, wanted), feeds, clock)
-    subject = study.Subject(compiled.program, compiled.weights, compiled.hardware.spec, feeds, wanted, how.seed)
+    chip = compiled.hardware.spec
+    subject = study.Subject(compiled.program, compiled.weights, chip, feeds, wanted, how.seed, analog.kept)
     return _Run(Checked(report, compiled, result, wanted), subject, analog)
 
 
-def _analog(compiled: Compiled, options: Options | None, how: CheckOptions, feeds: Mapping[str, Array]) -> Analog:
+def _analog(
+    compiled: Compiled, options: Options | None, how: CheckOptions, feeds: Mapping[str, Array], kept: Kept | None
+) -> Analog:
     """How analog numerics are to run: the device asked for, and what its converters are calibrated on."""
     device = how.device.of(options) if how.device and how.numerics == "analog" else None
     device_calibrates(device, how.calibration is not None)
     if device is None or not device.calibrated:
-        return Analog(device)
+        return Analog(device, kept=kept)
     runs: Sequence[Mapping[str, Array]] = [feeds]
     if how.calibration is not None:
         taken = {n: v for n, v in how.calibration.items() if n not in compiled.fixed}
         runs = input_files.calibration(input_files.types(compiled.program), taken)
     with stage("calibrate"):
         samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, *runs)
-    return Analog(device, samples=samples)
+    return Analog(device, samples=samples, kept=kept)
 
 
 def _run(compiled: Compiled, how: CheckOptions, feeds: Mapping[str, Array], analog: Analog) -> RunResult:

@@ -92,7 +92,7 @@ def errors_of(
 ) -> list[Error]:
     """Errors of all outputs with only the weights ``analog`` in analog cells, the others exact; against ``wanted``, or the
     subject's reference."""
-    how = Analog(device, samples=samples, only=frozenset(analog))
+    how = Analog(device, samples=samples, only=frozenset(analog), kept=subject.kept)
     program, weights, chip = subject.program, subject.weights, subject.chip
     got, _ = run_values(program, weights, subject.inputs, chip, numerics="analog", seed=seed, analog=how)
     target = subject.wanted if wanted is None else wanted

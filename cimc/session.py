@@ -26,8 +26,8 @@ from cimc.report.figures import RunFigures
 from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import Work, capacity_of, read_mapping, work_of
 from cimc.report.reload import with_reload
-from cimc.sim.analog import Kept
 from cimc.sim.interpreter import run
+from cimc.sim.kept import Kept
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
 from cimc.sim.values import Analog
@@ -93,7 +93,7 @@ class InferenceSession:
         self._timing = timing
         self._result: RunResult | None = None
         self._samples: Samples | None = None
-        self._cells: Kept = {}
+        self._cells = Kept(most=1 << 40)  # whatever a run holds, the next one may
         self._device: Device | None = None
         if numerics == "analog":
             seconds = duration(time, "time") if isinstance(time, str) else time

@@ -4,7 +4,7 @@ weights and inputs; :mod:`cimc.report.device` tells what they find."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from cimc.report.device import (
 from cimc.report.jsontext import JsonObject
 from cimc.report.progress import stage
 from cimc.report.render import Block
+from cimc.sim.kept import Kept
 from cimc.sim.result import RunResult
 from cimc.sim.tally import MOST_SAMPLES, Samples, Tally
 from cimc.sim.values import Analog, Numerics, run_values
@@ -44,7 +45,7 @@ MOST_TRIALS = 1000
 @dataclass(frozen=True)
 class Subject:
     """What is run again and again: a program with its weights and chip, inputs, and the outputs wanted. ``seed`` keys the
-    device's random streams."""
+    device's random streams; ``kept`` are cells that earlier runs programmed."""
 
     program: Program
     weights: Weights
@@ -52,6 +53,7 @@ class Subject:
     inputs: Arrays
     wanted: Arrays
     seed: int = 0
+    kept: Kept | None = None
 
     @property
     def core(self) -> CoreSpec | None:
@@ -177,7 +179,7 @@ def trials(subject: Subject, device: Device, count: int, samples: Samples | None
     """The whole device's error for ``count`` seeds: the subject's, and those after it."""
     found: list[Trial] = []
     for seed in range(subject.seed, subject.seed + count):
-        got = _outputs(subject, "analog", Analog(device, samples=samples), seed)
+        got = _outputs(subject, "analog", Analog(device, samples=samples, kept=subject.kept), seed)
         found.append(Trial(seed, _errors(subject, got)))
     return found
 
@@ -186,7 +188,13 @@ def over_time(
     subject: Subject, device: Device, times: tuple[float, ...], count: int, samples: Samples | None = None
 ) -> list[Moment]:
     """The error at several times since programming, for ``count`` seeds each: the same cells at every time."""
-    return [Moment(t, tuple(trials(subject, device.at(t), count, samples))) for t in times]
+    found: list[Moment] = []
+    for t in times:
+        then = device.at(t)
+        # Cells of another time serve no other run: not kept.
+        of = subject if then == device else replace(subject, kept=None)
+        found.append(Moment(t, tuple(trials(of, then, count, samples))))
+    return found
 
 
 def _outputs(subject: Subject, numerics: Numerics, analog: Analog, seed: int) -> Arrays:

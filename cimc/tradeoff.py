@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog import AnalogMatrix, calibrate_range, drift_factor
-from cimc.analog.config import refuse
+from cimc.analog.config import MOST_DEVICES, refuse
 from cimc.analog.rng import Streams
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
@@ -38,12 +38,13 @@ MOST_VARIANTS = 400
 @dataclass(frozen=True)
 class Choices:
     """What is varied. Without ``active_rows``: all rows, and down by fours. Without ``adc_bits``: as many as whole levels
-    need, and one less; 0 stands for that number."""
+    need, and one less; 0 stands for that number. Without ``devices`` (of a cell): as the hardware has."""
 
     encodings: tuple[str, ...] = ENCODINGS
     cell_bits: tuple[int, ...] = CELL_BITS
     active_rows: tuple[int, ...] = ()
     adc_bits: tuple[int, ...] = ()
+    devices: tuple[int, ...] = ()
 
 
 def setting(hardware: str, device: Device) -> Setting:
@@ -72,6 +73,9 @@ def variants(
     for encoding in (choices or Choices()).encodings:
         if encoding not in ENCODINGS:
             raise refuse("encoding", f"there is no '{encoding}'", f"one of {', '.join(ENCODINGS)}")
+    for devices in (choices or Choices()).devices:
+        if not 1 <= devices <= MOST_DEVICES:
+            raise refuse("devices", f"{devices} is outside 1..{MOST_DEVICES}", "give the devices of one cell")
     found: list[Variant] = []
     for settings in wanted:
         try:
@@ -90,10 +94,12 @@ def _core(found: Hardware) -> CoreSpec | None:
 
 def _combinations(core: CoreSpec, choices: Choices) -> Iterator[tuple[str, ...]]:
     rows = choices.active_rows or tuple(r for r in (core.rows >> s for s in range(0, 8, 2)) if r >= 1)
-    for encoding, cell, row in itertools.product(choices.encodings, choices.cell_bits, rows):
+    many = choices.devices or (core.crossbar.devices,)
+    for encoding, cell, row, devices in itertools.product(choices.encodings, choices.cell_bits, rows, many):
+        bar = f"crossbar.cell_bits={cell}", f"crossbar.devices={devices}"
         need = _need(core, cell, row)
         for adc in dict.fromkeys(b or need for b in choices.adc_bits or (need, need - 1)):
-            yield f"core.encoding={encoding}", f"crossbar.cell_bits={cell}", f"active_rows={row}", f"adc.bits={adc}"
+            yield f"core.encoding={encoding}", *bar, f"active_rows={row}", f"adc.bits={adc}"
 
 
 def _need(core: CoreSpec, cell_bits: int, rows: int) -> int:
@@ -118,7 +124,8 @@ def _variant(made: Hardware, chosen: CoreSpec, device: Device, seeds: Sequence[i
         adc_bits=core.adc_bits,
         error=sum(e for e, _ in runs) / len(runs),
         saturated=sum(s for _, s in runs) / len(runs),
-        cells=core.crossbars,
+        cells=core.devices,
+        devices=core.crossbar.devices,
         conversions=actions.get("adc.convert", 0) / macs,
         energy_fj=1000 * total / macs,
         adc_share=spent.get("adc.convert", 0.0) / total if total else 0.0,

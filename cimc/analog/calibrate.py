@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, refuse
 from cimc.analog.core import AnalogMatrix
+from cimc.analog.crossbar import Cells
 from cimc.analog.encoding import drive, planes, stored
-from cimc.analog.redundancy import mean_net
+from cimc.analog.redundancy import mean_net, programmed
+from cimc.analog.rng import Streams
 
 SMALLEST = 1e-4  # aihwkit 1.2 inference/compensation/drift.py clamps the read-out here
 
@@ -83,27 +85,29 @@ def drift_factor(
     seed: int = 0,
     key: tuple[int, int] = (0, 0),
     per: Literal["core", "column"] = "core",
+    cells: Cells | None = None,
 ) -> NDArray[np.float64]:
     """What to multiply a core's column sums by at ``config.device.seconds``, (columns,): read-out at 0 s over read-out
     now.
 
     The read-out drives one row at a time and averages the magnitudes of the columns (aihwkit's global drift
     compensation, Joshi et al., Nat. Commun. 2020), over the whole core or per column. It is measured on the programmed
-    cells, noise and faults included; assign it to ``AnalogMatrix.gain``. A unit column gets its own entry.
+    cells, noise and faults included; assign it to ``AnalogMatrix.gain``. A unit column gets its own entry. ``cells``: those
+    of now, if they are programmed already.
     """
-    early = replace(config, device=replace(config.device, seconds=0.0))
-    before = _read_out(AnalogMatrix(codes, early, seed, key))
-    now = _read_out(AnalogMatrix(codes, config, seed, key))
+    early, streams = replace(config, device=replace(config.device, seconds=0.0)), Streams(seed, *key)
+    before = _read_out(programmed(codes, early, streams), config)
+    now = _read_out(programmed(codes, config, streams) if cells is None else cells, config)
     if per == "core":
         before, now = (np.full_like(part, part.mean()) for part in (before, now))
     return before / np.maximum(now, SMALLEST)
 
 
-def _read_out(core: AnalogMatrix) -> NDArray[np.float64]:
+def _read_out(cells: Cells, config: AnalogConfig) -> NDArray[np.float64]:
     """Mean magnitude of each column over all rows, the leak of a finite on/off ratio taken off."""
-    encoding, leak = core.config.weights, core.config.device.gmin_norm
-    total = np.zeros(core.cells.shape[1:])
-    for part, shift, top in zip(mean_net(core.cells), encoding.shifts, encoding.max_levels, strict=True):
+    encoding, leak = config.weights, config.device.gmin_norm
+    total = np.zeros(cells.shape[1:])
+    for part, shift, top in zip(mean_net(cells), encoding.shifts, encoding.max_levels, strict=True):
         total += (part - (leak * top if encoding.kind == "offset" else 0.0)) * 2.0**shift
     return np.abs(total).mean(axis=0)
 

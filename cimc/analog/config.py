@@ -21,6 +21,10 @@ InputKind = Literal["unsigned", "twos_complement", "sign_magnitude", "split"]
 AdcRule = Literal["LSB", "MAX", "GRANULAR", "CALIBRATED"]
 
 
+MOST_DEVICES = 16
+"""Side by side in one cell: a bound on memory and time, not of a source."""
+
+
 def refuse(key: str, why: str, fix: str) -> errors.CimcError:
     """The one diagnostic of a bad configuration: which key, why, and what would be accepted."""
     return errors.ANALOG_CONFIG(key=key, why=why, fix=fix)
@@ -193,6 +197,10 @@ class DeviceConfig:
     ``write_verify`` repeats programming, keeping each cell's closest attempt. ``row_ohm`` and ``col_ohm`` are one
     segment of a crossbar's wires, whose mean IR drop scales the cells (irdrop.py). ``retention`` is what cells lose with
     time at ``temperature_c``; models that know the temperature read at it too (None: at their source's).
+
+    ``devices`` stand side by side in every cell and conduct together (Boybat et al., Nat. Commun. 9, 2514, 2018): each is
+    programmed to the cell's level, drifts and scatters by itself, and the cell's Gmax is that of all. A stuck cell is stuck
+    with all of them (estimated: the worst case).
     """
 
     programming: NoiseModel | None = None
@@ -209,8 +217,11 @@ class DeviceConfig:
     col_ohm: float = 0.0
     retention: NoiseModel | None = None
     temperature_c: float | None = None
+    devices: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.devices <= MOST_DEVICES:
+            raise refuse("devices", f"{self.devices} is outside 1..{MOST_DEVICES}", "give the devices of one cell")
         if not (np.isfinite(self.seconds) and self.seconds >= 0):
             raise refuse(
                 "seconds", f"{self.seconds} lies before programming", "give seconds since programming, 0 or more"

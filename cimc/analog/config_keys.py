@@ -45,7 +45,7 @@ KNOWN = {
     "adc_rule", "adc_min", "adc_max", "adc_levels", "adc_ranges", "Gmin_norm", "on_off_ratio", "Rmin", "Rmax",
     "gmin_us", "gmax_us", "stuck", "stuck_off_rate", "stuck_on_rate", "programming_error", "drift", "read_noise",
     "read_mode", "seconds", "write_verify", "technology", "device", "Rp_row_ohm", "Rp_col_ohm", "grid",
-    "temperature_c", "retention", "msb_copies", "msb_slices", "msb_combine",
+    "temperature_c", "retention", "msb_copies", "msb_slices", "msb_combine", "devices",
 }  # fmt: skip
 ADC_KEYS = {
     "bits", "signed", "lsb_units", "code_min", "code_max", "adc_rule", "min", "max", "levels", "ranges", "gain",
@@ -260,6 +260,7 @@ def _device(keys: Section, mode: str) -> DeviceConfig:
         col_ohm=_number(keys, "Rp_col_ohm", 0.0),
         retention=retention,
         temperature_c=celsius,
+        devices=_integer(keys, "devices", 1),
     )
 
 

@@ -7,6 +7,7 @@ product where the ADC provably loses nothing, table kernels for whole levels, GE
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,18 +79,26 @@ class AnalogMatrix:
         cells: Cells | None = None,
     ) -> None:
         self.config = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config)
-        weights = _integers("weights", codes)
+        given = np.asarray(codes)
+        small = given.ndim == 2 and given.dtype.name in ("int8", "int16")
+        weights: NDArray[Any] = given if small else _integers("weights", given)
         self.inputs, self.outputs = weights.shape
         self.streams = Streams(seed, *key)
         self.cells = programmed(weights, self.config, self.streams) if cells is None else cells
         self.blocks = self.config.blocks(self.inputs)
         self.table = transfers(self.config, self.inputs)
-        self.counts = Counts(cells=self.cells.cells)
+        self.counts = Counts(cells=self.cells.cells * self.config.device.devices)
         # Digital factor on each column's sum (calibrate.py); None is 1.
         self.gain: NDArray[np.float64] | None = None
         # What a column's sum is corrected by besides: a constant, and per unit of the sum of the inputs; (2, columns).
         self.bias: NDArray[np.float64] | None = None
         self._choose_paths()
+
+    def again(self) -> AnalogMatrix:
+        """The same core, its gain and bias too, as if it had read nothing yet."""
+        found = copy(self)
+        found.counts = Counts(cells=self.counts.cells)
+        return found
 
     def mvm(self, inputs: NDArray[Any]) -> NDArray[np.int32]:
         """``inputs`` (vectors, in) through the core: (vectors, out), rounded where the converter's step is no

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog.config import AnalogConfig, refuse
+from cimc.analog.devices import Float
 from cimc.analog.encoding import planes, stored, unit_levels
 from cimc.analog.kernels.program import fast_steps
-from cimc.analog.physics import HEADROOM, Float, Physics, per_cell_reads, program_side, read_once
+from cimc.analog.physics import HEADROOM, per_cell_reads, program_side, read_once
 from cimc.analog.rng import Streams
 
 ROOM_ROWS = 7  # rows of readable memory behind cells on a grid: a group of rows may begin with the last one
@@ -113,18 +114,17 @@ def sum_dtype(config: AnalogConfig, inputs: int) -> type[np.floating]:
     return np.float32 if config.grid == "fast" and grid_bits(config, inputs) <= 24 else np.float64
 
 
-def level_map(
-    codes: NDArray[np.int64], config: AnalogConfig, streams: Streams
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def level_map(codes: NDArray[Any], config: AnalogConfig, streams: Streams) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Whole levels of both sides, faults put in: each (slices, in, columns), in as few bytes as hold them. ``codes``
     are the weights, (in, out)."""
     encoding = config.weights
     kind = np.int8 if max(encoding.max_levels) <= 63 else np.int32
-    value = stored(codes, encoding).astype(np.uint16)
+    short = encoding.bits <= 8 and max(encoding.max_levels) <= 255
+    value = stored(codes, encoding).astype(np.uint8 if short else np.uint16)
     unit = int(encoding.unit_column)
     plus = np.empty((len(encoding.slice_bits), value.shape[0], value.shape[1] + unit), kind)
     for s, (shift, top) in enumerate(zip(encoding.shifts, encoding.max_levels, strict=True)):
-        plus[s, :, : value.shape[1]] = (value >> np.uint16(shift)) & np.uint16(top)
+        plus[s, :, : value.shape[1]] = (value >> value.dtype.type(shift)) & value.dtype.type(top)
         plus[s, :, value.shape[1] :] = unit_levels(encoding)[s]
     minus = None
     if encoding.kind == "differential":
@@ -168,7 +168,7 @@ def _stick(levels: NDArray[Any], faults: NDArray[np.int8], tops: tuple[int, ...]
     return result
 
 
-def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> Cells:
+def program(codes: NDArray[Any], config: AnalogConfig, streams: Streams) -> Cells:
     """Program a matrix of weights (in, out): levels, faults, then the device's programming error, drift and 1/f
     noise."""
     plus, minus = level_map(codes, config, streams)
@@ -176,10 +176,11 @@ def program(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) ->
         return Cells(plus, minus, True, 0)
     bits = grid_bits(config, len(codes))
     faults = fault_map(codes.shape, config, streams)
-    physics = Physics.of(config)
-    sides = [side for side in (plus, minus) if side is not None]
+    # All that fit 8 bits in 8 bits: what the kernels read.
+    narrow = np.int8 if max(config.weights.max_levels) <= 127 else np.int32
+    sides = [side.astype(narrow, copy=False) for side in (plus, minus) if side is not None]
     done = [
-        program_side(side, None if faults is None else faults[i], i, physics, streams) for i, side in enumerate(sides)
+        program_side(side, None if faults is None else faults[i], i, config, streams) for i, side in enumerate(sides)
     ]
     sigma = _column_sigma([var for _, var in done], config, len(codes))
     held = [mean for mean, _ in done]

@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.analog.config import NoiseModel, refuse
 from cimc.analog.rng import Generator, Streams
-from cimc.analog.technology import Array, Cell, CellModel, Program, Read, Spread, spelled, technologies, technology
+from cimc.analog.technology import (
+    Array,
+    Cell,
+    CellModel,
+    PowerDrift,
+    Program,
+    Read,
+    Spread,
+    spelled,
+    technologies,
+    technology,
+)
 
 ABSOLUTE_ZERO = -273.15
 HOTTEST = 300.0  # °C: the hottest that any model's source measured
@@ -58,12 +69,13 @@ def _generic(name: str) -> CellModel:
     return CellModel(name, SOURCE, program=program, read=read_part, parameters=("sigma", "magnitude"))
 
 
-def _power_law(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
-    """Generic drift ``g (1 + t/t0)**-nu`` with nu ~ abs(Normal(nu_mean, nu_std)) per cell, as aihwkit's custom
-    model."""
-    nu = np.abs(cell.numbers.get("nu_mean", 0.1) + cell.numbers.get("nu_std", 0.05) * rng.standard_normal(target.shape))
-    t0 = cell.numbers.get("t0", 20.0)
-    return programmed * (1.0 + cell.seconds / t0) ** -nu
+def _exponents(target: Array, cell: Cell) -> tuple[float, float]:
+    """Generic drift: nu ~ abs(Normal(nu_mean, nu_std)) per cell, as aihwkit's custom model."""
+    return cell.numbers.get("nu_mean", 0.1), cell.numbers.get("nu_std", 0.05)
+
+
+def _start(cell: Cell) -> float:
+    return cell.numbers.get("t0", 20.0)
 
 
 GENERIC = tuple(
@@ -74,7 +86,7 @@ GENERIC = tuple(
 POWER_LAW = CellModel(
     "PowerLaw",
     "aihwkit 1.2 inference/noise/custom.py; Le Gallo et al., Adv. Electron. Mater. 2018",
-    drift=_power_law,
+    drift=PowerDrift(_exponents, _start),
     parameters=("nu_mean", "nu_std", "t0"),
 )
 

@@ -28,7 +28,7 @@ from cimc.analog.rng import Streams
 Table = tuple[tuple[Transfer, ...], ...] | None
 
 
-def programmed(codes: NDArray[np.int64], config: AnalogConfig, streams: Streams) -> Cells:
+def programmed(codes: NDArray[Any], config: AnalogConfig, streams: Streams) -> Cells:
     """A core's cells (``program``), with those of its redundant crossbars. Raises ``CimcError`` for a fault map whose
     shape is not that of all crossbars."""
     extra = config.redundancy
@@ -53,7 +53,7 @@ def top_config(config: AnalogConfig) -> AnalogConfig:
     return replace(config, weights=weights, adc=_top_adc(config.adc, count), redundancy=Redundancy())
 
 
-def top_codes(codes: NDArray[np.int64], config: AnalogConfig) -> NDArray[np.int64]:
+def top_codes(codes: NDArray[Any], config: AnalogConfig) -> NDArray[Any]:
     """The weights of which a core of ``top_config`` holds exactly the top slices of ``codes``."""
     encoding = config.weights
     shift = encoding.shifts[-config.redundancy.slices]

@@ -31,12 +31,14 @@ BYTES_STD = (8 * (256**2 - 1) / 12) ** 0.5
 
 @dataclass(frozen=True)
 class Streams:
-    """The streams of one core of one tile. ``copy``: of a redundant copy of its top slices; 0 is the core itself."""
+    """The streams of one core of one tile. ``copy``: of a redundant copy of its top slices; 0 is the core itself.
+    ``device``: of the devices side by side in each cell; what is drawn for cells and conversions is the first's, 0."""
 
     seed: int
     tile: int = 0
     core: int = 0
     copy: int = 0
+    device: int = 0
 
     def __post_init__(self) -> None:
         if min(self.seed, self.tile, self.core) < 0:
@@ -62,6 +64,8 @@ class Streams:
 
     def _words(self, purpose: str, crossbar: int, read: int) -> list[int]:
         words = [self.seed, self.tile, self.core, PURPOSES.index(purpose), crossbar, read]
+        if self.device:
+            return [*words, self.copy, self.device]
         return words if self.copy == 0 else [*words, self.copy]
 
 

@@ -67,6 +67,37 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class PowerDrift:
+    """Drift ``programmed (1 + t/t0)**-nu``, ``t`` the cell's seconds and ``nu = |mean + spread n|`` with the exponents' mean
+    and spread by ``exponents(target, cell)`` and a normal number ``n`` for every cell. Said in this form, because a compiled
+    kernel can then age whole crossbars (aging.py)."""
+
+    exponents: Callable[[Array, Cell], tuple[Array | float, Array | float]]
+    t0: Callable[[Cell], float]
+
+    def __call__(self, programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
+        """Drifted conductances, µS: a ``Drift``."""
+        mean, spread = self.exponents(target, cell)
+        return programmed * self.left(np.abs(mean + spread * rng.standard_normal(target.shape)), cell)
+
+    def left(self, exponent: Array, cell: Cell) -> Array:
+        """What is left of a conductance that drifts with ``exponent``."""
+        return (1.0 + cell.seconds / self.t0(cell)) ** -exponent
+
+
+@dataclass(frozen=True)
+class Flicker:
+    """Read noise accumulated since programming (1/f): ``max(g + |g| spread n, 0)`` with the relative ``spread`` by what was
+    programmed and a normal number ``n`` for every cell. A form for kernels too."""
+
+    spread: Callable[[Array, Cell], Array]
+
+    def __call__(self, g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
+        """Conductances as read, µS: a ``Read``."""
+        return np.maximum(g + np.abs(g) * self.spread(programmed, cell) * rng.standard_normal(g.shape), 0.0)
+
+
+@dataclass(frozen=True)
 class CellModel:
     """A published (or ``estimated``) device model: the parts that its source gives, None for the others.
 

@@ -59,13 +59,16 @@ class AdcSpec(Record):
 
 class CrossbarSpec(Record):
     """One physical array. ``active_rows`` may be left out: all rows. ``spare_cols`` are further columns, which replace
-    faulty ones (docs/device.md); the converters of the others serve them."""
+    faulty ones (docs/device.md); the converters of the others serve them. ``devices`` are the memory devices side by side in
+    a cell, whose currents add up on its column: HERMES has two (Le Gallo et al., Nat. Electron. 2023; Khaddam-Aljameh et
+    al., JSSC 2022), Boybat et al., Nat. Commun. 9, 2514, 2018 any number."""
 
     rows: Annotated[int, Field(ge=1, le=65536)]
     cols: Annotated[int, Field(ge=1, le=65536)]
     cell_bits: Annotated[int, Field(ge=1, le=8)]
     active_rows: Annotated[int, Field(ge=1, le=65536)]  # wordlines driven at once
     spare_cols: Annotated[int, Field(ge=0, le=65536)] = 0
+    devices: Annotated[int, Field(ge=1, le=16)] = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -125,7 +128,12 @@ class CoreSpec(Record):
 
     def _redundancy_problems(self) -> list[str]:
         if self.adc is None:
-            named = {"msb_copies": self.msb_copies > 1, "crossbar.spare_cols": self.crossbar.spare_cols > 0}
+            bar = self.crossbar
+            named = {
+                "msb_copies": self.msb_copies > 1,
+                "crossbar.spare_cols": bar.spare_cols > 0,
+                "crossbar.devices": bar.devices > 1,
+            }
             return [
                 f"{key}: a digital core is exact and has nothing to repair" for key, given in named.items() if given
             ]
@@ -150,6 +158,11 @@ class CoreSpec(Record):
     def crossbars(self) -> int:
         """Physical crossbars of one core: one per slice and copy, twice that for differential pairs."""
         return self.converted_slices * (2 if self.encoding == "differential" else 1)
+
+    @property
+    def devices(self) -> int:
+        """Memory devices of one weight: those of a cell in every crossbar."""
+        return self.crossbars * self.crossbar.devices
 
     def input_steps(self, input_bits: int) -> tuple[int, ...]:
         """Bits of each input step, the same in every phase: ``dac_bits`` at a time, the last step what is left. With
@@ -348,6 +361,8 @@ class ChipSpec(Record):
         mixed = len({(b.cols, b.spare_cols) for b in bars}) > 1
         if mixed and any(b.spare_cols for b in bars):
             return ["tiles: spare_cols needs all crossbars of the chip to have the same columns"]
+        if len({t.core.crossbar.devices for t in self.tiles.values() if t.core and t.core.adc}) > 1:
+            return ["tiles: all analog crossbars of the chip need as many devices in a cell"]
         return []
 
     def _cost_tables(self) -> dict[str, dict[str, float]]:

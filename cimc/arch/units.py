@@ -166,19 +166,20 @@ class TileUnits:
                     yield deep * wide, ceil(height * width * unit.operand_bits / 8)
 
     def program_actions(self, blocks: Sequence[tuple[int, int]]) -> dict[str, int]:
-        """Write pulses: k · n cells in each of the core's crossbars, each written and verified ``verify_iterations``
-        times. On a digital core each is a ``digital.write``, if the hardware file gives that an energy (its SRAM is
-        not what the chip's other cells are)."""
+        """Write pulses: k · n cells in each of the core's crossbars, each of their devices written and verified
+        ``verify_iterations`` times. On a digital core each is a ``digital.write``, if the
+        hardware file gives that an energy (its SRAM is not what the chip's other cells are)."""
         core = self.core
         apart = core.digital and "digital.write" in self.chip.costs.energy_pj
         action = "digital.write" if apart else "cell.write"
-        return {action: core.crossbars * core.verify_iterations * sum(k * n for k, n in blocks)}
+        return {action: core.devices * core.verify_iterations * sum(k * n for k, n in blocks)}
 
     def program_cycles(self, blocks: Sequence[tuple[int, int]]) -> int:
-        """``max(k) · verify_iterations · write_row_ns``: row after row, cores and their crossbars in parallel."""
+        """``max(k) · devices · verify_iterations · write_row_ns``: row after row, in a row one device of every cell after
+        the other (estimated), cores and their crossbars in parallel."""
         core = self.core
         deepest = max((k for k, _ in blocks), default=0)
-        return self.chip.cycles(deepest * core.verify_iterations * core.write_row_ns)
+        return self.chip.cycles(deepest * core.crossbar.devices * core.verify_iterations * core.write_row_ns)
 
     def lane_cycles(self, unit: Literal["vector", "special"] | str, actions: Mapping[str, int]) -> int:
         """``startup + Σ ceil(count / lanes)`` over the actions ``vector.*`` and ``special.*``, whichever of the two
@@ -212,14 +213,16 @@ def _cost(chip: ChipSpec, table: Mapping[str, float], key: str) -> float:
         return table.get(f"{key}@{bits}", table.get(key, 0.0))
     if key in SCALED and key not in table:
         given = next((name for name in table if base(name) == key), None)
-        return table[given] * _scale(chip, key, given.split("@", 1)[1]) * _spare(chip) if given else 0.0
-    return table.get(key, 0.0) * (_spare(chip) if key in SCALED else 1.0)
+        return table[given] * _scale(chip, key, given.split("@", 1)[1]) * _wider(chip) if given else 0.0
+    return table.get(key, 0.0) * (_wider(chip) if key in SCALED else 1.0)
 
 
-def _spare(chip: ChipSpec) -> float:
-    """What spare columns add to a crossbar: its columns over those in use (a wordline drives and loads all of them)."""
+def _wider(chip: ChipSpec) -> float:
+    """What spare columns and further devices in a cell make of a crossbar: its columns over those in use (a wordline drives
+    and loads all of them) times the devices. Files give a crossbar's registers and sample-and-hold with its cells, so what
+    further devices take is an upper bound (estimated)."""
     bars = (t.core.crossbar for t in chip.tiles.values() if t.core)
-    return max(((b.cols + b.spare_cols) / b.cols for b in bars), default=1.0)
+    return max(((b.cols + b.spare_cols) / b.cols * b.devices for b in bars), default=1.0)
 
 
 def _scale(chip: ChipSpec, key: str, size: str) -> float:

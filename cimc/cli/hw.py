@@ -71,6 +71,7 @@ def validate(file: Path) -> None:
 @click.option("--cell-bits", metavar="N[,...]", help="Bits of a cell.")
 @click.option("--rows", metavar="N[,...]", help="Rows driven at a time.")
 @click.option("--adc-bits", metavar="N[,...]", help="Bits of the converters; 0: as many as whole levels need.")
+@click.option("--devices", metavar="N[,...]", help="Devices side by side in a cell.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Mean of so many seeds.")
 @click.option(
     "--most-error", type=click.FloatRange(min=0), default=0.02, show_default=True, help="For the cheapest designs."
@@ -86,6 +87,7 @@ def trade(
     cell_bits: str | None,
     rows: str | None,
     adc_bits: str | None,
+    devices: str | None,
     seeds: int,
     most_error: float,
     json_target: str | None,
@@ -109,6 +111,7 @@ def trade(
         _numbers(cell_bits, "--cell-bits") or tradeoff.CELL_BITS,
         _numbers(rows, "--rows"),
         _numbers(adc_bits, "--adc-bits"),
+        _numbers(devices, "--devices"),
     )
     about = tradeoff.setting(hardware, device)
     found = tradeoff.variants(hardware, overrides, choices, device, range(seeds))

@@ -151,8 +151,9 @@ def _wear(program: Program, chip: ChipSpec, tech: Technology, result: RunResult,
 
 
 def cells_per_weight(core: CoreSpec) -> int:
-    """Physical cells of one weight: one per slice and copy of one, twice that for differential pairs."""
-    return core.crossbars
+    """Physical cells of one weight, each device of them counted: one per slice and copy of one, twice that for differential
+    pairs."""
+    return core.devices
 
 
 def _cells(program: Program, chip: ChipSpec) -> int:
@@ -221,7 +222,7 @@ def _encodings(core: CoreSpec | None) -> Json:
                 {
                     "encoding": kind,
                     "cell_bits": bits,
-                    "cells_per_weight": other.crossbars,
+                    "cells_per_weight": other.devices,
                     "lossless_adc_bits": other.adc_bits + signed,
                     "conversions_per_weight_column": other.slices,
                     "chosen": chosen,

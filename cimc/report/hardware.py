@@ -88,6 +88,7 @@ def _tile(chip: ChipSpec, kind: str) -> dict[str, Json]:
             "encoding": core.encoding,
             "crossbars": core.crossbars,
             "cell_bits": core.crossbar.cell_bits,
+            "devices_per_cell": core.crossbar.devices,
             "active_rows": core.crossbar.active_rows,
             "dac_bits": core.dac_bits,
             "adc_bits": core.adc_bits or None,
@@ -181,7 +182,19 @@ def _show_tiles(tiles: Mapping[str, Mapping[str, Json]], console: Console) -> No
         ("kind", "", "count", "cores", "local KiB", "vector", "special", "matmul", "memory port", "area mm2")
     ]
     cores: list[Sequence[str]] = [
-        ("kind", "weights", "bits", "encoding", "crossbars", "cell bits", "active rows", "DAC", "ADCs", "ns a row")
+        (
+            "kind",
+            "weights",
+            "bits",
+            "encoding",
+            "crossbars",
+            "cell bits",
+            "devices",
+            "active rows",
+            "DAC",
+            "ADCs",
+            "ns a row",
+        )
     ]
     for kind, t in tiles.items():
         lanes = [str(t[key] or "-") for key in ("vector_lanes", "special_lanes", "matmul")]
@@ -191,7 +204,7 @@ def _show_tiles(tiles: Mapping[str, Mapping[str, Json]], console: Console) -> No
         core = cast("Mapping[str, Json] | None", t.get("core"))
         if core:
             adc = f"{core['adcs']} x {core['adc_bits']} b" if core["adc_bits"] else "digital"
-            sizes = [str(core[k]) for k in ("crossbars", "cell_bits", "active_rows")]
+            sizes = [str(core[k]) for k in ("crossbars", "cell_bits", "devices_per_cell", "active_rows")]
             head = (kind, str(core["weights"]), str(core["weight_bits"]), str(core["encoding"]))
             cores.append((*head, *sizes, f"{core['dac_bits']} b", adc, f"{_number(core['interval_ns']):g}"))
     _line(console, "\nTiles", "bold")

@@ -9,17 +9,18 @@ from cimc.report.jsontext import JsonObject
 from cimc.report.render import Block, Facts, Table
 
 HEADER = (
-    "", "encoding", ">cell bits", ">rows", ">ADC bits", ">error", ">clipped", ">cells/weight", ">conversions/MAC",
-    ">fJ/MAC", ">ADC share", ">ns a row", ">µm²/weight",
+    "", "encoding", ">cell bits", ">devices/cell", ">rows", ">ADC bits", ">error", ">clipped", ">cells/weight",
+    ">conversions/MAC", ">fJ/MAC", ">ADC share", ">ns a row", ">µm²/weight",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One design. ``error``: RMS error of the product over its RMS, the mean of the seeds. ``cells``: of a weight.
-    ``conversions``: of a weight's column per input vector, over the rows of a crossbar (per MAC). ``energy_fj``: per
-    MAC of a core, and the converters' share of it. ``row_ns``: time of an input vector. ``area_um2``: of crossbars,
-    converters, drivers and shift-and-add, per weight. ``saturated``: share of conversions that clipped."""
+    """One design. ``error``: RMS error of the product over its RMS, the mean of the seeds. ``cells``: of a weight, each of
+    the ``devices`` of a cell counted. ``conversions``: of a weight's column per input vector, over the rows of a crossbar
+    (per MAC). ``energy_fj``: per MAC of a core, and the converters' share of it. ``row_ns``: time of an input vector.
+    ``area_um2``: of crossbars, converters, drivers and shift-and-add, per weight. ``saturated``: share of conversions that
+    clipped."""
 
     encoding: str
     cell_bits: int
@@ -28,6 +29,7 @@ class Variant:
     error: float
     saturated: float
     cells: int
+    devices: int
     conversions: float
     energy_fj: float
     adc_share: float
@@ -70,12 +72,13 @@ def blocks(about: Setting, found: Sequence[Variant], most_error: float) -> list[
 
 
 def _name(v: Variant) -> str:
-    return f"{v.encoding}, {v.cell_bits}-bit cells, {v.active_rows} rows, {v.adc_bits}-bit ADC"
+    several = f" of {v.devices} devices" if v.devices > 1 else ""
+    return f"{v.encoding}, {v.cell_bits}-bit cells{several}, {v.active_rows} rows, {v.adc_bits}-bit ADC"
 
 
 def _row(v: Variant) -> tuple[str, ...]:
     return (
-        "*" if v.chosen else "", v.encoding, str(v.cell_bits), str(v.active_rows), str(v.adc_bits),
+        "*" if v.chosen else "", v.encoding, str(v.cell_bits), str(v.devices), str(v.active_rows), str(v.adc_bits),
         f"{100 * v.error:.3g} %", f"{100 * v.saturated:.2g} %", str(v.cells), f"{v.conversions:.4g}",
         f"{v.energy_fj:,.0f}", f"{100 * v.adc_share:.0f} %", f"{v.row_ns:,.0f}", f"{v.area_um2:.3g}",
     )  # fmt: skip

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
-from cimc.analog.crossbar import Cells
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
 from cimc.sim.faults import placed_faults
+from cimc.sim.kept import Kept, Programmed
 from cimc.sim.rewrite import Strips, rewritten
 from cimc.sim.tally import LayerTally, Samples, Tally
 
@@ -23,9 +25,6 @@ Array = NDArray[np.generic]
 Bounds = tuple[int, int]
 Shared = tuple[object, ...]
 WRITING = 1 << 20  # cores of a tile that have streams of their own for each writing
-Kept = dict[Shared, Cells]
-"""Programmed cells of one program and its weights, kept from run to run, by seed, device, tile and place."""
-
 WRITTEN = "written operands"  # what the tally calls cells that hold no weights
 
 
@@ -55,6 +54,7 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
         "dac_bits": core.dac_bits,
         "rows": core.crossbar.rows,
         "active_rows": core.crossbar.active_rows,
+        "devices": core.crossbar.devices,
         "msb_copies": core.msb_copies,
         "msb_slices": core.msb_slices,
         "msb_combine": core.msb_combine,
@@ -114,6 +114,7 @@ class AnalogCores:
     kept: Kept | None = None
     _shared: dict[Shared, list[AnalogMatrix]] = field(default_factory=dict[Shared, list[AnalogMatrix]])
     _ranges: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
+    _configs: dict[Shared, AnalogConfig] = field(default_factory=dict[Shared, AnalogConfig])
     _writings: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # by tile and core
 
     def build(self, codes: Array, core: CoreSpec, tile: int, decl: MatrixDecl, *, rewritten: bool) -> AnalogUnit:
@@ -135,51 +136,66 @@ class AnalogCores:
         return made
 
     def _program(self, unit: AnalogUnit, part: Part, inputs: InputKind, key: Shared) -> AnalogMatrix:
-        codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
-        device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
-        physics = replace(config(unit.core, device, inputs), row_blocks=part.blocks)
+        """A core as it is when nothing was read yet: programmed now, or by an earlier run that kept it."""
         stream = (unit.tile, part.core + unit.writing(part) * WRITING)
-        bits = 0
-        if self.device.faulty:
-            stuck, found = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
-            unit.layer.faults.add(found)
-            bits, physics = found.table_bits, replace(physics, stuck=stuck)
-        if physics.adc is not None and self.device.calibrated:
-            physics = self._calibrated(unit, part, codes, physics, (*key, part))
-        matrix = self._matrix(unit, part, codes, physics, (stream, key))
-        unit.layer.tables.append((matrix, bits))
-        if self.device.drift_compensation != "none" and physics.device.ages:
-            per = "core" if self.device.drift_compensation == "global" else "column"
-            matrix.gain = drift_factor(codes, physics, self.seed, stream, per)
+        seen = self._seen(unit, part)
+        if self.kept is None or unit.written:
+            found = self._programmed(unit, part, inputs, (stream, key), seen)
+        else:
+            name = (self.seed, self.device, stream, part, unit.digest, *key)
+            found = self.kept.find(name)
+            if found is None or not found.ranged_by(seen):
+                found = self._programmed(unit, part, inputs, (stream, key), seen, found)
+                self.kept.keep(name, found)
+        matrix = found.matrix.again()
+        if found.faults is not None:
+            unit.layer.faults.add(found.faults)
+        unit.layer.tables.append((matrix, found.table_bits))
         return matrix
 
-    def _matrix(
+    def _programmed(
         self,
         unit: AnalogUnit,
         part: Part,
-        codes: NDArray[np.int64],
-        physics: AnalogConfig,
+        inputs: InputKind,
         place: tuple[tuple[int, int], Shared],
-    ) -> AnalogMatrix:
-        """A programmed core; of cells that an earlier run programmed, where they are kept. ``place``: its random numbers,
-        and what tells it from others."""
-        stream, key = place
-        if self.kept is None or unit.written:
-            return AnalogMatrix(codes, physics, self.seed, stream)
-        name = (self.seed, self.device, unit.tile, part, *key)
-        matrix = AnalogMatrix(codes, physics, self.seed, stream, self.kept.get(name))
-        self.kept[name] = matrix.cells
-        return matrix
+        seen: Array | None,
+        old: Programmed | None = None,
+    ) -> Programmed:
+        """A core programmed now; ``old``: the same one with other ranges of its converters, whose cells it takes.
+        ``place``: its random numbers, and what tells it from others; ``seen``: what its ranges are calibrated on."""
+        (stream, key), codes = place, unit.held(part)
+        device = replace(self.device, seconds=0.0) if unit.written else self.device  # written just now: nothing drifted
+        physics = replace(self._config(unit.core, device, inputs), row_blocks=part.blocks)
+        bits, faults = 0, None
+        if self.device.faulty:
+            stuck, faults = placed_faults(part, codes, physics, unit.core, self.device, (self.seed, unit.tile))
+            bits, physics = faults.table_bits, replace(physics, stuck=stuck)
+        if physics.adc is not None and seen is not None:
+            physics = self._calibrated(codes, physics, seen, (*key, part))
+        matrix = AnalogMatrix(codes, physics, self.seed, stream, None if old is None else old.matrix.cells)
+        if self.device.drift_compensation != "none" and physics.device.ages:
+            per = "core" if self.device.drift_compensation == "global" else "column"
+            gain = None if old is None else old.matrix.gain
+            matrix.gain = drift_factor(codes, physics, self.seed, stream, per, matrix.cells) if gain is None else gain
+        return Programmed(matrix, faults, bits, seen)
+
+    def _config(self, core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
+        """:func:`config`, made once for all cores of a kind."""
+        key = (core, device.seconds, inputs)
+        if key not in self._configs:
+            self._configs[key] = config(core, device, inputs)
+        return self._configs[key]
 
     def calibrate(self, unit: AnalogUnit, matrices: Sequence[AnalogMatrix]) -> None:
         """Correct the columns of a unit's matrices, measured on their cells as they are, or as they were
         ``calibration_age`` seconds ago."""
         for part, matrix in zip(unit.parts, matrices, strict=True):
-            codes = unit.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]].astype(np.int64)
+            codes = unit.held(part)
             found = measure_columns(self._earlier(unit, matrix, codes), codes, unit.vectors)
             matrix.gain, matrix.bias = found.gain, found.bias
 
-    def _earlier(self, unit: AnalogUnit, matrix: AnalogMatrix, codes: NDArray[np.int64]) -> AnalogMatrix:
+    def _earlier(self, unit: AnalogUnit, matrix: AnalogMatrix, codes: Array) -> AnalogMatrix:
         """A matrix when it was last calibrated: the same cells, less drifted."""
         physics, age = matrix.config, self.device.calibration_age
         if not age or not physics.device.ages:
@@ -190,17 +206,18 @@ class AnalogCores:
         unit.layer.built.append(found)
         return found
 
-    def _calibrated(
-        self, unit: AnalogUnit, part: Part, codes: NDArray[np.int64], physics: AnalogConfig, key: Shared
-    ) -> AnalogConfig:
-        """The converter's range from the inputs a calibration run saw; as it is where the run saw none."""
-        seen = None if self.samples is None else self.samples.of(unit.decl)
-        if seen is None:
-            return physics
+    def _seen(self, unit: AnalogUnit, part: Part) -> Array | None:
+        """The inputs of a part that a calibration run saw; None where ranges are not calibrated, or it saw none."""
+        if not self.device.calibrated or self.samples is None:
+            return None
+        seen = self.samples.of(unit.decl)
+        return None if seen is None else seen[:, part.rows[0] : part.rows[1]]
+
+    def _calibrated(self, codes: Array, physics: AnalogConfig, seen: Array, key: Shared) -> AnalogConfig:
+        """The converter's range from what a calibration run saw."""
         if key not in self._ranges:
             per = "slice" if self.device.adc_range == "calibrated_slice" else "core"
-            vectors = seen[:, part.rows[0] : part.rows[1]]
-            self._ranges[key] = calibrate_range(codes, physics, vectors, self.device.adc_coverage, per)
+            self._ranges[key] = calibrate_range(codes, physics, seen, self.device.adc_coverage, per)
         return self._ranges[key]
 
     def next_writing(self, tile: int, part: Part) -> int:
@@ -258,7 +275,7 @@ class AnalogUnit:
         # Wires couple the columns of a crossbar, so crossbars must be their true size.
         self.parts = parts(decl.blocks, apart=cores.device.ir_drop and cores.device.wire_ohm > 0)
         self.layer: LayerTally = cores.tally.layer(decl.key or WRITTEN)
-        self.layer.cells += decl.rows * decl.cols * core.crossbars
+        self.layer.cells += decl.rows * decl.cols * core.devices
         self.vectors = 0  # known inputs of the last calibration
         self.written = False  # in this run
         self._writings: dict[Part, int] = {}  # which writing of its cores' the cells are from
@@ -277,6 +294,15 @@ class AnalogUnit:
         if self._cores.tally.measured:
             self.layer.measure(x, self.codes, total)
         return total
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What tells these integers from others."""
+        return hashlib.blake2b(np.ascontiguousarray(self.codes).data, digest_size=16).digest()
+
+    def held(self, part: Part) -> Array:
+        """The integers that a part holds."""
+        return self.codes[part.rows[0] : part.rows[1], part.cols[0] : part.cols[1]]
 
     def writing(self, part: Part) -> int:
         """Which writing of its cores the cells of a part are from; the same until they are written again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Blocks(Protocol):
 
 def placed_faults(
     part: Blocks,
-    codes: NDArray[np.int64],
+    codes: NDArray[Any],
     physics: AnalogConfig,
     core: CoreSpec,
     device: Device,

@@ -21,10 +21,11 @@ from cimc.isa.cells import written, written_first
 from cimc.isa.instruction import Blocked, Fault
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import calibration, memory, params, place
-from cimc.sim.analog import AnalogCores, Kept
+from cimc.sim.analog import AnalogCores
 from cimc.sim.channels import AHEAD_BYTES, Channels
 from cimc.sim.closures import STOP, Code, NotFinite, Scope, decode
 from cimc.sim.hostcall import HostCalls
+from cimc.sim.kept import Kept
 from cimc.sim.matrices import MatrixFactory
 from cimc.sim.memory import State, Storage
 from cimc.sim.tally import Samples, Tally

@@ -203,7 +203,7 @@ def test_errors_point_at_line_and_column():
         my.yaml:15:36: error[hw-unknown-key]: unknown key 'tiles.all.core.crossbar.cel_bits'
                 crossbar: {rows: 8, cols: 8, cel_bits: 2, cell_bits: 9}   # active_rows left out: all 8 at once
                                              ^
-        help: did you mean 'cell_bits'? known here: rows, cols, cell_bits, active_rows, spare_cols
+        help: did you mean 'cell_bits'? known here: rows, cols, cell_bits, active_rows, spare_cols, devices
         my.yaml:15:60: error[hw-value]: key 'tiles.all.core.crossbar.cell_bits': at most 8 is possible, not 9
                 crossbar: {rows: 8, cols: 8, cel_bits: 2, cell_bits: 9}   # active_rows left out: all 8 at once
                                                                      ^

@@ -15,11 +15,12 @@ def test_presets_are_found():
 @pytest.mark.parametrize("name", presets())
 def test_every_number_has_a_source(name):
     """Every number in the file; what the file leaves out (active_rows ...) is derived from numbers that have one, or is
-    the neutral value (an absent core counts 0, an MVM has one phase, there are no spare columns, one chip)."""
+    the neutral value (an absent core counts 0, an MVM has one phase, there are no spare columns, one device to a cell, one
+    chip)."""
     hardware = load(name)
     derived = (
         *("active_rows", "cols_per_adc", "cores", "phases", "pulse_ns", "row_cycles", "write_row_cycles"),
-        *("spare_cols", "msb_copies", "msb_slices", "chips"),
+        *("spare_cols", "devices", "msb_copies", "msb_slices", "chips"),
     )
     bare = [
         key

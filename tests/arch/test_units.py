@@ -11,6 +11,7 @@ from cimc.arch.actions import ACTIONS, COMPONENTS, PARTS
 from cimc.arch.load import load
 from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.arch.units import TileUnits
+from cimc.errors import CimcError
 
 TOY = load("toy").spec
 
@@ -252,3 +253,41 @@ def test_a_digital_core_has_no_drivers_to_describe():
     ):
         with pytest.raises(ValueError, match="a digital core streams bits"):
             toy_with(adc=None, encoding="twos_complement", **change)
+
+
+# --- several devices in a cell --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["pcm", "reram", "isaac"])
+def test_devices_side_by_side_take_cells_and_writes_but_no_conversions(preset: str) -> None:
+    """Three in a cell: three times what cells take (with their registers, an upper bound), the converters as before."""
+    one, three = load(preset).spec, load(preset, ("crossbar.devices=3",)).spec
+    tile = next(i for i in range(one.tile_count) if one.tile(i).core)
+    a, b = TileUnits(one, tile), TileUnits(three, tile)
+    block = [(100, 60)]
+    assert b.mvm_actions(block, 5, 8) == a.mvm_actions(block, 5, 8)
+    assert b.mvm_cycles(5, 8) == a.mvm_cycles(5, 8)
+    assert units.energy_pj(three, "crossbar.step") == pytest.approx(3 * units.energy_pj(one, "crossbar.step"))
+    assert units.energy_pj(three, "adc.convert") == units.energy_pj(one, "adc.convert")
+    areas = units.area_by_part(one), units.area_by_part(three)
+    assert areas[1]["crossbar"] == pytest.approx(3 * areas[0]["crossbar"])
+    assert {k: v for k, v in areas[1].items() if k != "crossbar"} == {
+        k: v for k, v in areas[0].items() if k != "crossbar"
+    }
+    assert b.program_actions(block)["cell.write"] == 3 * a.program_actions(block)["cell.write"]
+    core = a.core
+    assert b.program_cycles(block) == one.cycles(3 * 100 * core.verify_iterations * core.write_row_ns)
+    assert b.core.devices == 3 * a.core.devices == 3 * core.crossbars
+
+
+@pytest.mark.parametrize(
+    ("hardware", "setting", "words"),
+    [
+        ("pcm", "crossbar.devices=0", "at least 1"),
+        ("pcm", "crossbar.devices=17", "at most 16"),
+        ("sram-dcim", "crossbar.devices=2", "a digital core is exact"),
+    ],
+)
+def test_impossible_devices_are_refused(hardware: str, setting: str, words: str) -> None:
+    with pytest.raises(CimcError, match=words):
+        load(hardware, (setting,))

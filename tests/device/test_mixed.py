@@ -19,6 +19,7 @@ from cimc.device import Device
 from cimc.errors import CimcError
 from cimc.report.device import error_of
 from cimc.sim.interpreter import run
+from cimc.sim.kept import Kept
 from cimc.sim.values import Analog, run_values
 from cimc.study import Subject
 from models.small import bert
@@ -296,14 +297,13 @@ def test_a_session_keeps_its_cells(model: Path) -> None:
     for feeds, got in zip(inputs, found, strict=True):
         fresh = cimc.InferenceSession(compiled, "analog", timing=False, technology=NOISY).run(None, feeds)
         assert all(np.array_equal(a, b) for a, b in zip(fresh, got, strict=True))
-    chip, kept = compiled.hardware.spec, {}
+    chip, kept = compiled.hardware.spec, Kept()
     how = Analog(Device.of(chip, tech=NOISY), kept=kept)
     first = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", analog=how)[0]
-    cells = dict(kept)
-    assert cells, "nothing was kept"
+    count, size = len(kept), kept.nbytes
+    assert count, "nothing was kept"
     again = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", analog=how)[0]
-    assert len(kept) == len(cells)
-    assert all(kept[key] is cells[key] for key in cells)
+    assert (len(kept), kept.nbytes) == (count, size)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     other = run_values(compiled.program, compiled.weights, inputs[0], chip, numerics="analog", seed=1, analog=how)[0]
     assert any(not np.array_equal(first[name], other[name]) for name in first), "another seed has other cells"

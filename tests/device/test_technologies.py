@@ -115,11 +115,26 @@ def test_trade_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert len([line for line in text.splitlines() if "differential " in line]) >= 3
 
 
+def test_devices_side_by_side_buy_accuracy_with_cells_alone() -> None:
+    """Independent errors shrink with the root of the devices; conversions and time stay."""
+    choices = Choices(("differential",), (7,), (128,), (10,), (1, 4))
+    device = Device.of(load("pcm").spec, (), None, 86400.0)
+    one, four = tradeoff.variants("pcm", (), choices, device, range(3))
+    assert (one.devices, one.cells, one.chosen) == (1, 2, True)
+    assert (four.devices, four.cells, four.chosen) == (4, 8, False)
+    assert four.error == pytest.approx(one.error / 2, rel=0.15)
+    assert (four.conversions, four.row_ns) == (one.conversions, one.row_ns)
+    assert one.energy_fj < four.energy_fj < 4 * one.energy_fj
+    assert one.area_um2 < four.area_um2 < 4 * one.area_um2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("sram-dcim",), "no analog core"),
         (("reram", "--rows", "x"), "no list of whole numbers"),
+        (("reram", "--devices", "two"), "no list of whole numbers"),
+        (("reram", "--devices", "17"), "outside 1..16"),
         (("reram", "--encoding", "ternary"), "no 'ternary'"),
         (("reram", "--rows", "999"), "costs for none"),
         (("reram", "--rows", ",".join(map(str, range(1, 120)))), "at most 400"),

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cimc.analog.rng import Generator
-from cimc.analog.technology import Array, Cell, CellModel, Drift, Fact, Program, Read, Spread, Technology
+from cimc.analog.technology import Array, Cell, CellModel, Fact, Flicker, PowerDrift, Spread, Technology
 
 LIKE_SOURCE = (
     "aihwkit 1.2 inference/noise/pcm.py; Nandakumar et al., ICECS 2019; Joshi et al., Nat. Commun. 11, 2473, 2020; "
@@ -80,25 +79,25 @@ FITS = {
 }
 
 
-def _parts(law: str) -> tuple[Program, Drift, Read]:
+def _parts(law: str) -> tuple[Spread, PowerDrift, Flicker]:
     fit, (nu_of, q_of) = FITS[law], LAWS[law]
 
     def sigma(target: Array, cell: Cell) -> Array:
         return cell.gmax_us / fit.gmax_us * _poly(fit.spread, target / cell.gmax_us)
 
-    def drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
-        mean, spread = nu_of(np.maximum(target / cell.gmax_us, ZERO_CLIP))
-        nu = np.abs(mean + spread * rng.standard_normal(target.shape))
-        return programmed * (1.0 + cell.seconds / fit.t0) ** -nu
+    def exponents(target: Array, cell: Cell) -> tuple[Array, Array]:
+        return nu_of(np.maximum(target / cell.gmax_us, ZERO_CLIP))
 
-    def read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
+    def start(cell: Cell) -> float:
+        return fit.t0
+
+    def spread(programmed: Array, cell: Cell) -> Array:
         # 1/f noise accumulated since programming; q follows the programmed conductance (aihwkit issue 436).
         q = q_of(np.maximum(programmed / cell.gmax_us, ZERO_CLIP))
         elapsed = cell.seconds + fit.t0
-        scale = math.sqrt(math.log((elapsed + fit.t_read) / (2 * fit.t_read)))
-        return np.maximum(g + np.abs(g) * q * scale * rng.standard_normal(g.shape), 0.0)
+        return q * math.sqrt(math.log((elapsed + fit.t_read) / (2 * fit.t_read)))
 
-    return Spread(sigma), drift, read
+    return Spread(sigma), PowerDrift(exponents, start), Flicker(spread)
 
 
 def _model(law: str, name: str, source: str, aliases: tuple[str, ...]) -> CellModel:
@@ -126,14 +125,17 @@ def _custom_spread(target: Array, cell: Cell) -> float:
     return 0.2
 
 
-def _custom_drift(programmed: Array, target: Array, cell: Cell, rng: Generator) -> Array:
-    nu = np.abs(0.1 + 0.05 * rng.standard_normal(target.shape))
-    return programmed * (1.0 + cell.seconds / 20.0) ** -nu
+def _custom_exponents(target: Array, cell: Cell) -> tuple[float, float]:
+    return 0.1, 0.05
 
 
-def _custom_read(g: Array, programmed: Array, cell: Cell, rng: Generator) -> Array:
+def _custom_start(cell: Cell) -> float:
+    return 20.0
+
+
+def _custom_read(programmed: Array, cell: Cell) -> Array:
     scale = math.sqrt(math.log((cell.seconds + 20.0 + 250e-9) / 500e-9))
-    return np.maximum(g + np.abs(g / cell.gmax_us) * scale * rng.standard_normal(g.shape), 0.0)
+    return np.full_like(programmed, scale / cell.gmax_us)
 
 
 CUSTOM = CellModel(
@@ -143,8 +145,8 @@ CUSTOM = CellModel(
     0.0,
     25.0,
     program=Spread(_custom_spread),
-    drift=_custom_drift,
-    read=_custom_read,
+    drift=PowerDrift(_custom_exponents, _custom_start),
+    read=Flicker(_custom_read),
     read_per_cycle=False,
 )
 FACTS = (
