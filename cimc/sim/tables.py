@@ -5,7 +5,6 @@ takes stands in *variants*: one for most rows, one per combination of repeat var
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,19 +52,18 @@ class Flat(NamedTuple):
 
 @dataclass(frozen=True)
 class Price:
-    """What all executions that cost the same have in common. ``links``: of a message's tree, or of an access' way,
-    those within chips."""
+    """What all executions that cost the same have in common, but for the links they go over."""
 
     job: Job  # without what its bytes cost on links
-    actions: Mapping[str, int]  # with that
     action: Action
     unit: str  # class: "core", "vector" ...
     kind: str  # of its tile
-    links: int
-    request: int  # cycles of an access' packet on a link
-    response: int  # and of the one back
-    cross: int  # cycles of a message, or of an access' packet, on a link between chips
-    cross_back: int  # and of the one back
+
+    @property
+    def carried(self) -> int:
+        """Bytes that are carried over links."""
+        job = self.job
+        return job.bytes or job.request + job.response if self.action in (Action.SEND, Action.MEMORY) else 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,10 @@ class Layout:
     tiles: tuple[int, ...]  # tile numbers, ascending
     row_tile: Ints  # per row: index of its tile
     row_layer: Ints  # per row: index of its layer in layers
-    instructions: list[Instruction | None]  # per row
+    steps: list[Instruction]
+    at: Ints  # their rows
+    links: Ints  # per row: of a message's tree, or of an access' way, those within chips
+    crossings: Ints  # and those between
     layers: tuple[str, ...]  # names of the nodes the instructions come from
     prices: tuple[Price, ...]
     variant_cost: Ints  # per variant: its cost
@@ -85,13 +86,22 @@ class Layout:
     depth: int  # repeat variables of the deepest tile
     ranges: int  # most ranges a row has
     widest: int  # links of the largest tree
-    links: int
+    links_of_chip: int  # how many
     homes: tuple[int, ...]  # tiles that serve accesses; server 0 is global memory, then these
 
     @property
     def variants(self) -> int:
         """How many variants there are."""
         return len(self.variant_cost)
+
+    def instruction(self, row: int) -> Instruction:
+        """The instruction of a row."""
+        return self.steps[int(np.searchsorted(self.at, row))]
+
+    def step_number(self, row: int) -> int:
+        """Which instruction of its tile's stream a row is, counting from 1 and leaving repeats out."""
+        first = int(self.flat.tile_start[self.row_tile[row]])
+        return int(np.searchsorted(self.at, row) - np.searchsorted(self.at, first)) + 1
 
     def unit_name(self, row: int) -> str:
         """The unit a row's instruction occupies."""
