@@ -19,7 +19,7 @@ from cimc.isa.program import TileProgram
 from cimc.origin import Origin
 from cimc.sim.job import CELLS
 from cimc.sim.listing import Listing
-from cimc.sim.pool import Form, Numbers, Pool, Words, attributes, looked_up, numbers
+from cimc.sim.pool import Form, Numbers, Pool, Words, attributes, looked_up, numbers, read_off
 from cimc.sim.tables import Ints
 
 OUTSIDE = ""  # the layer of instructions without an origin
@@ -92,10 +92,10 @@ class Columns:
         self._pool, self._names = pool, names
         self._tile, steps = listing.tile, listing.steps
         mnemonics: Numbers[str] = Numbers()
-        self.form = looked_up(mnemonics, attributes(_MNEMONIC, steps))
+        self.form = read_off(mnemonics, _MNEMONIC, steps)
         self.forms = [Form.of(m) for m in mnemonics]
         words: Numbers[Words] = Numbers()
-        self.word = looked_up(words, attributes(_KEYWORDS, steps))
+        self.word = read_off(words, _KEYWORDS, steps)
         self.words = list(words)
         self.layers, self.layer = _layers(attributes(_ORIGIN, steps))
         operands = attributes(_OPERANDS, steps)
@@ -137,12 +137,12 @@ class Columns:
         pool, names, shapes = self._pool, self._names, self._pool.shapes
         element, shape = np.zeros((2, len(self._owner)), np.int64)
         shared, views = self._some(SHARED)
-        arrays = looked_up(names.shared, attributes(_BUFFER, views))
-        element[shared], shape[shared] = names.shared_element[arrays], looked_up(shapes, attributes(_SHAPE, views))
+        arrays = read_off(names.shared, _BUFFER, views)
+        element[shared], shape[shared] = names.shared_element[arrays], read_off(shapes, _SHAPE, views)
         held = np.flatnonzero(names.home[arrays] >= 0)[::-1]  # of several the first counts
         self.home[self._owner[shared[held]]] = names.home[arrays[held]]
         local, views = self._some(LOCAL)
-        lie = looked_up(pool.lies, attributes(_LIE, views))
+        lie = read_off(pool.lies, _LIE, views)
         buffers = self._buffers(local, attributes(_BUFFER, views))
         element[local], shape[local] = names.element[buffers], np.array(pool.lies.shape, np.int64)[lie]
         if any(shapes.varies):

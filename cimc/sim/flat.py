@@ -131,7 +131,7 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     variants[:, V_BOUNDS] = _before(decoder.local_views[owner])
     listing.affines.affine.extend((0, len(listing.affines.terms) // 2))
     last = ends_last(rows, variants, decoder.variants, listing.row_tile)
-    begin, relations, moving = related(rows, ranges, last, decoder.variants)
+    begin, relations, moving = related(rows, ranges, last, decoder.variants, listing.row_tile)
     travels = decoder.travels
     return Flat(
         tile_start=np.array(listing.start, np.int64),

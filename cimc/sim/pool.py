@@ -171,8 +171,13 @@ def looked_up(table: Mapping[K, int], keys: Sequence[K]) -> Ints:
     return np.fromiter(map(table.__getitem__, keys), np.int64, len(keys))
 
 
+def read_off(table: Mapping[Any, int], get: attrgetter[Any], things: Sequence[object]) -> Ints:
+    """The numbers in a table of an attribute, or of several together, of many things."""
+    return np.fromiter(map(table.__getitem__, map(get, things)), np.int64, len(things))
+
+
 def attributes(get: attrgetter[Any], things: Iterable[object]) -> list[Any]:
-    """An attribute, or several, of each of many things."""
+    """An attribute of each of many things."""
     return list(map(get, things))
 
 
