@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import component, energy_pj, leakage_mw
-from cimc.isa.instruction import INSTRUCTIONS
 from cimc.sim.bound import executions
 from cimc.sim.job import Action
 from cimc.sim.result import Bound, Cost, Event, Timing, Writing
@@ -66,10 +65,9 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
 
 def _writings(layout: Layout, state: State) -> Iterator[Writing]:
     """When cells were written, by row."""
-    writing = {m for m, spec in INSTRUCTIONS.items() if spec.writes_cells}
-    for row, step in zip(layout.at.tolist(), layout.steps, strict=True):
-        if step.mnemonic in writing and state.spent[row, FINAL]:
-            matrix = next(o for o in step.operands if isinstance(o, str))
+    for row in layout.writers.tolist():
+        if state.spent[row, FINAL]:
+            matrix = next(o for o in layout.instruction(row).operands if isinstance(o, str))
             first, last = state.spent[row, FIRST], state.spent[row, FINAL]
             yield Writing(layout.tiles[layout.row_tile[row]], matrix, int(first), int(last))
 
@@ -144,14 +142,9 @@ def _classes(layout: Layout) -> tuple[list[str], Ints]:
     """The classes of units, and that of each row: units of one class are reported together. ``core:W0`` is one of
     ``core``; a host call counts as ``host`` though it occupies its tile's path to memory."""
     names: dict[str, int] = {}
-    widest = max((len(u) for u in layout.units), default=0)
-    of = np.zeros((len(layout.tiles), widest + 1), np.int64)
-    for tile, units in enumerate(layout.units):
-        for i, name in enumerate(units):
-            of[tile, i] = names.setdefault(name.split(":", 1)[0], len(names))
-    rows = layout.flat.rows[: len(layout.row_tile)]
-    found = of[layout.row_tile, rows[:, R_UNIT]]
-    found[rows[:, R_OP] == Action.HOST] = names.setdefault("host", len(names))
+    of = np.array([names.setdefault(name.split(":", 1)[0], len(names)) for name in layout.units], np.int64)
+    found = of[layout.row_unit] if len(of) else np.zeros(len(layout.row_unit), np.int64)
+    found[layout.flat.rows[: len(found), R_OP] == Action.HOST] = names.setdefault("host", len(names))
     return list(names), found
 
 

@@ -37,13 +37,13 @@ Bounds = tuple[int, int]
 class Names:
     """What the names of all tiles mean, as numbers."""
 
-    def __init__(self, pool: Pool, listing: Listing) -> None:
+    def __init__(self, pool: Pool, listing: Listing, *, writes: bool) -> None:
+        """``writes``: whether any instruction writes cells."""
         chip, tiles = pool.chip, listing.tiles
         letters = "".join(row * chip.chips for row in chip.layout)
         names = {kind.letter: name for name, kind in chip.tiles.items()}
         self.kinds = [names[letters[t.tile]] for t in tiles]
         self.tiles = [t.tile for t in tiles]
-        writes = any(INSTRUCTIONS[m].writes_cells for m in set(attributes(_MNEMONIC, listing.steps)))
         self.cells = [_cells(t) if writes else {} for t in tiles]
         self.matrices = [
             {m.name: pool.matrix(m, len(cells.get(m.name, ()))) for m in t.matrices}
@@ -86,14 +86,16 @@ class Columns:
     """The instructions of a listing. ``form`` and ``word`` are numbers in ``forms`` and ``words`` (the different keywords),
     ``layer`` and ``unit`` in ``layers`` and ``units``; ``home``: the tile of the global operand, -1 if it is in none;
     ``varies``: whether any extent does. The operands of an instruction begin at ``first``; ``part`` is, of every one, a number
-    less than ``parts`` for what the cost depends on."""
+    less than ``parts`` for what the cost depends on. ``writers`` are the instructions that write cells."""
 
-    def __init__(self, pool: Pool, listing: Listing, names: Names) -> None:
-        self._pool, self._names = pool, names
-        self._tile, steps = listing.tile, listing.steps
+    def __init__(self, pool: Pool, listing: Listing) -> None:
+        self._pool, self._tile, steps = pool, listing.tile, listing.steps
         mnemonics: Numbers[str] = Numbers()
         self.form = read_off(mnemonics, _MNEMONIC, steps)
         self.forms = [Form.of(m) for m in mnemonics]
+        writes = [INSTRUCTIONS[m].writes_cells for m in mnemonics]
+        self.names = Names(pool, listing, writes=any(writes))
+        self.writers: Ints = np.flatnonzero(np.array(writes, np.bool_)[self.form])
         words: Numbers[Words] = Numbers()
         self.word = read_off(words, _KEYWORDS, steps)
         self.words = list(words)
@@ -134,7 +136,7 @@ class Columns:
 
     def _parts(self) -> tuple[Ints, int, Ranges]:
         """Of operands, numbers for what the cost depends on; and the ranges."""
-        pool, names, shapes = self._pool, self._names, self._pool.shapes
+        pool, names, shapes = self._pool, self.names, self._pool.shapes
         element, shape = np.zeros((2, len(self._owner)), np.int64)
         shared, views = self._some(SHARED)
         arrays = read_off(names.shared, _BUFFER, views)
@@ -160,7 +162,7 @@ class Columns:
 
     def _buffers(self, at: Ints, named: Sequence[str]) -> Ints:
         """The numbers of the buffers of local views, whose names mean something in every tile."""
-        local = self._names.local
+        local = self.names.local
         ends = np.searchsorted(self._tile[self._owner[at]], np.arange(1, len(local) + 1)).tolist()
         parts = [named[a:b] for a, b in pairwise([0, *ends])]
         found = chain.from_iterable(map(of.__getitem__, part) for of, part in zip(local, parts, strict=True))
@@ -168,14 +170,14 @@ class Columns:
 
     def _ranges(self, at: Ints, buffers: Ints, lie: Ints) -> Ranges:
         """The ranges of local views."""
-        names, lies, owner = self._names, self._pool.lies, self._owner[at]
+        names, lies, owner = self.names, self._pool.lies, self._owner[at]
         low, high = (np.array(part, np.int64)[lie] for part in (lies.low, lies.high))
         return Ranges(owner, _places(owner), names.address[buffers], names.item[buffers], low, high, lie)
 
     def _with_cells(self, ranges: Ranges, local: Ints, at: Ints, matrices: Sequence[str]) -> Ranges:
         """The ranges with those of cells between them, where these matter: as many of a matrix as it has spans of cores."""
         owner = self._owner[at]
-        held = [self._names.cells[t].get(m, ()) for t, m in zip(self._tile[owner].tolist(), matrices, strict=True)]
+        held = [self.names.cells[t].get(m, ()) for t, m in zip(self._tile[owner].tolist(), matrices, strict=True)]
         counts = numbers([len(h) for h in held])
         cells = np.array([span for h in held for span in h], np.int64).reshape(-1, 2)
         n = len(cells)

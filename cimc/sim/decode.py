@@ -10,7 +10,7 @@ import numpy as np
 
 from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine
-from cimc.sim.columns import Bounds, Columns, Names
+from cimc.sim.columns import Bounds, Columns
 from cimc.sim.job import Action, Foreman, Job
 from cimc.sim.listing import Listing, Scope, reach
 from cimc.sim.pool import Form, Numbers, Pool, distinct, flags, looked_up, numbers, pack
@@ -52,9 +52,9 @@ class Decoder:
     ranges are left to :mod:`cimc.sim.varying`."""
 
     def __init__(self, pool: Pool, listing: Listing) -> None:
-        self.pool, self.listing, self.names = pool, listing, Names(pool, listing)
-        self.columns = Columns(pool, listing, self.names)
-        self.travels = Travels(pool.chip, listing, self.names, self.columns)
+        self.pool, self.listing, self.columns = pool, listing, Columns(pool, listing)
+        self.names = self.columns.names
+        self.travels = Travels(pool.chip, listing, self.columns)
         n = listing.rows
         self.rows = np.zeros((n + 1, ROW_COLUMNS), np.int64)
         self.local_views = np.zeros(n + 1, np.int64)  # of a row, among them the cores where these matter

@@ -71,7 +71,9 @@ def flatten(program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> Layou
         tuple(pool.prices),
         cost,
         owner,
+        tuple(columns.units),
         units,
+        listing.at[columns.writers],
         listing.depth,
         ranges=int(decoder.local_views.max(initial=1)),
         widest=int((flat.rows[:, R_TREE_END] - flat.rows[:, R_TREE]).max(initial=1)),
@@ -91,19 +93,14 @@ def _before(counts: Ints) -> Ints:
     return np.cumsum(counts) - counts
 
 
-def _units(decoder: Decoder) -> list[list[str]]:
-    """The names of each tile's units, in the order of their first use; their numbers there take the place of those of all
-    names in the rows."""
-    at, tiles, names = decoder.listing.at, decoder.listing.tile, decoder.columns.units
-    found: list[list[str]] = [[] for _ in decoder.names.tiles]
-    first, of = distinct(tiles * len(names) + decoder.columns.unit)
-    number = np.zeros(len(first), np.int64)
-    order = np.argsort(first)
-    pairs = zip(order.tolist(), tiles[first[order]].tolist(), decoder.columns.unit[first[order]].tolist(), strict=True)
-    for i, tile, name in pairs:
-        number[i] = len(found[tile])
-        found[tile].append(names[name])
-    decoder.rows[at, R_UNIT] = number[of]
+def _units(decoder: Decoder) -> Ints:
+    """Number the units of each tile, in the place of all names in the rows; those of all rows."""
+    listing, columns = decoder.listing, decoder.columns
+    first, of = distinct(listing.tile * len(columns.units) + columns.unit)
+    tiles = listing.tile[first]  # ascending
+    decoder.rows[listing.at, R_UNIT] = (np.arange(len(first)) - np.searchsorted(tiles, tiles))[of]
+    found = np.zeros(listing.rows, np.int64)
+    found[listing.at] = columns.unit
     return found
 
 

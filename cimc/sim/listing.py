@@ -121,8 +121,7 @@ class Listing:
     def _repeat(self, step: Repeat, scope: Scope) -> None:
         if not _any_instruction(step.body):
             return
-        count = step.count if isinstance(step.count, Affine) else Affine(step.count)
-        base, terms = self.affines.split(count, scope)
+        base, terms = (step.count, ()) if isinstance(step.count, int) else self.affines.split(step.count, scope)
         slot, trips = len(scope.trips), self.affines.enter(base, terms)
         most = max(0, reach(base, terms, scope.trips)[1])
         place = len(self.controls)

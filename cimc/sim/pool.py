@@ -69,10 +69,6 @@ class Form:
             {k.name: i for i, k in enumerate(spec.keywords)},
         )
 
-    def value(self, words: Words, name: str) -> Value:
-        """The value of a keyword."""
-        return self.complete(words)[self.place[name]][1]
-
     def shared(self, index: int) -> bool:
         """Whether the operand at a position is a view of a global buffer."""
         return self.kinds[min(index, len(self.kinds) - 1)] in GLOBAL

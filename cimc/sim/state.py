@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.sim.reference import RESERVATIONS, WINDOW
-from cimc.sim.tables import Layout
+from cimc.sim.tables import R_UNIT, Layout
 
 Ints = NDArray[np.int64]
 W = WINDOW
@@ -73,7 +73,7 @@ def fresh(layout: Layout, trace: int) -> State:
     """The state before the first cycle; ``trace`` is how many instructions the trace buffer holds."""
     c = layout.flat
     tiles, channels = len(layout.tiles), len(c.ring_ptr) - 1
-    units = max((len(u) for u in layout.units), default=1)
+    units = 1 + int(c.rows[:, R_UNIT].max(initial=0))
 
     def zeros(*shape: int) -> Ints:
         return np.zeros(shape, np.int64)

@@ -82,7 +82,9 @@ class Layout:
     prices: tuple[Price, ...]
     variant_cost: Ints  # per variant: its cost
     variant_row: Ints  # per variant: its row
-    units: list[list[str]]  # per tile: names of its units
+    units: tuple[str, ...]  # names of units: those of the same name in several tiles are different ones
+    row_unit: Ints  # per row: its unit's name
+    writers: Ints  # rows that write cells
     depth: int  # repeat variables of the deepest tile
     ranges: int  # most ranges a row has
     widest: int  # links of the largest tree
@@ -105,4 +107,4 @@ class Layout:
 
     def unit_name(self, row: int) -> str:
         """The unit a row's instruction occupies."""
-        return self.units[int(self.row_tile[row])][int(self.flat.rows[row, R_UNIT])]
+        return self.units[int(self.row_unit[row])]
