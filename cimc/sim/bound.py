@@ -141,7 +141,7 @@ def _occupied(layout: Layout, state: State, columns: tuple[int, int, int]) -> In
     found = np.zeros(layout.links_of_chip, np.int64)
     packets = np.zeros((3, len(flat.rows)), np.int64)  # per row: cycles of messages, of requests, of responses
     for i, column in enumerate(columns):
-        np.add.at(packets[i], layout.variant_row, state.executions * flat.variants[:, column])
+        np.add.at(packets[i], layout.variant_row, state.executions * flat.costs[layout.variant_cost, column])
     op = flat.rows[:, R_OP]
     sends = np.flatnonzero(op == Action.SEND)
     rises = np.zeros(len(flat.trees) + 1, np.int64)  # of the occupation, from one entry of the trees to the next

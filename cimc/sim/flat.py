@@ -21,6 +21,7 @@ from cimc.sim.listing import Listing
 from cimc.sim.pool import Pool, distinct
 from cimc.sim.relations import ends_last, related
 from cimc.sim.tables import (
+    COST_COLUMNS,
     DERIVED_COLUMNS,
     END,
     R_DEST,
@@ -34,9 +35,8 @@ from cimc.sim.tables import (
     R_TRIPS,
     R_UNIT,
     R_VARIANT,
-    V_BOUNDS,
     V_SIZE,
-    VARIANT_COLUMNS,
+    VARIANT_BOUNDS,
     Flat,
     Ints,
     Layout,
@@ -124,16 +124,17 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     rows[-1, R_OP] = END
     rows[:, R_RANGE] = _before(decoder.local_views)
     ranges = decoder.ranges
-    variants = np.array(pool.priced, np.int64).reshape(-1, VARIANT_COLUMNS)[cost]
-    variants[:, V_BOUNDS] = _before(decoder.local_views[owner])
+    costs = np.array(pool.priced, np.int64).reshape(-1, COST_COLUMNS)
+    variants = np.column_stack((cost, _before(decoder.local_views[owner])))
     listing.affines.affine.extend((0, len(listing.affines.terms) // 2))
-    last = ends_last(rows, variants, decoder.variants, listing.row_tile)
+    last = ends_last(rows, costs[cost], owner, listing.row_tile)
     begin, relations, moving = related(rows, ranges, last, decoder.variants, listing.row_tile)
     travels = decoder.travels
     return Flat(
         tile_start=np.array(listing.start, np.int64),
         rows=rows,
         variants=variants,
+        costs=costs,
         ranges=ranges,
         bounds=_bounds(decoder, variants),
         affine=_ints(listing.affines.affine, 2),
@@ -143,7 +144,7 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
         trees=travels.trees,
         way_part=travels.ways.begin,
         way_link=travels.ways.links,
-        ring_ptr=_rings(decoder, variants),
+        ring_ptr=_rings(decoder, costs[cost, V_SIZE]),
         related_begin=begin,
         related=relations,
         moving=moving,
@@ -158,23 +159,24 @@ def _bounds(decoder: Decoder, variants: Ints) -> Ints:
     found = np.zeros((int((views[:-1] * decoder.variants).sum()), 2), np.int64)
     owner = np.repeat(np.arange(len(views)), views)
     place = np.arange(len(owner)) - rows[owner, R_RANGE]
-    found[variants[rows[owner, R_VARIANT], V_BOUNDS] + place] = decoder.bounds
+    found[variants[rows[owner, R_VARIANT], VARIANT_BOUNDS] + place] = decoder.bounds
     for row, (_, bounds) in decoder.varying.items():
         if views[row]:
-            first = int(variants[rows[row, R_VARIANT], V_BOUNDS])
+            first = int(variants[rows[row, R_VARIANT], VARIANT_BOUNDS])
             found[first : first + len(bounds) * int(views[row])] = [pair for of in bounds for pair in of]
     return found
 
 
-def _rings(decoder: Decoder, variants: Ints) -> Ints:
-    """Per channel, where its ring of messages begins: room for all that can be in it at once."""
+def _rings(decoder: Decoder, size: Ints) -> Ints:
+    """Per channel, where its ring of messages begins: room for all that can be in it at once. ``size``: of the message of
+    every variant."""
     rows, listing, travels = decoder.rows, decoder.listing, decoder.travels
     which = np.flatnonzero(travels.action == Action.SEND)
     sends = listing.at[which]
     parts = rows[sends, R_DEST_END] - rows[sends, R_DEST]
     places = np.arange(int(parts.sum())) + np.repeat(rows[sends, R_DEST] - _before(parts), parts)
     channels, times = travels.dests[places, 0], listing.times(which)
-    sizes = variants[rows[sends, R_VARIANT], V_SIZE]
+    sizes = size[rows[sends, R_VARIANT]]
     for row, (costs, _) in decoder.varying.items():
         sizes[sends == row] = min(decoder.pool.prices[c].job.bytes for c in costs)
     messages = np.zeros(len(travels.channels), np.int64)

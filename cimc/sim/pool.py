@@ -124,7 +124,7 @@ class Pool:
         self.lies = Lies(self.shapes)
         self.units: dict[str, TileUnits] = {}  # by kind of tile
         self.prices: list[Price] = []
-        self.priced: list[tuple[int, ...]] = []  # per price: the columns of its variants
+        self.priced: list[tuple[int, ...]] = []  # per price: the line of ``costs``
         self.matrices: Numbers[tuple[object, ...]] = Numbers()
 
     def matrix(self, decl: MatrixDecl, held: int) -> int:
@@ -148,7 +148,7 @@ class Pool:
         cross, back = noc.crossing_cycles(chip, there), noc.crossing_cycles(chip, job.response)
         unit = Action.HOST.name.lower() if form.action is Action.HOST else form.unit
         self.prices.append(Price(job, form.action, unit, kind))
-        self.priced.append((job.cycles, job.bytes, request, response, 0, job.busy, job.cores, cross, back))
+        self.priced.append((job.cycles, job.bytes, request, response, job.busy, job.cores, cross, back))
         return len(self.prices) - 1
 
 

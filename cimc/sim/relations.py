@@ -194,17 +194,16 @@ def places(rows: Ints, ranges: Ints, tiles: Ints) -> Masks:
     return masks
 
 
-def ends_last(rows: Ints, variants: Ints, counts: Ints, tiles: Ints) -> Ints:
-    """Per row, whether what it is executed for ends last of all that its unit was taken for until then. ``counts``: its
-    variants, ``tiles``: index of its tile.
+def ends_last(rows: Ints, costs: Ints, owner: Ints, tiles: Ints) -> Ints:
+    """Per row, whether what it is executed for ends last of all that its unit was taken for until then. ``costs`` of
+    all variants, ``owner``: their rows, ``tiles``: index of a row's tile.
 
     An instruction ends ``cycles - busy`` after it has handed its unit over, so one that starts later and takes that long
     ends no sooner. For the memory path there is no such number."""
-    n, op = len(counts), rows[:-1, R_OP]
-    owner = np.repeat(np.arange(n), counts)
+    n, op = len(tiles), rows[:-1, R_OP]
     takes, after = np.full(n, 1 << 60), np.zeros(n, np.int64)
-    np.minimum.at(takes, owner, variants[:, V_CYCLES])
-    np.maximum.at(after, owner, variants[:, V_CYCLES] - variants[:, V_BUSY])
+    np.minimum.at(takes, owner, costs[:, V_CYCLES])
+    np.maximum.at(after, owner, costs[:, V_CYCLES] - costs[:, V_BUSY])
     after[op != Action.COMPUTE] = 0
     width = int(rows[:, R_UNIT].max(initial=0)) + 1
     unit = tiles * width + rows[:-1, R_UNIT]

@@ -21,9 +21,10 @@ WRITES, ACCUMULATES, READS = 1, 2, 4  # flags of a range
 
 R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_WAY, R_SERVER = range(9)
 R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_DEST_END, R_TREE, R_TREE_END = range(9, 16)
-V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BOUNDS, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK = range(9)
+V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK = range(8)
+VARIANT_COST, VARIANT_BOUNDS = range(2)
 RANGE_AFF, RANGE_FLAGS, RANGE_LOW, RANGE_HIGH, RANGE_FIXED = range(5)
-ROW_COLUMNS, VARIANT_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS = 16, 9, 5, 5
+ROW_COLUMNS, COST_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS = 16, 8, 5, 5
 
 
 class Flat(NamedTuple):
@@ -32,9 +33,10 @@ class Flat(NamedTuple):
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
     rows: Ints  # repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1
-    # Of variants: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
+    variants: Ints  # the number of the cost, BOUNDS
+    # Of costs: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
     # CROSS, CROSS_BACK: cycles of a message, or of those packets, on a link between chips.
-    variants: Ints
+    costs: Ints
     ranges: Ints  # affine offset in bytes, flags; the bytes it can reach; whether it is the same at every execution
     bounds: Ints  # (low, high) of a variant's ranges from that offset
     affine: Ints  # (constant, where its terms begin)

@@ -18,8 +18,8 @@ from cimc.sim.result import Event, Timing
 from cimc.sim.state import (
     BAD,
     C_TAKEN,
+    F_COST,
     F_ROW,
-    F_VARIANT,
     ISSUED,
     M_BYTES,
     T_HEAD,
@@ -100,7 +100,7 @@ def _mismatch(layout: Layout, state: State) -> Exception:
     channel = flat.rows[row, R_CHANNEL]
     begin, stop = flat.ring_ptr[channel : channel + 2]
     got = int(state.message[begin + state.channel[channel, C_TAKEN] % (stop - begin), M_BYTES])
-    want = int(flat.variants[state.flight[slot, F_VARIANT], V_SIZE])
+    want = int(flat.costs[state.flight[slot, F_COST], V_SIZE])
     why = f"the message from tile {number(instruction, 'source')} has {got} bytes, the view {want}"
     return place.failed(layout.tiles[layout.row_tile[row]], layout.step_number(row), instruction, why)
 
