@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cimc.isa.cells import contended, spans
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Kind, Unit
