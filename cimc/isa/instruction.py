@@ -10,6 +10,7 @@ import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -306,4 +307,12 @@ def complete(spec: Spec, given: Mapping[str, Value]) -> tuple[tuple[str, Value],
         if value is None:
             raise TypeError(f"{spec.mnemonic} needs the keyword '{keyword.name}'")
         out.append((keyword.name, coerce(keyword, value)))
-    return tuple(out)
+    if any(k.type is float for k in spec.keywords):
+        return tuple(out)  # 0.0 and -0.0 are equal
+    return _shared(spec.mnemonic, tuple(out))
+
+
+@lru_cache(1 << 12)
+def _shared(mnemonic: str, words: tuple[tuple[str, Value], ...]) -> tuple[tuple[str, Value], ...]:
+    """Keywords of a mnemonic, the same ones as one object."""
+    return words

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import component, energy_pj, leakage_mw
-from cimc.isa.cells import writes_cells
 from cimc.sim.bound import executions
 from cimc.sim.job import Action
 from cimc.sim.result import Bound, Cost, Event, Timing, Writing
 from cimc.sim.state import BUSY, FINAL, FIRST, ISSUED, LAST, Q_BUSY, STALLS, State
 from cimc.sim.tables import LOOP, R_OP, R_UNIT, Ints, Layout
+
+HOPS, CROSSINGS = "noc.byte_hop", "link.byte"
+"""Actions of bytes that are carried over links: the only ones that depend on where a tile is."""
 
 
 def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: tuple[Event, ...]) -> Timing:
@@ -63,9 +65,9 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
 
 def _writings(layout: Layout, state: State) -> Iterator[Writing]:
     """When cells were written, by row."""
-    for row, step in enumerate(layout.instructions):
-        if step is not None and writes_cells(step) and state.spent[row, FINAL]:
-            matrix = next(o for o in step.operands if isinstance(o, str))
+    for row in layout.writers.tolist():
+        if state.spent[row, FINAL]:
+            matrix = next(o for o in layout.instruction(row).operands if isinstance(o, str))
             first, last = state.spent[row, FIRST], state.spent[row, FINAL]
             yield Writing(layout.tiles[layout.row_tile[row]], matrix, int(first), int(last))
 
@@ -111,8 +113,9 @@ def _billed(layout: Layout, state: State) -> Billed:
     layer, prices = layout.row_layer[layout.variant_row], layout.prices
     number: dict[str, int] = {}
     lines = [
-        (i, number.setdefault(name, len(number)), n) for i, p in enumerate(prices) for name, n in p.actions.items()
+        (i, number.setdefault(name, len(number)), n) for i, p in enumerate(prices) for name, n in p.job.actions.items()
     ]
+    hops, crossings = (number.setdefault(name, len(number)) for name in (HOPS, CROSSINGS))
     executed = state.executions.astype(object if _long(layout, state) else np.int64)
     bills = np.zeros((len(prices), len(number)), executed.dtype)
     for price, name, n in lines:
@@ -121,12 +124,17 @@ def _billed(layout: Layout, state: State) -> Billed:
     np.add.at(ran, (layer, layout.variant_cost), executed)
     works = np.array([p.action not in (Action.HALT, Action.WAIT) for p in prices], np.bool_)
     paid = np.flatnonzero((ran[:, works] != 0).any(axis=1)).tolist()
-    return Billed(list(number), ran @ bills, paid)
+    counts = ran @ bills
+    carried = executed * np.array([p.carried for p in prices], np.int64)[layout.variant_cost]
+    np.add.at(counts[:, hops], layer, carried * layout.links[layout.variant_row])
+    np.add.at(counts[:, crossings], layer, carried * layout.crossings[layout.variant_row])
+    return Billed(list(number), counts, paid)
 
 
 def _long(layout: Layout, state: State) -> bool:
     """Whether a count of actions could exceed 64 bits."""
-    largest = max((n for p in layout.prices for n in p.actions.values()), default=0)
+    over = int(max(layout.links.max(initial=0), layout.crossings.max(initial=0)))
+    largest = max((max(over * p.carried, *p.job.actions.values(), 0) for p in layout.prices), default=0)
     return largest * int(state.executions.sum()) >= 1 << 62
 
 
@@ -134,14 +142,9 @@ def _classes(layout: Layout) -> tuple[list[str], Ints]:
     """The classes of units, and that of each row: units of one class are reported together. ``core:W0`` is one of
     ``core``; a host call counts as ``host`` though it occupies its tile's path to memory."""
     names: dict[str, int] = {}
-    widest = max((len(u) for u in layout.units), default=0)
-    of = np.zeros((len(layout.tiles), widest + 1), np.int64)
-    for tile, units in enumerate(layout.units):
-        for i, name in enumerate(units):
-            of[tile, i] = names.setdefault(name.split(":", 1)[0], len(names))
-    rows = layout.flat.rows[: len(layout.row_tile)]
-    found = of[layout.row_tile, rows[:, R_UNIT]]
-    found[rows[:, R_OP] == Action.HOST] = names.setdefault("host", len(names))
+    of = np.array([names.setdefault(name.split(":", 1)[0], len(names)) for name in layout.units], np.int64)
+    found = of[layout.row_unit] if len(of) else np.zeros(len(layout.row_unit), np.int64)
+    found[layout.flat.rows[: len(found), R_OP] == Action.HOST] = names.setdefault("host", len(names))
     return list(names), found
 
 

@@ -78,15 +78,16 @@ def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
     for price, times in zip(layout.prices, executions(layout, state).tolist(), strict=True):
         if times:
             _add(work, price, times)
-            converted[price.kind] += times * price.actions.get("adc.convert", 0)
+            converted[price.kind] += times * price.job.actions.get("adc.convert", 0)
     if work["global_memory"]:
         work["global_memory"] += chip.memory.latency_cycles
     work["adc"] = _conversion_cycles(chip, converted)
+    occupied, between = occupation(layout, chip, state), noc.first_chip_link(chip)
+    work["noc"] = int(occupied[:between].sum())
     resources = {name: ceil(n / units[name]) for name, n in work.items() if n}
-    occupied = occupation(layout, chip, state)
     if crossing := _bisection(chip, occupied):
         resources["bisection"] = crossing
-    if fullest := int(occupied[noc.first_chip_link(chip) :].max(initial=0)):
+    if fullest := int(occupied[between:].max(initial=0)):
         resources["link"] = fullest
     resources["chain"] = int(state.scalar[CHAIN])
     by = max(resources, key=lambda name: resources[name])
@@ -107,12 +108,10 @@ def _add(work: dict[str, int], price: Price, times: int) -> None:
         work[price.unit] += times * (job.busy * job.cores if price.unit == "core" else job.cycles)
     elif kind is Action.SEND:
         work["port"] += times * job.cycles
-        work["noc"] += times * job.cycles * price.links
     elif kind is Action.RECEIVE:
         work["receive"] += times * job.cycles
     elif kind is Action.MEMORY:
         work["global_memory" if job.home < 0 else "remote_buffer"] += times * job.cycles
-        work["noc"] += times * price.links * (price.request + price.response)
     elif kind is Action.HOST:
         work["host"] += times * job.cycles
 
@@ -139,10 +138,10 @@ def occupation(layout: Layout, chip: ChipSpec, state: State) -> Ints:
 def _occupied(layout: Layout, state: State, columns: tuple[int, int, int]) -> Ints:
     """Per link, the cycles of all packets over it: a message's, a request's and a response's stand in these columns."""
     flat = layout.flat
-    found = np.zeros(layout.links, np.int64)
+    found = np.zeros(layout.links_of_chip, np.int64)
     packets = np.zeros((3, len(flat.rows)), np.int64)  # per row: cycles of messages, of requests, of responses
     for i, column in enumerate(columns):
-        np.add.at(packets[i], layout.variant_row, state.executions * flat.variants[:, column])
+        np.add.at(packets[i], layout.variant_row, state.executions * flat.costs[layout.variant_cost, column])
     op = flat.rows[:, R_OP]
     sends = np.flatnonzero(op == Action.SEND)
     rises = np.zeros(len(flat.trees) + 1, np.int64)  # of the occupation, from one entry of the trees to the next

@@ -21,6 +21,7 @@ from cimc.sim.listing import Listing
 from cimc.sim.pool import Pool, distinct
 from cimc.sim.relations import ends_last, related
 from cimc.sim.tables import (
+    COST_COLUMNS,
     DERIVED_COLUMNS,
     END,
     R_DEST,
@@ -34,10 +35,8 @@ from cimc.sim.tables import (
     R_TRIPS,
     R_UNIT,
     R_VARIANT,
-    RANGE_COLUMNS,
-    V_BOUNDS,
     V_SIZE,
-    VARIANT_COLUMNS,
+    VARIANT_BOUNDS,
     Flat,
     Ints,
     Layout,
@@ -56,22 +55,30 @@ def flatten(program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> Layou
     units = _units(decoder)
     cost, owner = _costs(decoder)
     flat = _tables(decoder, cost, owner)
+    columns, travels = decoder.columns, decoder.travels
+    layer, links, crossings = np.zeros((3, listing.rows), np.int64)
+    layer[listing.at], links[listing.at], crossings[listing.at] = columns.layer, travels.links, travels.crossings
     return Layout(
         flat,
-        tuple(t.tile for t in listing.tiles),
+        tuple(decoder.names.tiles),
         listing.row_tile,
-        decoder.layer,
+        layer,
         listing.steps,
-        tuple(decoder.layers),
+        listing.at,
+        links,
+        crossings,
+        tuple(columns.layers),
         tuple(pool.prices),
         cost,
         owner,
+        tuple(columns.units),
         units,
+        listing.at[columns.writers],
         listing.depth,
         ranges=int(decoder.local_views.max(initial=1)),
         widest=int((flat.rows[:, R_TREE_END] - flat.rows[:, R_TREE]).max(initial=1)),
-        links=noc.link_count(chip),
-        homes=tuple(home for home in pool.servers if home >= 0),
+        links_of_chip=noc.link_count(chip),
+        homes=tuple(home for home in travels.servers if home >= 0),
     )
 
 
@@ -86,21 +93,14 @@ def _before(counts: Ints) -> Ints:
     return np.cumsum(counts) - counts
 
 
-def _units(decoder: Decoder) -> list[list[str]]:
-    """The names of each tile's units, in the order of their first use; their numbers there take the place of those of all
-    names in the rows."""
-    rows, tiles = decoder.rows, decoder.listing.row_tile
-    names, work = list(decoder.units), np.flatnonzero(decoder.variants)
-    found: list[list[str]] = [[] for _ in decoder.listing.tiles]
-    code = tiles[work] * max(1, len(names)) + rows[work, R_UNIT]
-    first, of = distinct(code)
-    pairs = code[first].tolist()
-    number = np.zeros(len(pairs), np.int64)
-    for i in np.argsort(first).tolist():
-        tile, name = divmod(pairs[i], len(names))
-        number[i] = len(found[tile])
-        found[tile].append(names[name])
-    rows[work, R_UNIT] = number[of]
+def _units(decoder: Decoder) -> Ints:
+    """Number the units of each tile, in the place of all names in the rows; those of all rows."""
+    listing, columns = decoder.listing, decoder.columns
+    first, of = distinct(listing.tile * len(columns.units) + columns.unit)
+    tiles = listing.tile[first]  # ascending
+    decoder.rows[listing.at, R_UNIT] = (np.arange(len(first)) - np.searchsorted(tiles, tiles))[of]
+    found = np.zeros(listing.rows, np.int64)
+    found[listing.at] = columns.unit
     return found
 
 
@@ -123,29 +123,28 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
         rows[controls[:, 0], column] = controls[:, i + 1]
     rows[-1, R_OP] = END
     rows[:, R_RANGE] = _before(decoder.local_views)
-    ranges = np.zeros((int(decoder.local_views.sum()), RANGE_COLUMNS), np.int64)
-    for at, j, lines in decoder.ranges:
-        ranges[rows[at, R_RANGE] + j] = lines
-    variants = np.array(pool.priced, np.int64).reshape(-1, VARIANT_COLUMNS)[cost]
-    variants[:, V_BOUNDS] = _before(decoder.local_views[owner])
+    ranges = decoder.ranges
+    costs = np.array(pool.priced, np.int64).reshape(-1, COST_COLUMNS)
+    variants = np.column_stack((cost, _before(decoder.local_views[owner])))
     listing.affines.affine.extend((0, len(listing.affines.terms) // 2))
-    last = ends_last(rows, variants, decoder.variants, listing.row_tile)
-    begin, relations, moving = related(rows, ranges, last, decoder.variants)
-    dests = np.column_stack((_ints(pool.dest_channel), _ints(pool.dest_leaf)))
+    last = ends_last(rows, costs[cost], owner, listing.row_tile)
+    begin, relations, moving = related(rows, ranges, last, decoder.variants, listing.row_tile)
+    travels = decoder.travels
     return Flat(
         tile_start=np.array(listing.start, np.int64),
         rows=rows,
         variants=variants,
+        costs=costs,
         ranges=ranges,
         bounds=_bounds(decoder, variants),
         affine=_ints(listing.affines.affine, 2),
         terms=_ints(listing.affines.terms, 2),
         derived=_ints(listing.derived, DERIVED_COLUMNS),
-        dests=dests,
-        trees=np.column_stack((_ints(pool.tree_link), _ints(pool.tree_parent))),
-        way_part=_ints(pool.way_part),
-        way_link=_ints(pool.way_link),
-        ring_ptr=_rings(decoder, variants, dests),
+        dests=travels.dests,
+        trees=travels.trees,
+        way_part=travels.ways.begin,
+        way_link=travels.ways.links,
+        ring_ptr=_rings(decoder, costs[cost, V_SIZE]),
         related_begin=begin,
         related=relations,
         moving=moving,
@@ -154,32 +153,37 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
 
 def _bounds(decoder: Decoder, variants: Ints) -> Ints:
     """The bounds of all variants."""
+    if not decoder.varying:
+        return decoder.bounds
     rows, views = decoder.rows, decoder.local_views
     found = np.zeros((int((views[:-1] * decoder.variants).sum()), 2), np.int64)
-    for at, j, lines in decoder.bounds:
-        found[variants[rows[at, R_VARIANT], V_BOUNDS] + j] = lines
+    owner = np.repeat(np.arange(len(views)), views)
+    place = np.arange(len(owner)) - rows[owner, R_RANGE]
+    found[variants[rows[owner, R_VARIANT], VARIANT_BOUNDS] + place] = decoder.bounds
     for row, (_, bounds) in decoder.varying.items():
         if views[row]:
-            first = int(variants[rows[row, R_VARIANT], V_BOUNDS])
+            first = int(variants[rows[row, R_VARIANT], VARIANT_BOUNDS])
             found[first : first + len(bounds) * int(views[row])] = [pair for of in bounds for pair in of]
     return found
 
 
-def _rings(decoder: Decoder, variants: Ints, dests: Ints) -> Ints:
-    """Per channel, where its ring of messages begins: room for all that can be in it at once."""
-    rows, pool = decoder.rows, decoder.pool
-    sends = np.flatnonzero(rows[:-1, R_OP] == Action.SEND)
+def _rings(decoder: Decoder, size: Ints) -> Ints:
+    """Per channel, where its ring of messages begins: room for all that can be in it at once. ``size``: of the message of
+    every variant."""
+    rows, listing, travels = decoder.rows, decoder.listing, decoder.travels
+    which = np.flatnonzero(travels.action == Action.SEND)
+    sends = listing.at[which]
     parts = rows[sends, R_DEST_END] - rows[sends, R_DEST]
     places = np.arange(int(parts.sum())) + np.repeat(rows[sends, R_DEST] - _before(parts), parts)
-    channels, times = dests[places, 0], decoder.listing.times()[sends]
-    sizes = variants[rows[sends, R_VARIANT], V_SIZE]
+    channels, times = travels.dests[places, 0], listing.times(which)
+    sizes = size[rows[sends, R_VARIANT]]
     for row, (costs, _) in decoder.varying.items():
-        sizes[sends == row] = min(pool.prices[c].job.bytes for c in costs)
-    messages = np.zeros(len(pool.channels), np.int64)
-    smallest = np.full(len(pool.channels), 1 << 60)
+        sizes[sends == row] = min(decoder.pool.prices[c].job.bytes for c in costs)
+    messages = np.zeros(len(travels.channels), np.int64)
+    smallest = np.full(len(travels.channels), 1 << 60)
     np.add.at(messages, channels, np.repeat(times, parts))
     np.minimum.at(smallest, channels, np.repeat(sizes, parts))
-    fit = pool.chip.noc.channel_bytes // np.maximum(smallest, 1) + 2
+    fit = decoder.pool.chip.noc.channel_bytes // np.maximum(smallest, 1) + 2
     room = np.where(smallest > 0, np.minimum(messages, fit), messages)
     begin = np.concatenate(([0], np.cumsum(np.maximum(room, 1))))
     if begin[-1] > MAX_MESSAGES:

@@ -14,6 +14,7 @@ from cimc.sim.state import (
     F_BLOCKED,
     F_CHAIN,
     F_CHAIN_END,
+    F_COST,
     F_END,
     F_FREE,
     F_HAZARD,
@@ -28,7 +29,6 @@ from cimc.sim.state import (
     F_SAME,
     F_START,
     F_UNIT,
-    F_VARIANT,
     F_WAITERS,
     FINAL,
     FIRST,
@@ -73,7 +73,8 @@ from cimc.sim.tables import (
     R_VARIANT_AFF,
     RANGE_AFF,
     RANGE_FLAGS,
-    V_BOUNDS,
+    VARIANT_BOUNDS,
+    VARIANT_COST,
     Flat,
 )
 
@@ -170,7 +171,7 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
     s.executions[variant] += 1
     s.flight[g, F_ROW] = row
     s.flight[g, F_ORDER] = order
-    s.flight[g, F_VARIANT] = variant
+    s.flight[g, F_COST] = c.variants[variant, VARIANT_COST]
     s.flight[g, F_ISSUE] = when
     s.flight[g, F_OPERANDS] = when
     s.flight[g, F_UNIT] = when
@@ -187,7 +188,7 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
     s.mask[g, F_RAW] = 0
     s.mask[g, F_WAITERS] = 0
     if c.moving[row]:
-        bounds = c.variants[variant, V_BOUNDS]
+        bounds = c.variants[variant, VARIANT_BOUNDS]
         first = c.rows[row, R_RANGE]
         for i in range(c.rows[row + 1, R_RANGE] - first):
             at = affine(c, s, t, c.ranges[first + i, RANGE_AFF])

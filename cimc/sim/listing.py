@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from cimc.isa.program import Program, TileProgram
 from cimc.sim.tables import DERIVE, DERIVED_COLUMNS, END, LOOP, NEXT, Ints
 
 Terms = Sequence[tuple[int, int]]  # (slot, factor)
+MOST = 1 << 40  # times a row is executed, where it matters: more than any run comes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +59,37 @@ def reach(base: int, terms: Terms, trips: Sequence[int]) -> tuple[int, int]:
 
 
 class Listing:
-    """The rows. ``steps`` holds an instruction per row, None for one that is none: these are in ``controls`` (row, what it
-    is, slot, row to jump to or line of ``derived``, affine number of trips). ``derived`` has the variables that follow a
-    repeat's. ``alike`` has the rows of each mnemonic."""
+    """The rows. ``steps`` are the instructions, ``at`` the row, ``tile`` the index of the tile and ``scope`` the scope (in
+    ``scopes``) of each. Rows that are none are in ``controls`` (row, what it is, slot, row to jump to or line of
+    ``derived``, affine number of trips). ``derived`` has the variables that follow a repeat's."""
 
     def __init__(self, program: Program, bound: Mapping[str, int]) -> None:
         self.affines = Affines(bound)
         self.tiles = sorted(program.tiles, key=lambda t: t.tile)
-        self.steps: list[Instruction | None] = []
+        self.steps: list[Instruction] = []
         self.controls: list[tuple[int, int, int, int, int]] = []
         self.derived = array("q")
-        self.alike: defaultdict[str, list[int]] = defaultdict(list)
         self.start: list[int] = []
-        self._scopes: list[Scope] = []
-        self._since: list[int] = []  # the row from which on each holds
+        self.scopes: list[Scope] = []
+        self._since: list[tuple[int, int]] = []  # the row from which on each holds: (row, scope)
         self.depth = 1
         for index, tile in enumerate(self.tiles):
             self._tile(index, tile)
-        sizes = np.diff([*self.start, len(self.steps)])
-        self.row_tile: Ints = np.repeat(np.arange(len(self.tiles)), sizes)
+        self.rows = len(self.steps) + len(self.controls)
+        self.row_tile: Ints = np.repeat(np.arange(len(self.tiles)), np.diff([*self.start, self.rows]))
+        free = np.ones(self.rows, np.bool_)
+        free[[row for row, *_ in self.controls]] = False
+        self.at: Ints = np.flatnonzero(free)
+        self.tile: Ints = self.row_tile[self.at]
+        since = np.array(self._since, np.int64).reshape(-1, 2)
+        self.scope: Ints = since[np.searchsorted(since[:, 0], self.at, "right") - 1, 1]
 
-    def scope(self, row: int) -> Scope:
-        """The scope of a row."""
-        return self._scopes[bisect_right(self._since, row) - 1]
-
-    def times(self) -> Ints:
-        """Per row, how often it is executed at most."""
-        most = [min(s.times, 1 << 40) for s in self._scopes]
-        return np.repeat(np.array(most, np.int64), np.diff([*self._since, len(self.steps)]))
+    def times(self, which: Ints) -> Ints:
+        """How often some of the instructions are executed at most."""
+        return np.array([min(s.times, MOST) for s in self.scopes], np.int64)[self.scope[which]]
 
     def _tile(self, index: int, tile: TileProgram) -> None:
-        self.start.append(len(self.steps))
+        self.start.append(len(self.steps) + len(self.controls))
         scope = Scope(index, {}, [], 1)
         self._body(tile.steps, scope)
         self._control(END)
@@ -97,30 +97,31 @@ class Listing:
 
     def _control(self, op: int, slot: int = 0, target: int = 0, trips: int = 0) -> int:
         """Enter a row that is no instruction; its index."""
-        self.controls.append((len(self.steps), op, slot, target, trips))
-        self.steps.append(None)
-        return len(self.steps) - 1
+        row = len(self.steps) + len(self.controls)
+        self.controls.append((row, op, slot, target, trips))
+        return row
 
-    def _enter(self, scope: Scope) -> None:
-        self._scopes.append(scope)
-        self._since.append(len(self.steps))
+    def _enter(self, scope: int) -> None:
+        self._since.append((len(self.steps) + len(self.controls), scope))
 
     def _body(self, steps: Sequence[Step], scope: Scope) -> None:
-        self._enter(scope)
-        rows, alike = self.steps, self.alike
-        for step in steps:
+        number = len(self.scopes)
+        self.scopes.append(scope)
+        self._enter(number)
+        kinds, begin = list(map(type, steps)), 0
+        for _ in range(kinds.count(Repeat)):
+            end = kinds.index(Repeat, begin)
+            self.steps += cast(Sequence[Instruction], steps[begin:end])  # what stands between two repeats
+            step, begin = steps[end], end + 1
             if isinstance(step, Repeat):
                 self._repeat(step, scope)
-                self._enter(scope)
-            else:
-                alike[step.mnemonic].append(len(rows))
-                rows.append(step)
+                self._enter(number)
+        self.steps += cast(Sequence[Instruction], steps[begin:])
 
     def _repeat(self, step: Repeat, scope: Scope) -> None:
         if not _any_instruction(step.body):
             return
-        count = step.count if isinstance(step.count, Affine) else Affine(step.count)
-        base, terms = self.affines.split(count, scope)
+        base, terms = (step.count, ()) if isinstance(step.count, int) else self.affines.split(step.count, scope)
         slot, trips = len(scope.trips), self.affines.enter(base, terms)
         most = max(0, reach(base, terms, scope.trips)[1])
         place = len(self.controls)

@@ -30,6 +30,7 @@ from cimc.sim.state import (
     F_BLOCKED,
     F_CHAIN,
     F_CHAIN_END,
+    F_COST,
     F_END,
     F_FREE,
     F_ISSUE,
@@ -38,7 +39,6 @@ from cimc.sim.state import (
     F_ROW,
     F_START,
     F_UNIT,
-    F_VARIANT,
     FIRST,
     HEAP,
     HOST_FREE,
@@ -168,12 +168,12 @@ def begin(c: Flat, s: State) -> None:
 @inner
 def compute(c: Flat, s: State, g: int, row: int) -> None:
     """Work of a unit of the tile. Products on the same cells follow each other in the chain too."""
-    variant = s.flight[g, F_VARIANT]
-    cycles, busy = c.variants[variant, V_CYCLES], c.variants[variant, V_BUSY]
+    cost = s.flight[g, F_COST]
+    cycles, busy = c.costs[cost, V_CYCLES], c.costs[cost, V_BUSY]
     s.spent[row, BUSY] += busy
     s.flight[g, F_FREE] = s.flight[g, F_START] + busy
     chain = s.flight[g, F_CHAIN]
-    if c.variants[variant, V_CORES]:
+    if c.costs[cost, V_CORES]:
         t, unit = g // W, c.rows[row, R_UNIT]
         chain = max(chain, s.chain_on[t, unit])
         s.chain_on[t, unit] = chain + busy
@@ -194,17 +194,17 @@ def end(s: State, g: int, time: int, chain_end: int) -> None:
 @inner
 def take(c: Flat, s: State, g: int, row: int) -> None:
     """A recv or wait takes its message, or waits for it."""
-    variant, channel = s.flight[g, F_VARIANT], c.rows[row, R_CHANNEL]
+    cost, channel = s.flight[g, F_COST], c.rows[row, R_CHANNEL]
     taken = s.channel[channel, C_TAKEN]
     if taken == s.channel[channel, C_TAIL]:
         s.channel[channel, C_RECEIVER] = g
         return
     first = c.ring_ptr[channel]
     at = first + taken % (c.ring_ptr[channel + 1] - first)
-    if s.message[at, M_BYTES] != c.variants[variant, V_SIZE]:
+    if s.message[at, M_BYTES] != c.costs[cost, V_SIZE]:
         wrong(s, g)
         return
-    busy = c.variants[variant, V_CYCLES] if c.rows[row, R_OP] == RECEIVE else 0
+    busy = c.costs[cost, V_CYCLES] if c.rows[row, R_OP] == RECEIVE else 0
     copied = s.flight[g, F_START] + busy
     done = max(copied, s.message[at, M_ARRIVAL])
     s.message[at, M_RELEASE] = done
@@ -256,10 +256,10 @@ def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) ->
 @inner
 def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A send tries to enter its channels."""
-    variant = s.flight[g, F_VARIANT]
+    cost = s.flight[g, F_COST]
     enter = now
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
-        at = room(c, s, c.dests[i, 0], now, c.variants[variant, V_SIZE], rates[1])
+        at = room(c, s, c.dests[i, 0], now, c.costs[cost, V_SIZE], rates[1])
         if at < 0:
             s.channel[c.dests[i, 0], C_SENDER] = g
             enter = -1
@@ -277,11 +277,11 @@ def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
 @inner
 def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A message leaves: it takes its links, and its place in the channels."""
-    variant = s.flight[g, F_VARIANT]
-    size, occupied = c.variants[variant, V_SIZE], c.variants[variant, V_CYCLES]
+    cost = s.flight[g, F_COST]
+    size, occupied = c.costs[cost, V_SIZE], c.costs[cost, V_CYCLES]
     if s.flight[g, F_BLOCKED] != UNKNOWN:
         s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
-    cross = c.variants[variant, V_CROSS]
+    cross = c.costs[cost, V_CROSS]
     left = now + occupied
     free = occupied  # how long it takes to leave if no link is taken
     first = c.rows[row, R_TREE]
@@ -344,18 +344,18 @@ def packet(
 @inner
 def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Ints) -> None:
     """One of the three phases of a memory access: the request leaves, it is served, the response leaves."""
-    variant, hop = s.flight[g, F_VARIANT], rates[0]
+    cost, hop = s.flight[g, F_COST], rates[0]
     way, server = c.rows[row, R_WAY], c.rows[row, R_SERVER]
     if phase == 1:
         starts = max(now, s.server[server, Q_FREE])
         s.stall[row, QUEUE] += starts - now
-        s.server[server, Q_BUSY] += c.variants[variant, V_CYCLES]
-        s.server[server, Q_FREE] = starts + c.variants[variant, V_CYCLES]
+        s.server[server, Q_BUSY] += c.costs[cost, V_CYCLES]
+        s.server[server, Q_FREE] = starts + c.costs[cost, V_CYCLES]
         push(s, s.server[server, Q_FREE] + (rates[2] if server == 0 else hop), key_of(s, g, 2))
         return
     column = 0 if phase == 0 else 1  # there, back
-    occupied = c.variants[variant, V_REQUEST + column]
-    cross = c.variants[variant, V_CROSS + column]
+    occupied = c.costs[cost, V_REQUEST + column]
+    cross = c.costs[cost, V_CROSS + column]
     there = left = now
     if way >= 0:
         first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
@@ -366,22 +366,22 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
         push(s, there, key_of(s, g, 1))
         hand_over(s, g, left)
         return
-    end(s, g, there, s.flight[g, F_CHAIN] + alone(c, row, variant, rates))
+    end(s, g, there, s.flight[g, F_CHAIN] + alone(c, row, cost, rates))
 
 
 @inner
-def alone(c: Flat, row: int, variant: int, rates: Ints) -> int:
+def alone(c: Flat, row: int, cost: int, rates: Ints) -> int:
     """Cycles of a memory access that meets no other."""
     way = c.rows[row, R_WAY]
-    served = c.variants[variant, V_CYCLES] + (rates[2] if c.rows[row, R_SERVER] == 0 else rates[0])
+    served = c.costs[cost, V_CYCLES] + (rates[2] if c.rows[row, R_SERVER] == 0 else rates[0])
     if way < 0:
         return served
     for column in range(2):
-        slowest = c.variants[variant, V_REQUEST + column]
+        slowest = c.costs[cost, V_REQUEST + column]
         for i in range(int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])):
             if c.way_link[i] >= rates[3]:
                 served += rates[4]
-                slowest = max(slowest, c.variants[variant, V_CROSS + column])
+                slowest = max(slowest, c.costs[cost, V_CROSS + column])
             else:
                 served += rates[0]
         served += slowest
@@ -391,7 +391,7 @@ def alone(c: Flat, row: int, variant: int, rates: Ints) -> int:
 @inner
 def host(c: Flat, s: State, g: int, row: int, now: int) -> None:
     """A host call: one at a time on the whole chip."""
-    busy = c.variants[s.flight[g, F_VARIANT], V_CYCLES]
+    busy = c.costs[s.flight[g, F_COST], V_CYCLES]
     starts = max(now, s.scalar[HOST_FREE])
     s.stall[row, UNIT] += starts - now
     s.scalar[HOST_FREE] = starts + busy

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Kind, Value
 from cimc.isa.operands import Affine, Extent, View
 from cimc.isa.program import MatrixDecl, Program
 from cimc.sim import noc
-from cimc.sim.job import Action, Job, action_of, over, span
+from cimc.sim.job import Action, Job, action_of, span
 from cimc.sim.tables import ACCUMULATES, READS, WRITES, Ints, Price
 
 Words = tuple[tuple[str, Value], ...]  # an instruction's keywords
@@ -73,24 +74,43 @@ class Form:
         return self.kinds[min(index, len(self.kinds) - 1)] in GLOBAL
 
 
-class Layouts(dict[tuple[tuple[Extent, ...], tuple[int, ...]], int]):
-    """Numbers for how views lie, by extents and strides. ``low``, ``high``: the elements [low, high) that a view reaches
-    from its offset, equal if it has none or if its extents are affine (``varies``). ``shape``: a number for the extents."""
+class Shapes(dict[tuple[Extent, ...], int]):
+    """Numbers for extents; ``varies``: whether any is affine."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shapes: Numbers[tuple[Extent, ...]] = Numbers()
-        self.low, self.high, self.shape, self.varies = array("q"), array("q"), array("q"), array("q")
+        self.varies = array("q")
 
-    def __missing__(self, key: tuple[tuple[Extent, ...], tuple[int, ...]]) -> int:
-        shape, strides = key
-        varies = any(isinstance(e, Affine) for e in shape)
-        low, high = (0, 0) if varies else span(View("", Affine(), shape, strides), {})
-        for column, value in zip(
-            (self.low, self.high, self.shape, self.varies), (low, high, self.shapes[shape], varies), strict=True
-        ):
-            column.append(value)
-        self[key] = number = len(self)
+    def __missing__(self, key: tuple[Extent, ...]) -> int:
+        self.varies.append(any(isinstance(e, Affine) for e in key))
+        number = self[key] = len(self)
+        return number
+
+
+Lie = tuple[tuple[Extent, ...], tuple[int, ...], int, tuple[tuple[str, int], ...]]
+
+
+class Lies(dict[Lie, int]):
+    """Numbers for how views lie in their buffers, by extents, strides and the two parts of the offset. ``low``, ``high``: the
+    elements [low, high) that a view reaches, from its offset if that moves; equal if it has none or if its extents are
+    affine. ``shape``: the number of the extents. ``moves``: whether the offset does."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        self._shapes = shapes
+        self.low, self.high, self.shape, self.moves = array("q"), array("q"), array("q"), array("q")
+
+    def __missing__(self, key: Lie) -> int:
+        extents, strides, constant, terms = key
+        shape = self._shapes[extents]
+        low = high = 0 if terms else constant
+        if not self._shapes.varies[shape]:
+            low, high = span(View("", Affine(low), extents, strides), {})
+        self.low.append(low)
+        self.high.append(high)
+        self.shape.append(shape)
+        self.moves.append(bool(terms))
+        number = self[key] = len(self)
         return number
 
 
@@ -100,69 +120,12 @@ class Pool:
     def __init__(self, program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> None:
         self.program, self.chip, self.bound = program, chip, bound
         self.globals = {g.name: g for g in program.globals}
-        self.ports = noc.memory_ports(chip)
-        self.mesh = noc.mesh(chip)
-        self.layouts = Layouts()
-        self.words: Numbers[Words] = Numbers()
+        self.shapes = Shapes()
+        self.lies = Lies(self.shapes)
         self.units: dict[str, TileUnits] = {}  # by kind of tile
         self.prices: list[Price] = []
-        self.priced: list[tuple[int, ...]] = []  # per price: the columns of its variants
+        self.priced: list[tuple[int, ...]] = []  # per price: the line of ``costs``
         self.matrices: Numbers[tuple[object, ...]] = Numbers()
-        self.channels: Numbers[tuple[Value, int, Value, bool]] = Numbers()  # source, destination, tag, token
-        self.servers: Numbers[int] = Numbers({-1: 0})  # by home
-        self.way_part, self.way_link = array("q", (0,)), array("q")
-        self.dest_channel, self.dest_leaf = array("q"), array("q")
-        self.tree_link, self.tree_parent = array("q"), array("q")
-
-    def between(self, tiles: Ints, to: Ints) -> tuple[Ints, Ints, Ints]:
-        """Enter the ways from tiles to where accesses are served and back: their numbers, and one way their links within
-        chips and from chip to chip."""
-        first = (len(self.way_part) - 1) // 2
-        pairs = np.column_stack((tiles, to, to, tiles)).reshape(-1, 2)
-        links, lengths = noc.ways(self.mesh, pairs[:, 0], pairs[:, 1])
-        self.way_part.extend((len(self.way_link) + np.cumsum(lengths)).tolist())
-        self.way_link.extend(links.tolist())
-        crossings = self._crossings(links, lengths)[::2]
-        return first + np.arange(len(tiles)), lengths[::2] - crossings, crossings
-
-    def routes(self, sources: Sequence[int], words: Sequence[Words], form: Form) -> Ints:
-        """Enter the channels and trees of sends. For each: its parts of the tables ``dests`` and ``trees`` (from, to), links
-        within chips, links between them."""
-        given = [form.complete(w) for w in words]
-        to, tag = form.place["to"], form.place["tag"]
-        targets = [t if isinstance(t := w[to][1], tuple) else () for w in given]
-        single = [t[0] if len(t) == 1 else s for s, t in zip(sources, targets, strict=True)]
-        links, lengths = noc.ways(self.mesh, numbers(sources), numbers(single))
-        ends = np.cumsum(lengths)
-        begin = len(self.tree_link)
-        self.tree_link.extend(links.tolist())
-        self.tree_parent.extend((np.arange(len(links)) - np.repeat(ends - lengths, lengths) - 1).tolist())
-        crossings = self._crossings(links, lengths)
-        tree = np.column_stack((begin + ends - lengths, begin + ends, lengths - crossings, crossings))
-        many = [i for i, t in enumerate(targets) if len(t) != 1]
-        tree[many] = np.array([self._tree(sources[i], targets[i]) for i in many], np.int64).reshape(-1, 4)
-        channels = self.channels
-        counts = numbers([len(t) for t in targets])
-        dests = len(self.dest_channel) + np.cumsum(counts)
-        lone = (lengths - 1).tolist()
-        for i, (source, t, w) in enumerate(zip(sources, targets, given, strict=True)):
-            self.dest_channel.extend([channels[source, d, w[tag][1], form.token] for d in t])
-            self.dest_leaf.extend((lone[i],) if len(t) == 1 else noc.multicast(self.mesh, source, t).leaves)
-        return np.column_stack((dests - counts, dests, tree))
-
-    def _tree(self, source: int, to: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """Enter the tree of a send to several tiles: where it begins and ends, links within chips and between."""
-        tree, begin = noc.multicast(self.mesh, source, to), len(self.tree_link)
-        self.tree_link.extend(tree.links)
-        self.tree_parent.extend(tree.parents)
-        crossings = sum(link >= self.mesh[2] for link in tree.links)
-        return begin, len(self.tree_link), len(tree.links) - crossings, crossings
-
-    def _crossings(self, links: Ints, lengths: Ints) -> Ints:
-        """How many links of each way lead from chip to chip."""
-        ends = np.cumsum(lengths)
-        before = np.concatenate(([0], np.cumsum(links >= self.mesh[2])))
-        return before[ends] - before[ends - lengths]
 
     def matrix(self, decl: MatrixDecl, held: int) -> int:
         """A number that is the same for matrices that cost the same and have as many spans of cores among the ranges of
@@ -177,17 +140,15 @@ class Pool:
             self.units[kind] = TileUnits(self.chip, tile)
         return self.units[kind]
 
-    def price(self, job: Job, form: Form, kind: str, links: int, crossings: int) -> int:
-        """Enter what a job costs over so many links; its number."""
+    def price(self, job: Job, form: Form, kind: str) -> int:
+        """Enter what a job costs; its number."""
         chip = self.chip
-        travels = form.action is Action.SEND or form.action is Action.MEMORY
-        actions = over(job, links, crossings) if travels else job.actions
         request, response = noc.packet_cycles(chip, job.request), noc.packet_cycles(chip, job.response)
         there = job.bytes if form.action is Action.SEND else job.request
         cross, back = noc.crossing_cycles(chip, there), noc.crossing_cycles(chip, job.response)
         unit = Action.HOST.name.lower() if form.action is Action.HOST else form.unit
-        self.prices.append(Price(job, actions, form.action, unit, kind, links, request, response, cross, back))
-        self.priced.append((job.cycles, job.bytes, request, response, 0, job.busy, job.cores, cross, back))
+        self.prices.append(Price(job, form.action, unit, kind))
+        self.priced.append((job.cycles, job.bytes, request, response, job.busy, job.cores, cross, back))
         return len(self.prices) - 1
 
 
@@ -199,6 +160,21 @@ def flags(job: Job) -> tuple[int, ...]:
 def numbers(values: Sequence[int]) -> Ints:
     """Integers as an array, in a third of the time of ``np.array``."""
     return np.fromiter(values, np.int64, len(values))
+
+
+def looked_up(table: Mapping[K, int], keys: Sequence[K]) -> Ints:
+    """The numbers of things in a table."""
+    return np.fromiter(map(table.__getitem__, keys), np.int64, len(keys))
+
+
+def read_off(table: Mapping[Any, int], get: attrgetter[Any], things: Sequence[object]) -> Ints:
+    """The numbers in a table of an attribute, or of several together, of many things."""
+    return np.fromiter(map(table.__getitem__, map(get, things)), np.int64, len(things))
+
+
+def attributes(get: attrgetter[Any], things: Iterable[object]) -> list[Any]:
+    """An attribute of each of many things."""
+    return list(map(get, things))
 
 
 def distinct(code: Ints) -> tuple[Ints, Ints]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cimc.sim.inner import entry, fingerprint, inner
-from cimc.sim.job import Action
+from cimc.sim.job import CELLS, Action
 from cimc.sim.reference import WINDOW
 from cimc.sim.tables import (
     ACCUMULATES,
@@ -40,6 +41,8 @@ from cimc.sim.tables import (
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
 EVERY = 2  # of a row whose ranges are looked at: at all executions, as a later one may end sooner
 BITS = 63  # units of a tile that have a bit in the masks below
+PLACES = 64  # of a tile's bytes: one bit each
+Masks = NDArray[np.uint64]
 
 
 @inner
@@ -64,6 +67,12 @@ def relation(rows: Ints, ranges: Ints, a: int, b: int) -> int:
             else:
                 perhaps = max(perhaps, kind)
     return LOOK if perhaps > found else found
+
+
+@inner
+def meet(masks: Masks, a: int, b: int) -> bool:
+    """Whether two rows may touch the same bytes, and one of the two write them."""
+    return (masks[a, 0] & masks[b, 1]) | (masks[a, 1] & masks[b, 0]) != 0
 
 
 @inner
@@ -92,43 +101,51 @@ def settle(done: Ints, kind: int, unit: int) -> None:
 
 
 @inner
-def search(rows: Ints, ranges: Ints, last: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+def search(rows: Ints, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
     """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` was too short, or how many
-    rows there are. ``room``: four lines of 2 · rows + 3 numbers to work with."""
+    rows there are. ``room``: five lines of 2 · rows + 3 numbers to work with, the
+    last with what the rows are."""
     points, here, there = room[0], room[1], room[2]  # places in the text: for which row passed; to be passed now; next
-    done = room[3]
+    done, ops = room[3], room[4]
     at = begin[first]
     for b in range(first, rows.shape[0] - 1):
         begin[b] = at
-        if rows[b, R_OP] >= LOOP or rows[b, R_RANGE] == rows[b + 1, R_RANGE]:
+        if masks[b, 0] == 0:
             continue
         done[0] = done[1] = 0
-        straight = True
-        here[0], count = b, 1
-        for _ in range(WINDOW - 1):  # steps back
+        a = b - 1
+        while b - a < WINDOW and a >= 0 and ops[a] < LOOP:  # straight back, what is always executed before
+            if meet(masks, a, b):
+                if at == found.shape[0]:
+                    return b
+                length = note(rows, ranges, found, at, a, b, done)
+                if length > at and last[a]:
+                    settle(done, found[at, 1], rows[a, R_UNIT])
+                at = length
+            a -= 1
+        passed = a + 2  # places from here to b
+        here[0], count = a + 1, 1
+        for _ in range(WINDOW - b + a):  # steps back
             k = ahead = 0
             while k < count:
                 place = here[k]
                 k += 1
                 a = place - 1
-                if points[place] == b or a < 0 or rows[a, R_OP] == END:
+                if points[place] == b or passed <= place <= b or a < 0 or ops[a] == END:
                     continue
                 points[place] = b
-                if rows[a, R_OP] == DERIVE:
+                if ops[a] == DERIVE:
                     here[count] = a
                     count += 1
                     continue
-                if rows[a, R_OP] >= LOOP:  # from both ways to get here
-                    straight = False
+                if ops[a] >= LOOP:  # from both ways to get here
                     here[count], here[count + 1] = a, rows[a, R_TARGET] - 1
                     count += 2
                     continue
-                if at == found.shape[0]:
-                    return b
-                length = note(rows, ranges, found, at, a, b, done)
-                if straight and length > at and last[a]:
-                    settle(done, found[at, 1], rows[a, R_UNIT])
-                at = length
+                if meet(masks, a, b):
+                    if at == found.shape[0]:
+                        return b
+                    at = note(rows, ranges, found, at, a, b, done)
                 there[ahead] = a
                 ahead += 1
             here, there, count = there, here, ahead
@@ -138,13 +155,15 @@ def search(rows: Ints, ranges: Ints, last: Ints, begin: Ints, found: Ints, room:
     return rows.shape[0] - 1
 
 
-def _entry(version: int) -> Callable[[Ints, Ints, Ints, Ints, Ints, Ints, int], int]:
+def _entry(version: int) -> Callable[[Ints, Ints, Masks, Ints, Ints, Ints, Ints, int], int]:
     """The search behind the function whose machine code numba keeps on disk."""
 
     @entry
-    def relations(rows: Ints, ranges: Ints, last: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+    def relations(
+        rows: Ints, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
+    ) -> int:
         room[3, 0] = version
-        return search(rows, ranges, last, begin, found, room, first)
+        return search(rows, ranges, masks, last, begin, found, room, first)
 
     return relations
 
@@ -152,17 +171,39 @@ def _entry(version: int) -> Callable[[Ints, Ints, Ints, Ints, Ints, Ints, int], 
 relations = _entry(fingerprint())
 
 
-def ends_last(rows: Ints, variants: Ints, counts: Ints, tiles: Ints) -> Ints:
-    """Per row, whether what it is executed for ends last of all that its unit was taken for until then. ``counts``: its
-    variants, ``tiles``: index of its tile.
+def places(rows: Ints, ranges: Ints, tiles: Ints) -> Masks:
+    """Per row, the places that it touches and those that it writes, of the 64 into which the bytes of its tile are divided;
+    none for rows without ranges. Cells are everywhere."""
+    n = len(rows)
+    owner = np.repeat(np.arange(n - 1), np.diff(rows[:, R_RANGE]))
+    low, high = ranges[:, RANGE_LOW], ranges[:, RANGE_HIGH]
+    some, cells = low < high, high > CELLS
+    ends = np.zeros(int(tiles.max(initial=0)) + 1, np.int64)
+    np.maximum.at(ends, tiles[owner], np.where(cells, 0, high))
+    size = ((np.maximum(ends, 0) + PLACES - 1) // PLACES)[tiles[owner]]
+    size = np.maximum(size, 1)
+    first = np.clip(low // size, 0, PLACES - 1)
+    final = np.clip((high - 1) // size, 0, PLACES - 1)
+    all_of = np.uint64((1 << PLACES) - 1)
+    bits = (all_of >> (PLACES - 1 - final + first).astype(np.uint64)) << first.astype(np.uint64)
+    bits = np.where(some, np.where(cells, all_of, bits), np.uint64(0))
+    masks = np.zeros((n, 2), np.uint64)
+    np.bitwise_or.at(masks[:, 0], owner, bits)
+    written = ranges[:, RANGE_FLAGS] & WRITES > 0
+    np.bitwise_or.at(masks[:, 1], owner[written], bits[written])
+    return masks
+
+
+def ends_last(rows: Ints, costs: Ints, owner: Ints, tiles: Ints) -> Ints:
+    """Per row, whether what it is executed for ends last of all that its unit was taken for until then. ``costs`` of
+    all variants, ``owner``: their rows, ``tiles``: index of a row's tile.
 
     An instruction ends ``cycles - busy`` after it has handed its unit over, so one that starts later and takes that long
     ends no sooner. For the memory path there is no such number."""
-    n, op = len(counts), rows[:-1, R_OP]
-    owner = np.repeat(np.arange(n), counts)
+    n, op = len(tiles), rows[:-1, R_OP]
     takes, after = np.full(n, 1 << 60), np.zeros(n, np.int64)
-    np.minimum.at(takes, owner, variants[:, V_CYCLES])
-    np.maximum.at(after, owner, variants[:, V_CYCLES] - variants[:, V_BUSY])
+    np.minimum.at(takes, owner, costs[:, V_CYCLES])
+    np.maximum.at(after, owner, costs[:, V_CYCLES] - costs[:, V_BUSY])
     after[op != Action.COMPUTE] = 0
     width = int(rows[:, R_UNIT].max(initial=0)) + 1
     unit = tiles * width + rows[:-1, R_UNIT]
@@ -171,17 +212,19 @@ def ends_last(rows: Ints, variants: Ints, counts: Ints, tiles: Ints) -> Ints:
     return ((takes >= longest[unit]) & (op != Action.MEMORY)).astype(np.int64)
 
 
-def related(rows: Ints, ranges: Ints, last: Ints, counts: Ints) -> tuple[Ints, Ints, Ints]:
+def related(rows: Ints, ranges: Ints, last: Ints, counts: Ints, tiles: Ints) -> tuple[Ints, Ints, Ints]:
     """Per row, where its relations begin (the next one's begin where they end); the relations: (row, kind); per row,
-    whether its ranges have to be looked at, and :data:`EVERY`. ``last``: :func:`ends_last`.
+    whether its ranges have to be looked at, and :data:`EVERY`. ``last``: :func:`ends_last`, ``tiles``: indices.
 
     Executions of a row that always takes the same end in order, on the memory path too: its packets go the same way and
     are as long each time, so that none finds a gap between reservations that the one before has not found."""
     n = len(rows) - 1
-    begin, room = np.zeros(n + 1, np.int64), np.full((4, 2 * n + 3), -1, np.int64)
+    begin, room = np.zeros(n + 1, np.int64), np.full((5, 2 * n + 3), -1, np.int64)
+    room[4, : n + 1] = rows[:, R_OP]
     found = np.zeros((8 * n + WINDOW, 2), np.int64)
     first = 0
-    while (first := relations(rows, ranges, last, begin, found, room, first)) < n:
+    masks = places(rows, ranges, tiles)
+    while (first := relations(rows, ranges, masks, last, begin, found, room, first)) < n:
         found = np.concatenate((found, np.zeros_like(found)))
         room[0] = -1
     found = found[: begin[n]].copy()

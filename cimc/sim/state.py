@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.sim.reference import RESERVATIONS, WINDOW
-from cimc.sim.tables import Layout
+from cimc.sim.tables import R_UNIT, Layout
 
 Ints = NDArray[np.int64]
 W = WINDOW
@@ -28,7 +28,7 @@ NOW, NOW_KEY = 11, 12  # the event that happens
 # columns of the tables
 T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, T_OPEN = range(8)
 T_LATEST, T_LONGEST = 8, 9
-F_ROW, F_ORDER, F_VARIANT, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED = range(10)
+F_ROW, F_ORDER, F_COST, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED = range(10)
 F_CHAIN, F_CHAIN_END, F_PREVIOUS, F_FREE = range(10, 14)
 F_MASK, F_HAZARD, F_SAME, F_RAW, F_WAITERS = range(5)
 S_LOW, S_HIGH = range(2)
@@ -73,7 +73,7 @@ def fresh(layout: Layout, trace: int) -> State:
     """The state before the first cycle; ``trace`` is how many instructions the trace buffer holds."""
     c = layout.flat
     tiles, channels = len(layout.tiles), len(c.ring_ptr) - 1
-    units = max((len(u) for u in layout.units), default=1)
+    units = 1 + int(c.rows[:, R_UNIT].max(initial=0))
 
     def zeros(*shape: int) -> Ints:
         return np.zeros(shape, np.int64)
@@ -94,8 +94,8 @@ def fresh(layout: Layout, trace: int) -> State:
         ended=zeros(tiles * W),
         heap=zeros(tiles * (W + 1), 2),
         server=zeros(1 + len(layout.homes), 2),
-        lines=zeros(layout.links),
-        line=zeros(layout.links, RESERVATIONS + 1, 2),
+        lines=zeros(layout.links_of_chip),
+        line=zeros(layout.links_of_chip, RESERVATIONS + 1, 2),
         channel=zeros(channels, 6),
         message=zeros(int(c.ring_ptr[-1]), 4),
         way=zeros(layout.widest, 3),

@@ -5,7 +5,6 @@ takes stands in *variants*: one for most rows, one per combination of repeat var
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,9 +21,10 @@ WRITES, ACCUMULATES, READS = 1, 2, 4  # flags of a range
 
 R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_WAY, R_SERVER = range(9)
 R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_DEST_END, R_TREE, R_TREE_END = range(9, 16)
-V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BOUNDS, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK = range(9)
+V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK = range(8)
+VARIANT_COST, VARIANT_BOUNDS = range(2)
 RANGE_AFF, RANGE_FLAGS, RANGE_LOW, RANGE_HIGH, RANGE_FIXED = range(5)
-ROW_COLUMNS, VARIANT_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS = 16, 9, 5, 5
+ROW_COLUMNS, COST_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS = 16, 8, 5, 5
 
 
 class Flat(NamedTuple):
@@ -33,9 +33,10 @@ class Flat(NamedTuple):
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
     rows: Ints  # repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1
-    # Of variants: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
+    variants: Ints  # the number of the cost, BOUNDS
+    # Of costs: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
     # CROSS, CROSS_BACK: cycles of a message, or of those packets, on a link between chips.
-    variants: Ints
+    costs: Ints
     ranges: Ints  # affine offset in bytes, flags; the bytes it can reach; whether it is the same at every execution
     bounds: Ints  # (low, high) of a variant's ranges from that offset
     affine: Ints  # (constant, where its terms begin)
@@ -53,19 +54,18 @@ class Flat(NamedTuple):
 
 @dataclass(frozen=True)
 class Price:
-    """What all executions that cost the same have in common. ``links``: of a message's tree, or of an access' way,
-    those within chips."""
+    """What all executions that cost the same have in common, but for the links they go over."""
 
     job: Job  # without what its bytes cost on links
-    actions: Mapping[str, int]  # with that
     action: Action
     unit: str  # class: "core", "vector" ...
     kind: str  # of its tile
-    links: int
-    request: int  # cycles of an access' packet on a link
-    response: int  # and of the one back
-    cross: int  # cycles of a message, or of an access' packet, on a link between chips
-    cross_back: int  # and of the one back
+
+    @property
+    def carried(self) -> int:
+        """Bytes that are carried over links."""
+        job = self.job
+        return job.bytes or job.request + job.response if self.action in (Action.SEND, Action.MEMORY) else 0
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,21 @@ class Layout:
     tiles: tuple[int, ...]  # tile numbers, ascending
     row_tile: Ints  # per row: index of its tile
     row_layer: Ints  # per row: index of its layer in layers
-    instructions: list[Instruction | None]  # per row
+    steps: list[Instruction]
+    at: Ints  # their rows
+    links: Ints  # per row: of a message's tree, or of an access' way, those within chips
+    crossings: Ints  # and those between
     layers: tuple[str, ...]  # names of the nodes the instructions come from
     prices: tuple[Price, ...]
     variant_cost: Ints  # per variant: its cost
     variant_row: Ints  # per variant: its row
-    units: list[list[str]]  # per tile: names of its units
+    units: tuple[str, ...]  # names of units: those of the same name in several tiles are different ones
+    row_unit: Ints  # per row: its unit's name
+    writers: Ints  # rows that write cells
     depth: int  # repeat variables of the deepest tile
     ranges: int  # most ranges a row has
     widest: int  # links of the largest tree
-    links: int
+    links_of_chip: int  # how many
     homes: tuple[int, ...]  # tiles that serve accesses; server 0 is global memory, then these
 
     @property
@@ -93,6 +98,15 @@ class Layout:
         """How many variants there are."""
         return len(self.variant_cost)
 
+    def instruction(self, row: int) -> Instruction:
+        """The instruction of a row."""
+        return self.steps[int(np.searchsorted(self.at, row))]
+
+    def step_number(self, row: int) -> int:
+        """Which instruction of its tile's stream a row is, counting from 1 and leaving repeats out."""
+        first = int(self.flat.tile_start[self.row_tile[row]])
+        return int(np.searchsorted(self.at, row) - np.searchsorted(self.at, first)) + 1
+
     def unit_name(self, row: int) -> str:
         """The unit a row's instruction occupies."""
-        return self.units[int(self.row_tile[row])][int(self.flat.rows[row, R_UNIT])]
+        return self.units[int(self.row_unit[row])]

@@ -18,8 +18,8 @@ from cimc.sim.result import Event, Timing
 from cimc.sim.state import (
     BAD,
     C_TAKEN,
+    F_COST,
     F_ROW,
-    F_VARIANT,
     ISSUED,
     M_BYTES,
     T_HEAD,
@@ -87,12 +87,8 @@ def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progre
 def _drain(layout: Layout, state: State, sink: Sink) -> None:
     found: list[Event] = []
     for tile, row, start, end in state.trace[: state.scalar[TRACED]].tolist():
-        instruction = layout.instructions[row]
-        if instruction is not None:
-            name = layout.unit_name(row)
-            found.append(
-                Event(layout.tiles[tile], name, start, end, instruction.mnemonic, instruction.origin, instruction.line)
-            )
+        step, name = layout.instruction(row), layout.unit_name(row)
+        found.append(Event(layout.tiles[tile], name, start, end, step.mnemonic, step.origin, step.line))
     state.scalar[TRACED] = 0
     sink(found)
 
@@ -100,20 +96,13 @@ def _drain(layout: Layout, state: State, sink: Sink) -> None:
 def _mismatch(layout: Layout, state: State) -> Exception:
     flat, slot = layout.flat, int(state.scalar[BAD])
     row = int(state.flight[slot, F_ROW])
-    instruction = layout.instructions[row]
-    assert instruction is not None
+    instruction = layout.instruction(row)
     channel = flat.rows[row, R_CHANNEL]
     begin, stop = flat.ring_ptr[channel : channel + 2]
     got = int(state.message[begin + state.channel[channel, C_TAKEN] % (stop - begin), M_BYTES])
-    want = int(flat.variants[state.flight[slot, F_VARIANT], V_SIZE])
+    want = int(flat.costs[state.flight[slot, F_COST], V_SIZE])
     why = f"the message from tile {number(instruction, 'source')} has {got} bytes, the view {want}"
-    return place.failed(layout.tiles[layout.row_tile[row]], step_number(layout, row), instruction, why)
-
-
-def step_number(layout: Layout, row: int) -> int:
-    """Which instruction of its tile's stream a row is, counting from 1 and leaving repeats out."""
-    first = int(layout.flat.tile_start[layout.row_tile[row]])
-    return sum(i is not None for i in layout.instructions[first : row + 1])
+    return place.failed(layout.tiles[layout.row_tile[row]], layout.step_number(row), instruction, why)
 
 
 def _check_ended(layout: Layout, state: State) -> None:
@@ -124,8 +113,7 @@ def _check_ended(layout: Layout, state: State) -> None:
         if head == state.tile[t, T_TAIL]:
             continue
         row = int(state.flight[t * W + head % W, F_ROW])
-        instruction = layout.instructions[row]
-        assert instruction is not None
-        stuck.append(place.Stuck(tile, step_number(layout, row), instruction, place.waits(instruction)))
+        step = layout.instruction(row)
+        stuck.append(place.Stuck(tile, layout.step_number(row), step, place.waits(step)))
     if stuck:
         raise place.deadlock(stuck, len(layout.tiles))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cimc import errors
 from cimc.isa.operands import Affine, Extent, View, extent
-from cimc.sim.decode import Bounds, Decoder, Late
+from cimc.sim.columns import Bounds
+from cimc.sim.decode import Decoder, Late
 from cimc.sim.job import span
 from cimc.sim.listing import Scope
-from cimc.sim.pool import Form, flags
+from cimc.sim.pool import flags
 from cimc.sim.tables import EMPTY, R_VARIANT_AFF
 
 MAX_VARIANTS = 1 << 20
@@ -25,42 +26,52 @@ def decode_varying(decoder: Decoder) -> None:
     """Enter the variants of the decoder's late instructions, and their ranges. Raises TIMING_TOO_LARGE."""
     known: dict[tuple[object, ...], int] = {}
     total = len(decoder.cost)
-    for form, late in decoder.late:
-        total = _instruction(decoder, form, late, known, total)
+    begins = np.searchsorted(decoder.columns.ranges.owner, [late.number for late in decoder.late]).tolist()
+    for late, begin in zip(decoder.late, begins, strict=True):
+        total = _instruction(decoder, late, begin, known, total)
 
 
-def _instruction(decoder: Decoder, form: Form, late: Late, known: dict[tuple[object, ...], int], total: int) -> int:
-    """Enter one; the number of all variants then, from ``total`` on."""
-    step, pool, scope = late.step, decoder.pool, decoder.listing.scope(late.row)
+def _instruction(decoder: Decoder, late: Late, begin: int, known: dict[tuple[object, ...], int], total: int) -> int:
+    """Enter one, with ranges from ``begin`` on; the number of all variants then, from ``total`` on."""
+    step, pool, scope = late.step, decoder.pool, decoder.listing.scopes[int(decoder.listing.scope[late.number])]
     shapes = [o.shape for o in step.operands if isinstance(o, View)]
     names = sorted({v for s in shapes for e in s if isinstance(e, Affine) for v, _ in e.terms} & set(scope.slots))
     trips = [max(1, scope.trips[scope.slots[n]]) for n in names]
     count = math.prod(trips)
     if total + count > MAX_VARIANTS:
-        what = f"{step.mnemonic} in line {step.line} of tile {decoder.names.numbers[late.tile]}"
+        what = f"{step.mnemonic} in line {step.line} of tile {decoder.names.tiles[late.tile]}"
         raise errors.TIMING_TOO_LARGE(what=what, need=count, have=MAX_VARIANTS)
-    key = _key(decoder, form, late)
-    local = _local(decoder, form, late)
+    key = _key(decoder, late)
+    local = _local(decoder, late)
     costs: list[int] = []
     bounds: list[list[Bounds]] = []
     for values in itertools.product(*(range(t) for t in trips)):
         env = {**pool.bound, **dict.fromkeys(scope.slots, 0), **dict(zip(names, values, strict=True))}
         extents = tuple(tuple(extent(e, env) for e in shape) for shape in shapes)
-        costs.append(_price(decoder, form, late, (*key, extents), known, env))
+        costs.append(_price(decoder, late, (*key, extents), known, env))
         bounds.append([_bounds(decoder, late.tile, view, env) for view in local])
     decoder.variants[late.row] = count
     decoder.varying[late.row] = costs, bounds
-    at = np.array([late.row])
     for j, mark in enumerate(flags(pool.prices[costs[0]].job)):
-        offset, item = local[j].offset, _item(decoder, late.tile, local[j])
-        line = decoder.moving(offset, item, mark, scope, [b[j] for b in bounds])
-        decoder.ranges.append((at, j, np.array([line])))
+        item = _item(decoder, late.tile, local[j])
+        decoder.ranges[begin + j] = _range(decoder, local[j].offset, item, mark, scope, [b[j] for b in bounds])
     if names:
         decoder.rows[late.row, R_VARIANT_AFF] = _offset(decoder, scope, names, trips)
     return total + count
 
 
-def _local(decoder: Decoder, form: Form, late: Late) -> list[View]:
+def _range(
+    decoder: Decoder, offset: Affine, item: int, mark: int, scope: Scope, bounds: Sequence[Bounds]
+) -> tuple[int, int, int, int, bool]:
+    """The line of a range and where it can lie at all. ``bounds``: of the variants, from its offset."""
+    low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+    if not offset.terms:
+        return 0, mark, low, high, len(bounds) == 1
+    place, least, greatest, fixed = decoder.moving(offset, item, scope)
+    return place, mark, low + least, high + greatest if high > EMPTY else high, len(bounds) == 1 and fixed
+
+
+def _local(decoder: Decoder, late: Late) -> list[View]:
     """The local views of an instruction, and its cores as views of a buffer without a name, in the order of the job's
     ranges."""
     found: list[View] = []
@@ -68,7 +79,7 @@ def _local(decoder: Decoder, form: Form, late: Late) -> list[View]:
         if isinstance(o, str):
             spans = decoder.names.cells[late.tile].get(o, ())
             found += [View(CORES, Affine(first), (end - first,), (1,)) for first, end in spans]
-        elif not form.shared(i):
+        elif not late.form.shared(i):
             found.append(o)
     return found
 
@@ -89,32 +100,27 @@ def _offset(decoder: Decoder, scope: Scope, names: list[str], trips: list[int]) 
     return decoder.listing.affines.enter(0, [(scope.slots[n], f) for n, f in zip(names, factors, strict=True)])
 
 
-def _key(decoder: Decoder, form: Form, late: Late) -> tuple[object, ...]:
+def _key(decoder: Decoder, late: Late) -> tuple[object, ...]:
     """What the cost of an instruction depends on, but for its extents."""
     names, step = decoder.names, late.step
     parts: list[tuple[int, tuple[Extent, ...]]] = []
     for i, o in enumerate(step.operands):
         if isinstance(o, str):
             parts.append((names.matrices[late.tile][o], ()))
-        elif form.shared(i):
+        elif late.form.shared(i):
             parts.append((int(names.shared_element[names.shared[o.buffer]]), o.shape))
         else:
             parts.append((int(names.element[names.local[late.tile][o.buffer]]), o.shape))
-    words = step.keywords if form.words else ()
-    return names.kinds[late.tile], form.mnemonic, words, late.home >= 0, late.links, late.crossings, *parts
+    words = step.keywords if late.form.words else ()
+    return names.kinds[late.tile], step.mnemonic, words, late.home >= 0, *parts
 
 
 def _price(
-    decoder: Decoder,
-    form: Form,
-    late: Late,
-    key: tuple[object, ...],
-    known: dict[tuple[object, ...], int],
-    env: Mapping[str, int],
+    decoder: Decoder, late: Late, key: tuple[object, ...], known: dict[tuple[object, ...], int], env: Mapping[str, int]
 ) -> int:
     if key not in known:
         job = decoder.foreman(late.tile).job(late.step, env, ways=False)
-        known[key] = decoder.pool.price(job, form, decoder.names.kinds[late.tile], late.links, late.crossings)
+        known[key] = decoder.pool.price(job, late.form, decoder.names.kinds[late.tile])
     return known[key]
 
 

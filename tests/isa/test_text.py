@@ -13,6 +13,8 @@ from cimc.errors import CimcError, CimcErrors, Source
 from cimc.isa import Affine, Element, Instruction, Program, Repeat, TileBuilder, View, parse_program, print_program
 from cimc.isa.assembler import MAX_NESTING
 from cimc.isa.fastline import FastReader
+from cimc.isa.instruction import INSTRUCTIONS, complete
+from cimc.isa.operands import dense_view
 from cimc.isa.text import read_line, read_program
 from tests.golden import Golden
 from tests.isa.strategies import programs
@@ -160,3 +162,17 @@ def test_one_mistake_is_told_once() -> None:
     with pytest.raises(CimcErrors) as caught:
         parse_program(text)
     assert [e.source.line for e in caught.value.errors if e.source] == [4, 5]
+
+
+def test_what_is_the_same_is_one_object_but_for_the_sign_of_zero():
+    spec = INSTRUCTIONS["fill"]
+    zeros = [dict(complete(spec, {"value": value}))["value"] for value in (0.0, -0.0)]
+    assert [str(z) for z in zeros] == ["0.0", "-0.0"]
+    a, b = (dense_view(name, (n, 8), 8 * n) for name, n in (("".join(["x"]), int("4")), ("x", 4)))
+    assert a == b
+    assert a.buffer is b.buffer
+    assert a.shape is b.shape
+    assert a.offset is b.offset
+    words = [complete(INSTRUCTIONS["recv"], {"source": 3, "tag": tag}) for tag in (1000, 10**3, 7)]
+    assert words[0] is words[1]
+    assert words[0] != words[2]

@@ -146,6 +146,40 @@ def test_what_ends_sooner_than_the_one_before_on_its_unit(steps: tuple[Step, ...
     _agree(got, reference, machine)
 
 
+def test_operands_far_behind_matter_too():
+    """Instructions of many operands cost what all of these say, the last one as well."""
+    few, many = ([view("g", 1)] * 6 + [view("g", n)] for n in (1, 60))
+    calls = [do("host", *operands, call="k", outputs=1) for operands in (few, many, few)]
+    p = program(tile(0, *calls, buffers=LOCAL), globals=SHARED)
+    machine = chip(("tp", "tt"), memory_tile=False)
+    reference = _reference(p, machine)
+    assert not isinstance(reference, str)
+    got = run_timing(p, machine, trace=True)
+    assert _events(got.events) == _rows(reference.executed)
+    lengths = [e.end - e.start for e in got.events if e.mnemonic == "host"]
+    assert lengths[0] == lengths[2] < lengths[1]
+    _agree(got, reference, machine)
+
+
+@pytest.mark.parametrize("rows", [5, 70])
+def test_hazards_are_found_across_the_bytes_of_a_large_buffer(rows: int):
+    """However finely the bytes are divided to look for hazards: neighbours, far apart, and over all of them."""
+    at = Affine(0, (("i", 96),))
+    steps = (
+        do("fill", view("a", 4096), value=0.0),
+        *(do("abs", view("a", 8, offset=57 * n), view("a", 8, offset=57 * n + 7)) for n in range(rows)),
+        repeat("i", 40, do("exp", view("a", 8, offset=at), view("a", 8, offset=4088))),
+        do("exp", view("b", 4), view("a", 4, strides=(1300,))),
+    )
+    p = program(tile(0, *steps, buffers=buffers(("a", Element.F32, (4096,)), ("b", Element.F32, (4,)))))
+    machine = chip()
+    reference = _reference(p, machine)
+    assert not isinstance(reference, str)
+    got = run_timing(p, machine, trace=True)
+    assert _events(got.events) == _rows(reference.executed)
+    _agree(got, reference, machine)
+
+
 @CHECKS
 @given(programs(), st.sampled_from([1, 40, 1000]), st.sampled_from(sorted(MACHINES)))
 def test_every_start_and_end_agrees(program: Program, capacity: int, which: str):
