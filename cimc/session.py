@@ -29,7 +29,7 @@ from cimc.sim.analog import Kept
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
-from cimc.sim.values import Analog
+from cimc.sim.values import Analog, Prepared
 from cimc.study import calibration as calibration_runs
 
 Array = NDArray[np.generic]
@@ -93,6 +93,7 @@ class InferenceSession:
         self._result: RunResult | None = None
         self._samples: Samples | None = None
         self._cells: Kept = {}
+        self._prepared = Prepared()
         self._device: Device | None = None
         if numerics == "analog":
             seconds = duration(time, "time") if isinstance(time, str) else time
@@ -135,6 +136,7 @@ class InferenceSession:
             timing=self._timing,
             verified=True,
             analog=Analog(self._device, samples=self._calibration(checked), kept=self._cells),
+            prepared=self._prepared,
         )
         assert self._result.outputs is not None
         return [self._result.outputs[name] for name in output_names or known]
