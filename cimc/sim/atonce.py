@@ -26,6 +26,8 @@ _SPREAD = frozenset({("mvm", 2), ("gather", 2), ("send", 0)})
 
 
 Last = dict[tuple[object, ...], tuple[Array, Array]]
+Messages = Array | list[Array]
+"""As many as there are turns, in one array if they are alike."""
 Form = tuple[tuple[int, ...], np.dtype[np.generic]]
 TOKEN: Form = ((0,), np.dtype(np.int8))
 
@@ -35,7 +37,7 @@ class Bound:
     """What some turns do. Messages stand in the boxes by exchange, then by its instructions."""
 
     work: list[tuple[int, Work]] = field(default_factory=list[tuple[int, Work]])  # by its place in the body
-    inbox: list[Sequence[Sequence[Array]]] = field(default_factory=list[Sequence[Sequence[Array]]])
+    inbox: list[Sequence[Messages]] = field(default_factory=list["Sequence[Messages]"])
     outbox: list[list[Array]] = field(default_factory=list[list[Array]])
     forms: list[list[Form]] = field(default_factory=list[list[Form]])  # of the messages that a turn sends
     last: list[tuple[Array, Array]] = field(default_factory=list[tuple[Array, Array]])
@@ -85,7 +87,7 @@ class AtOnce:
         bound.outbox.clear()
         bound.inbox.clear()
 
-    def _taken(self, exchange: Exchange, count: int) -> Sequence[Sequence[Array]]:
+    def _taken(self, exchange: Exchange, count: int) -> Sequence[Messages]:
         """Messages, by the instructions that receive them."""
         per, links = len(exchange.at), self._scope.links
         key = (exchange.to[0], links.tile, exchange.tag, exchange.tokens)
@@ -93,21 +95,24 @@ class AtOnce:
         first = blocks[0]
         if any(b.shape[1:] != first.shape[1:] or b.dtype != first.dtype for b in blocks):
             single = [message for b in blocks for message in b]
-            return [single[k::per] for k in range(per)]
+            apart: list[Messages] = [single[k::per] for k in range(per)]
+            return apart
         whole = first if len(blocks) == 1 else np.concatenate(blocks)
-        return [whole[k::per] for k in range(per)]
+        found: list[Messages] = [whole[k::per] for k in range(per)]
+        return found
 
     def _bind(self, count: int) -> Bound:
         """The views of ``count`` turns."""
         found = Bound(forms=[[TOKEN] * len(e.at) for e in self.plan.sends])
         boxes = _boxes(self.plan.takes), _boxes(self.plan.sends)
         last: Last = {}
-        for self.at, step in enumerate(self.plan.body):
+        for at, step in enumerate(self.plan.body):
+            self.at = at
             row = row_of(step.mnemonic)
             if not step.operands:
                 continue  # tokens are taken and put with the messages
             views = self._views(step, row, count, last)
-            took, sent = (box.get(self.at) for box in boxes)
+            took, sent = (box.get(at) for box in boxes)
             if took is not None:
                 work: Work = partial(_receive, found.inbox, *took, views[0])
             elif sent is not None:
@@ -118,7 +123,7 @@ class AtOnce:
             else:
                 keywords = {**row.defaults, **dict(step.keywords)}
                 work = partial(meaning_of(step, self._scope), self._scope.machine, *views, **keywords)
-            found.work.append((self.at, work))
+            found.work.append((at, work))
         found.last += last.values()
         return found
 
@@ -181,7 +186,7 @@ def _boxes(exchanges: Sequence[Exchange]) -> dict[int, tuple[int, int]]:
     return {at: (e, k) for e, exchange in enumerate(exchanges) for k, at in enumerate(exchange.at)}
 
 
-def _receive(inbox: Sequence[Sequence[Sequence[Array]]], exchange: int, place: int, y: Array) -> None:
+def _receive(inbox: Sequence[Sequence[Messages]], exchange: int, place: int, y: Array) -> None:
     """Messages into a view of all turns."""
     messages = inbox[exchange][place]
     if isinstance(messages, np.ndarray) and messages.shape == y.shape and messages.dtype == y.dtype:

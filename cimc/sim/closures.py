@@ -123,9 +123,7 @@ def _why(error: Exception) -> str:
     return f"an operand lies outside its buffer or does not fit ({error})"
 
 
-def _repeat(
-    code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, int], here: Container[str]
-) -> None:
+def _repeat(code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, int], here: Container[str]) -> None:
     slot = len(env)
     env.append(0)
     count = step.count if isinstance(step.count, int) else memory.affine(step.count, slots, scope.params)

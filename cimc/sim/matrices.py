@@ -24,19 +24,22 @@ SMALL = 1_000_000  # multiplications of a product for which OpenBLAS (0.3.17 on)
 
 
 def product(x: Array, weights: Array) -> Array:
-    """``x`` (rows × inputs, or groups × rows × inputs) times weights: all rows × outputs. Groups of rows that make small products are
-    taken together as long as the product stays small: a larger one costs more than it saves."""
+    """``x`` (rows × inputs, or groups × rows × inputs) times weights: all rows × outputs.
+
+    Groups that make small products are taken together as long as the product stays small: a larger one costs more than it
+    saves, and in float32 its additions may be in another order."""
     if x.ndim == 2:
         return np.matmul(x, weights)
     groups, rows, inputs = x.shape
+    outputs = weights.shape[1]
     some = max(1, min(groups, SMALL // max(rows * weights.size, 1)))
     if some == 1:
-        return np.matmul(x, weights).reshape(-1, weights.shape[1])
+        return np.matmul(x, weights).reshape(groups * rows, outputs)
     whole = groups // some * some
-    y = np.matmul(x[:whole].reshape(-1, some * rows, inputs), weights).reshape(-1, weights.shape[1])
+    y = np.matmul(x[:whole].reshape(whole // some, some * rows, inputs), weights).reshape(whole * rows, outputs)
     if whole == groups:
         return y
-    return np.concatenate((y, np.matmul(x[whole:].reshape(-1, inputs), weights)))
+    return np.concatenate((y, np.matmul(x[whole:].reshape((groups - whole) * rows, inputs), weights)))
 
 
 class FloatMatrix:

@@ -69,28 +69,24 @@ def plan(repeat: Repeat, count: int, scope: Scope, here: Container[str]) -> Plan
     body = [s for s in repeat.body if isinstance(s, Instruction)]
     if count < 2 or len(body) < len(repeat.body) or not _simple(body, scope):
         return None
-    found = _uses(body, repeat, scope)
+    found = _uses(body, repeat)
     if found is None:
         return None
-    local, shared = found
     private: dict[str, int] = {}
     size = 0
-    for name, uses in local.items():
-        if not any(u.writes for u in uses):
-            continue
-        if not any(u.view.offset.terms for u in uses):
-            raw, dtype, _ = scope.local[name]
-            if not _covered(uses, len(raw) // dtype.itemsize):
+    for name in found.written:
+        uses = found.by_buffer[name]
+        if name in found.moving or name[0]:
+            if not _apart(uses, repeat.variable, count):
                 return None
-            private[name] = size
-            size += -(-len(raw) // LINE) * LINE
-        elif not _apart(uses, repeat.variable, count):
+            continue
+        raw, dtype, _ = scope.local[name[1]]
+        if not _covered(uses, len(raw) // dtype.itemsize):
             return None
-    for uses in shared.values():
-        if any(u.writes for u in uses) and not _apart(uses, repeat.variable, count):
-            return None
+        private[name[1]] = size
+        size += -(-len(raw) // LINE) * LINE
     sends = _sends(body)
-    if sends is None or 2 * size > scope.arena.size:
+    if sends is None or 2 * max(size, 1) > scope.arena.size:
         return None
     kept = frozenset(name for name in private if name not in here or name in scope.lasting)
     return Plan(tuple(body), repeat.variable, private, kept, size, tuple(_takes(body)), sends)
@@ -110,12 +106,21 @@ def _simple(body: Sequence[Instruction], scope: Scope) -> bool:
     return True
 
 
-Uses = dict[str, list[Use]]
+Name = tuple[bool, str]
+"""A buffer: whether it is global, and its name."""
 
 
-def _uses(body: Sequence[Instruction], repeat: Repeat, scope: Scope) -> tuple[Uses, Uses] | None:
-    """What the body does with each local and each global buffer, in its order; None for views that cannot be stacked."""
-    local, shared = Uses(), Uses()
+class Uses(NamedTuple):
+    """What a body does with each buffer, in its order; those that it writes, and where it uses views that move."""
+
+    by_buffer: dict[Name, list[Use]]
+    written: dict[Name, None]
+    moving: set[Name]
+
+
+def _uses(body: Sequence[Instruction], repeat: Repeat) -> Uses | None:
+    """What the body does with buffers; None for views that cannot be stacked."""
+    found = Uses({}, {}, set())
     derived = {d.name for d in repeat.derived}
     for at, step in enumerate(body):
         row = row_of(step.mnemonic)
@@ -133,9 +138,13 @@ def _uses(body: Sequence[Instruction], repeat: Repeat, scope: Scope) -> tuple[Us
             shape = _stackable(o.shape, o.strides, writes)
             if shape is None or (factor and step.mnemonic == "gather" and i == 1):
                 return None
-            use = Use(at, o, factor, reads, writes, shape)
-            (shared if row.shared[i] else local).setdefault(o.buffer, []).append(use)
-    return local, shared
+            key = (row.shared[i], o.buffer)
+            found.by_buffer.setdefault(key, []).append(Use(at, o, factor, reads, writes, shape))
+            if writes:
+                found.written[key] = None
+            if o.offset.terms:
+                found.moving.add(key)
+    return found
 
 
 @lru_cache(4096)
@@ -193,7 +202,9 @@ def _span(use: Use) -> tuple[int, int]:
 
 def _once(uses: Sequence[Use], count: int) -> bool:
     """Whether all turns together write no element twice."""
-    spans = [(s[0] + min(0, u.factor * (count - 1)), s[1] + max(0, u.factor * (count - 1))) for u in uses for s in [_span(u)]]
+    spans = [
+        (s[0] + min(0, u.factor * (count - 1)), s[1] + max(0, u.factor * (count - 1))) for u in uses for s in [_span(u)]
+    ]
     low, high = min(s[0] for s in spans), max(s[1] for s in spans)
     total = count * sum(math.prod(u.shape) for u in uses)
     if total > high - low or high - low > MOST_APART:

@@ -116,6 +116,7 @@ class Engine:
         recorded = how.samples if numerics == "integer" else None
         self._arena = Arena()
         self._blank: memory.Blank = []
+        self._writes = False  # whether cells are written
         self._shared: dict[str, Storage] = {}
         self._tiles: dict[int, _Tile] = {}
         self._ordered = self.cores is not None or recorded is not None
@@ -124,9 +125,14 @@ class Engine:
     @property
     def reusable(self) -> bool:
         """Whether another run may use what this one decoded."""
-        stateful = any(b.state for t in self.program.tiles for b in t.buffers) or any(g.state for g in self.program.globals)
-        writes = any(next(written(t.steps), None) for t in self.program.tiles)
-        return not (self._ordered or stateful or writes or self.program.params)
+        stateful = any(b.state for t in self.program.tiles for b in t.buffers) or any(
+            g.state for g in self.program.globals
+        )
+        return not (self._ordered or stateful or self._writes or self.program.params)
+
+    def close(self) -> None:
+        """Let go of everything decoded, which refers to this."""
+        self._tiles.clear()
 
     def maybe_pause(self, tile: int) -> None:
         """Let other tiles run before this one, unless nothing has happened since it last did so."""
@@ -172,7 +178,9 @@ class Engine:
         constants: memory.Constants,
         steps: memory.Steps,
     ) -> _Tile:
-        rewritten, blank = frozenset(written(tile.steps)), written_first(tile.steps)
+        rewritten = frozenset(written(tile.steps)) if tile.matrices else frozenset[str]()
+        blank = written_first(tile.steps) if rewritten else rewritten
+        self._writes |= bool(rewritten)
         links = Links(tile.tile, self.channels, self.maybe_pause)
         scope = Scope(
             tile=tile.tile,
@@ -201,6 +209,8 @@ class Engine:
             self._ready.extend(self.channels.woken)
             self.channels.woken.clear()
             tile = tiles[self._ready.popleft() if self._ready else self._hurried(tiles)]
+            if tile.halted:
+                continue  # woken for messages that it did not wait for in the end
             self._advance(tile)
             if tile.halted and progress:
                 done += 1
@@ -301,16 +311,20 @@ def run_values(
 
     ``inputs`` have exactly the program's names, types and shapes (INPUT_… otherwise). ``state`` is read and written in
     place. ``order`` is the order in which tiles are visited at first; the outputs do not depend on it. ``prepared`` makes
-    further runs of the same program shorter. Raises DEADLOCK, INSTRUCTION_FAILED, NOT_FINITE, HOST_CALL, WEIGHT_…, PARAM_…, MEMORY_EXCEEDED.
+    further runs of the same program shorter. Raises DEADLOCK, INSTRUCTION_FAILED, NOT_FINITE, HOST_CALL, WEIGHT_…, PARAM_…,
+    MEMORY_EXCEEDED.
     """
     bound = params.bind(program, param_values)
     memory.check_inputs(program, inputs)
 
     def made() -> Engine:
         fresh = Engine(program, weights, chip, numerics, seed, analog)
-        fresh.prepare(bound, {} if state is None else state)
+        with np.errstate(all="ignore"):
+            fresh.prepare(bound, {} if state is None else state)
         return fresh
 
     engine = made() if prepared is None else prepared.engine(made)
     outputs = engine.run(inputs, order, progress)
+    if prepared is None or not engine.reusable:
+        engine.close()
     return outputs, engine.cores.counts() if engine.cores else {}
