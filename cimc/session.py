@@ -30,7 +30,7 @@ from cimc.sim.interpreter import run
 from cimc.sim.kept import Kept
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
-from cimc.sim.values import Analog
+from cimc.sim.values import Analog, Prepared
 from cimc.study import calibration as calibration_runs
 
 Array = NDArray[np.generic]
@@ -94,6 +94,7 @@ class InferenceSession:
         self._result: RunResult | None = None
         self._samples: Samples | None = None
         self._cells = Kept(most=1 << 40)  # whatever a run holds, the next one may
+        self._prepared = Prepared()
         self._device: Device | None = None
         if numerics == "analog":
             seconds = duration(time, "time") if isinstance(time, str) else time
@@ -136,6 +137,7 @@ class InferenceSession:
             timing=self._timing,
             verified=True,
             analog=Analog(self._device, samples=self._calibration(checked), kept=self._cells),
+            prepared=self._prepared,
         )
         assert self._result.outputs is not None
         return [self._result.outputs[name] for name in output_names or known]

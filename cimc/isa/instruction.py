@@ -100,7 +100,8 @@ class Matrix(Protocol):
     """Weights in the cells of a tile's cores, as the values engine holds them."""
 
     def mvm(self, x: Array) -> Array:
-        """``x`` (rows × inputs) times the weights (inputs × outputs): q32 values, (rows × outputs)."""
+        """``x`` (rows × inputs, or groups × rows × inputs) times the weights (inputs × outputs): q32 values, all
+        rows × outputs."""
         ...
 
     def program(self, codes: Array, strips: tuple[tuple[int, int], ...] = ()) -> None:

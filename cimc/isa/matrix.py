@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the rows are read long before a chip is
 
 
 def _mvm(machine: Machine, acc: Array, matrix: Matrix, x: Array, *, accumulate: int) -> None:
-    y = matrix.mvm(x.reshape(-1, x.shape[-1])).reshape(acc.shape)
+    y = matrix.mvm(x if x.ndim == 3 else x.reshape(-1, x.shape[-1])).reshape(acc.shape)
     if accumulate:
         np.add(acc, y, out=acc, casting="unsafe")
     else:

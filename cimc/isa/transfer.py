@@ -115,13 +115,18 @@ declare(
 )
 
 
+def received(y: Array, message: Array) -> None:
+    """A message into a view. Raises Fault if it is of another size or type."""
+    if message.size != y.size or message.dtype != y.dtype:
+        raise Fault(f"the message holds {message.size} × {message.dtype}, the view {y.size} × {y.dtype}")
+    np.copyto(y, message if message.shape == y.shape else message.reshape(y.shape))
+
+
 def _recv(machine: Machine, y: Array, *, source: int, tag: int) -> None:
     message = machine.receive(source, tag)
     if message is None:
         raise Blocked
-    if message.size != y.size or message.dtype != y.dtype:
-        raise Fault(f"the message holds {message.size} × {message.dtype}, the view {y.size} × {y.dtype}")
-    np.copyto(y, message if message.shape == y.shape else message.reshape(y.shape))
+    received(y, message)
 
 
 declare(

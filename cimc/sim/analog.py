@@ -283,7 +283,8 @@ class AnalogUnit:
         self._matrices: dict[InputKind, list[AnalogMatrix]] = {}
 
     def mvm(self, x: Array) -> Array:
-        """``x`` (rows × inputs) through the crossbars: int32."""
+        """``x`` ([groups ×] rows × inputs) through the crossbars: int32, all rows."""
+        x = x.reshape(-1, x.shape[-1])
         kind = InputKind.of(x)
         if kind not in self._matrices:
             self._matrices[kind] = self._cores.matrices(self, kind)

@@ -1,30 +1,31 @@
 """From a tile's steps to closures: every instruction is decoded once, so that it costs little but its meaning.
 
 The result is flat code. An entry called with no argument does its work and returns None to go on to the next one, or
-the index of the entry to go to: repeats are a pair of entries that count and jump."""
+the index of the entry to go to: repeats are a pair of entries that count and jump. Where turns of a repeat can be executed at
+once, an entry between them does so, or returns ONE_BY_ONE; only then is the body decoded (:meth:`Code.unfold`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Machine, Matrix, Meaning, Repeat, Step
+from cimc.isa.instruction import Instruction, Machine, Matrix, Meaning, Repeat, Step
 from cimc.isa.operands import Affine, View
 from cimc.sim import memory, place
-from cimc.sim.memory import Env, Storage
+from cimc.sim.atonce import AtOnce
+from cimc.sim.memory import Env
+from cimc.sim.scope import Row, Scope, meaning_of, row_of
+from cimc.sim.turns import plan
 
 Array = NDArray[np.generic]
 Entry = Callable[[], int | None]
 Argument = Array | Matrix | Callable[[Env], Array]
 STOP = -1
-
-
-class NotFinite(Exception):
-    """Raised where activations that are about to be quantised hold NaN or infinity."""
+ONE_BY_ONE = -2
 
 
 @dataclass
@@ -40,47 +41,80 @@ class Code:
         self.instructions.append(instruction)
         return len(self.entries) - 1
 
+    groups: dict[int, AtOnce] = field(default_factory=dict[int, AtOnce])
+    """Entries that execute turns at once; the instructions of the body follow them."""
+
+    def unfold(self, index: int, scope: Scope) -> None:
+        """Decode the body behind the entry of a group, so that its turns can be executed one by one. Raises
+        INSTRUCTION_FAILED."""
+        group = self.groups[index]
+        for at, step in enumerate(group.plan.body, index + 1):
+            if self.entries[at] is _undecoded:
+                self.entries[at] = _decoded(self, at, step, scope, group.env, group.slots)
+
+    def within(self, index: int) -> int:
+        """The entry of the instruction that entry ``index`` executes, or was executing when it failed."""
+        return index + 1 + self.groups[index].at if index in self.groups else index
+
     def step(self, index: int) -> int:
         """Which instruction of the stream entry ``index`` is, counting from 1 and leaving repeats out."""
         return sum(i is not None for i in self.instructions[: index + 1])
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What the names in a tile's instructions mean."""
-
-    tile: int
-    machine: Machine  # for instructions with operands
-    tokens: Machine  # for those without: their messages are tokens
-    local: Mapping[str, Storage]
-    shared: Mapping[str, Storage]
-    quantized: frozenset[str]  # local buffers of q types
-    matrices: Mapping[str, Matrix]
-    params: Mapping[str, int]
-    check_finite: bool
-    steps: memory.Steps
 
 
 def decode(steps: Sequence[Step], scope: Scope) -> Code:
     """Decode a tile's stream. Raises INSTRUCTION_FAILED for an operand that lies outside its buffer."""
     code = Code()
     env: Env = []
-    _decode_into(code, steps, scope, env, {})
+    homes = _homes(steps)
+    for at, step in enumerate(steps):
+        _decode_into(code, (step,), scope, env, {}, homes.get(at, ()))
     code.add(lambda: STOP, None)
     return code
 
 
-def _decode_into(code: Code, steps: Sequence[Step], scope: Scope, env: Env, slots: dict[str, int]) -> None:
+def _homes(steps: Sequence[Step]) -> dict[int, list[str]]:
+    """The local buffers that only one of the steps names, by its place."""
+    first: dict[str, int] = {}
+    many: set[str] = set()
+    for at, step in enumerate(steps):
+        for name in _locals(step):
+            if first.setdefault(name, at) != at:
+                many.add(name)
+    found: dict[int, list[str]] = {}
+    for name in first.keys() - many:
+        found.setdefault(first[name], []).append(name)
+    return found
+
+
+def _locals(step: Step) -> set[str]:
+    """The local buffers that a step names."""
+    if isinstance(step, Repeat):
+        return set[str]().union(*map(_locals, step.body))
+    shared = row_of(step.mnemonic).shared
+    views = zip(step.operands, shared, strict=False)  # of rows that may repeat an operand, none is local
+    return {o.buffer for o, away in views if not away and isinstance(o, View)}
+
+
+def _decode_into(
+    code: Code, steps: Sequence[Step], scope: Scope, env: Env, slots: dict[str, int], here: Container[str]
+) -> None:
     for step in steps:
         if isinstance(step, Repeat):
-            _repeat(code, step, scope, env, slots)
-            continue
-        try:
-            entry = _instruction(step, scope, env, slots)
-        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-            number = code.step(len(code.entries)) + 1
-            raise place.failed(scope.tile, number, step, _why(error)) from error
-        code.add(entry, step)
+            _repeat(code, step, scope, env, slots, here)
+        else:
+            code.add(_decoded(code, len(code.entries), step, scope, env, slots), step)
+
+
+def _undecoded() -> None:
+    raise AssertionError("executed before it was decoded")
+
+
+def _decoded(code: Code, at: int, step: Instruction, scope: Scope, env: Env, slots: Mapping[str, int]) -> Entry:
+    try:
+        return _instruction(step, scope, env, slots)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+        number = code.step(at - 1) + 1
+        raise place.failed(scope.tile, number, step, _why(error)) from error
 
 
 def _why(error: Exception) -> str:
@@ -89,7 +123,7 @@ def _why(error: Exception) -> str:
     return f"an operand lies outside its buffer or does not fit ({error})"
 
 
-def _repeat(code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, int]) -> None:
+def _repeat(code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, int], here: Container[str]) -> None:
     slot = len(env)
     env.append(0)
     count = step.count if isinstance(step.count, int) else memory.affine(step.count, slots, scope.params)
@@ -98,7 +132,16 @@ def _repeat(code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, i
     derived = [(len(env) + k, d) for k, d in enumerate(step.derived)]
     env.extend(0 for _ in derived)
     inner = {**slots, step.variable: slot, **{d.name: at for at, d in derived}}
-    _decode_into(code, step.body, scope, env, inner)
+    found = plan(step, count, scope, here) if isinstance(count, int) else None
+    body = begin + 1
+    if found is None:
+        _decode_into(code, step.body, scope, env, inner, ())
+    else:
+        group = AtOnce(found, scope, inner, env)
+        code.groups[code.add(lambda: together(group), None)] = group
+        for instruction in found.body:
+            code.add(_undecoded, instruction)
+        body += 1
     end = code.add(lambda: None, None)
 
     def turn(value: int) -> None:
@@ -111,22 +154,28 @@ def _repeat(code: Code, step: Repeat, scope: Scope, env: Env, slots: dict[str, i
         turn(0)
         return None if limit[0] > 0 else end + 1
 
+    def together(group: AtOnce) -> int | None:
+        while (left := limit[0] - env[slot]) > 1:
+            if not group.ready(some := min(left, group.most)):
+                return ONE_BY_ONE
+            group.run(some)
+            turn(env[slot] + some)
+        return ONE_BY_ONE if left else end + 1
+
     def again() -> int | None:
         turn(env[slot] + 1)
-        return begin + 1 if env[slot] < limit[0] else None
+        return body if env[slot] < limit[0] else None
 
     code.entries[begin] = enter
     code.entries[end] = again
 
 
-def _instruction(step: Instruction, scope: Scope, env: Env, slots: dict[str, int]) -> Entry:
-    row = _row(step.mnemonic)
+def _instruction(step: Instruction, scope: Scope, env: Env, slots: Mapping[str, int]) -> Entry:
+    row = row_of(step.mnemonic)
     arguments = [_argument(row, i, o, scope, slots) for i, o in enumerate(step.operands)]
     fixed, moving = _keywords(row, step, scope, slots)
     machine = scope.machine if row.shared else scope.tokens
-    meaning = row.meaning
-    if scope.check_finite and row.written:
-        meaning = _checked(row, step, scope)
+    meaning = meaning_of(step, scope)
     if moving:
         return _late(meaning, machine, arguments, fixed, moving, env)
     makers = [a for a in arguments if callable(a)]
@@ -135,31 +184,6 @@ def _instruction(step: Instruction, scope: Scope, env: Env, slots: dict[str, int
     if len(makers) == len(arguments):
         return lambda: meaning(machine, *[m(env) for m in makers], **fixed)
     return _late(meaning, machine, arguments, fixed, moving, env)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What decoding needs of a mnemonic's row. ``shared``, per operand: whether it is a global buffer; the last one stands
-    for all that follow."""
-
-    meaning: Meaning
-    shared: tuple[bool, ...]
-    defaults: Mapping[str, object]
-    written: tuple[int, ...]  # which operands are views of local buffers that are written only
-    read: tuple[int, ...]  # and read only
-
-
-@cache
-def _row(mnemonic: str) -> _Row:
-    spec = INSTRUCTIONS[mnemonic]
-    kinds = [o.kind for o in spec.operands]
-    return _Row(
-        spec.meaning,
-        tuple(k in GLOBAL for k in kinds),
-        {k.name: k.default for k in spec.keywords if k.default is not None},
-        tuple(i for i, k in enumerate(kinds) if k is Kind.WRITE),
-        tuple(i for i, k in enumerate(kinds) if k is Kind.READ),
-    )
 
 
 def _late(
@@ -179,7 +203,7 @@ def _late(
     return run
 
 
-def _argument(row: _Row, index: int, operand: View | str, scope: Scope, slots: dict[str, int]) -> Argument:
+def _argument(row: Row, index: int, operand: View | str, scope: Scope, slots: Mapping[str, int]) -> Argument:
     if isinstance(operand, str):
         return scope.matrices[operand]
     shared = row.shared[index] if index < len(row.shared) else row.shared[-1]
@@ -188,7 +212,7 @@ def _argument(row: _Row, index: int, operand: View | str, scope: Scope, slots: d
 
 
 def _keywords(
-    row: _Row, step: Instruction, scope: Scope, slots: dict[str, int]
+    row: Row, step: Instruction, scope: Scope, slots: Mapping[str, int]
 ) -> tuple[dict[str, object], dict[str, Callable[[Env], int]]]:
     fixed: dict[str, object] = {**row.defaults, **dict(step.keywords)}
     moving: dict[str, Callable[[Env], int]] = {}
@@ -202,24 +226,3 @@ def _keywords(
             del fixed[name]
             moving[name] = bound
     return fixed, moving
-
-
-def _checked(row: _Row, step: Instruction, scope: Scope) -> Meaning:
-    """The meaning behind a test of its floating-point operands, if it writes a q type: there NaN and infinity
-    would turn into arbitrary codes."""
-    meaning = row.meaning
-    views = [o.buffer if isinstance(o, View) else "" for o in step.operands]
-    if not any(views[i] in scope.quantized for i in row.written):
-        return meaning
-    reads = [i for i in row.read if scope.local[views[i]].dtype.kind == "f"]
-    if not reads:
-        return meaning
-
-    def checked(machine: Machine, *arguments: Array, **keywords: object) -> None:
-        for i in reads:
-            x = arguments[i]
-            if not np.isfinite(x).all():
-                raise NotFinite("NaN" if np.isnan(x).any() else "infinity")
-        meaning(machine, *arguments, **keywords)
-
-    return checked

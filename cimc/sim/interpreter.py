@@ -13,7 +13,7 @@ from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
 from cimc.sim.memory import State
 from cimc.sim.result import RunResult, Timing
-from cimc.sim.values import Analog, Numerics, run_values
+from cimc.sim.values import Analog, Numerics, Prepared, run_values
 
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
@@ -35,13 +35,15 @@ def run(
     progress: Progress | None = None,
     verified: bool = False,
     analog: Analog | None = None,
+    prepared: Prepared | None = None,
 ) -> RunResult:
     """Run a program on a chip.
 
     ``inputs`` by the model's names, in the program's types and shapes; needed for values only. ``params`` are the
     runtime parameters, ``state`` what earlier runs left (changed in place), ``seed`` keys the random streams of analog
     numerics. ``trace`` keeps every executed instruction in ``timing.events``. ``progress(engine, done, total)`` is
-    called now and then; a total of 0 is unknown. ``analog`` says what of the device analog numerics model.
+    called now and then; a total of 0 is unknown. ``analog`` says what of the device analog numerics model. ``prepared`` makes
+    further runs of the same program with the same options shorter.
 
     Raises CimcError: what the verifier finds, bad inputs (exit 2), a program that fails as it runs (exit 4).
     """
@@ -64,6 +66,7 @@ def run(
             state=state,
             progress=progress,
             analog=how,
+            prepared=prepared,
         )
     between = perf_counter()
     result: Timing | None = None

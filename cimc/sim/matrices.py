@@ -20,6 +20,26 @@ from cimc.sim.tally import Samples
 Array = NDArray[np.generic]
 CACHED_BYTES = 2 << 30  # converted weights kept between uses; beyond it they are converted again at each use
 EXACT = 2**24  # float32 holds every integer up to here, so a float32 product of integers that stays below is exact
+SMALL = 1_000_000  # multiplications of a product for which OpenBLAS (0.3.17 on) copies no operand and starts no threads
+
+
+def product(x: Array, weights: Array) -> Array:
+    """``x`` (rows × inputs, or groups × rows × inputs) times weights: all rows × outputs.
+
+    Groups that make small products are taken together as long as the product stays small: a larger one costs more than it
+    saves, and in float32 its additions may be in another order."""
+    if x.ndim == 2:
+        return np.matmul(x, weights)
+    groups, rows, inputs = x.shape
+    outputs = weights.shape[1]
+    some = max(1, min(groups, SMALL // max(rows * weights.size, 1)))
+    if some == 1:
+        return np.matmul(x, weights).reshape(groups * rows, outputs)
+    whole = groups // some * some
+    y = np.matmul(x[:whole].reshape(whole // some, some * rows, inputs), weights).reshape(whole * rows, outputs)
+    if whole == groups:
+        return y
+    return np.concatenate((y, np.matmul(x[whole:].reshape((groups - whole) * rows, inputs), weights)))
 
 
 class FloatMatrix:
@@ -29,8 +49,8 @@ class FloatMatrix:
         self._weights = weights.astype(np.float32, copy=False)
 
     def mvm(self, x: Array) -> Array:
-        """``x`` (rows × inputs) times the weights, in float32."""
-        return np.matmul(x.astype(np.float32, copy=False), self._weights)
+        """``x`` ([groups ×] rows × inputs) times the weights: all rows, in float32."""
+        return product(x.astype(np.float32, copy=False), self._weights)
 
     def program(self, codes: Array, strips: Strips = ()) -> None:
         """Replace the weights, or some of their rows."""
@@ -67,7 +87,7 @@ class IntegerMatrix:
         self._wide: dict[np.dtype[np.generic], Array] = {}
 
     def mvm(self, x: Array) -> Array:
-        """``x`` (rows × inputs, integers) times the codes: int32, wrapping as the accumulators do.
+        """``x`` ([groups ×] rows × inputs, integers) times the codes: int32, wrapping as the accumulators do.
 
         8-bit sums are taken in float32 over so many inputs at a time that they stay below 2^24 (1023 signed ones, 513
         unsigned ones), others in
@@ -77,13 +97,12 @@ class IntegerMatrix:
             step = (EXACT - 1) // (largest * 128)
             weights = self._as(np.dtype(np.float32))
             inputs = x.astype(np.float32)
-            total = np.matmul(inputs[:, :step], weights[:step]).astype(np.int32)
+            total = product(inputs[..., :step], weights[:step]).astype(np.int32)
             for start in range(step, x.shape[-1], step):
                 end = start + step
-                total += np.matmul(inputs[:, start:end], weights[start:end]).astype(np.int32)
+                total += product(inputs[..., start:end], weights[start:end]).astype(np.int32)
             return total
-        product = np.matmul(x.astype(np.float64), self._as(np.dtype(np.float64)))
-        return product.astype(np.int64).astype(np.int32)
+        return product(x.astype(np.float64), self._as(np.dtype(np.float64))).astype(np.int64).astype(np.int32)
 
     def _as(self, dtype: np.dtype[np.generic]) -> Array:
         if dtype in self._wide:
@@ -112,7 +131,7 @@ class SampledMatrix:
 
     def mvm(self, x: Array) -> Array:
         """As the matrix inside."""
-        self._samples.add(self._decl, x)
+        self._samples.add(self._decl, x.reshape(-1, x.shape[-1]))
         return self._inner.mvm(x)
 
     def program(self, codes: Array, strips: Strips = ()) -> None:

@@ -117,8 +117,15 @@ def _keep(state: State, name: str, dtype: np.dtype[np.generic], shape: tuple[int
     return _of(kept)
 
 
-def global_memory(program: Program, chip: ChipSpec, constants: Constants, state: State) -> dict[str, Storage]:
-    """Every global buffer's memory, wherever it lies. Raises MEMORY_EXCEEDED if they are more than the chip has."""
+Blank = list[NDArray[np.uint8]]
+"""Memory that is all zeros when a run begins."""
+
+
+def global_memory(
+    program: Program, chip: ChipSpec, constants: Constants, state: State, blank: Blank
+) -> dict[str, Storage]:
+    """Every global buffer's memory, wherever it lies; ``blank`` is added to. Raises MEMORY_EXCEEDED if they are more than the
+    chip has."""
     need = sum(g.bytes for g in program.globals if not g.resident and not g.held)
     if need > chip.memory.capacity_bytes:
         raise errors.MEMORY_EXCEEDED(what="global memory", need=need, have=chip.memory.capacity_bytes)
@@ -133,11 +140,15 @@ def global_memory(program: Program, chip: ChipSpec, constants: Constants, state:
             found[g.name] = _keep(state, g.name, dtype, g.shape)
         else:
             found[g.name] = _zeros(dtype, g.shape)
+            blank.append(found[g.name].raw)
     return found
 
 
-def local_memory(tile: TileProgram, chip: ChipSpec, constants: Constants, state: State) -> dict[str, Storage]:
-    """Every local buffer of a tile, each with memory of its own. Raises MEMORY_EXCEEDED if one lies outside."""
+def local_memory(
+    tile: TileProgram, chip: ChipSpec, constants: Constants, state: State, blank: Blank
+) -> dict[str, Storage]:
+    """Every local buffer of a tile, each with memory of its own; ``blank`` is added to. Raises MEMORY_EXCEEDED if one lies
+    outside."""
     have = chip.tile(tile.tile).local_bytes
     found: dict[str, Storage] = {}
     working: list[tuple[Buffer, np.dtype[np.generic], int, int]] = []  # where in the memory of all such; bytes
@@ -158,6 +169,7 @@ def local_memory(tile: TileProgram, chip: ChipSpec, constants: Constants, state:
         working.append((b, dtype, total, size))
         total += -(-size // ALIGN) * ALIGN
     memory = np.zeros(total, np.uint8)
+    blank.append(memory)
     for b, dtype, at, size in working:
         found[b.name] = Storage(memory[at : at + size], dtype, b.shape)
     return found

@@ -22,12 +22,13 @@ from cimc.isa.instruction import Blocked, Fault
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import calibration, memory, params, place
 from cimc.sim.analog import AnalogCores
-from cimc.sim.channels import AHEAD_BYTES, Channels
-from cimc.sim.closures import STOP, Code, NotFinite, Scope, decode
+from cimc.sim.channels import Channels, Links, Short
+from cimc.sim.closures import STOP, Code, decode
 from cimc.sim.hostcall import HostCalls
 from cimc.sim.kept import Kept
 from cimc.sim.matrices import MatrixFactory
 from cimc.sim.memory import State, Storage
+from cimc.sim.scope import Arena, NotFinite, Scope
 from cimc.sim.tally import Samples, Tally
 
 Array = NDArray[np.generic]
@@ -57,41 +58,33 @@ class _Pause(Blocked):
 class TileMachine:
     """What a tile's meanings ask of the engine."""
 
-    def __init__(self, tile: int, engine: Engine, *, tokens: bool) -> None:
-        self._tile = tile
-        self._engine = engine
+    def __init__(self, links: Links, engine: Engine, *, tokens: bool) -> None:
+        self._links = links
+        self._host = engine.host
         self._tokens = tokens
         self.exact = engine.numerics == "float"
-        unit = engine.chip.tile(tile).matmul
+        unit = engine.chip.tile(links.tile).matmul
         self.operand_bits = unit.operand_bits if unit else 8
 
     def send(self, data: Array, to: tuple[int, ...], tag: int) -> None:
         """Put a copy of ``data`` into the channel to each tile of ``to``."""
-        engine = self._engine
-        if engine.channels.under_way > AHEAD_BYTES:
-            engine.maybe_pause(self._tile)
-        copy = np.array(data)
-        for destination in to:
-            engine.channels.put((self._tile, destination, tag, self._tokens), copy)
+        self._links.breathe()
+        self._links.send(np.array(data)[None], to, tag, self._tokens)
 
     def receive(self, source: int, tag: int) -> Array | None:
         """Take the oldest message of the channel, or None; then the next one that comes wakes this tile."""
-        channels = self._engine.channels
-        key = (source, self._tile, tag, self._tokens)
-        data = channels.take(key)
-        if data is None:
-            channels.waiting[key] = self._tile
-        return data
+        return self._links.receive((source, self._links.tile, tag, self._tokens))
 
     def host(self, call: str, inputs: list[Array]) -> list[Array]:
         """Run a host call."""
-        return self._engine.host.run(call, inputs)
+        return self._host.run(call, inputs)
 
 
 @dataclass
 class _Tile:
     number: int
     code: Code
+    scope: Scope
     at: int = 0
     halted: bool = False
 
@@ -114,6 +107,7 @@ class Engine:
         self.steps_done = 0
         self._ready: deque[int] = deque()
         self._paused: dict[int, int] = {}  # tile → how far the run was when it last let others run first
+        self._short: set[int] = set()  # tiles that wait for all messages of several turns
         self.cores: AnalogCores | None = None
         how = analog or Analog()
         if numerics == "analog":
@@ -121,7 +115,26 @@ class Engine:
             calibration.agree(program, device)
             self.cores = AnalogCores(device, seed, how.tally, how.samples, how.kept)
         recorded = how.samples if numerics == "integer" else None
+        self._arena = Arena()
+        self._blank: memory.Blank = []
+        self._writes = False  # whether cells are written
+        self._shared: dict[str, Storage] = {}
+        self._local: dict[int, memory.Local] = {}
+        self._tiles: dict[int, _Tile] = {}
+        self._ordered = self.cores is not None or recorded is not None
         self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded, how.only)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another run may use what this one decoded."""
+        stateful = any(b.state for t in self.program.tiles for b in t.buffers) or any(
+            g.state for g in self.program.globals
+        )
+        return not (self._ordered or stateful or self._writes or self.program.params)
+
+    def close(self) -> None:
+        """Let go of everything decoded, which refers to this."""
+        self._tiles.clear()
 
     def maybe_pause(self, tile: int) -> None:
         """Let other tiles run before this one, unless nothing has happened since it last did so."""
@@ -129,26 +142,36 @@ class Engine:
             self._paused[tile] = self.steps_done
             raise _Pause
 
+    def prepare(self, bound: Mapping[str, int], state: State) -> None:
+        """Decode the program. What it finds in ``state`` is read and written in place."""
+        constants = memory.Constants(self.weights, self.numerics == "float")
+        self._shared = memory.global_memory(self.program, self.chip, constants, state, self._blank)
+        steps: memory.Steps = {}
+        for t in self.program.tiles:
+            local = memory.local_memory(t, self.chip, constants, state, self._blank)
+            self._local[t.tile] = local
+            self._tiles[t.tile] = self._decode(t, self._shared, bound, local, steps)
+
+    def again(self) -> None:
+        """Make ready for another run: all that a run finds is as it was before the first one."""
+        for raw in self._blank:
+            raw.fill(0)
+        self.channels.clear()
+        self._ready.clear()
+        self._paused.clear()
+        self._short.clear()
+        for tile in self._tiles.values():
+            tile.at, tile.halted, tile.scope.links.hurry = 0, False, False
+
     def run(
-        self,
-        inputs: Mapping[str, Array],
-        bound: Mapping[str, int],
-        state: State,
-        order: Iterable[int] | None,
-        progress: Progress | None,
+        self, inputs: Mapping[str, Array], order: Iterable[int] | None, progress: Progress | None
     ) -> dict[str, Array]:
         """Run to the end and return copies of the outputs."""
-        memory.check_inputs(self.program, inputs)
-        constants = memory.Constants(self.weights, self.numerics == "float")
-        shared = memory.global_memory(self.program, self.chip, constants, state)
-        local = {t.tile: memory.local_memory(t, self.chip, constants, state) for t in self.program.tiles}
-        memory.fill_inputs(self.program, inputs, shared, local)
-        steps: memory.Steps = {}
+        memory.fill_inputs(self.program, inputs, self._shared, self._local)
         with np.errstate(all="ignore"):
-            tiles = {t.tile: self._decode(t, shared, bound, local[t.tile], steps) for t in self.program.tiles}
-            self._ready.extend(tiles if order is None else order)
-            self._loop(tiles, progress)
-        return memory.outputs(self.program, shared, local, self.numerics == "float")
+            self._ready.extend(self._tiles if order is None else order)
+            self._loop(self._tiles, progress)
+        return memory.outputs(self.program, self._shared, self._local, self.numerics == "float")
 
     def _decode(
         self,
@@ -158,13 +181,18 @@ class Engine:
         local: memory.Local,
         steps: memory.Steps,
     ) -> _Tile:
-        rewritten, blank = frozenset(written(tile.steps)), written_first(tile.steps)
+        rewritten = frozenset(written(tile.steps)) if tile.matrices else frozenset[str]()
+        blank = written_first(tile.steps) if rewritten else rewritten
+        self._writes |= bool(rewritten)
+        links = Links(tile.tile, self.channels, self.maybe_pause)
         scope = Scope(
             tile=tile.tile,
-            machine=TileMachine(tile.tile, self, tokens=False),
-            tokens=TileMachine(tile.tile, self, tokens=True),
+            machine=TileMachine(links, self, tokens=False),
+            tokens=TileMachine(links, self, tokens=True),
+            links=links,
             local=local,
             shared=shared,
+            lasting=frozenset(b.name for b in tile.buffers if b.state),
             quantized=frozenset(b.name for b in tile.buffers if b.element.quantized),
             matrices={
                 m.name: self._factory.build(tile.tile, m, rewritten=m.name in rewritten, blank=m.name in blank)
@@ -173,15 +201,19 @@ class Engine:
             params=bound,
             check_finite=self.numerics != "float",
             steps=steps,
+            arena=self._arena,
+            ordered=self._ordered,
         )
-        return _Tile(tile.tile, decode(tile.steps, scope))
+        return _Tile(tile.tile, decode(tile.steps, scope), scope)
 
     def _loop(self, tiles: Mapping[int, _Tile], progress: Progress | None) -> None:
         done = 0
-        while self._ready or self.channels.woken:
+        while self._ready or self.channels.woken or self._short:
             self._ready.extend(self.channels.woken)
             self.channels.woken.clear()
-            tile = tiles[self._ready.popleft()]
+            tile = tiles[self._ready.popleft() if self._ready else self._hurried(tiles)]
+            if tile.halted:
+                continue  # woken for messages that it did not wait for in the end
             self._advance(tile)
             if tile.halted and progress:
                 done += 1
@@ -190,17 +222,35 @@ class Engine:
         if stuck:
             raise place.deadlock(stuck, len(tiles))
 
+    def _hurried(self, tiles: Mapping[int, _Tile]) -> int:
+        """A tile that waits for more messages than ever come before it goes on: always the same one, wherever a run
+        began."""
+        number = min(self._short)
+        tiles[number].scope.links.hurry = True
+        return number
+
     def _advance(self, tile: _Tile) -> None:
         """Run a tile until it halts or waits."""
+        self._short.discard(tile.number)
         entries, at = tile.code.entries, tile.at
         start = at
         try:
-            while at != STOP:
+            while True:
                 target = entries[at]()
-                at = at + 1 if target is None else target
+                if target is None:
+                    at += 1
+                elif target >= 0:
+                    at = target
+                elif target == STOP:
+                    break
+                else:
+                    tile.code.unfold(at, tile.scope)
+                    at += 1
             tile.halted = True
         except _Pause:
             self._ready.append(tile.number)
+        except Short:
+            self._short.add(tile.number)
         except Blocked:
             pass
         except (Fault, NotFinite, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
@@ -210,6 +260,7 @@ class Engine:
             self.steps_done += at != start
 
     def _failure(self, tile: _Tile, at: int, error: Exception) -> Exception:
+        at = tile.code.within(at)
         instruction = tile.code.instructions[at]
         if instruction is None:
             return error
@@ -223,6 +274,24 @@ class Engine:
         assert instruction is not None
         reason = place.waits(instruction)
         return place.Stuck(tile.number, tile.code.step(tile.at), instruction, reason)
+
+
+class Prepared:
+    """A program decoded for runs one after another, by who makes them: filled by the first run and used by the next ones, of
+    the same program, weights and chip, in the same numerics. Analog runs, programs that write cells or have state or
+    parameters are decoded every time."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def engine(self, made: Callable[[], Engine]) -> Engine:
+        """The engine of the earlier runs as good as new, or a new one, which is kept if it may be used again."""
+        if self._engine is not None:
+            self._engine.again()
+            return self._engine
+        engine = made()
+        self._engine = engine if engine.reusable else None
+        return engine
 
 
 @uncollected()
@@ -239,14 +308,26 @@ def run_values(
     order: Iterable[int] | None = None,
     progress: Progress | None = None,
     analog: Analog | None = None,
+    prepared: Prepared | None = None,
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Run a program on values: (outputs by the model's names, counts of the analog cores).
 
     ``inputs`` have exactly the program's names, types and shapes (INPUT_… otherwise). ``state`` is read and written in
-    place. ``order`` is the order in which tiles are visited at first; the outputs do not depend on it. Raises DEADLOCK,
-    INSTRUCTION_FAILED, NOT_FINITE, HOST_CALL, WEIGHT_…, PARAM_…, MEMORY_EXCEEDED.
+    place. ``order`` is the order in which tiles are visited at first; the outputs do not depend on it. ``prepared`` makes
+    further runs of the same program shorter. Raises DEADLOCK, INSTRUCTION_FAILED, NOT_FINITE, HOST_CALL, WEIGHT_…, PARAM_…,
+    MEMORY_EXCEEDED.
     """
     bound = params.bind(program, param_values)
-    engine = Engine(program, weights, chip, numerics, seed, analog)
-    outputs = engine.run(inputs, bound, {} if state is None else state, order, progress)
+    memory.check_inputs(program, inputs)
+
+    def made() -> Engine:
+        fresh = Engine(program, weights, chip, numerics, seed, analog)
+        with np.errstate(all="ignore"):
+            fresh.prepare(bound, {} if state is None else state)
+        return fresh
+
+    engine = made() if prepared is None else prepared.engine(made)
+    outputs = engine.run(inputs, order, progress)
+    if prepared is None or not engine.reusable:
+        engine.close()
     return outputs, engine.cores.counts() if engine.cores else {}
