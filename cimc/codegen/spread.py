@@ -163,8 +163,10 @@ class Spread:
 
     def _sharing(self, tile: int, at: Sequence[Affine]) -> list[int]:
         """The tiles that need the same operand at these positions of the outer axes, if those are enough to hand it on."""
-        mine = self.shares[tile][: len(at)]
-        found = [t for t, share in self.shares.items() if share[: len(at)] == mine]
+        if self.held is not None:
+            return [tile]  # each has its own heads
+        mine = self.shares[self.share][1][: len(at)]
+        found = [t for t, share in self.shares if share[: len(at)] == mine]
         return found if len(found) >= SHARED else [tile]
 
     def _first(self, code: TileCode, at: Sequence[Affine]) -> bool:

@@ -60,7 +60,7 @@ class Written(Spread):
 
     def _copies(self, code: TileCode, node: Node) -> int:
         """How often an operand is written: once for each block of rows that is worked on together, if there are cores."""
-        rows = self.shares[code.tile][-1].count
+        rows = self.shares[self.share][1][-1].count
         cells = self.context.placement.written[node.outputs[0]]
         return max(1, min(cells.copies, TOGETHER, -(-rows // self.rows)))
 
