@@ -1,7 +1,8 @@
 """One logical MVM core, programmed once and read many times; and the one-call form of it.
 
 ``AnalogMatrix`` chooses, per row block, the fastest path that gives the reference's answer bit for bit: one exact
-product where the ADC provably loses nothing, table kernels for whole levels, GEMM plus converter otherwise.
+product where the ADC provably loses nothing, bits of columns or table kernels for whole levels, GEMM plus converter
+otherwise.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.copied import CopiedCore, copied_core
-from cimc.analog.kernels.decode import DecodeCore, serves
 from cimc.analog.kernels.lut import LutCore, lut_spec
+from cimc.analog.kernels.sliced import SlicedCore, sliced_spec
 from cimc.analog.kernels.subset import SubsetCore, subset_serves
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
@@ -44,7 +45,7 @@ IO_KEYS = {
 
 # Share of lossless (row block, column) pairs from which a product for them pays beside the tables for the others.
 WORTH_A_PRODUCT = 0.4
-# Batches up to this are computed vector by vector, with the outputs in the lanes.
+# Batches up to this are computed with the outputs in the lanes.
 FEW_VECTORS = 8
 
 
@@ -120,6 +121,10 @@ class AnalogMatrix:
 
     def _summed(self, x: NDArray[Any], first: int) -> NDArray[Any]:
         """The columns' sums by the fastest path that serves."""
+        if self._sliced is not None and (self._tables is None or len(x) <= FEW_VECTORS):
+            results, clipped = self._sliced(x)
+            self.counts.saturated += clipped
+            return results
         if self._tables is not None:
             return self._by_tables(x, first, self._tables)
         if self._copied is None:
@@ -159,12 +164,6 @@ class AnalogMatrix:
 
     def _by_tables(self, x: NDArray[Any], first: int, tables: LutCore | SubsetCore) -> NDArray[Any]:
         """Tables for the lossy columns, the product for the others."""
-        if isinstance(tables, LutCore) and len(x) <= FEW_VECTORS and serves(tables.spec):
-            if self._decode is None:
-                self._decode = DecodeCore(self.cells.net, self.config, tables.spec)
-            results, clipped = self._decode(x)
-            self.counts.saturated += clipped
-            return results
         results, clipped = tables(x, first)
         self.counts.saturated += clipped
         return results if self._product is None else results + self._product(x).astype(np.int64)
@@ -182,25 +181,27 @@ class AnalogMatrix:
 
     @property
     def path(self) -> str:
-        """How products are computed: ``product`` (nothing is lost), ``tables``, both, or ``planes``."""
+        """How products of many vectors are computed: ``product`` (nothing is lost), ``bits``, ``tables``, with or without a
+        product beside them, or ``planes``."""
         if self._copied is not None:
             return "tables"
         if self._tables is None:
-            return "planes" if self._product is None else "product"
+            alone = "planes" if self._sliced is None else "bits"
+            return alone if self._product is None else "product"
         return "tables" if self._product is None else "tables and product"
 
     @property
     def nbytes(self) -> int:
-        """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode, self._vector, self._copied)
+        """Bytes of cells, bits, tables and products as held."""
+        parts = (self._sliced, self._tables, self._product, self._vector, self._copied)
         return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
-        """Exact products where nothing is lost, tables for what they can serve, the general path for the rest."""
+        """Exact products where nothing is lost, bits or tables for what they can serve, the general path for the rest."""
         config, cells = self.config, self.cells
         self._product: ExactProduct | None = None
         self._tables: LutCore | SubsetCore | None = None
-        self._decode: DecodeCore | None = None
+        self._sliced: SlicedCore | None = None
         self._vector: VectorProduct | None = None
         self._tried = False
         general = RedundantCore if cells.copies else PlaneCore
@@ -228,6 +229,11 @@ class AnalogMatrix:
         if cells.fixed and subset_serves(config, self.table[0][0], cells):
             self._tables = SubsetCore(cells, config, self.table[0][0], self.streams)
             return
+        upright = sliced_spec(config, self.table[0][0], cells)
+        if upright is not None:
+            self._sliced = SlicedCore(cells, config, upright, int(self.table[0][0].low))
+            if upright.alone:
+                return
         spec = lut_spec(config, self.table[0][0], cells)
         if spec is None:
             return
