@@ -47,6 +47,7 @@ IO_KEYS = {
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed with the outputs in the lanes.
 FEW_VECTORS = 8
+FEW_NOISY = 3
 
 
 @dataclass
@@ -121,7 +122,7 @@ class AnalogMatrix:
 
     def _summed(self, x: NDArray[Any], first: int) -> NDArray[Any]:
         """The columns' sums by the fastest path that serves."""
-        if self._sliced is not None and (self._tables is None or len(x) <= FEW_VECTORS):
+        if self._sliced is not None and (self._tables is None or len(x) <= self._few_vectors):
             results, clipped = self._sliced(x)
             self.counts.saturated += clipped
             return results
@@ -167,6 +168,11 @@ class AnalogMatrix:
         results, clipped = tables(x, first)
         self.counts.saturated += clipped
         return results if self._product is None else results + self._product(x).astype(np.int64)
+
+    @property
+    def _few_vectors(self) -> int:
+        """Batches up to this take the upright kernel where there is another one: noisy levels have many bits."""
+        return FEW_NOISY if self.cells.fixed else FEW_VECTORS
 
     @property
     def exact(self) -> bool:
@@ -226,14 +232,14 @@ class AnalogMatrix:
             return
         if self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
             return
+        upright = sliced_spec(config, self.table[0][0], cells)
+        if upright is not None:
+            self._sliced = SlicedCore(cells, config, upright, self.table[0][0])
+            if upright.alone and not cells.fixed:
+                return
         if cells.fixed and subset_serves(config, self.table[0][0], cells):
             self._tables = SubsetCore(cells, config, self.table[0][0], self.streams)
             return
-        upright = sliced_spec(config, self.table[0][0], cells)
-        if upright is not None:
-            self._sliced = SlicedCore(cells, config, upright, int(self.table[0][0].low))
-            if upright.alone:
-                return
         spec = lut_spec(config, self.table[0][0], cells)
         if spec is None:
             return

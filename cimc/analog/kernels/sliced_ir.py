@@ -8,15 +8,16 @@ shift-and-add over the planes and row blocks; only the results are turned. One v
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cimc.analog.kernels.bits_ir import ZERO, BitWriter
 from cimc.analog.kernels.ir import Values, function, splat
 
 POINTERS = (
-    "cells", "lists", "steps", "minus", "less", "starts", "valid", "places", "out", "clipped", "scratch",
+    "cells", "used", "lists", "steps", "minus", "less", "starts", "valid", "places", "out", "clipped", "scratch",
 )  # fmt: skip
-NUMBERS = ("tiles", "blocks", "vectors", "rows", "room", "stride")
+NUMBERS = ("tiles", "groups", "slices", "blocks", "vectors", "rows", "room", "stride")
 VECTORS = 32  # whose results stay upright together
 ROWS = 16  # to which lists of driven rows are filled up
 
@@ -27,7 +28,8 @@ class SlicedSpec:
     the highest of which is negative if ``signed``; ``two_sided``: inputs carry a sign, the negative ones in lists of
     their own; ``negative_top``: the last plane is a two's complement sign. Sums are counted from the lowest code and half
     a step below: ``start`` is that of no rows, ``lowest`` and ``highest`` what they reach. ``step`` and ``top`` (highest
-    index) are the converter's. ``blocks``: bits that the sum over row blocks needs beyond that of one."""
+    index) are the converter's, in the unit of the sums. ``blocks``: bits that the sum over row blocks needs beyond that of
+    one. ``raw``: sums are wanted as they are, in 16 bits, counted from 0."""
 
     width: int
     ternary: bool
@@ -42,10 +44,18 @@ class SlicedSpec:
     step: int
     top: int
     blocks: int
+    raw: bool = False
+
+    @property
+    def group(self) -> int:
+        """Columns that are turned together."""
+        return 32 if self.raw else 16
 
     @property
     def words(self) -> int:
         """Bits of a column's sum, in two's complement if it may be negative."""
+        if self.raw:
+            return 16
         return max(self.highest.bit_length() + (self.lowest < 0), (~self.lowest).bit_length() + 1, 6)
 
     @property
@@ -65,19 +75,34 @@ class SlicedSpec:
 
     def scratch(self, vectors: int) -> int:
         """Bytes of memory in use: the count, one block's result, the results of some vectors."""
-        return self.width * (2 + self.code + self.planes + min(vectors, VECTORS) * self.total)
+        return self.width * (2 + max(self.code + self.planes, 16) + min(vectors, VECTORS) * self.total)
 
 
 def build_sliced(spec: SlicedSpec) -> str:
     """IR of ``sliced(POINTERS; NUMBERS)``.
 
-    ``cells`` are bits (tile, block, bit from the highest, row and one row of zeros, lane); ``starts`` (block, 2): first
-    row, rows. ``lists`` 16-bit (vector, block, plane, ``room``): the driven rows, as eights of bytes into a bit's rows,
-    filled up to whole ``steps`` (vector, block, plane; 32-bit) of 16 with the row of zeros; ``minus`` and ``less`` those
-    of negative inputs. ``valid`` (tile, lane): lanes that are columns. ``places`` (tile, 16 lanes, 2): the column where
-    these begin, what their slice is worth. Results are added to ``out``, 32-bit (vector, ``stride`` columns).
+    ``cells`` are bits (tile, block, bit from the highest, row and one row of zeros, lane); ``used`` 32-bit (tile, block,
+    bit): -1, or 0 where no cell has the bit; ``starts`` (block, 2): first row, rows. ``lists`` 16-bit (vector, block,
+    plane, ``room``): the driven rows, as eights of bytes into a bit's rows, filled up to whole ``steps`` (vector, block,
+    plane; 32-bit) of 16 with the row of zeros; ``minus`` and ``less`` those of negative inputs. ``valid`` (tile, lane):
+    lanes that are columns. ``places`` (some lanes, 2; ``groups`` of them in all): the column where these begin, what
+    their slice is worth. Results are added to ``out``, 32-bit (vector, ``stride`` columns).
+
+    ``raw``: the second of ``places`` is the slice, and sums are written to ``out``, 16-bit (block, slice, vector, plane,
+    ``stride`` columns).
     """
     return _Sliced(spec).build()
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """One row block of a tile: where its bits begin, the bytes of one bit, where its flags begin, and which it is."""
+
+    corner: str
+    size: str
+    used: str
+    tile: str
+    block: str
 
 
 class _Sliced(BitWriter):
@@ -119,7 +144,10 @@ class _Sliced(BitWriter):
             w.store(self.kind, ZERO, "%scratch", place, str(self.totals_at))
             return []
 
-        w.loop("0", w.do(f"mul i64 {many}, {spec.total * spec.width}"), str(spec.width), [], clear)
+        if not spec.raw:
+            w.loop("0", w.do(f"mul i64 {many}, {spec.total * spec.width}"), str(spec.width), [], clear)
+
+        mine = f"mul i64 {tile}, %blocks"
 
         def block_body(block: str, _: Values) -> Values:
             entry = w.do(f"mul i64 {block}, 2")
@@ -127,11 +155,17 @@ class _Sliced(BitWriter):
             above = w.do(f"mul i64 {w.do(f'add i64 {first}, {block}')}, {spec.bits * spec.width}")
             corner = w.do(f"add i64 {base}, {above}")
             size = w.do(f"mul i64 {w.do(f'add i64 {rows}, 1')}, {spec.width}")
+            used = w.do(f"mul i64 {w.do(f'add i64 {w.do(mine)}, {block}')}, {spec.bits}")
+            cells = _Cells(corner, size, used, tile, block)
 
             def vector_body(v: str, _: Values) -> Values:
                 vector = w.do(f"add i64 {v0}, {v}")
                 number = w.do(f"add i64 {w.do(f'mul i64 {vector}, %blocks')}, {block}")
-                self._block(corner, size, w.do(f"mul i64 {number}, {spec.planes}"), valid)
+                number = w.do(f"mul i64 {number}, {spec.planes}")
+                if spec.raw:
+                    self._raw(cells, number, vector)
+                    return []
+                self._block(cells, number, valid)
                 self._add_block(w.do(f"mul i64 {v}, {spec.total * spec.width}"))
                 return []
 
@@ -139,17 +173,37 @@ class _Sliced(BitWriter):
             return []
 
         w.loop("0", "%blocks", "1", [], block_body)
-        w.loop("0", many, "1", [], lambda v, _: self._turned(tile, v, w.do(f"add i64 {v0}, {v}")))
+        if not spec.raw:
+            w.loop("0", many, "1", [], lambda v, _: self._result(tile, v, w.do(f"add i64 {v0}, {v}")))
         return []
 
-    def _block(self, corner: str, size: str, number: str, valid: str) -> None:
+    def _raw(self, cells: _Cells, number: str, vector: str) -> None:
+        """One vector's planes through one row block: the sums, written out."""
+        w, spec = self.w, self.spec
+
+        def plane_body(k: str, _: Values) -> Values:
+            for i, bit in enumerate(self._sums(cells, w.do(f"add i64 {number}, {k}"))[:16]):
+                w.store(self.kind, bit, "%scratch", str(self.block_at + i * spec.width))
+
+            def keep(column: str, s: str, value: str) -> None:
+                crossbar = w.do(f"add i64 {w.do(f'mul i64 {cells.block}, %slices')}, {s}")
+                one = w.do(f"add i64 {w.do(f'mul i64 {crossbar}, %vectors')}, {vector}")
+                row = w.do(f"add i64 {w.do(f'mul i64 {one}, {spec.planes}')}, {k}")
+                w.store("<32 x i16>", value, "%out", w.do(f"mul i64 {row}, %stride"), column, unit="i16")
+
+            self._turned(cells.tile, str(self.block_at), 16, keep)
+            return []
+
+        w.loop("0", str(spec.planes), "1", [], plane_body)
+
+    def _block(self, cells: _Cells, number: str, valid: str) -> None:
         """One vector's planes through one row block: the weighted indices, in scratch."""
         w, spec = self.w, self.spec
         for i in range(spec.code):
             w.store(self.kind, ZERO, "%scratch", str(self.block_at + i * spec.width))
 
         def plane_body(k: str, _: Values) -> Values:
-            sums = self._sums(corner, size, w.do(f"add i64 {number}, {k}"))
+            sums = self._sums(cells, w.do(f"add i64 {number}, {k}"))
             code = self._converted(sums, valid)
             if spec.negative_top:
                 last = w.do(f"icmp eq i64 {k}, {spec.planes - 1}")
@@ -166,7 +220,7 @@ class _Sliced(BitWriter):
 
         w.loop("0", str(spec.planes), "1", [], plane_body)
 
-    def _sums(self, corner: str, size: str, number: str) -> Values:
+    def _sums(self, cells: _Cells, number: str) -> Values:
         """Column sums of one plane, counted from ``start``: bit by bit of the level, from the highest."""
         w, spec = self.w, self.spec
         many = spec.words
@@ -176,9 +230,8 @@ class _Sliced(BitWriter):
             at = w.do(f"sub i64 {spec.bits - 1}, {b}")
             low = w.do(f"and i64 {w.do(f'lshr i64 {spec.start & (1 << 63) - 1}, {at}')}, 1")
             sums = [self._everywhere(w.do(f"sub i64 0, {low}")), *held[:-1]]
-            base = w.do(
-                f"getelementptr i8, ptr %cells, i64 {w.do(f'add i64 {corner}, ' + w.do(f'mul i64 {b}, {size}'))}"
-            )
+            base = w.at("i8", "%cells", cells.corner, w.do(f"mul i64 {b}, {cells.size}"))
+            used = w.do(f"load i32, ptr {w.at('i32', '%used', cells.used, b)}")
             top = w.do(f"icmp eq i64 {b}, 0")
             for lists, steps, minus in (("%lists", "%steps", False), ("%minus", "%less", True))[: 1 + spec.two_sided]:
                 mask = ""
@@ -189,17 +242,18 @@ class _Sliced(BitWriter):
                     mask = self.ones
                 # Less is what the complement has more.
                 sums = [self.both("xor", bit, mask) for bit in sums] if mask else sums
-                sums = self._counted(sums, base, lists, steps, number)
+                list_at = w.do(f"mul i64 {number}, %room")
+                many = w.do(f"and i32 {w.do('load i32, ptr ' + w.at('i32', steps, number))}, {used}")
+                sums = self._counted(sums, (base, lists, list_at), w.do(f"zext i32 {many} to i64"))
                 sums = [self.both("xor", bit, mask) for bit in sums] if mask else sums
             return sums
 
         return w.loop("0", str(spec.bits), "1", [(self.kind, bit) for bit in first], bit_body)
 
-    def _counted(self, sums: Values, base: str, lists: str, steps: str, number: str) -> Values:
-        """``sums`` and the listed rows."""
+    def _counted(self, sums: Values, rows: tuple[str, str, str], many: str) -> Values:
+        """``sums`` and the listed rows: ``rows`` are where they are, the lists and where this one begins."""
         w = self.w
-        list_at = w.do(f"mul i64 {number}, %room")
-        many = w.do(f"zext i32 {w.do('load i32, ptr ' + w.at('i32', steps, number))} to i64")
+        base, lists, list_at = rows
         twice = w.do(f"and i64 {many}, -2")
         for start, stop, levels in (("0", twice, 5), (twice, many, 4)):
 
@@ -266,34 +320,48 @@ class _Sliced(BitWriter):
                 new, carry = self.both("xor", old, carry), self.both("and", old, carry)
             w.store(self.kind, new, "%scratch", start, at)
 
-    def _turned(self, tile: str, v: str, vector: str) -> Values:
+    def _result(self, tile: str, v: str, vector: str) -> Values:
         """One vector's results as 32-bit numbers, multiplied and added to their columns."""
         w, spec = self.w, self.spec
-        groups = spec.width // 2
         start = w.do(f"add i64 {w.do(f'mul i64 {v}, {spec.total * spec.width}')}, {self.totals_at}")
         row = w.do(f"mul i64 {vector}, %stride")
-        first = w.do(f"mul i64 {tile}, {groups}")
         longs = "<16 x i32>"
+
+        def keep(column: str, worth: str, value: str) -> None:
+            single = w.do(f"insertelement {longs} poison, i32 {w.do(f'trunc i64 {worth} to i32')}, i64 0")
+            spread = w.do(f"shufflevector {longs} {single}, {longs} poison, <16 x i32> zeroinitializer")
+            product = w.do(f"mul {longs} {value}, {spread}")
+            old = w.load(longs, "%out", row, column, unit="i32")
+            w.store(longs, w.do(f"add {longs} {old}, {product}"), "%out", row, column, unit="i32")
+
+        self._turned(tile, start, spec.total, keep)
+        return []
+
+    def _turned(self, tile: str, start: str, many: int, keep: Callable[[str, str, str], None]) -> None:
+        """A tile's upright numbers of ``many`` bits, in scratch from ``start`` on, as numbers side by side: ``keep`` gets
+        the two of a group's place and the numbers."""
+        w, lanes = self.w, self.spec.group
+        unit = 512 // lanes
+        kind = f"<{lanes} x i{unit}>"
+        first = w.do(f"mul i64 {tile}, {self.width * 8 // lanes}")
+        left = w.do(f"sub i64 %groups, {first}")
+        groups = w.do(f"call i64 @llvm.smin.i64(i64 {self.width * 8 // lanes}, i64 {left})")
 
         def group_body(group: str, _: Values) -> Values:
             place = w.do(f"mul i64 {w.do(f'add i64 {first}, {group}')}, 2")
-            column, worth = (w.do(f"load i64, ptr {w.at('i64', '%places', place, str(i))}") for i in range(2))
-            at = w.do(f"add i64 {start}, {w.do(f'mul i64 {group}, 2')}")
+            column, second = (w.do(f"load i64, ptr {w.at('i64', '%places', place, str(i))}") for i in range(2))
+            at = w.do(f"add i64 {start}, {w.do(f'mul i64 {group}, {lanes // 8}')}")
             total = ""
-            for i in range(spec.total):
-                bits = w.load("i16", "%scratch", at, str(i * spec.width))
-                mask = w.do(f"bitcast i16 {bits} to <16 x i1>")
-                part = w.do(f"select <16 x i1> {mask}, {longs} {splat('i32', 16, 1 << i)}, {longs} zeroinitializer")
-                total = w.do(f"or {longs} {total}, {part}") if total else part
-            single = w.do(f"insertelement {longs} poison, i32 {w.do(f'trunc i64 {worth} to i32')}, i64 0")
-            spread = w.do(f"shufflevector {longs} {single}, {longs} poison, <16 x i32> zeroinitializer")
-            product = w.do(f"mul {longs} {total}, {spread}")
-            old = w.load(longs, "%out", row, column, unit="i32")
-            w.store(longs, w.do(f"add {longs} {old}, {product}"), "%out", row, column, unit="i32")
+            for i in range(min(many, unit)):
+                bits = w.load(f"i{lanes}", "%scratch", at, str(i * self.width))
+                mask = w.do(f"bitcast i{lanes} {bits} to <{lanes} x i1>")
+                one = splat(f"i{unit}", lanes, 1 << i)
+                part = w.do(f"select <{lanes} x i1> {mask}, {kind} {one}, {kind} zeroinitializer")
+                total = w.do(f"or {kind} {total}, {part}") if total else part
+            keep(column, second, total)
             return []
 
-        w.loop("0", str(groups), "1", [], group_body)
-        return []
+        w.loop("0", groups, "1", [], group_body)
 
     def _everywhere(self, value: str) -> str:
         """One 64-bit number in every lane."""
