@@ -87,6 +87,9 @@ class AnalogMatrix:
         self.blocks = self.config.blocks(self.inputs)
         self.table = transfers(self.config, self.inputs)
         self.counts = Counts(cells=self.cells.cells)
+        signed, low, high = self.config.inputs.signed, self.config.inputs.low, self.config.inputs.high
+        fits = (low, high) == ((-128, 127) if signed else (0, 255))
+        self._plain = np.dtype(np.int8 if signed else np.uint8) if fits else None
         # Digital factor on each column's sum (calibrate.py); None is 1.
         self.gain: NDArray[np.float64] | None = None
         # What a column's sum is corrected by besides: a constant, and per unit of the sum of the inputs; (2, columns).
@@ -97,7 +100,7 @@ class AnalogMatrix:
         """``inputs`` (vectors, in) through the core: (vectors, out), rounded where the converter's step is no
         integer."""
         values = self.values(inputs)
-        return values.astype(np.int32) if self.exact else np.rint(values).astype(np.int32)
+        return values.astype(np.int32, copy=False) if self.exact else np.rint(values).astype(np.int32)
 
     def values(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """As ``mvm``, unrounded: whole numbers in some dtype, or float64."""
@@ -137,6 +140,8 @@ class AnalogMatrix:
 
     def _checked(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """Inputs that fit, in as few bytes as hold them."""
+        if self._plain is not None and getattr(inputs, "dtype", None) == self._plain and inputs.shape[1:] == (self.inputs,):
+            return inputs  # every number of its type fits: nothing to look for
         x = _inputs(inputs, self.inputs)
         check_inputs(x, self.config.inputs)
         if self.config.inputs.bits <= 8:
@@ -274,7 +279,9 @@ class AnalogMatrix:
             return results / (1.0 - leak) if leak else results
         if encoding.kind == "differential":
             return results / (1.0 - leak) if leak else results
-        sums = x.sum(axis=1, dtype=np.int64)[:, None]
+        # Results below 2**30 are 32-bit numbers.
+        narrow = results.dtype == np.int32 and encoding.offset * self._reach * self.inputs < 1 << 30
+        sums = np.add.reduce(x, axis=1, dtype=np.int32 if narrow else np.int64)[:, None]
         if leak:
             weight = sum(
                 leak * top * 2.0**shift for top, shift in zip(encoding.max_levels, encoding.shifts, strict=True)

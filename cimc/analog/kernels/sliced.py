@@ -55,7 +55,7 @@ def sliced_spec(config: AnalogConfig, transfer: Transfer, cells: Cells) -> Slice
         step=step, top=transfer.top,
     )  # fmt: skip
     fits = spec.highest > 0 and spec.words <= MAX_WORDS and abs(low) * step + spec.highest < 1 << FLOAT_BITS
-    return spec if fits and _short(config, spec) and _largest(spec, low, config, cells) < 1 << 31 else None
+    return spec if fits and _short(config, spec) and _largest(spec, low, config, cells) < 1 << 30 else None
 
 
 def raw_spec(config: AnalogConfig, cells: Cells) -> SlicedSpec | None:
@@ -145,6 +145,7 @@ class SlicedCore:
         self._constant = ones * int(worth.sum()) * len(self._blocks)
         self._sizes = (self._tiles, len(at), slices, len(self._blocks))
         self._dims = (self._rows, self._driven.room, self._filled)
+        self._scratch = spec.scratch(1)
         self._tables = (address(self._driven.starts), address(self._valid), address(self._places))
 
     @property
@@ -202,7 +203,7 @@ class SlicedCore:
             return 0
         # One piece of memory for all that a call needs, as asking for an address takes time.
         size = self._driven.nbytes(vectors)
-        work = np.empty(2 * CACHE_LINE + size + self.spec.scratch(vectors), dtype=np.uint8)
+        work = np.empty(2 * CACHE_LINE + size + (self._scratch if vectors == 1 else self.spec.scratch(vectors)), np.uint8)
         count = work[:8].view(np.int64)
         count[0] = 0
         clipped = address(work)
