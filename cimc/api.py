@@ -21,6 +21,8 @@ from cimc.report.jsontext import JsonObject
 from cimc.search.plan import parse_plan
 from cimc.session import Numerics, one_of
 from cimc.study import DeviceOptions
+from cimc.variants import axis
+from cimc.variants import sweep as run_variants
 
 Array = NDArray[np.generic]
 Activations = Literal["dynamic", "static"]
@@ -131,6 +133,33 @@ def check(
     compiled_as = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
     chosen = _placed(compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize)
     return check_model(str(model), chosen, how).to_json()
+
+
+def sweep(
+    model: Path | str,
+    vary: Mapping[str, Sequence[object]],
+    *,
+    hardware: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    precision: str = "w8a8",
+    overrides: Sequence[str] = (),
+    mapping: Sequence[str] = (),
+    numerics: Numerics | None = None,
+    inputs: Mapping[str, Array] | None = None,
+    seed: int = 0,
+) -> JsonObject:
+    """Compile and time a model for every combination of the values in ``vary``, with ``numerics`` also run on values and
+    compared with onnxruntime: the object of ``cimc sweep --json``.
+
+    ``vary`` has the keys of ``--vary``: ``{"hw": ["isaac", "puma"], "crossbar.rows": [128, 256]}``; the rest are options of
+    :func:`compile`. Raises SWEEP for keys and values that mean nothing, the first refusal if every combination is refused, and
+    ARGUMENT."""
+    if numerics is not None:
+        one_of("numerics", numerics, get_args(Numerics))
+    base = _Compile(hardware, dims, precision, overrides, None, "dynamic", mapping, "", "never").options((), "", "")
+    axes = [axis(key, tuple(map(str, values))) for key, values in vary.items()]
+    how = CheckOptions(numerics, seed, inputs, device=DeviceOptions()) if numerics else None
+    return run_variants(str(model), base, axes, how).to_json()
 
 
 def _placed(

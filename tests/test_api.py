@@ -58,7 +58,7 @@ def test_names_nobody_has(model: Path) -> None:
     with pytest.raises(AttributeError, match="nothing"):
         cimc.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
     assert callable(cimc.analog.mvm)
-    assert set(cimc.__all__) == {"InferenceSession", "analog", "check", "compile"}
+    assert set(cimc.__all__) == {"InferenceSession", "analog", "check", "compile", "sweep"}
 
 
 def test_compile_takes_the_options_of_the_command(model: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "compile": "Lower an ONNX model to tile programs.",
     "run": "Run a compiled model or a .cim program.",
     "check": "Compile, run, and compare with onnxruntime.",
+    "sweep": "Compare variants of hardware and mapping.",
     "reduce": "Cut a model that fails check down to the part that does.",
     "inspect": "Show what went where: chip map and layers.",
     "hw": "List, show and validate hardware.",

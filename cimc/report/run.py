@@ -6,10 +6,8 @@ by component → beside a von-Neumann machine → layers → bound and attainmen
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec
@@ -218,41 +216,3 @@ def _bound(run: RunFigures) -> Block | None:
         f"this program takes {units.whole(run.cycles)}: it attains {units.percent(bound.attainment)} of the bound",
     )
     return text("Bound", *lines)
-
-
-def summary(run: RunFigures) -> str:
-    """The run in one line, for logs and tables of several runs."""
-    parts: Sequence[str] = (
-        f"{units.whole(run.cycles)} cycles",
-        units.time_ns(run.latency_ns),
-        units.energy_pj(run.total_pj),
-        f"attainment {units.percent(run.bound.attainment if run.bound else None)}",
-    )
-    return ", ".join(parts)
-
-
-def csv_text(run: RunFigures, setting: Setting) -> str:
-    """The run as CSV, a header and one row: plain numbers in the units their names say; for sweeps and spreadsheets."""
-    cells: dict[str, object] = {
-        "program": setting.program,
-        "hardware": setting.hardware,
-        "numerics": setting.numerics,
-        "seed": setting.seed,
-        "cycles": run.cycles,
-        "latency_ns": run.latency_ns,
-        "instructions": run.instructions,
-        "bound_cycles": run.bound.cycles if run.bound else None,
-        "bound_by": run.bound.by if run.bound else None,
-        "attainment": run.bound.attainment if run.bound else None,
-        "host_cycles": run.host_cycles,
-        "energy_pj": run.total_pj,
-        **{f"energy_pj_{k}": v for k, v in sorted(run.components.items())},
-        **{f"traffic_bytes_{k}": v for k, v in (run.traffic_bytes or {}).items()},
-        **{f"macs_{k}": v for k, v in (run.macs or {}).items()},
-        **{f"baseline_ratio_{k}": v for k, v in (run.baseline.ratio.items() if run.baseline else ())},
-    }
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(cells)
-    writer.writerow("" if v is None else v for v in cells.values())
-    return out.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
@@ -243,17 +242,3 @@ def test_json_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_bars_show_what_is_not_zero() -> None:
     assert (render.bar(0.0), render.bar(1e-9), render.bar(1.0)) == ("", "▏", "█" * render.BAR_WIDTH)
-
-
-def test_run_as_one_row_of_csv() -> None:
-    run_figures = figures.from_result(synthetic.result())
-    (row,) = csv.DictReader(io.StringIO(run.csv_text(run_figures, run.Setting("a,b", "toy"))))
-    assert (row["program"], row["seed"], int(row["cycles"])) == ("a,b", "", synthetic.timing().cycles)
-    parts = [float(v) for k, v in row.items() if k.startswith("energy_pj_")]
-    assert sum(parts) == pytest.approx(float(row["energy_pj"]))
-
-
-def test_summary_is_one_line_with_units() -> None:
-    found = run.summary(figures.from_result(synthetic.result()))
-    assert found == "118,642 cycles, 119 µs, 1.61 mJ, attainment 50.0 %"
-    assert run.summary(figures.from_result(RunResult(None, None, 0.5, 0.0))) == "– cycles, –, –, attainment –"
