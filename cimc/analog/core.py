@@ -140,7 +140,11 @@ class AnalogMatrix:
 
     def _checked(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """Inputs that fit, in as few bytes as hold them."""
-        if self._plain is not None and getattr(inputs, "dtype", None) == self._plain and inputs.shape[1:] == (self.inputs,):
+        if (
+            self._plain is not None
+            and getattr(inputs, "dtype", None) == self._plain
+            and inputs.shape[1:] == (self.inputs,)
+        ):
             return inputs  # every number of its type fits: nothing to look for
         x = _inputs(inputs, self.inputs)
         check_inputs(x, self.config.inputs)

@@ -203,7 +203,9 @@ class SlicedCore:
             return 0
         # One piece of memory for all that a call needs, as asking for an address takes time.
         size = self._driven.nbytes(vectors)
-        work = np.empty(2 * CACHE_LINE + size + (self._scratch if vectors == 1 else self.spec.scratch(vectors)), np.uint8)
+        work = np.empty(
+            2 * CACHE_LINE + size + (self._scratch if vectors == 1 else self.spec.scratch(vectors)), np.uint8
+        )
         count = work[:8].view(np.int64)
         count[0] = 0
         clipped = address(work)
