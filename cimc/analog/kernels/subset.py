@@ -112,6 +112,7 @@ class SubsetCore:
         fixed = (self._sigma, self._keys, self._factors, self._weights, self._shifts)
         self._fixed = tuple(address(array) for array in fixed)
         self._places = (address(self._cells), address(self._starts))
+        self._converter: Callable[..., None] | None = None
         # Codes count from the lowest: what that adds in every block.
         self._constant = self.low * int(self._weights.sum()) * sum(1 << int(s) for s in self._shifts)
 
@@ -158,18 +159,25 @@ class SubsetCore:
             minus = offsets
         energy = _roots()[driven] if self._noisy else self._sigma
         clipped = np.zeros(1, dtype=np.int64)
-        scratch = aligned((self.spec.scratch,), np.uint8)
+        scratch = clipped if given is not None else aligned((self.spec.scratch,), np.uint8)
         cells, starts = self._places
         columns, rows, groups = self._dims
         sums = self._cells if given is None else given.raw(inputs)
         if given is not None:
             cells, rows = address(sums), sums.shape[-1]
-        _kernel(replace(self.spec, given=given is not None))(
+        run = _kernel(self.spec) if given is None else self._few()
+        run(
             cells, starts, address(offsets), address(minus), address(energy), *self._fixed, address(out),
             address(clipped), address(scratch), *self._sizes, len(inputs), columns, rows, groups,
             first_read, apart,
         )  # fmt: skip
         return int(clipped[0])
+
+    def _few(self) -> Callable[..., None]:
+        """The kernel of sums that are given, looked up once: single vectors are short."""
+        if self._converter is None:
+            self._converter = _kernel(replace(self.spec, given=True))
+        return self._converter
 
     def _driven(self, inputs: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Which subset of each group every plane drives, as bytes into its table, (vectors, groups, planes); and how
