@@ -103,7 +103,8 @@ def _largest(spec: SlicedSpec, low: int, config: AnalogConfig, cells: Cells) -> 
     """No result is greater than this."""
     blocks, step = len(config.blocks(cells.shape[1])), spec.step >> cells.grid_bits
     worth = sum(1 << shift for shift in config.weights.shifts) * max(step, 1) * blocks
-    return (abs(low) + (1 << spec.code)) * worth << spec.planes
+    most = max(abs(low), abs(low + min(spec.top, spec.highest // spec.step)))
+    return most * worth << spec.planes
 
 
 def _width(config: AnalogConfig, cells: Cells) -> int:
@@ -142,7 +143,9 @@ class SlicedCore:
         ones = int(transfer.low) * sum(plane.weight for plane in planes(config.inputs))
         if spec.negative_top:
             ones -= ((1 << spec.code) - 1) << (spec.planes - 1)
-        self._constant = ones * int(worth.sum()) * len(self._blocks)
+        constant = ones * int(worth.sum()) * len(self._blocks)
+        # Results fit 32 bits; what they are made of may go around.
+        self._constant = (constant + (1 << 31)) % (1 << 32) - (1 << 31)
         self._sizes = (self._tiles, len(at), slices, len(self._blocks))
         self._dims = (self._rows, self._driven.room, self._filled)
         self._scratch = spec.scratch(1)
