@@ -125,8 +125,10 @@ def single(label: str, config: dict[str, object], repeats: int) -> dict[str, obj
     together = core.mvm(x)
     if "read_noise" not in config:
         assert all(np.array_equal(core.mvm(x[v : v + 1])[0], together[v]) for v in range(4)), label
-    alone = cpu(lambda: [core.mvm(x[v : v + 1]) for v in range(8)], repeats) / 8
-    batch = cpu(lambda: core.mvm(x), repeats * 2) / 32
+    alone = batch = float("inf")
+    for _ in range(repeats * 4):  # in turns: both meet the same neighbours
+        alone = min(alone, cpu(lambda: [core.mvm(x[v : v + 1]) for v in range(8)], 1) / 8)
+        batch = min(batch, cpu(lambda: core.mvm(x), 1) / 32)
     print(f"{label:58s} {alone * 1e6:7.0f} {batch * 1e6:7.0f} µs  {batch / alone:5.2f}x  (aim 0.5x)", flush=True)
     return {"case": label, "us_alone": alone * 1e6, "us_batched": batch * 1e6, "ratio": batch / alone, "aim": 0.5}
 

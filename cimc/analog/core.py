@@ -1,7 +1,8 @@
 """One logical MVM core, programmed once and read many times; and the one-call form of it.
 
 ``AnalogMatrix`` chooses, per row block, the fastest path that gives the reference's answer bit for bit: one exact
-product where the ADC provably loses nothing, table kernels for whole levels, GEMM plus converter otherwise.
+product where the ADC provably loses nothing, bits of columns or table kernels for whole levels, GEMM plus converter
+otherwise.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
 from cimc.analog.iomodel import IoMatrix, IoModel
 from cimc.analog.kernels.copied import CopiedCore, copied_core
-from cimc.analog.kernels.decode import DecodeCore, serves
 from cimc.analog.kernels.lut import LutCore, lut_spec
+from cimc.analog.kernels.sliced import SlicedCore, sliced_spec
 from cimc.analog.kernels.subset import SubsetCore, subset_serves
 from cimc.analog.kernels.vector import VectorProduct, vector_product
 from cimc.analog.network import is_network, network_mvm
@@ -45,8 +46,9 @@ IO_KEYS = {
 
 # Share of lossless (row block, column) pairs from which a product for them pays beside the tables for the others.
 WORTH_A_PRODUCT = 0.4
-# Batches up to this are computed vector by vector, with the outputs in the lanes.
+# Batches up to this are computed with the outputs in the lanes.
 FEW_VECTORS = 8
+FEW_NOISY = 3
 
 
 @dataclass
@@ -88,6 +90,9 @@ class AnalogMatrix:
         self.blocks = self.config.blocks(self.inputs)
         self.table = transfers(self.config, self.inputs)
         self.counts = Counts(cells=self.cells.cells * self.config.device.devices)
+        signed, low, high = self.config.inputs.signed, self.config.inputs.low, self.config.inputs.high
+        fits = (low, high) == ((-128, 127) if signed else (0, 255))
+        self._plain = np.dtype(np.int8 if signed else np.uint8) if fits else None
         # Digital factor on each column's sum (calibrate.py); None is 1.
         self.gain: NDArray[np.float64] | None = None
         # What a column's sum is corrected by besides: a constant, and per unit of the sum of the inputs; (2, columns).
@@ -104,7 +109,7 @@ class AnalogMatrix:
         """``inputs`` (vectors, in) through the core: (vectors, out), rounded where the converter's step is no
         integer."""
         values = self.values(inputs)
-        return values.astype(np.int32) if self.exact else np.rint(values).astype(np.int32)
+        return values.astype(np.int32, copy=False) if self.exact else np.rint(values).astype(np.int32)
 
     def values(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """As ``mvm``, unrounded: whole numbers in some dtype, or float64."""
@@ -129,6 +134,10 @@ class AnalogMatrix:
 
     def _summed(self, x: NDArray[Any], first: int) -> NDArray[Any]:
         """The columns' sums by the fastest path that serves."""
+        if self._sliced is not None and (self._tables is None or len(x) <= self._few_vectors):
+            results, clipped = self._sliced(x)
+            self.counts.saturated += clipped
+            return results
         if self._tables is not None:
             return self._by_tables(x, first, self._tables)
         if self._copied is None:
@@ -140,6 +149,12 @@ class AnalogMatrix:
 
     def _checked(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """Inputs that fit, in as few bytes as hold them."""
+        if (
+            self._plain is not None
+            and getattr(inputs, "dtype", None) == self._plain
+            and inputs.shape[1:] == (self.inputs,)
+        ):
+            return inputs  # every number of its type fits: nothing to look for
         x = _inputs(inputs, self.inputs)
         check_inputs(x, self.config.inputs)
         if self.config.inputs.bits <= 8:
@@ -168,15 +183,14 @@ class AnalogMatrix:
 
     def _by_tables(self, x: NDArray[Any], first: int, tables: LutCore | SubsetCore) -> NDArray[Any]:
         """Tables for the lossy columns, the product for the others."""
-        if isinstance(tables, LutCore) and len(x) <= FEW_VECTORS and serves(tables.spec):
-            if self._decode is None:
-                self._decode = DecodeCore(self.cells.net, self.config, tables.spec)
-            results, clipped = self._decode(x)
-            self.counts.saturated += clipped
-            return results
         results, clipped = tables(x, first)
         self.counts.saturated += clipped
         return results if self._product is None else results + self._product(x).astype(np.int64)
+
+    @property
+    def _few_vectors(self) -> int:
+        """Batches up to this take the upright kernel where there is another one: noisy levels have many bits."""
+        return FEW_NOISY if self.cells.fixed else FEW_VECTORS
 
     @property
     def exact(self) -> bool:
@@ -191,25 +205,27 @@ class AnalogMatrix:
 
     @property
     def path(self) -> str:
-        """How products are computed: ``product`` (nothing is lost), ``tables``, both, or ``planes``."""
+        """How products of many vectors are computed: ``product`` (nothing is lost), ``bits``, ``tables``, with or without a
+        product beside them, or ``planes``."""
         if self._copied is not None:
             return "tables"
         if self._tables is None:
-            return "planes" if self._product is None else "product"
+            alone = "planes" if self._sliced is None else "bits"
+            return alone if self._product is None else "product"
         return "tables" if self._product is None else "tables and product"
 
     @property
     def nbytes(self) -> int:
-        """Bytes of cells, tables and products as held."""
-        parts = (self._tables, self._product, self._decode, self._vector, self._copied)
+        """Bytes of cells, bits, tables and products as held."""
+        parts = (self._sliced, self._tables, self._product, self._vector, self._copied)
         return self.cells.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def _choose_paths(self) -> None:
-        """Exact products where nothing is lost, tables for what they can serve, the general path for the rest."""
+        """Exact products where nothing is lost, bits or tables for what they can serve, the general path for the rest."""
         config, cells = self.config, self.cells
         self._product: ExactProduct | None = None
         self._tables: LutCore | SubsetCore | None = None
-        self._decode: DecodeCore | None = None
+        self._sliced: SlicedCore | None = None
         self._vector: VectorProduct | None = None
         self._tried = False
         general = RedundantCore if cells.copies else PlaneCore
@@ -234,6 +250,11 @@ class AnalogMatrix:
             return
         if self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
             return
+        upright = sliced_spec(config, self.table[0][0], cells)
+        if upright is not None:
+            self._sliced = SlicedCore(cells, config, upright, self.table[0][0])
+            if upright.alone and not cells.fixed:
+                return
         if cells.fixed and subset_serves(config, self.table[0][0], cells):
             self._tables = SubsetCore(cells, config, self.table[0][0], self.streams)
             return
@@ -271,7 +292,9 @@ class AnalogMatrix:
             return results / (1.0 - leak) if leak else results
         if encoding.kind == "differential":
             return results / (1.0 - leak) if leak else results
-        sums = x.sum(axis=1, dtype=np.int64)[:, None]
+        # Results below 2**30 are 32-bit numbers.
+        narrow = results.dtype == np.int32 and encoding.offset * self._reach * self.inputs < 1 << 30
+        sums = np.add.reduce(x, axis=1, dtype=np.int32 if narrow else np.int64)[:, None]
         if leak:
             weight = sum(
                 leak * top * 2.0**shift for top, shift in zip(encoding.max_levels, encoding.shifts, strict=True)

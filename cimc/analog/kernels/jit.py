@@ -35,10 +35,12 @@ SHUFFLES = (
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The compiler for this machine, and its byte shuffles, widest first."""
+    """The compiler for this machine, its byte shuffles, widest first, and whether it has any function of three bits as
+    one instruction (AVX-512 in every width)."""
 
     machine: Any
     shuffles: tuple[Shuffle, ...]
+    ternary: bool
 
 
 @cache
@@ -58,7 +60,7 @@ def target() -> Target | None:
     if not found:
         return None
     machine = triple.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=3)
-    return Target(machine, found)
+    return Target(machine, found, bool(features.get("avx512f") and features.get("avx512vl")))
 
 
 def compile_ir(source: str, name: str, pointers: int, integers: int) -> Callable[..., None]:
@@ -86,7 +88,11 @@ _ENGINES: list[Any] = []
 
 def address(array: NDArray[Any]) -> int:
     """Where a contiguous array starts."""
-    assert array.flags.c_contiguous
+    flags = array.flags
+    assert flags.c_contiguous
+    if flags.writeable and array.size:
+        # A fifth of the time of the other way, which matters for a single vector.
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     return array.__array_interface__["data"][0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -17,10 +18,12 @@ from cimc.analog.crossbar import ROOM_ROWS, Cells, sum_dtype
 from cimc.analog.encoding import planes
 from cimc.analog.kernels.jit import address, aligned, compile_ir, target
 from cimc.analog.kernels.patterns import build_patterns
+from cimc.analog.kernels.sliced import SlicedCore, raw_spec
 from cimc.analog.kernels.subset_ir import NUMBERS, POINTERS, SubsetSpec, build_subset
 from cimc.analog.rng import Streams
 
 MEMBERS = 4  # rows to a group
+VERY_FEW = 1  # vectors whose sums are made elsewhere
 
 
 @cache
@@ -53,7 +56,8 @@ def _short(config: AnalogConfig, cells: Cells) -> bool:
 
 class SubsetCore:
     """One core of cells on a 16-bit grid (``cells.fixed``) or of whole levels, whose converters all have ``transfer``;
-    or some of its ``slices``, first and past the last. ``codes``: for ``codes()``, not for sums."""
+    or some of its ``slices``, first and past the last. ``codes``: for ``codes()``, not for sums. Sums of
+    very few vectors are made by the upright kernel."""
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class SubsetCore:
         power = math.log2(transfer.step).is_integer()
         two_sided = config.inputs.kind == "sign_magnitude"
         signed = two_sided or cells.held_minus is not None
+        upright = raw_spec(config, cells) if slices is None else None
+        self._given = None if upright is None else SlicedCore(cells, config, upright, transfer)
         self._noisy = cells.read_sigma is not None
         pairwise = not here.shuffles[0].intrinsic.startswith("llvm.aarch64")
         self.spec = SubsetSpec(width, len(kinds), MEMBERS, two_sided, signed, not power, self._noisy, pairwise, codes)
@@ -106,18 +112,21 @@ class SubsetCore:
         fixed = (self._sigma, self._keys, self._factors, self._weights, self._shifts)
         self._fixed = tuple(address(array) for array in fixed)
         self._places = (address(self._cells), address(self._starts))
+        self._converter: Callable[..., None] | None = None
         # Codes count from the lowest: what that adds in every block.
         self._constant = self.low * int(self._weights.sum()) * sum(1 << int(s) for s in self._shifts)
 
     @property
     def nbytes(self) -> int:
         """Bytes beside the cells."""
-        return self._sigma.nbytes + (0 if self.config.weights.kind == "offset" else self._cells.nbytes)
+        given = 0 if self._given is None else self._given.nbytes
+        return given + self._sigma.nbytes + (0 if self.config.weights.kind == "offset" else self._cells.nbytes)
 
     def __call__(self, inputs: NDArray[Any], first_read: int = 0) -> tuple[NDArray[Any], int]:
         """All row blocks: sums in weight units (vectors, columns), and the clipped conversions."""
         out = np.zeros((len(inputs), self._lanes), dtype=np.int32)
-        clipped = self._run(inputs, out, first_read, 0)
+        few = self._given is not None and len(inputs) <= VERY_FEW
+        clipped = self._run(inputs, out, first_read, 0, self._given if few else None)
         sums, constant = out[:, : self.columns], self._constant * self._blocks
         if self.step == 1 and not constant:
             return sums, clipped
@@ -136,8 +145,10 @@ class SubsetCore:
         clipped = self._run(inputs, out, first_read, 0)
         return out[..., : self.columns], clipped
 
-    def _run(self, inputs: NDArray[Any], out: NDArray[Any], first_read: int, apart: int) -> int:
-        """One call of the kernel into ``out``: the clipped conversions."""
+    def _run(
+        self, inputs: NDArray[Any], out: NDArray[Any], first_read: int, apart: int, given: SlicedCore | None = None
+    ) -> int:
+        """One call of the kernel into ``out``, sums by ``given`` if there is one: the clipped conversions."""
         if self.spec.two_sided:
             wide = inputs.astype(np.int16)
             offsets, driven = self._driven(np.maximum(wide, 0).astype(np.uint8))
@@ -148,13 +159,25 @@ class SubsetCore:
             minus = offsets
         energy = _roots()[driven] if self._noisy else self._sigma
         clipped = np.zeros(1, dtype=np.int64)
-        scratch = aligned((self.spec.scratch,), np.uint8)
+        scratch = clipped if given is not None else aligned((self.spec.scratch,), np.uint8)
         cells, starts = self._places
-        _kernel(self.spec)(
+        columns, rows, groups = self._dims
+        sums = self._cells if given is None else given.raw(inputs)
+        if given is not None:
+            cells, rows = address(sums), sums.shape[-1]
+        run = _kernel(self.spec) if given is None else self._few()
+        run(
             cells, starts, address(offsets), address(minus), address(energy), *self._fixed, address(out),
-            address(clipped), address(scratch), *self._sizes, len(inputs), *self._dims, first_read, apart,
+            address(clipped), address(scratch), *self._sizes, len(inputs), columns, rows, groups,
+            first_read, apart,
         )  # fmt: skip
         return int(clipped[0])
+
+    def _few(self) -> Callable[..., None]:
+        """The kernel of sums that are given, looked up once: single vectors are short."""
+        if self._converter is None:
+            self._converter = _kernel(replace(self.spec, given=True))
+        return self._converter
 
     def _driven(self, inputs: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Which subset of each group every plane drives, as bytes into its table, (vectors, groups, planes); and how

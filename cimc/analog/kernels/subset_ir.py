@@ -37,7 +37,7 @@ class SubsetSpec:
     """``width`` of the vectors in bytes; ``planes`` input cycles; ``members`` rows to a group; ``two_sided``: inputs
     carry a sign, the negative ones in patterns of their own; ``signed``: column sums may be negative; ``divide``: the
     step is no power of two; ``noise`` per conversion; ``pairwise``: the machine adds neighbouring numbers (x86);
-    ``codes``: indices are kept one by one, not added up."""
+    ``codes``: indices are kept one by one, not added up; ``given``: column sums come from elsewhere (sliced_ir.py)."""
 
     width: int
     planes: int
@@ -48,6 +48,7 @@ class SubsetSpec:
     noise: bool
     pairwise: bool
     codes: bool = False
+    given: bool = False
 
     @property
     def entry(self) -> int:
@@ -75,6 +76,7 @@ def build_subset(spec: SubsetSpec) -> str:
     highest index; ``weights`` of the planes and ``shifts`` of the slices; sums of weighted indices are added to ``out``
     (vector, tile and lane), blocks ``apart`` vectors from each other. With ``codes``, ``out`` are the 16-bit indices
     (block, slice, vector, plane, tile and lane). ``scratch`` holds tables, then the sums (vector, plane) of one tile.
+    ``given``: ``cells`` are the column sums, 16-bit (block, slice, vector, plane, ``rows`` columns), in their place.
     """
     return _Subset(spec).build()
 
@@ -148,20 +150,21 @@ class _Subset(LaneWriter):
 
         def some_vectors(v0: str, counted: Values) -> Values:
             many = self._least(str(VECTORS), w.do(f"sub i64 %vectors, {v0}"))
-            self._clear(many)
-            w.loop(
-                "0",
-                groups,
-                str(self.spec.together),
-                [],
-                lambda g0, _: self._groups(start, ahead, group, g0, groups, v0, many),
-            )
+            if not self.spec.given:
+                self._clear(many)
+                w.loop(
+                    "0",
+                    groups,
+                    str(self.spec.together),
+                    [],
+                    lambda g0, _: self._groups(start, ahead, group, g0, groups, v0, many),
+                )
 
             def vector_body(v: str, inner: Values) -> Values:
                 vector = w.do(f"add i64 {v0}, {v}")
                 one = w.do(f"add i64 {w.do(f'mul i64 {number}, %vectors')}, {vector}")
                 kept = w.do(f"add i64 {w.do(f'mul i64 {one}, {all_planes}')}, {lane}")
-                totals, after = self._convert_all(vector, v, block, noise, inner, kept)
+                totals, after = self._convert_all(vector, self._held(v, one, lane), block, noise, inner, kept)
                 if self.spec.codes:
                     return after
                 one = w.do(f"add i64 {w.do(f'mul i64 {block}, %apart')}, {vector}")
@@ -176,6 +179,15 @@ class _Subset(LaneWriter):
 
         counts = w.loop("0", "%vectors", str(VECTORS), self._carried(["zeroinitializer"] * 2), some_vectors)
         return w.do(f"add i64 {clipped}, {self._counted(counts, lane)}")
+
+    def _held(self, v: str, one: str, lane: str) -> tuple[str, str, str]:
+        """Where the sums of a vector and tile are: the array, the byte where they begin, the bytes of a plane."""
+        w, planes, width = self.w, self.spec.planes, self.spec.width
+        if not self.spec.given:
+            at = w.do(f"add i64 {w.do(f'mul i64 {v}, {planes * width}')}, {self.sums_at}")
+            return "%scratch", at, str(width)
+        row = w.do(f"mul i64 {w.do(f'mul i64 {one}, {planes}')}, %rows")
+        return "%cells", w.do(f"mul i64 {w.do(f'add i64 {row}, {lane}')}, 2"), w.do("mul i64 %rows, 2")
 
     def _least(self, a: str, b: str) -> str:
         return self.w.do(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
@@ -265,7 +277,7 @@ class _Subset(LaneWriter):
         return [*sigmas, *(self.everywhere("i32", key) for key in keys), lane]
 
     def _convert_all(
-        self, vector: str, held: str, block: str, noise: Values, clipped: Values, kept: str
+        self, vector: str, held: tuple[str, str, str], block: str, noise: Values, clipped: Values, kept: str
     ) -> tuple[Values, Values]:
         """Weighted indices of all planes of one tile, both halves, and what each lane clipped so far. ``held``: where
         the vector's sums are, ``kept`` where its indices go if they are asked for."""
@@ -273,7 +285,7 @@ class _Subset(LaneWriter):
         energy = w.do(f"add i64 {w.do(f'mul i64 {vector}, %blocks')}, {block}")
         energy = w.do(f"mul i64 {energy}, {planes}")
         number = w.do(f"mul i64 {w.do(f'add i64 %first, {vector}')}, {planes}")
-        sums = w.do(f"add i64 {w.do(f'mul i64 {held}, {planes * width}')}, {self.sums_at}")
+        array, sums, step = held
 
         def plane_body(k: str, carried: Values) -> Values:
             weight = self.everywhere("float", w.do(f"load float, ptr {w.at('float', '%weights', k)}"))
@@ -283,8 +295,8 @@ class _Subset(LaneWriter):
             if noise:
                 drive = self.everywhere("float", w.do(f"load float, ptr {w.at('float', '%energy', energy, k)}"))
             for half in range(2):
-                place = w.do(f"add i64 {w.do(f'mul i64 {k}, {width}')}, {half * width // 2}")
-                position = self._position(w.load(f"<{self.lanes} x i16>", "%scratch", sums, place))
+                place = w.do(f"add i64 {w.do(f'mul i64 {k}, {step}')}, {half * width // 2}")
+                position = self._position(w.load(f"<{self.lanes} x i16>", array, sums, place))
                 if noise:
                     which = w.do(f"mul i64 {w.do(f'add i64 {number}, {k}')}, %columns")
                     which = w.do(f"add i64 {w.do(f'add i64 {which}, {noise[4]}')}, {half * self.lanes}")
