@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,18 @@ from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View
 from cimc.mapping.region import Part, Source
+from cimc.mapping.segment import pieces
 from cimc.mapping.space import shared_row, width
 from cimc.ops import OPS, Access
 
 if TYPE_CHECKING:
     from cimc.codegen.flow import Flow
+
+WRITTEN_OUT = 24
+"""Indices of a share that are written out, at most, so that they can be spread over steps (estimated)."""
+
+SETS = 3
+"""Indices that are worked on at once: one in each of the units (two products, and what is between them)."""
 
 UNROLLED = 6
 """Indices of the last middle axis, at most, that are written out to be interleaved (estimated)."""
@@ -49,10 +57,36 @@ class Heads:
         self.pools: dict[tuple[int, int], list[View]] = {}
 
     def emit(self) -> None:
-        """Append the loops over the middle axes."""
+        """Append the work on all indices of the middle axes: a part of them in each of the stage's phases, or in loops where
+        they are too many to be written out."""
         code = self.code
         self._keep()
         before = set(code.rooms)
+        if prod(count for _, count in self.share.ranges) <= WRITTEN_OUT:
+            lone = self._phases()
+        else:
+            lone = self._loops()
+        made = prod(count for _, count in self.share.ranges) > 1
+        for name in code.rooms.keys() - before:
+            self.flow.grouped[code.tile, name] = self.group
+            if made and name not in lone:
+                self.flow.single.add((code.tile, name))
+
+    def _phases(self) -> set[str]:
+        """Every index written out; the buffers of what is loaded for all."""
+        indices = list(product(*(range(low, low + count) for low, count in self.share.ranges)))
+        phases = self.flow.plan.phases(self.job)
+        start = self.flow.plan.starts[self.job]
+        loaded = self._load([Affine(low) for low, _ in self.share.ranges])
+        lone = set(self.code.rooms)
+        for phase, part in enumerate(pieces(len(indices), phases)):
+            self.code = self.flow.at(self.share.tile, start + phase, self.group)
+            some = indices[part.low : part.low + part.count]
+            self._interleave([_Chain(tuple(Affine(i) for i in index), dict(loaded)) for index in some])
+        return lone
+
+    def _loops(self) -> set[str]:
+        code = self.code
         names = [f"h{i}" for i in range(len(self.share.ranges))]
         counts = [count for _, count in self.share.ranges]
         together = max(n for n in range(1, UNROLLED + 1) if counts[-1] % n == 0)
@@ -68,11 +102,7 @@ class Heads:
             for name, turn in zip(names, turns, strict=True):
                 stack.enter_context(code.repeat(name, turn))
             self._interleave([_Chain((*middle[:-1], middle[-1] + k), dict(loaded)) for k in range(together)])
-        made = prod(counts) > 1
-        for name in code.rooms.keys() - before:
-            self.flow.grouped[code.tile, name] = self.group
-            if made and name not in lone:
-                self.flow.single.add((code.tile, name))
+        return lone
 
     def _load(self, middle: Sequence[Affine]) -> dict[View, View]:
         """Load what all indices share."""
@@ -114,7 +144,7 @@ class Heads:
             for c, nodes in enumerate(cuts):
                 k = turn - c
                 if 0 <= k < len(chains):
-                    with self.code.again(self.pools.setdefault((c, k % len(cuts)), [])):
+                    with self.code.again(self.pools.setdefault((c, k % max(SETS, len(cuts))), [])):
                         for node in nodes:
                             self._node(node, chains[k])
 
