@@ -88,6 +88,7 @@ class Flow:
         self.sent: Counter[Job] = Counter()
         self.taker: dict[tuple[int, str], Job] = {}  # who has a buffer that something is brought into
         self.messages: list[tuple[int, tuple[Job, int], tuple[tuple[Job, int], ...]]] = []  # bytes, from, to
+        self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
 
     def emit(self) -> dict[int, frozenset[str]]:
@@ -303,7 +304,9 @@ class Flow:
             before = set(code.rooms)
             Heads(self, part, job, share).emit()
             for when, steps in self.stages[share.tile].items():
-                self.spent.setdefault(job, []).extend(steps[marks.get(when, 0) :])
+                more = steps[marks.get(when, 0) :]
+                self.spent.setdefault(job, []).extend(more)
+                self._fetch(job, code, more)
             self._keep(job, code, before)
         for node in part.segment.nodes:
             for out in node.outputs:
@@ -314,6 +317,14 @@ class Flow:
         """Note what a stage added to a tile."""
         self.spent.setdefault(job, []).extend(code.steps[mark:])
         self._keep(job, code, before)
+        self._fetch(job, code, code.steps[mark:])
+
+    def _fetch(self, job: Job, code: TileCode, steps: Sequence[Step]) -> None:
+        """Note what a stage loads on a tile."""
+        for step in walk(steps):
+            if step.mnemonic in ("load", "gather") and isinstance(step.operands[0], View):
+                room = code.rooms[step.operands[0].buffer]
+                self.fetched[job, code.tile] += room.bytes // self.plan.period(job)
 
     def _keep(self, job: Job, code: TileCode, before: set[str]) -> None:
         """Note the buffers of a stage on a tile: all that were not there before."""
