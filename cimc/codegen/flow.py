@@ -89,6 +89,7 @@ class Flow:
         self.taker: dict[tuple[int, str], Job] = {}  # who has a buffer that something is brought into
         self.messages: list[tuple[int, tuple[Job, int], tuple[tuple[Job, int], ...]]] = []  # bytes, from, to
         self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
+        self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
 
     def emit(self) -> dict[int, frozenset[str]]:
@@ -167,7 +168,8 @@ class Flow:
     def _ring(self, buffer: tuple[int, str], slack: int, low: int, high: int, group: int) -> Ring:
         """Of a buffer that stages from ``low`` to ``high`` touch, in groups of so many blocks at most."""
         if buffer in self.grouped:
-            return Ring(1 if buffer in self.single else 1 + slack, self.grouped[buffer])
+            least = -(-(high - low + 1) // self.grouped[buffer])
+            return Ring(least if buffer in self.single else least + slack, self.grouped[buffer])
         if buffer in self.whole:
             return Ring(-(-(high + self.blocks - group - low) // self.blocks) * self.blocks)
         late = group - 1 if buffer in self.written else 0

@@ -17,9 +17,9 @@ from cimc.codegen.fold import WHOLE
 from cimc.codegen.stages import Job, Piece, Rect, Share, heads_columns
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
+from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine, View
 from cimc.mapping.region import Part, Source
-from cimc.mapping.segment import pieces
 from cimc.mapping.space import shared_row, width
 from cimc.ops import OPS, Access
 
@@ -75,15 +75,34 @@ class Heads:
     def _phases(self) -> set[str]:
         """Every index written out; the buffers of what is loaded for all."""
         indices = list(product(*(range(low, low + count) for low, count in self.share.ranges)))
-        phases = self.flow.plan.phases(self.job)
         start = self.flow.plan.starts[self.job]
         loaded = self._load([Affine(low) for low, _ in self.share.ranges])
         lone = set(self.code.rooms)
-        for phase, part in enumerate(pieces(len(indices), phases)):
-            self.code = self.flow.at(self.share.tile, start + phase, self.group)
-            some = indices[part.low : part.low + part.count]
-            self._interleave([_Chain(tuple(Affine(i) for i in index), dict(loaded)) for index in some])
+        chains = [_Chain(tuple(Affine(i) for i in index), dict(loaded)) for index in indices]
+        phases: list[list[_Chain]] = [[] for _ in range(self.group)]
+        for chain in chains:
+            best = min(range(len(phases)), key=lambda p: self.flow.full[self.share.tile, (start + p) % self.group])
+            self.flow.full[self.share.tile, (start + best) % self.group] += self.rows
+            phases[best].append(chain)
+        turns = 2 if self.group % 4 == 0 else self.group
+        for phase, some in enumerate(phases):
+            for k, chain in enumerate(some):
+                self._written(chain, start + phase, self.pools.setdefault((phase % turns, k), []))
         return lone
+
+    def _written(self, chain: _Chain, start: int, pool: list[View]) -> None:
+        """One index written out: from its last product on a step later, so that nobody has to wait for what that needs while
+        the products of the next step could be made. ``pool``: its buffers, which are taken for two steps."""
+        self.code = self.flow.at(self.share.tile, start, self.group)
+        mark = len(self.code.steps)
+        with self.code.again(pool):
+            for node in self.part.segment.nodes:
+                self._node(node, chain)
+        steps = self.code.steps[mark:]
+        products = [i for i, s in enumerate(steps) if isinstance(s, Instruction) and s.mnemonic == "matmul"]
+        if len(products) > 1:
+            del self.code.steps[mark + products[-1] :]
+            self.flow.at(self.share.tile, start + 1, self.group).steps.extend(steps[products[-1] :])
 
     def _loops(self) -> set[str]:
         code = self.code

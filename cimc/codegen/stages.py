@@ -148,15 +148,7 @@ class Plan:
         """Steps after it began that a stage hands on its first block."""
         if job.kind == "product":
             return 1 + self.meets(job)
-        return self.phases(job) - 1 if job.kind == "heads" else 0
-
-    def phases(self, job: Job) -> int:
-        """Over how many steps a stage with heads spreads its work on a group of blocks: as many as it has indices of the
-        middle axes on a tile, and as the next group leaves."""
-        axes = self.region.parts[job.part].axes
-        tiles = len(self.tiles.get(job, ()))
-        each = prod(axes) // min(max(1, tiles), axes[0])
-        return min(self.group, each)
+        return self.period(job) if job.kind == "heads" else 0
 
     def source(self, part: Part, node: Node, index: int) -> Source | None:
         """Where an operand's rows are, None if it comes from outside the region or is a weight."""
