@@ -409,7 +409,7 @@ def place(
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         if choices.optimize == "throughput":
-            matrices = stretched(matrices, snake(chip, placer.weight_tiles()))
+            matrices = stretched(matrices, snake(chip, placer.weight_tiles()), chip)
         homes = placer.homes(copies, matrices)
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said)
