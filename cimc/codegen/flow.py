@@ -6,10 +6,10 @@ its step and received at the next, into a ring of buffers that keeps it until th
 is gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is
 handed on block by block all the same. Tiles need no tokens inside a region.
 
-No deadlock: think of all instructions ordered by step, at each step by stage, later stages first and of those that start at
-the same step the work on groups first (it sends and receives nothing), as every stream is. A
-message is received one step after it was sent, so before the next one is sent on its channel: a send always finds its channel
-empty, and a receive comes after its send (see docs/architecture.md).
+No deadlock: at each step every tile does all else before it receives. A message is received one step after it was sent, so
+when a message is sent its channel holds at most the one of the step before, and two fit; and a receive comes after its send.
+Where two do not fit, stages keep their order, later ones first: then think of all instructions ordered by step and stage; the
+message of the step before is received before the next one is sent (see docs/architecture.md).
 """
 
 from __future__ import annotations

@@ -79,6 +79,9 @@ class Heads:
         loaded = self._load([Affine(low) for low, _ in self.share.ranges])
         lone = set(self.code.rooms)
         chains = [_Chain(tuple(Affine(i) for i in index), dict(loaded)) for index in indices]
+        if self.group == 1:  # chosen where buffers are short: these are shared
+            self._interleave(chains)
+            return lone
         phases: list[list[_Chain]] = [[] for _ in range(self.group)]
         for chain in chains:
             best = min(range(len(phases)), key=lambda p: self.flow.full[self.share.tile, (start + p) % self.group])

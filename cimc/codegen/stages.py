@@ -148,7 +148,7 @@ class Plan:
         """Steps after it began that a stage hands on its first block."""
         if job.kind == "product":
             return 1 + self.meets(job)
-        return self.period(job) if job.kind == "heads" else 0
+        return self.group if job.kind == "heads" and self.group > 1 else 0
 
     def source(self, part: Part, node: Node, index: int) -> Source | None:
         """Where an operand's rows are, None if it comes from outside the region or is a weight."""
