@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
-from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
 from cimc.codegen.near import End, Message, Places, Want, spread
+from cimc.codegen.order import Costs
 from cimc.codegen.stages import Job, Plan
-from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Shape, Step, Unit
-from cimc.isa.operands import View, static_shape
+from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Region
 from cimc.mapping.units import tiles_with, units_needed
@@ -87,36 +86,38 @@ def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int,
     return -1, 0
 
 
-_Parts = tuple[float, float, float, float]
+_Parts = tuple[float, ...]
+
+UNITS = (Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL)
 
 
 @dataclass(frozen=True)
 class _Load:
-    """What a stage takes of a tile: cycles of its units, of its receive side and of its port for a block, bytes of its
+    """What a stage takes of a tile: cycles of each of its units, of its receive side and of its port for a block, bytes of its
     buffer; and the tiles that can do it."""
 
-    units: float
-    receive: float
-    port: float
+    cycles: tuple[float, ...]
     bytes: float
     tiles: tuple[int, ...]
 
-    def parts(self, mean: _Load, count: int) -> _Parts:
-        """Of one of ``count`` pieces, each as a part of what a tile has on average (of its buffer: can have)."""
-        pairs = (
-            (self.units, mean.units),
-            (self.receive, mean.receive),
-            (self.port, mean.port),
-            (self.bytes, mean.bytes),
-        )
-        units, receive, port, size = (mine / max(1.0, whole) / count for mine, whole in pairs)
-        return units, receive, port, size
+    def parts(self, mean: _Mean, count: int) -> _Parts:
+        """Of one of ``count`` pieces, in parts of what a tile has on average of what it has most of (of its buffer: can
+        have)."""
+        return (*(mine / mean.cycles / count for mine in self.cycles), self.bytes / mean.bytes / count)
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """Cycles that a tile has for a block on average, of what it has most of; and bytes of its buffer."""
+
+    cycles: float
+    bytes: float
 
 
 @dataclass(frozen=True)
 class _Draft:
     """Plans that are balanced. ``wants``: what each piece of a stage takes, as a part of what a tile has on average; and
-    where it can be. ``cycles``: what the units of a tile take for a block on average."""
+    where it can be. ``cycles``: what a tile takes for a block on average."""
 
     plans: list[Plan]
     wants: Mapping[Job, Want]
@@ -133,13 +134,11 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
     what they have most of."""
     loads = _loads(context, region, chip, size)
     able = sorted({t for load in loads.values() for t in load.tiles})
-    share = copies / max(1, len(able))
-    units, receive, port = (
-        share * sum(of(load) for load in loads.values())
-        for of in (lambda x: x.units, lambda x: x.receive, lambda x: x.port)
-    )
-    mean = _Load(units, receive, port, min((chip.tile(t).local_bytes for t in able), default=1), ())
-    has = dict.fromkeys(able, (0.0, 0.0, 0.0, 0.0))
+    whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
+    busiest = max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
+    mean = _Mean(busiest, min((chip.tile(t).local_bytes for t in able), default=1))
+    none = (0.0,) * (len(whole) + 1)
+    has = dict.fromkeys(able, none)
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
     counts = {job: _cuts(region, size, job, load, mean) for job, load in loads.items()}
     order = sorted(loads, key=lambda j: (-max(loads[j].parts(mean, counts[j])), j.part, j.stage))
@@ -153,8 +152,11 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
     place = context.placement
     room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
     found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group) for c in range(copies)]
-    parts = {job: Want(load.parts(mean, counts[job]), load.tiles) for job, load in loads.items()}
-    return _Draft(found, parts, units)
+    # What is received and sent depends on where the others are: that is left to the messages.
+    own = len(UNITS)
+    pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
+    parts = {job: Want((*piece[:own], piece[-1]), loads[job].tiles) for job, piece in pieces.items()}
+    return _Draft(found, parts, busiest)
 
 
 def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
@@ -166,6 +168,7 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
         flow = Flow(trial, plan)
         flow.emit()
         messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
+        messages += [Message(n / link, None, (_end(plan, at),)) for at, n in flow.fetched.items()]
     wants = {
         (plan.copy, job, k): draft.wants[job]
         for plan in draft.plans
@@ -173,11 +176,22 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
         for k in range(len(tiles))
     }
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
-    places = spread(Places(chip.columns, draft.cycles, wants, messages), order)
+    places = spread(Places(chip.columns, draft.cycles, wants, messages, _ports(chip)), order)
     return [
         plan.on({job: tuple(places[plan.copy, job, k] for k in range(len(t))) for job, t in plan.tiles.items()})
         for plan in draft.plans
     ]
+
+
+def _ports(chip: ChipSpec) -> list[int]:
+    """Of every tile, the nearest of its chip with a memory port (isa/SPEC.md, section 6)."""
+    ports = [t for t in range(chip.tile_count) if chip.tile(t).memory_port]
+
+    def way(tile: int, port: int) -> tuple[bool, int, int]:
+        (x, y), (to_x, to_y) = chip.position(tile), chip.position(port)
+        return chip.chip_of(tile) != chip.chip_of(port), abs(x - to_x) + abs(y - to_y), port
+
+    return [min(ports, key=lambda p: way(t, p)) for t in range(chip.tile_count)] if ports else []
 
 
 def _end(plan: Plan, at: tuple[Job, int]) -> End:
@@ -187,10 +201,10 @@ def _end(plan: Plan, at: tuple[Job, int]) -> End:
 
 
 def _sum(one: _Parts, other: _Parts) -> _Parts:
-    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Load) -> int:
+def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Mean) -> int:
     """Pieces of a stage: rows of a block, or middle axes and then rows."""
     wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
@@ -219,32 +233,23 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
     for job, (tile,) in first.items():
         code = trial.code(tile)
         taken = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
-        busy = sum(_cycles(flow.spent[job], code, chip)) / plan.period(job)
         link = chip.noc.link_bytes_per_cycle
-        found[job] = _Load(busy, flow.received[job] / link, flow.sent[job] / link, taken, able[job])
+        busy = _worked(flow.spent[job], Costs(chip, code))
+        cycles = tuple(busy[unit] / plan.period(job) for unit in UNITS)
+        found[job] = _Load(
+            (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), taken, able[job]
+        )
     return found
 
 
-def _cycles(steps: Sequence[Step], code: TileCode, chip: ChipSpec) -> Iterator[int]:
-    """Cycles that each instruction takes its unit."""
-    units = TileUnits(chip, code.tile)
+def _worked(steps: Sequence[Step], costs: Costs) -> Counter[Unit]:
+    """Cycles that instructions take of each unit."""
+    found: Counter[Unit] = Counter()
     for step in steps:
         if isinstance(step, Repeat):
             assert isinstance(step.count, int)
-            yield step.count * sum(_cycles(step.body, code, chip))
-        else:
-            yield _taken(step, code, units)
-
-
-def _taken(step: Instruction, code: TileCode, units: TileUnits) -> int:
-    spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
-    if spec.unit not in (Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL):
-        return 1
-    shapes: list[Shape] = []
-    for operand in step.operands:
-        assert isinstance(operand, View)
-        room = code.rooms[operand.buffer]
-        shapes.append(Shape(static_shape(operand), room.element))
-    if spec.cycles is not None:
-        return spec.cycles(units, *shapes, **words)
-    return units.lane_cycles(spec.unit.value, spec.bill(units, *shapes, **words))
+            for unit, cycles in _worked(step.body, costs).items():
+                found[unit] += step.count * cycles
+        elif INSTRUCTIONS[step.mnemonic].unit in UNITS:
+            found[INSTRUCTIONS[step.mnemonic].unit] += costs.worked(step)
+    return found

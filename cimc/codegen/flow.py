@@ -6,10 +6,10 @@ its step and received at the next, into a ring of buffers that keeps it until th
 is gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is
 handed on block by block all the same. Tiles need no tokens inside a region.
 
-No deadlock: think of all instructions ordered by step, at each step by stage, later stages first and of those that start at
-the same step the work on groups first (it sends and receives nothing), as every stream is. A
-message is received one step after it was sent, so before the next one is sent on its channel: a send always finds its channel
-empty, and a receive comes after its send (see docs/architecture.md).
+No deadlock: at each step every tile does all else before it receives. A message is received one step after it was sent, so
+when a message is sent its channel holds at most the one of the step before, and two fit; and a receive comes after its send.
+Where two do not fit, stages keep their order, later ones first: then think of all instructions ordered by step and stage; the
+message of the step before is received before the next one is sent (see docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.fold import BLOCK, RING, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.heads import Heads
+from cimc.codegen.order import Order
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
@@ -31,7 +32,7 @@ from cimc.isa.operands import Affine, View
 from cimc.isa.printer import walk
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Part, Source
-from cimc.mapping.segment import MATRIX_OPS
+from cimc.mapping.segment import MATRIX_OPS, pieces
 from cimc.mapping.space import Index, width
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
@@ -70,6 +71,7 @@ class Flow:
         self.written: set[tuple[int, str]] = set()  # rings that are written by groups of blocks
         self.storing: dict[int, set[str]] = {}
         self.tag = 0
+        self.strict = False  # whether there is a message of which no two fit a channel
         self.loaded: dict[tuple[Job, int, Rect], dict[View, View]] = {}  # what a stage has loaded for a block
         self.need_of = plan.needs()
         self.wanted: dict[str, dict[Need, None]] = {}  # of every value; dicts, for their order
@@ -86,6 +88,8 @@ class Flow:
         self.sent: Counter[Job] = Counter()
         self.taker: dict[tuple[int, str], Job] = {}  # who has a buffer that something is brought into
         self.messages: list[tuple[int, tuple[Job, int], tuple[tuple[Job, int], ...]]] = []  # bytes, from, to
+        self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
+        self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
 
     def emit(self) -> dict[int, frozenset[str]]:
@@ -105,7 +109,8 @@ class Flow:
             for ring in self.rings[tile].values():
                 turns[ring.name(RING)] = Turn(ring.group, ring.depth)
                 turns[ring.name(WHOLE)] = Turn(self.blocks, max(1, ring.depth // self.blocks))
-            code.steps.extend(fold(ready, self.samples * self.blocks, turns))
+            order = None if self.strict else Order(ready, code, self.context.chip)
+            code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
             for name, ring in self.rings[tile].items():
                 room = code.rooms[name]
                 code.rooms[name] = replace(room, shape=(ring.depth, *room.shape))
@@ -163,7 +168,8 @@ class Flow:
     def _ring(self, buffer: tuple[int, str], slack: int, low: int, high: int, group: int) -> Ring:
         """Of a buffer that stages from ``low`` to ``high`` touch, in groups of so many blocks at most."""
         if buffer in self.grouped:
-            return Ring(1 if buffer in self.single else 1 + slack, self.grouped[buffer])
+            least = -(-(high - low + 1) // self.grouped[buffer])
+            return Ring(least if buffer in self.single else least + slack, self.grouped[buffer])
         if buffer in self.whole:
             return Ring(-(-(high + self.blocks - group - low) // self.blocks) * self.blocks)
         late = group - 1 if buffer in self.written else 0
@@ -228,7 +234,7 @@ class Flow:
         placed = self.placement.matrices[node.outputs[0]][self.copy]
         whole = Rect(0, self.plan.rows, 0, placed.rows)
         source = self.plan.source(part, node, 0)
-        made = self.values.setdefault(node.outputs[0], _Value(job, start + 1, node.origin))
+        made = self.values.setdefault(node.outputs[0], _Value(job, start + self.plan.late(job), node.origin))
         stem = f"W{part.segment.index}_{self.plan.number[node.outputs[0]]}_{self.copy}"
         element = self.graph.type(placed.weight).element
         groups: dict[tuple[int, int], list[Piece]] = {}
@@ -252,10 +258,10 @@ class Flow:
             emit.lower()
             piece = Piece(block.tile, Rect(0, self.plan.rows, block.cols[0], span), emit.outputs[node.outputs[0]])
             groups.setdefault(block.cols, []).append(piece)
-        made.pieces = [self._sum(start + 1, node, group) for group in groups.values()]
+        made.pieces = [self._sum(start + 1, made.start, node, group) for group in groups.values()]
 
-    def _sum(self, start: int, node: Node, group: Sequence[Piece]) -> Piece:
-        """Partial sums of row blocks on several tiles, added on the first of them."""
+    def _sum(self, start: int, end: int, node: Node, group: Sequence[Piece]) -> Piece:
+        """Partial sums of row blocks on several tiles, handed on at one step and added on the first of them at another."""
         owner, *others = group
         for other in others:
             part = other
@@ -264,7 +270,7 @@ class Flow:
                 shape = (other.rect.rows, other.rect.cols)
                 part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
                 self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
-            self.at(owner.tile, start).emit("add", owner.view, owner.view, part.view, origin=node.origin)
+            self.at(owner.tile, end).emit("add", owner.view, owner.view, part.view, origin=node.origin)
         return owner
 
     def _shard(self, part: Part, node: Node, job: Job) -> None:
@@ -296,9 +302,14 @@ class Flow:
         job = self.plan.job_of[part.segment.nodes[0].outputs[0]]
         for share in self.plan.shares(job):
             code = self.at(share.tile, self.plan.starts[job], self.plan.period(job))
-            mark, before = len(code.steps), set(code.rooms)
+            marks = {when: len(steps) for when, steps in self.stages[share.tile].items()}
+            before = set(code.rooms)
             Heads(self, part, job, share).emit()
-            self._spend(job, code, mark, before)
+            for when, steps in self.stages[share.tile].items():
+                more = steps[marks.get(when, 0) :]
+                self.spent.setdefault(job, []).extend(more)
+                self._fetch(job, code, more)
+            self._keep(job, code, before)
         for node in part.segment.nodes:
             for out in node.outputs:
                 if out in self.values:
@@ -307,11 +318,23 @@ class Flow:
     def _spend(self, job: Job, code: TileCode, mark: int, before: set[str]) -> None:
         """Note what a stage added to a tile."""
         self.spent.setdefault(job, []).extend(code.steps[mark:])
+        self._keep(job, code, before)
+        self._fetch(job, code, code.steps[mark:])
+
+    def _fetch(self, job: Job, code: TileCode, steps: Sequence[Step]) -> None:
+        """Note what a stage loads on a tile."""
+        for step in walk(steps):
+            if step.mnemonic in ("load", "gather") and isinstance(step.operands[0], View):
+                room = code.rooms[step.operands[0].buffer]
+                self.fetched[job, code.tile] += room.bytes // self.plan.period(job)
+
+    def _keep(self, job: Job, code: TileCode, before: set[str]) -> None:
+        """Note the buffers of a stage on a tile: all that were not there before."""
         self.rooms.setdefault(job, set()).update((code.tile, name) for name in code.rooms if name not in before)
 
     def made(self, out: str, job: Job, origin: Origin) -> list[Piece]:
         """The pieces of a value that a stage makes."""
-        return self.values.setdefault(out, _Value(job, self.plan.starts[job], origin)).pieces
+        return self.values.setdefault(out, _Value(job, self.plan.starts[job] + self.plan.late(job), origin)).pieces
 
     def found(self, root: str, out: str, i: int, tile: int) -> Piece:
         """The piece of a value that a node's operand is in, on a tile: brought there, or made there."""
@@ -373,13 +396,16 @@ class Flow:
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
     ) -> None:
         """Send a rectangle of a piece, in the stage that begins at the first step, and receive it in the second's."""
-        tag = self.tag
-        self.tag += 1
-        source = _sub(piece, common)
-        self.at(piece.tile, starts[0]).emit("send", source, origin=origin, to=tuple(sorted(to)), tag=tag)
-        for tile, target in to.items():
-            code = self.at(tile, starts[1])
-            code.emit("recv", _sub(target, common), origin=origin, source=piece.tile, tag=tag)
+        row = common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
+        most = self.context.chip.noc.channel_bytes // 2 // row
+        self.strict |= most == 0
+        for rows in pieces(common.rows, -(-common.rows // max(1, most))):
+            tag = self.tag
+            self.tag += 1
+            rect = Rect(common.row + rows.low, rows.count, common.col, common.cols)
+            self.at(piece.tile, starts[0]).emit("send", _sub(piece, rect), origin=origin, to=tuple(sorted(to)), tag=tag)
+            for tile, target in to.items():
+                self.at(tile, starts[1]).emit("recv", _sub(target, rect), origin=origin, source=piece.tile, tag=tag)
 
     def _store(self, part: Part, node: Node, out: str) -> None:
         if out not in self.region.stored:

@@ -48,6 +48,10 @@ class When:
     period: int = 1
 
 
+Ordering = Callable[[Sequence[When]], Sequence[tuple[When, int]]]
+"""Of the stages that work in a step, later ones first: in which order their instructions come (stage, place in it)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ring:
     """A buffer that is kept ``depth`` times, each for ``group`` blocks at once."""
@@ -80,33 +84,47 @@ def substitute(steps: Sequence[Step], value: Callable[[str], Affine]) -> list[St
     return [step(s) for s in steps]
 
 
-def fold(stages: Mapping[When, Sequence[Step]], blocks: int, turns: Mapping[str, Turn]) -> list[Step]:
+def fold(
+    stages: Mapping[When, Sequence[Step]], blocks: int, turns: Mapping[str, Turn], order: Ordering | None = None
+) -> list[Step]:
     """One stream of a tile's stages, for ``blocks`` blocks (a multiple of every period); at every step the later stages come
-    first. ``turns`` says what the variables beginning with ``@`` stand for."""
+    first, or what ``order`` says of those that work in it. ``turns`` says what the variables beginning with ``@`` stand for."""
+    order = order or partial(_one_by_one, stages)
     cuts = sorted({s for when in stages for s in (when.start, when.start + blocks)})
     steps: list[Step] = []
     for low, high in pairwise(cuts):
         active = {w: s for w, s in sorted(stages.items(), reverse=True) if w.start <= low < w.start + blocks}
         period = math.lcm(*(w.period for w in active))
         rounds = (high - low) // period
-        steps += _rounds(active, low, (period, rounds), turns)
-        steps += _rounds(active, low + rounds * period, (high - low - rounds * period, 1), turns)
+        steps += _rounds(active, low, (period, rounds), turns, order)
+        steps += _rounds(active, low + rounds * period, (high - low - rounds * period, 1), turns, order)
     return steps
 
 
+def _one_by_one(stages: Mapping[When, Sequence[Step]], working: Sequence[When]) -> list[tuple[When, int]]:
+    """Stage after stage."""
+    return [(when, i) for when in working for i in range(len(stages[when]))]
+
+
 def _rounds(
-    active: Mapping[When, Sequence[Step]], low: int, size: tuple[int, int], turns: Mapping[str, Turn]
+    active: Mapping[When, Sequence[Step]],
+    low: int,
+    size: tuple[int, int],
+    turns: Mapping[str, Turn],
+    order: Ordering,
 ) -> list[Step]:
     """The steps from ``low`` on: (so many a round, rounds)."""
     length, rounds = size
     derived: dict[tuple[int, Turn, int], Derived] = {}
     body: list[Step] = []
     for step in range(low, low + length):
+        ready: dict[When, list[Step]] = {}
         for when, code in active.items():
             group, rest = divmod(step - when.start, when.period)
             if rest == 0:
                 value = partial(_value, turns, when.period, (group, length // when.period, rounds), derived)
-                body += substitute(code, value)
+                ready[when] = substitute(code, value)
+        body += [ready[when][i] for when, i in order(tuple(ready))]
     if rounds == 1 or not body:
         return body
     return [Repeat("t", rounds, tuple(body), tuple(derived.values()))] if rounds else []

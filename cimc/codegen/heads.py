@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from cimc.codegen.fold import WHOLE
 from cimc.codegen.stages import Job, Piece, Rect, Share, heads_columns
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
+from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine, View
 from cimc.mapping.region import Part, Source
 from cimc.mapping.space import shared_row, width
@@ -23,6 +25,12 @@ from cimc.ops import OPS, Access
 
 if TYPE_CHECKING:
     from cimc.codegen.flow import Flow
+
+WRITTEN_OUT = 24
+"""Indices of a share that are written out, at most, so that they can be spread over steps (estimated)."""
+
+SETS = 3
+"""Indices that are worked on at once: one in each of the units (two products, and what is between them)."""
 
 UNROLLED = 6
 """Indices of the last middle axis, at most, that are written out to be interleaved (estimated)."""
@@ -49,10 +57,58 @@ class Heads:
         self.pools: dict[tuple[int, int], list[View]] = {}
 
     def emit(self) -> None:
-        """Append the loops over the middle axes."""
+        """Append the work on all indices of the middle axes: a part of them in each of the stage's phases, or in loops where
+        they are too many to be written out."""
         code = self.code
         self._keep()
         before = set(code.rooms)
+        if prod(count for _, count in self.share.ranges) <= WRITTEN_OUT:
+            lone = self._phases()
+        else:
+            lone = self._loops()
+        made = prod(count for _, count in self.share.ranges) > 1
+        for name in code.rooms.keys() - before:
+            self.flow.grouped[code.tile, name] = self.group
+            if made and name not in lone:
+                self.flow.single.add((code.tile, name))
+
+    def _phases(self) -> set[str]:
+        """Every index written out; the buffers of what is loaded for all."""
+        indices = list(product(*(range(low, low + count) for low, count in self.share.ranges)))
+        start = self.flow.plan.starts[self.job]
+        loaded = self._load([Affine(low) for low, _ in self.share.ranges])
+        lone = set(self.code.rooms)
+        chains = [_Chain(tuple(Affine(i) for i in index), dict(loaded)) for index in indices]
+        if self.group == 1:  # chosen where buffers are short: these are shared
+            self._interleave(chains)
+            return lone
+        phases: list[list[_Chain]] = [[] for _ in range(self.group)]
+        for chain in chains:
+            best = min(range(len(phases)), key=lambda p: self.flow.full[self.share.tile, (start + p) % self.group])
+            self.flow.full[self.share.tile, (start + best) % self.group] += self.rows
+            phases[best].append(chain)
+        turns = 2 if self.group % 4 == 0 else self.group
+        for phase, some in enumerate(phases):
+            for k, chain in enumerate(some):
+                self._written(chain, start + phase, self.pools.setdefault((phase % turns, k), []))
+        return lone
+
+    def _written(self, chain: _Chain, start: int, pool: list[View]) -> None:
+        """One index written out: from its last product on a step later, so that nobody has to wait for what that needs while
+        the products of the next step could be made. ``pool``: its buffers, which are taken for two steps."""
+        self.code = self.flow.at(self.share.tile, start, self.group)
+        mark = len(self.code.steps)
+        with self.code.again(pool):
+            for node in self.part.segment.nodes:
+                self._node(node, chain)
+        steps = self.code.steps[mark:]
+        products = [i for i, s in enumerate(steps) if isinstance(s, Instruction) and s.mnemonic == "matmul"]
+        if len(products) > 1:
+            del self.code.steps[mark + products[-1] :]
+            self.flow.at(self.share.tile, start + 1, self.group).steps.extend(steps[products[-1] :])
+
+    def _loops(self) -> set[str]:
+        code = self.code
         names = [f"h{i}" for i in range(len(self.share.ranges))]
         counts = [count for _, count in self.share.ranges]
         together = max(n for n in range(1, UNROLLED + 1) if counts[-1] % n == 0)
@@ -68,11 +124,7 @@ class Heads:
             for name, turn in zip(names, turns, strict=True):
                 stack.enter_context(code.repeat(name, turn))
             self._interleave([_Chain((*middle[:-1], middle[-1] + k), dict(loaded)) for k in range(together)])
-        made = prod(counts) > 1
-        for name in code.rooms.keys() - before:
-            self.flow.grouped[code.tile, name] = self.group
-            if made and name not in lone:
-                self.flow.single.add((code.tile, name))
+        return lone
 
     def _load(self, middle: Sequence[Affine]) -> dict[View, View]:
         """Load what all indices share."""
@@ -114,7 +166,7 @@ class Heads:
             for c, nodes in enumerate(cuts):
                 k = turn - c
                 if 0 <= k < len(chains):
-                    with self.code.again(self.pools.setdefault((c, k % len(cuts)), [])):
+                    with self.code.again(self.pools.setdefault((c, k % max(SETS, len(cuts))), [])):
                         for node in nodes:
                             self._node(node, chains[k])
 

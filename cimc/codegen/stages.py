@@ -112,7 +112,16 @@ class Plan:
                 self.nodes.setdefault(job, []).append(node)
                 self.number[node.outputs[0]] = i
                 self.job_of.update({o: job for o in node.outputs if o})
+        self._meeting = {job for job, nodes in self.nodes.items() if job.kind == "product" and self._apart(nodes)}
         self.starts = self._starts()
+
+    def _apart(self, nodes: Sequence[Node]) -> bool:
+        """Whether the row blocks of some columns of a product are on several tiles."""
+        tiles: dict[tuple[int, int], set[int]] = {}
+        for node in nodes:
+            for block in self.placement.matrices[node.outputs[0]][self.copy].parts:
+                tiles.setdefault(block.cols, set()).add(block.tile)
+        return any(len(found) > 1 for found in tiles.values())
 
     def _job(self, place: int, part: Part, node: Node) -> Job:
         value = node.outputs[0]
@@ -130,6 +139,16 @@ class Plan:
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""
         return self.group if job.kind == "heads" else 1
+
+    def meets(self, job: Job) -> bool:
+        """Whether partial sums of a product come from several tiles."""
+        return job in self._meeting
+
+    def late(self, job: Job) -> int:
+        """Steps after it began that a stage hands on its first block."""
+        if job.kind == "product":
+            return 1 + self.meets(job)
+        return self.group if job.kind == "heads" and self.group > 1 else 0
 
     def source(self, part: Part, node: Node, index: int) -> Source | None:
         """Where an operand's rows are, None if it comes from outside the region or is a weight."""
@@ -155,9 +174,9 @@ class Plan:
         for job, _, node, i, source in self._operands():
             self.root_of[node.outputs[0], i] = source.root
             before = self.job_of[source.root]
-            group = self.period(job)
-            delay = self.blocks + 1 if source.over >= 0 else group + (job.kind != "result")
-            delay += before.kind == "product" and job.kind != "result"
+            own = job.kind == "result" and source.root in self.placement.shards  # made of what is there already
+            delay = self.blocks + 1 if source.over >= 0 else self.period(job) + (not own)
+            delay += self.late(before) - (own and before.kind == "product")
             after[job][before] = max(delay, after[job].get(before, 0))
         starts: dict[Job, int] = {}
         for job in sorted(after, key=lambda j: (j.part, j.stage, KINDS.index(j.kind))):

@@ -26,6 +26,7 @@ from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.regions import assembling, off_matrices
 from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
+from cimc.mapping.stretch import stretched
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import Writing, weight_tiles
@@ -412,6 +413,8 @@ def place(
     attempts = (placer.matrices(single, packing) for packing in (_Packing.CLOSE, _Packing.TIGHT))
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
+        if choices.optimize == "throughput":
+            matrices = stretched(matrices, snake(chip, placer.weight_tiles()), chip)
         homes = placer.homes(copies, matrices)
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said)

@@ -1,0 +1,203 @@
+"""The order in which a tile issues what its stages do in one step.
+
+Stages of a step work on different blocks, so their instructions may be mixed. A tile issues in order and holds few of them
+back, so they are put in the order in which they would start if nothing but units and operands kept them (list scheduling,
+those with the longest way to go first). Messages are taken in at the end of the step: they were sent a step before, so
+there is a whole step for their way.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
+from cimc.codegen.fold import When
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Shape, Step, Unit
+from cimc.isa.operands import View, static_shape
+
+FAR = 4
+"""Latencies of global memory that a load is taken to need: it has a way to go and others before it (estimated)."""
+
+WORKING = (Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Elements of a buffer that an instruction touches: at the same variable part of an offset, from the first to the last."""
+
+    buffer: str
+    writes: bool
+    when: When
+    terms: tuple[tuple[str, int], ...]
+    low: int
+    high: int
+
+    def meets(self, other: _Access) -> bool:
+        """Whether the order of the two matters. Places of blocks at different stages are not compared."""
+        if not (self.writes or other.writes):
+            return False
+        if self.when != other.when or self.terms != other.terms:
+            return True
+        return self.low < other.high and other.low < self.high
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An instruction of a stage: the unit it takes and for how long, when what it makes is there, what it touches."""
+
+    when: When
+    index: int
+    unit: str
+    busy: int
+    cycles: int
+    touches: tuple[_Access, ...]
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is known of an item while it is put in order."""
+
+    before: list[int] = field(default_factory=list[int])
+    after: list[int] = field(default_factory=list[int])
+    rest: int = 0  # cycles of the longest way from its start to an end
+
+
+class Order:
+    """Orders the stages of a tile, given by when they work; what it has ordered once it knows."""
+
+    def __init__(self, stages: Mapping[When, Sequence[Step]], code: TileCode, chip: ChipSpec) -> None:
+        self._costs = Costs(chip, code)
+        self._items = {when: self._stage(when, steps) for when, steps in stages.items()}
+        self._known: dict[tuple[When, ...], list[tuple[When, int]]] = {}
+
+    def __call__(self, working: Sequence[When]) -> list[tuple[When, int]]:
+        """What is done in a step in which these stages work, the later ones first: of which stage, and its place there."""
+        key = tuple(working)
+        if key not in self._known:
+            items = [item for when in working for item in self._items[when]]
+            now = [item for item in items if item.unit != Unit.RECEIVE.value]
+            last = [item for item in items if item.unit == Unit.RECEIVE.value]
+            self._known[key] = [(i.when, i.index) for i in (*_scheduled(now), *last)]
+        return self._known[key]
+
+    def _stage(self, when: When, steps: Sequence[Step]) -> list[_Item]:
+        found: list[_Item] = []
+        for index, step in enumerate(steps):
+            unit, busy, cycles = self._costs.of(step)
+            found.append(_Item(when, index, unit, busy, cycles, tuple(_touches(when, step))))
+        return found
+
+
+class Costs:
+    """What instructions take of the units of a tile."""
+
+    def __init__(self, chip: ChipSpec, code: TileCode) -> None:
+        self.chip, self.code = chip, code
+        self.units = TileUnits(chip, code.tile)
+
+    def of(self, step: Step) -> tuple[str, int, int]:
+        """Unit, cycles it is taken, cycles until the result is there; a repeat takes all units (an empty name)."""
+        if isinstance(step, Repeat):
+            assert isinstance(step.count, int)
+            cycles = step.count * sum(self.of(s)[2] for s in step.body)
+            return "", cycles, cycles
+        spec = INSTRUCTIONS[step.mnemonic]
+        if spec.unit is Unit.CORE:
+            name = next(o for o in step.operands if isinstance(o, str))
+            shape = self._shapes(step)[-1]
+            bits = 8 * shape.element.bytes
+            busy = shape.rows * self.units.mvm_interval(bits)
+            return f"core:{name}", busy, self.units.mvm_cycles(shape.rows, bits)
+        if spec.unit in WORKING:
+            cycles = self.worked(step)
+            return spec.unit.value, cycles, cycles
+        if spec.unit is Unit.MEMORY:
+            return spec.unit.value, 1, FAR * self.chip.memory.latency_cycles
+        size = sum(s.bytes for s in self._shapes(step))
+        cycles = max(1, ceil(size / self.chip.noc.link_bytes_per_cycle))
+        return spec.unit.value, cycles, cycles
+
+    def worked(self, step: Instruction) -> int:
+        """Cycles of an instruction of a vector, special or matmul unit."""
+        spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
+        shapes = self._shapes(step)
+        if spec.cycles is not None:
+            return spec.cycles(self.units, *shapes, **words)
+        return self.units.lane_cycles(spec.unit.value, spec.bill(self.units, *shapes, **words))
+
+    def _shapes(self, step: Instruction) -> list[Shape]:
+        """Shapes of the views of local buffers."""
+        rooms = self.code.rooms
+        return [
+            Shape(static_shape(o), rooms[o.buffer].element)
+            for o in step.operands
+            if isinstance(o, View) and o.buffer in rooms
+        ]
+
+
+def _touches(when: When, step: Step) -> Iterator[_Access]:
+    """The local buffers that a step touches; of a repeat's, all of each."""
+    if isinstance(step, Repeat):
+        for inner in step.body:
+            for access in _touches(when, inner):
+                yield _Access(access.buffer, access.writes, when, (("", 0),), 0, 1)
+        return
+    spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
+    for i, operand in enumerate(step.operands):
+        kind = spec.access(i, words)
+        if isinstance(operand, View) and kind in LOCAL:
+            spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
+            low = operand.offset.constant + sum(min(0, n) for n in spans)
+            high = operand.offset.constant + sum(max(0, n) for n in spans) + 1
+            yield _Access(operand.buffer, kind is not Kind.READ, when, operand.offset.terms, low, high)
+
+
+def _scheduled(items: Sequence[_Item]) -> list[_Item]:
+    """Items in the order in which they start, if each starts as soon as its unit and its operands let it; of those that could
+    start at once the one with the longest way to go."""
+    nodes = _nodes(items)
+    waits = [len(node.before) for node in nodes]
+    ready = [0] * len(items)
+    free: dict[str, int] = {}
+    heap = [(0, -node.rest, i) for i, node in enumerate(nodes) if not node.before]
+    heapq.heapify(heap)
+    found: list[_Item] = []
+    while heap:
+        start, rest, i = heapq.heappop(heap)
+        item = items[i]
+        now = max(ready[i], free.get("", 0), free.get(item.unit, 0) if item.unit else max(free.values(), default=0))
+        if now > start:
+            heapq.heappush(heap, (now, rest, i))
+            continue
+        found.append(item)
+        free[item.unit] = now + item.busy
+        for k in nodes[i].after:
+            ready[k] = max(ready[k], now + item.cycles)
+            waits[k] -= 1
+            if not waits[k]:
+                heapq.heappush(heap, (ready[k], -nodes[k].rest, k))
+    return found
+
+
+def _nodes(items: Sequence[_Item]) -> list[_Node]:
+    """Who comes before whom: what touches the same elements, one of them writing."""
+    nodes = [_Node() for _ in items]
+    by_buffer: dict[str, list[tuple[int, _Access]]] = {}
+    for i, item in enumerate(items):
+        for access in item.touches:
+            earlier = by_buffer.setdefault(access.buffer, [])
+            for k, other in earlier:
+                if k != i and access.meets(other) and (not nodes[i].before or nodes[i].before[-1] != k):
+                    nodes[i].before.append(k)
+            earlier.append((i, access))
+        nodes[i].before = sorted(set(nodes[i].before))
+        for k in nodes[i].before:
+            nodes[k].after.append(i)
+    for i in range(len(items) - 1, -1, -1):
+        nodes[i].rest = items[i].cycles + max((nodes[k].rest for k in nodes[i].after), default=0)
+    return nodes

@@ -1,0 +1,30 @@
+"""Weights stretched over the whole chip, free tiles between them: what streams through all layers at once uses all digital
+tiles at once, and those stand all over the mesh. The nearer to each the layer it works for, the fewer links carry its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from cimc.arch.spec import ChipSpec
+from cimc.mapping.mapping import PlacedMatrix
+
+Matrices = Mapping[str, tuple[PlacedMatrix, ...]]
+
+
+def stretched(matrices: Matrices, snake: Sequence[int], chip: ChipSpec) -> dict[str, tuple[PlacedMatrix, ...]]:
+    """Matrices with each tile moved along the snake that they were placed on, in order and evenly over its tiles in the rows
+    of the mesh that digital tiles stand in, or as near to those as there is room. All its tiles have the same cores."""
+    used = {part.tile for copies in matrices.values() for m in copies for part in m.parts}
+    kept = [tile for tile in snake if tile in used]
+    digital = [t for t in range(chip.tile_count) if chip.tile(t).special or chip.tile(t).matmul]
+    rows = {chip.position(t)[1] for t in digital}
+    away = {t: min((abs(chip.position(t)[1] - row) for row in rows), default=0) for t in snake}
+    most = sorted(away.values())[len(kept) - 1] if kept else 0
+    near = [t for t in snake if away[t] <= most]
+    to = {tile: near[(2 * i + 1) * len(near) // (2 * len(kept))] for i, tile in enumerate(kept)}
+
+    def moved(matrix: PlacedMatrix) -> PlacedMatrix:
+        return replace(matrix, parts=tuple(replace(part, tile=to[part.tile]) for part in matrix.parts))
+
+    return {value: tuple(moved(m) for m in copies) for value, copies in matrices.items()}

@@ -1,0 +1,44 @@
+"""The order of a tile's instructions within a step, against schedules that can be told by hand."""
+
+from __future__ import annotations
+
+from cimc.arch.load import load
+from cimc.codegen.fold import When
+from cimc.codegen.order import Order
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import Step
+from cimc.isa.operands import Element
+
+CHIP = load("sram-digital").spec
+TILE = next(t for t in range(CHIP.tile_count) if CHIP.tile(t).matmul)
+
+
+def _mnemonics(code: TileCode, order: Order, stages: dict[When, list[Step]]) -> list[str]:
+    return [stages[when][i].mnemonic for when, i in order(sorted(stages, reverse=True))]
+
+
+def test_independent_stages_share_the_units_and_messages_come_last() -> None:
+    """A late stage of two steps on one unit; an early one that receives and works on another: that need not wait."""
+    code = TileCode(TILE)
+    a, b, c = (code.buffer(Element.F32, (8, 512), name) for name in "abc")
+    code.emit("gelu", a, a)
+    code.emit("softmax", a, a)
+    late = code.steps
+    code.steps = []
+    code.emit("recv", c, source=0, tag=0)
+    code.emit("add", b, b, b)
+    stages = {When(3): late, When(0): code.steps}
+    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["gelu", "add", "softmax", "recv"]
+
+
+def test_the_longest_way_goes_first_and_what_is_read_was_written() -> None:
+    """Of two instructions for one unit the one that others wait for comes first; a reader never before its writer."""
+    code = TileCode(TILE)
+    a, b, c = (code.buffer(Element.F32, (8, 512), name) for name in "abc")
+    code.emit("add", b, b, b)
+    lone = code.steps
+    code.steps = []
+    code.emit("mul", a, a, a)
+    code.emit("softmax", c, a)
+    stages = {When(1): lone, When(0): code.steps}
+    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["mul", "softmax", "add"]

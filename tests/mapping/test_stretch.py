@@ -1,0 +1,23 @@
+"""Weights stretched over a chip: in order, on tiles of their own, near the rows of digital tiles."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from cimc.arch.load import load
+from cimc.mapping.chips import snake
+from cimc.mapping.mapping import Part, PlacedMatrix
+from cimc.mapping.stretch import stretched
+
+
+def test_tiles_keep_their_order_and_stand_where_digital_tiles_are() -> None:
+    chip = load("sram-digital").spec
+    way = snake(chip, [t for t in range(chip.tile_count) if chip.tile(t).cores])
+    parts = tuple(Part(t, (0, 1), (k, k + 1), ()) for k, t in enumerate(way[:40]))
+    found = stretched({"y": (PlacedMatrix("y", 0, "w", 1, 40, "w8a8", parts),)}, way, chip)["y"][0].parts
+    places = [way.index(p.tile) for p in found]
+    assert places == sorted(set(places))
+    assert [p.cols for p in found] == [p.cols for p in parts]
+    rows = {chip.position(t)[1] for t in range(chip.tile_count) if chip.tile(t).matmul}
+    assert {chip.position(p.tile)[1] for p in found} == rows
+    assert max(b - a for a, b in pairwise(places)) <= 3
