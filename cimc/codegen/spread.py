@@ -11,6 +11,7 @@ from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.mapping import Segment
+from cimc.mapping.recompute import KEPT_SHARE
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.ops import OPS, Access
@@ -140,6 +141,23 @@ class Spread:
         """The matrix on the tile that a node multiplies with, if it does."""
         return ""
 
+    def _kept(self, code: TileCode, node: Node, value: str, index: Index) -> View | None:
+        """Rows of a constant that all positions of the outer axes share: those of the tile's share stay in it."""
+        root, share = self.context.homes[value].buffer, self.shares.get(code.tile)
+        graph = self.context.graph
+        if root not in graph.constants or shared_row(graph, value) or share is None:
+            return None
+        reach = self.space.reach(node, value, Access.ROWS)
+        if len(reach.inner_shape) > 1 or product(self.space.domain[:-1]) == 1:
+            return None
+        cols, here, element = reach.inner_shape[0], share[-1], graph.type(value).element
+        if any(reach.strides[:-1]) or reach.inner_strides != (1,) or reach.strides[-1] != cols:
+            return None
+        if here.count * cols * element.bytes > self.context.chip.tile(code.tile).local_bytes // KEPT_SHARE:
+            return None
+        whole = code.constant(root, element, reach.offset + here.low * cols, here.count * cols)
+        return View(whole.buffer, (index.axes[-1] + -here.low) * cols, (index.rows, cols), (cols, 1))
+
     def _block(
         self,
         code: TileCode,
@@ -163,7 +181,8 @@ class Spread:
             if value in self.tails:
                 tail = self.tails[value]
                 return columns(have[tail.root], tail.start, tail.step, tail.width)
-            return self.context.external(code, self.space, node, value, index, loaded)
+            kept = self._kept(code, node, value, index)
+            return kept or self.context.external(code, self.space, node, value, index, loaded)
 
         for node in self.segment.nodes:
             matrix = self._matrix(code, node)
