@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
+from cimc.codegen.tasks import Task, tasks
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape
@@ -64,8 +65,13 @@ class Spread:
         heavy = any(OPS[n.op].access(n, i) is Access.WHOLE for n in segment.nodes for i, v in enumerate(n.inputs) if v)
         tiles = context.placement.tiles[segment.index]
         least = context.placement.least_rows.get(segment.index, MIN_ROWS)
+        self.tasks: dict[int, tuple[Task, ...]] = {}
+        self.kept: Range | None = None  # rows whose constants stay in the tile
+        if heavy and segment.index not in (*context.late, *context.placement.least_rows):
+            cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles)
+            self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
         parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
-        self.shares = dict(zip(self._nearest(tiles, len(parts)), parts, strict=True))
+        self.shares = dict(zip(self._nearest(tiles, len(parts)), parts, strict=True)) if not self.tasks else {}
 
     def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
         """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
@@ -82,8 +88,38 @@ class Spread:
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
         for tile, share in self.shares.items():
+            self.kept = share[-1]
             self._loops(self.context.code(tile), share, 0, (), {})
-        return dict.fromkeys(self.shares, self.stored)
+        for tile, found in self.tasks.items():
+            self.kept = Range(0, self.space.domain[-1]) if len({t.rows for t in found}) > 1 else found[0].rows
+            self._in_turn(self.context.code(tile), found)
+        return dict.fromkeys((*self.shares, *self.tasks), self.stored)
+
+    def _in_turn(self, code: TileCode, found: Sequence[Task]) -> None:
+        """Tasks one after the other, in blocks; what the next block reads is loaded while one is worked on."""
+        blocks = [(t.at, b) for t in found for b in pieces(t.rows.count, -(-t.rows.count // self.rows), t.rows.low)]
+        ahead = self._ahead(code, *blocks[0], {})
+        for (at, _), after in zip(blocks, [*blocks[1:], None], strict=True):
+            index, whole, loaded = ahead
+            if after is not None:
+                ahead = self._ahead(code, *after, whole if after[0] == at else {})
+            self._block(code, index, whole, loaded)
+
+    def _ahead(
+        self, code: TileCode, at: tuple[int, ...], rows: Range, whole: dict[tuple[str, str], View]
+    ) -> tuple[Index, dict[tuple[str, str], View], dict[View, View]]:
+        """Load all that a block reads but what is ``whole`` already, in the order in which it is read."""
+        axes = tuple(Affine(n) for n in at)
+        index, loaded, found = Index((*axes, Affine(rows.low)), rows.count), dict[View, View](), dict(whole)
+        for node in self.segment.nodes:
+            for i, value in enumerate(node.inputs):
+                access = OPS[node.op].access(node, i) if value else Access.CELLS
+                key = (node.outputs[0], value)
+                if access is Access.WHOLE and key not in found:
+                    found[key] = self._load(code, node, value, axes)
+                elif access is Access.ROWS and value not in self.tails and not self._kept(code, node, value, index):
+                    self.context.external(code, self.space, node, value, index, loaded)
+        return index, found, loaded
 
     def _loops(
         self,
@@ -143,14 +179,14 @@ class Spread:
 
     def _kept(self, code: TileCode, node: Node, value: str, index: Index) -> View | None:
         """Rows of a constant that all positions of the outer axes share: those of the tile's share stay in it."""
-        root, share = self.context.homes[value].buffer, self.shares.get(code.tile)
+        root, here = self.context.homes[value].buffer, self.kept
         graph = self.context.graph
-        if root not in graph.constants or shared_row(graph, value) or share is None:
+        if root not in graph.constants or shared_row(graph, value) or here is None:
             return None
         reach = self.space.reach(node, value, Access.ROWS)
         if len(reach.inner_shape) > 1 or product(self.space.domain[:-1]) == 1:
             return None
-        cols, here, element = reach.inner_shape[0], share[-1], graph.type(value).element
+        cols, element = reach.inner_shape[0], graph.type(value).element
         if any(reach.strides[:-1]) or reach.inner_strides != (1,) or reach.strides[-1] != cols:
             return None
         if here.count * cols * element.bytes > self.context.chip.tile(code.tile).local_bytes // KEPT_SHARE:
