@@ -37,6 +37,17 @@ def _kinds(chip: ChipSpec) -> Iterable[tuple[int, TileSpec]]:
     return ((t, chip.tile(t)) for t in range(chip.tile_count))
 
 
+def near_memory(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
+    """Tiles in the order of how many rows of the mesh they are from one with a memory port: packets go along the row first,
+    so the tiles of such a row do not share a column's links."""
+    rows = {chip.position(t)[1] for t, kind in _kinds(chip) if kind.memory_port}
+
+    def away(tile: int) -> int:
+        return min((abs(chip.position(tile)[1] - y) for y in rows), default=0)
+
+    return sorted(tiles, key=away)
+
+
 def on_chips(chip: ChipSpec, tiles: Sequence[int], wanted: frozenset[int], least: int = 1) -> list[int]:
     """Those of some tiles that are on the chips wanted; all of them if those are fewer than ``least``."""
     found = [t for t in tiles if chip.chip_of(t) in wanted]
