@@ -68,7 +68,8 @@ class Spread:
         self.tasks: dict[int, tuple[Task, ...]] = {}
         self.kept: Range | None = None  # rows whose constants stay in the tile
         if heavy and segment.index not in (*context.late, *context.placement.least_rows):
-            cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles)
+            most = max(1, work * 16 // MIN_ELEMENTS)
+            cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
             self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
         parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
         self.shares = dict(zip(self._nearest(tiles, len(parts)), parts, strict=True)) if not self.tasks else {}
@@ -184,7 +185,7 @@ class Spread:
         if root not in graph.constants or shared_row(graph, value) or here is None:
             return None
         reach = self.space.reach(node, value, Access.ROWS)
-        if len(reach.inner_shape) > 1 or product(self.space.domain[:-1]) == 1:
+        if len(reach.inner_shape) != 1 or product(self.space.domain[:-1]) == 1:
             return None
         cols, element = reach.inner_shape[0], graph.type(value).element
         if any(reach.strides[:-1]) or reach.inner_strides != (1,) or reach.strides[-1] != cols:
