@@ -227,7 +227,9 @@ class _Placer:
             if not any(self.shards.get(o) == node.outputs[0] for o in outputs):
                 continue
             cycles = self.graph.type(node.outputs[0]).size * Element.F32.bytes / self.chip.noc.link_bytes_per_cycle
-            interval = TileUnits(self.chip, cores.tiles[0]).mvm_interval(self.graph.type(node.inputs[0]).element.bytes * 8)
+            interval = TileUnits(self.chip, cores.tiles[0]).mvm_interval(
+                self.graph.type(node.inputs[0]).element.bytes * 8
+            )
             if cycles > LEAVING * segment.rows * interval:
                 grid = found[node.outputs[0], replica] = self.grid(node)
                 if not fill(cores, grid, tight=False):

@@ -19,7 +19,9 @@ def attention(heads: int, rows: int, depth: int = 32) -> Graph:
     return b.graph(b("attention", x, b("transpose", x, perm=(0, 2, 1)), x, scale=1.0))
 
 
-@pytest.mark.parametrize(("heads", "rows", "tiles"), [(12, 128, 8), (12, 128, 16), (12, 197, 16), (1, 64, 16), (5, 7, 3)])
+@pytest.mark.parametrize(
+    ("heads", "rows", "tiles"), [(12, 128, 8), (12, 128, 16), (12, 197, 16), (1, 64, 16), (5, 7, 3)]
+)
 def test_every_row_of_every_head_is_in_one_task(heads: int, rows: int, tiles: int) -> None:
     graph = attention(heads, rows)
     found = tasks(graph, [graph.nodes[-1]], (heads, rows), CHIP, DIGITAL[:tiles])
