@@ -12,6 +12,7 @@ from cimc.codegen.caches import SHARES, plan
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
 from cimc.codegen.held import Held
+from cimc.codegen.links import Links, sent
 from cimc.codegen.parts import Access, Cut, accesses, cut, pieces, rewritten
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.reload import one_by_one, reloads
@@ -148,8 +149,7 @@ def _lowered(
     for tile, steps in one_by_one([(tile, chunk.steps) for tile, chunk in begin]).items():
         chunks[tile][0].steps = steps
     _order(chunks, producers)
-    phases = {value: min(producers[name]) for value, name in context.names.items() if name in producers}
-    program = _program(context, chip, chunks, phases, header)
+    program = _program(context, chip, chunks, header)
     values = {name: value for value, name in context.names.items()}
     movable = _movable(context)  # those that were cut are other arrays now
     residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
@@ -332,10 +332,7 @@ def _reads(steps: Sequence[Step]) -> set[str]:
 
 
 # --- assembly ----------------------------------------------------------------------------------
-def _program(
-    context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], phases: Mapping[str, int], header: Sequence[str]
-) -> Program:
-    """``phases``: by stored value, the segment that stores it."""
+def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], header: Sequence[str]) -> Program:
     graph = context.graph
     inputs = tuple(Port(v, context.global_name(v)) for v in graph.inputs)
     names = graph.output_names or graph.outputs
@@ -354,19 +351,29 @@ def _program(
     ]
     free = [b for b in buffers if b.name in movable and b.name not in pinned]
     plans = _cuts(free, chunks) if context.mapping.choices.parts else {}
-    arrays: list[tuple[GlobalBuffer, int]] = []
-    for buffer, value in zip(buffers, context.names, strict=True):
-        whole = (buffer,) if buffer.name not in plans else pieces(buffer, plans[buffer.name])
-        arrays += [(part, phases.get(value, -1)) for part in whole]
+    arrays: list[GlobalBuffer] = []
+    for buffer in buffers:
+        arrays += (buffer,) if buffer.name not in plans else pieces(buffer, plans[buffer.name])
     for tile, found in chunks.items():
         for chunk in found:
             chunk.steps = rewritten(tile, chunk.steps, plans)
-    movable = frozenset(b.name for b, _ in arrays if b.name in movable or b.name.partition(".")[0] in plans)
+    movable = frozenset(b.name for b in arrays if b.name in movable or b.name.partition(".")[0] in plans)
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
-    movable -= better_away([b for b, _ in arrays if b.name in movable and b.name not in pinned], tiles, chip)
+    movable -= better_away([b for b in arrays if b.name in movable and b.name not in pinned], tiles, chip)
     known = _accesses(chunks)
-    stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a), phase) for b, phase in arrays]
-    return Program(chip.name, settle(stored, movable, tiles, chip, pinned), inputs, outputs, tiles, (), tuple(header))
+    stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a)) for b in arrays]
+    arrays = list(settle(stored, movable, tiles, chip, pinned, _links(context, chunks)))
+    return Program(chip.name, tuple(arrays), inputs, outputs, tiles, (), tuple(header))
+
+
+def _links(context: Context, chunks: Mapping[int, Sequence[_Chunk]]) -> dict[int, Links]:
+    """What messages the links carry, by segment."""
+    found: dict[int, Links] = {}
+    for tile in sorted(chunks):
+        sizes = {name: room.element.bytes for name, room in context.codes[tile].rooms.items()}
+        for chunk in chunks[tile]:
+            sent(found.setdefault(chunk.segment, Links(context.chip)), tile, chunk.steps, sizes)
+    return found
 
 
 def _accesses(chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, list[Access | None]]:
@@ -374,7 +381,7 @@ def _accesses(chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, list[Access |
     found: dict[str, list[Access | None]] = {}
     for tile in sorted(chunks):
         for chunk in chunks[tile]:
-            for name, access in accesses(tile, chunk.steps):
+            for name, access in accesses(tile, chunk.steps, chunk.segment):
                 found.setdefault(name, []).append(access)
     return found
 

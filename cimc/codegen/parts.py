@@ -27,13 +27,14 @@ MIN_BYTES = 16384  # of an array that is worth cutting: others are read and writ
 @dataclass(frozen=True, slots=True)
 class Access:
     """A load or store of a global array by a tile. ``loops``: the repeats around it with their counts. ``even``: both
-    sides have the same extents, so that it can be done in pieces."""
+    sides have the same extents, so that it can be done in pieces. ``phase``: accesses of one are made at about the same time."""
 
     tile: int
     view: View
     loops: tuple[tuple[str, int], ...]
     writes: bool
     even: bool
+    phase: int = 0
 
     @property
     def moved(self) -> int:
@@ -71,7 +72,7 @@ class Cut:
         return [k for k, (low, high) in enumerate(pairwise(self.edges)) if low < reach.high and reach.low < high]
 
 
-def accesses(tile: int, steps: Iterable[Step]) -> Iterator[tuple[str, Access | None]]:
+def accesses(tile: int, steps: Iterable[Step], phase: int = 0) -> Iterator[tuple[str, Access | None]]:
     """Every access of a tile's steps to a global array, by the array's name; None for what is no load or store, or
     goes where a derived variable says."""
     work: list[tuple[tuple[tuple[str, int], ...], Iterator[Step]]] = [((), iter(steps))]
@@ -84,10 +85,12 @@ def accesses(tile: int, steps: Iterable[Step]) -> Iterator[tuple[str, Access | N
             assert isinstance(step.count, int)
             work.append(((*loops, (step.variable, step.count)), iter(step.body)))
         else:
-            yield from _of(tile, step, loops)
+            yield from _of(tile, step, loops, phase)
 
 
-def _of(tile: int, step: Instruction, loops: tuple[tuple[str, int], ...]) -> Iterator[tuple[str, Access | None]]:
+def _of(
+    tile: int, step: Instruction, loops: tuple[tuple[str, int], ...], phase: int
+) -> Iterator[tuple[str, Access | None]]:
     spec, keywords = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
     for i, operand in enumerate(step.operands):
         if not isinstance(operand, View):
@@ -101,7 +104,7 @@ def _of(tile: int, step: Instruction, loops: tuple[tuple[str, int], ...]) -> Ite
             continue
         other = step.operands[1 - i]
         even = isinstance(other, View) and other.shape == operand.shape
-        yield operand.buffer, Access(tile, operand, loops, kind is Kind.GLOBAL_WRITE, even)
+        yield operand.buffer, Access(tile, operand, loops, kind is Kind.GLOBAL_WRITE, even, phase)
 
 
 def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
@@ -187,7 +190,7 @@ def _rewritten(
             body = _rewritten(tile, step.body, plans, (*loops, (step.variable, step.count)))
             found.append(replace(step, body=body))
             continue
-        access = next(((n, a) for n, a in _of(tile, step, loops) if n in plans), None)
+        access = next(((n, a) for n, a in _of(tile, step, loops, 0) if n in plans), None)
         if access is None or access[1] is None:
             found.append(step)
             continue

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
+from cimc.codegen.tasks import Task, tasks
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.mapping import Segment
+from cimc.mapping.recompute import KEPT_SHARE
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.ops import OPS, Access
@@ -72,11 +74,19 @@ class Spread:
         if heavy and context.held.segments:
             tiles = context.held.roomy(tiles, context.chip)  # what it loads whole needs room beside the caches
         least = context.placement.least_rows.get(segment.index, MIN_ROWS)
-        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
-        self.shares = list(zip(self._nearest(tiles, len(parts)), parts, strict=True))
+        self.tasks: dict[int, tuple[Task, ...]] = {}
+        self.staying: Range | None = None  # rows whose constants stay in the tile
         self.held = context.held.of(segment.index)
+        if heavy and self.held is None and segment.index not in (*context.late, *context.placement.least_rows):
+            most = max(1, work * 16 // MIN_ELEMENTS)
+            cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
+            self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
+        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
+        self.shares: list[tuple[int, tuple[Range, ...]]] = []
         if self.held is not None:
             self.shares = list(self.held.shares)
+        elif not self.tasks:
+            self.shares = list(zip(self._nearest(tiles, len(parts)), parts, strict=True))
         self.share = 0  # that is being emitted
 
     def nearest_first(self) -> list[int]:
@@ -98,15 +108,48 @@ class Spread:
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
         for number, (tile, share) in enumerate(self.shares):
-            self.share = number
+            self.share, self.staying = number, share[-1]
             if self.held is not None:
                 self.held.extend(self.context, self.context.code(tile), number)
             self._loops(self.context.code(tile), share, 0, (), {})
-        return dict.fromkeys((tile for tile, _ in self.shares), self.stored)
+        for tile, found in self.tasks.items():
+            self.staying = Range(0, self.space.domain[-1]) if len({t.rows for t in found}) > 1 else found[0].rows
+            self._in_turn(self.context.code(tile), found)
+        return dict.fromkeys((*(tile for tile, _ in self.shares), *self.tasks), self.stored)
 
     def kept(self, value: str, view: View) -> View | None:
         """A view of an operand that is a cache, in the state of the share's tile; None for other operands."""
         return self.held.view(self.context.homes[value].buffer, self.share, view) if self.held is not None else None
+
+    def _in_turn(self, code: TileCode, found: Sequence[Task]) -> None:
+        """Tasks one after the other, in blocks; what the next block reads is loaded while one is worked on."""
+        blocks = [(t.at, b) for t in found for b in pieces(t.rows.count, -(-t.rows.count // self.rows), t.rows.low)]
+        ahead = self._ahead(code, *blocks[0], {})
+        for (at, _), after in zip(blocks, [*blocks[1:], None], strict=True):
+            index, whole, loaded = ahead
+            if after is not None:
+                ahead = self._ahead(code, *after, whole if after[0] == at else {})
+            self._block(code, index, whole, loaded)
+
+    def _ahead(
+        self, code: TileCode, at: tuple[int, ...], rows: Range, whole: dict[tuple[str, str], View]
+    ) -> tuple[Index, dict[tuple[str, str], View], dict[View, View]]:
+        """Load all that a block reads but what is ``whole`` already, in the order in which it is read."""
+        axes = tuple(Affine(n) for n in at)
+        index, loaded, found = Index((*axes, Affine(rows.low)), rows.count), dict[View, View](), dict(whole)
+        for node in self.segment.nodes:
+            for i, value in enumerate(node.inputs):
+                access = OPS[node.op].access(node, i) if value else Access.CELLS
+                key = (node.outputs[0], value)
+                if access is Access.WHOLE and key not in found:
+                    found[key] = self._load(code, node, value, axes)
+                elif (
+                    access is Access.ROWS
+                    and value not in self.tails
+                    and not self._constant_rows(code, node, value, index)
+                ):
+                    self.context.external(code, self.space, node, value, index, loaded)
+        return index, found, loaded
 
     def _loops(
         self,
@@ -163,8 +206,8 @@ class Spread:
 
     def _sharing(self, tile: int, at: Sequence[Affine]) -> list[int]:
         """The tiles that need the same operand at these positions of the outer axes, if those are enough to hand it on."""
-        if self.held is not None:
-            return [tile]  # each has its own heads
+        if self.held is not None or self.tasks:
+            return [tile]  # each has its own heads, or loads ahead
         mine = self.shares[self.share][1][: len(at)]
         found = [t for t, share in self.shares if share[: len(at)] == mine]
         return found if len(found) >= SHARED else [tile]
@@ -191,6 +234,23 @@ class Spread:
         """The matrix on the tile that a node multiplies with, if it does."""
         return ""
 
+    def _constant_rows(self, code: TileCode, node: Node, value: str, index: Index) -> View | None:
+        """Rows of a constant that all positions of the outer axes share: those of the tile's share stay in it."""
+        root, here = self.context.homes[value].buffer, self.staying
+        graph = self.context.graph
+        if root not in graph.constants or shared_row(graph, value) or here is None:
+            return None
+        reach = self.space.reach(node, value, Access.ROWS)
+        if len(reach.inner_shape) != 1 or product(self.space.domain[:-1]) == 1:
+            return None
+        cols, element = reach.inner_shape[0], graph.type(value).element
+        if any(reach.strides[:-1]) or reach.inner_strides != (1,) or reach.strides[-1] != cols:
+            return None
+        if here.count * cols * element.bytes > self.context.chip.tile(code.tile).local_bytes // KEPT_SHARE:
+            return None
+        whole = code.constant(root, element, reach.offset + here.low * cols, here.count * cols)
+        return View(whole.buffer, (index.axes[-1] + -here.low) * cols, (index.rows, cols), (cols, 1))
+
     def _block(
         self,
         code: TileCode,
@@ -214,7 +274,8 @@ class Spread:
             if value in self.tails:
                 tail = self.tails[value]
                 return columns(have[tail.root], tail.start, tail.step, tail.width)
-            return self.context.external(code, self.space, node, value, index, loaded)
+            constant = self._constant_rows(code, node, value, index)
+            return constant or self.context.external(code, self.space, node, value, index, loaded)
 
         for node in self.segment.nodes:
             matrix = self._matrix(code, node)

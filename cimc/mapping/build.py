@@ -9,10 +9,11 @@ from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.mapping.caches import wanted
 from cimc.mapping.choices import DEFAULT, Choices
-from cimc.mapping.layout import homes, materialize
+from cimc.mapping.layout import Views, homes, materialize
 from cimc.mapping.mapping import Mapping, Style
 from cimc.mapping.pinned import Pinned, apply
 from cimc.mapping.place import place
+from cimc.mapping.recompute import KEPT_SHARE, recomputed
 from cimc.mapping.region import Region, find
 from cimc.mapping.segment import cores_needed, segments
 from cimc.mapping.stages import in_stages
@@ -42,6 +43,9 @@ def build(
     if choices.optimize == "throughput" and not choices.reload:
         found, region = find(graph, stored, found)
         region = _shared(region, choices.replicas or 1) if region else None
+    if choices.optimize == "latency":
+        graph, found = recomputed(graph, found, matmul_room(chip) * 2 // KEPT_SHARE)
+        stored = homes(graph, Views(graph))
     said = dict.fromkeys(region.segments, region.copies) if region else {}
     placement = place(graph, found, chip, precision, choices, said=said)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)

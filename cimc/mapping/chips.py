@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from cimc.arch.spec import ChipSpec
+from cimc.arch.spec import ChipSpec, TileSpec
 from cimc.mapping.mapping import PlacedMatrix, Segment
 
 Matrices = Mapping[str, tuple[PlacedMatrix, ...]]  # by output value, copy by copy
@@ -12,14 +12,40 @@ Matrices = Mapping[str, tuple[PlacedMatrix, ...]]  # by output value, copy by co
 
 def snake(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
     """Tiles along a boustrophedon through one chip's mesh after the other's: neighbours in the list are neighbours on the
-    chip."""
-    width = chip.chip_columns
+    chip. It goes down the columns where the tiles for vector work stand in columns, and along the rows otherwise: then each
+    tile of a matrix has links of its own to them."""
+    width, height = chip.chip_columns, chip.tile_count // chip.columns
+    down = _in_columns(chip)
 
     def key(tile: int) -> tuple[int, int, int]:
         x, y = chip.position(tile)
-        return chip.chip_of(tile), y, x % width if y % 2 == 0 else width - 1 - x % width
+        x %= width
+        if down:
+            return chip.chip_of(tile), x, y if x % 2 == 0 else height - 1 - y
+        return chip.chip_of(tile), y, x if y % 2 == 0 else width - 1 - x
 
     return sorted(tiles, key=key)
+
+
+def _in_columns(chip: ChipSpec) -> bool:
+    """Whether the tiles that have a vector unit and no cores take up fewer columns than rows."""
+    beside = [chip.position(t) for t, kind in _kinds(chip) if kind.vector is not None and not kind.cores]
+    return len({x % chip.chip_columns for x, _ in beside}) < len({y for _, y in beside})
+
+
+def _kinds(chip: ChipSpec) -> Iterable[tuple[int, TileSpec]]:
+    return ((t, chip.tile(t)) for t in range(chip.tile_count))
+
+
+def near_memory(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
+    """Tiles in the order of how many rows of the mesh they are from one with a memory port: packets go along the row first,
+    so the tiles of such a row do not share a column's links."""
+    rows = {chip.position(t)[1] for t, kind in _kinds(chip) if kind.memory_port}
+
+    def away(tile: int) -> int:
+        return min((abs(chip.position(tile)[1] - y) for y in rows), default=0)
+
+    return sorted(tiles, key=away)
 
 
 def on_chips(chip: ChipSpec, tiles: Sequence[int], wanted: frozenset[int], least: int = 1) -> list[int]:

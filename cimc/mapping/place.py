@@ -16,10 +16,12 @@ from types import MappingProxyType
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.isa.operands import Element
 from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
-from cimc.mapping.chips import between, chips_of, on_chips, snake
+from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.fill import Cores, Grid, fill
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
@@ -35,6 +37,10 @@ from cimc.ops.layout import integer
 
 MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
+
+LEAVING = 8
+"""Times as long as a matrix takes for its products that one link takes to carry them: then it stands where many links lead to
+global memory."""
 
 MAX_REPLICAS = 64
 
@@ -187,12 +193,20 @@ class _Placer:
         cim = self.weight_tiles()
         if not cim:
             return None if self.mvms() else {}
-        cores = Cores(snake(self.chip, cim), self.chip.tile(cim[0]).cores)
+        capacity = self.chip.tile(cim[0]).cores
+        beside = Cores(near_memory(self.chip, snake(self.chip, cim)), capacity)
+        grids = self._leaving(replicas, beside) if packing is _Packing.APART else {}
+        taken = frozenset(beside.tiles[: beside.at + 1] if grids else ())
+        cores = Cores(snake(self.chip, (t for t in cim if t not in taken)), capacity)
         placed: dict[str, list[PlacedMatrix]] = {}
         need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
         last = (-1, -1, -1)
         for segment, replica, node in self._copies(replicas):
             out, grid = node.outputs[0], self.grid(node)
+            if (out, replica) in grids:
+                placed.setdefault(out, []).append(self._placed(node, replica, grids[out, replica]))
+                need -= self._blocks(node)
+                continue
             now = (segment.index, replica, self.stages[out])
             room = packing is _Packing.APART or (packing is _Packing.CLOSE and cores.left >= need)
             fresh = now != last and cores.used and room
@@ -200,11 +214,33 @@ class _Placer:
                 return None
             last = now
             need -= self._blocks(node)
-            if not fill(cores, grid, packing is _Packing.TIGHT):
+            if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is _Packing.TIGHT):
                 return None
-            matrix = PlacedMatrix(out, replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts))
-            placed.setdefault(out, []).append(matrix)
+            placed.setdefault(out, []).append(self._placed(node, replica, grid))
         return {value: tuple(copies) for value, copies in placed.items()}
+
+    def _placed(self, node: Node, replica: int, grid: Grid) -> PlacedMatrix:
+        return PlacedMatrix(
+            node.outputs[0], replica, node.inputs[1], grid.rows, grid.cols, self.precision, tuple(grid.parts)
+        )
+
+    def _leaving(self, replicas: Mapping[int, int], cores: Cores) -> dict[tuple[str, int], Grid]:
+        """The copies of matrices whose products leave for global memory by so many bytes that one link takes far longer
+        than the cores, on tiles of their own; none if these do not suffice."""
+        found: dict[tuple[str, int], Grid] = {}
+        for segment, replica, node in self._copies(replicas):
+            outputs = (o for n in segment.nodes for o in n.outputs if o in self.graph.outputs)
+            if not any(self.shards.get(o) == node.outputs[0] for o in outputs):
+                continue
+            cycles = self.graph.type(node.outputs[0]).size * Element.F32.bytes / self.chip.noc.link_bytes_per_cycle
+            interval = TileUnits(self.chip, cores.tiles[0]).mvm_interval(
+                self.graph.type(node.inputs[0]).element.bytes * 8
+            )
+            if cycles > LEAVING * segment.rows * interval:
+                grid = found[node.outputs[0], replica] = self.grid(node)
+                if not fill(cores, grid, tight=False):
+                    return {}
+        return found
 
     def weight_tiles(self) -> list[int]:
         """Tiles with cores that weights may be on."""

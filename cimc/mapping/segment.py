@@ -37,9 +37,9 @@ class Range:
     count: int
 
 
-def pieces(extent: int, parts: int) -> list[Range]:
-    """An axis cut into parts as even as they can be."""
-    edges = [extent * k // parts for k in range(parts + 1)]
+def pieces(extent: int, parts: int, first: int = 0) -> list[Range]:
+    """An axis, or ``extent`` rows of it from the ``first``, cut into parts as even as they can be."""
+    edges = [first + extent * k // parts for k in range(parts + 1)]
     return [Range(low, high - low) for low, high in pairwise(edges)]
 
 

@@ -26,6 +26,7 @@ SAMPLES: dict[str, Attr] = {
     "size": (1, 1, 2, 3),
     "step": (1, 1, -2, 1),
     "axis": 1,
+    "apart": 1,
     "before": (0, 0, 1, 0),
     "after": (0, 0, 0, 2),
     "value": float("-inf"),

@@ -39,7 +39,9 @@ def build_driven(planes: int, unit: int, whole: int, compress: bool) -> str:
                 start = w.do(f"and i64 {rows}, -{FULL}")
                 held = [("i64", at) for at in past]
                 past = w.loop("0", start, str(FULL), held, lambda row, at: _rows(w, unit, row, at, corner))
-            past = w.loop(start, rows, "1", [("i64", at) for at in past], lambda row, at: _row(w, unit, row, at, corner))
+            past = w.loop(
+                start, rows, "1", [("i64", at) for at in past], lambda row, at: _row(w, unit, row, at, corner)
+            )
             last = w.do(f"trunc i64 {w.do(f'mul i64 {rows}, {unit}')} to i16")
             single = w.do(f"insertelement {kind} poison, i16 {last}, i64 0")
             zeros = w.do(f"shufflevector {kind} {single}, {kind} poison, <{whole} x i32> zeroinitializer")

@@ -1,0 +1,122 @@
+"""How the rows of a segment are cut among tiles where each position of the outer axes, a head, has operands that all its rows
+read whole (attention's K and V).
+
+A *task* is some rows of one head. A tile does its tasks one after the other, the operands of the next one coming in meanwhile.
+More tiles for a head work off its rows sooner, but each loads its K and V, from a tile that serves one load after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product as positions
+from math import ceil
+
+from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
+from cimc.ir.graph import Graph, Node
+from cimc.mapping.segment import Range, pieces, product, rows_shape
+from cimc.ops import OPS, Access
+
+LEAST_ROWS = 8
+"""Of a task: with fewer, the matmul unit spends most of its time on loading blocks of K and V."""
+
+MOST_TASKS = 8
+"""For a tile, which has the text of each; where there are more, loops go over the heads."""
+
+ROOM_SHARE = 6
+"""Operands of one head take at most this part of a tile's buffer: those of two are there, and what is computed."""
+
+SOFTMAX = {"vector.alu": 3, "special.func": 1, "special.div": 1}  # actions an element, as its instruction is billed
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Rows of one head: a position of each outer axis, and a range of the last one."""
+
+    at: tuple[int, ...]
+    rows: Range
+
+
+def tasks(
+    graph: Graph, nodes: Sequence[Node], domain: tuple[int, ...], chip: ChipSpec, tiles: Sequence[int]
+) -> list[tuple[Task, ...]]:
+    """The tasks of each tile that takes part, of some of one kind; none if loops over heads are better, or nothing is read
+    whole but constants."""
+    whole = _whole(graph, nodes)
+    spec = chip.tile(tiles[0])
+    if not whole or spec.matmul is None or spec.vector is None or spec.special is None:
+        return []
+    if sum(whole) * ROOM_SHARE > spec.local_bytes:
+        return []
+    heads, rows = product(domain[:-1]), domain[-1]
+    if heads > MOST_TASKS * len(tiles):
+        return []
+    most = max(1, min(rows // LEAST_ROWS, MOST_TASKS * len(tiles) // heads))
+    work = _Work(graph, nodes, chip, tiles[0], whole)
+    parts = min(range(1, most + 1), key=lambda p: work.cycles(heads, rows, p, len(tiles)))
+    every = [Task(at, r) for at in positions(*(range(n) for n in domain[:-1])) for r in pieces(rows, parts)]
+    count = min(len(tiles), len(every))
+    return [tuple(every[r.low : r.low + r.count]) for r in pieces(len(every), count)]
+
+
+def _whole(graph: Graph, nodes: Sequence[Node]) -> list[int]:
+    """Bytes that a head has of each operand that is read whole; none if one of them is a constant."""
+    found: list[int] = []
+    for node in nodes:
+        for i, value in enumerate(node.inputs):
+            if value and OPS[node.op].access(node, i) is Access.WHOLE:
+                if value in graph.constants:
+                    return []
+                kind = graph.type(value)
+                found.append(product(kind.shape[-2:]) * kind.element.bytes)
+    return found
+
+
+class _Work:
+    """What tasks of a segment take, in cycles; estimated: messages of others do not count."""
+
+    def __init__(self, graph: Graph, nodes: Sequence[Node], chip: ChipSpec, tile: int, whole: Sequence[int]) -> None:
+        self.graph = graph
+        self.nodes = nodes
+        self.units = TileUnits(chip, tile)
+        self.link = chip.noc.link_bytes_per_cycle
+        self.whole = [size / self.link for size in whole]
+        inside = {o for n in nodes for o in n.outputs}
+        moved = (v for n in nodes for v in (*n.inputs, *n.outputs) if v and self._travels(v, inside))
+        widths = [rows_shape(graph.type(v).shape)[-1] * graph.type(v).element.bytes for v in dict.fromkeys(moved)]
+        self.row = sum(widths) / self.link
+
+    def _travels(self, value: str, inside: set[str]) -> bool:
+        """Whether rows of a value are loaded, or stored at the end of the segment."""
+        kind = self.graph.type(value)
+        last = value in self.nodes[-1].outputs
+        return last or (value not in inside and value not in self.graph.constants and product(kind.shape[:-1]) > 1)
+
+    def cycles(self, heads: int, rows: int, parts: int, tiles: int) -> float:
+        """Until the last of ``tiles`` is done, with the rows of each head in so many parts."""
+        count = ceil(rows / parts)
+        used = min(tiles, heads * parts)
+        each = ceil(heads * parts / used)
+        takers = ceil(parts / each)  # tiles that load the same K and V
+        begin = takers * sum(self.whole) + count * self.row  # those of one head come over the same links
+        compute = sum(self._node(node, count) for node in self.nodes)
+        return begin + each * compute + (each - 1) * max(0.0, count * self.row - compute)
+
+    def _node(self, node: Node, rows: int) -> float:
+        width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]
+        if node.op == "attention":
+            (d, t), (_, e) = (self.graph.type(v).shape[-2:] for v in node.inputs[1:3])
+            scores = self.units.matmul_cycles(1, rows, t, d) + self.units.matmul_cycles(1, rows, e, t)
+            add = self._lanes("vector", {"vector.alu": 1}, rows * t) if len(node.inputs) > 3 else 0
+            return scores + add + self._lanes("special", SOFTMAX, rows * t)
+        wholes = [v for i, v in enumerate(node.inputs) if v and OPS[node.op].access(node, i) is Access.WHOLE]
+        if wholes:
+            k, n = self.graph.type(wholes[0]).shape[-2:]
+            return self.units.matmul_cycles(1, rows, n, k)
+        if node.op == "softmax":
+            return self._lanes("special", SOFTMAX, rows * width)
+        return self._lanes("vector", {"vector.alu": 1}, rows * width)
+
+    def _lanes(self, unit: str, actions: dict[str, int], elements: int) -> int:
+        return self.units.lane_cycles(unit, {name: n * elements for name, n in actions.items()})

@@ -1,0 +1,50 @@
+"""Tasks: every row of every head once, evenly over the tiles."""
+
+from __future__ import annotations
+
+import pytest
+
+from cimc.arch.load import load
+from cimc.codegen.tasks import LEAST_ROWS, MOST_TASKS, tasks
+from cimc.ir.graph import Graph
+from tests.passes.graph_builder import Build
+
+CHIP = load("sram-digital").spec
+DIGITAL = [t for t in range(CHIP.tile_count) if CHIP.kind(t) == "digital"]
+
+
+def attention(heads: int, rows: int, depth: int = 32) -> Graph:
+    b = Build("partitioned")
+    x = b.input("x", f"f32[{heads}x{rows}x{depth}]")
+    return b.graph(b("attention", x, b("transpose", x, perm=(0, 2, 1)), x, scale=1.0))
+
+
+@pytest.mark.parametrize(
+    ("heads", "rows", "tiles"), [(12, 128, 8), (12, 128, 16), (12, 197, 16), (1, 64, 16), (5, 7, 3)]
+)
+def test_every_row_of_every_head_is_in_one_task(heads: int, rows: int, tiles: int) -> None:
+    graph = attention(heads, rows)
+    found = tasks(graph, [graph.nodes[-1]], (heads, rows), CHIP, DIGITAL[:tiles])
+    done = [(t.at[0], r) for some in found for t in some for r in range(t.rows.low, t.rows.low + t.rows.count)]
+    assert sorted(done) == [(h, r) for h in range(heads) for r in range(rows)]
+    assert len(found) <= tiles
+    counts = [len(some) for some in found]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_heads_are_cut_where_they_do_not_divide_among_the_tiles() -> None:
+    """12 heads on 8 tiles: whole ones would keep four tiles busy for two heads, and four for one."""
+    graph = attention(12, 128)
+    found = tasks(graph, [graph.nodes[-1]], (12, 128), CHIP, DIGITAL[:8])
+    assert {sum(t.rows.count for t in some) for some in found} == {12 * 128 // 8}
+
+
+def test_loops_are_left_to_loop() -> None:
+    """More heads than a tile has text for, operands too large to have two of them, and constants."""
+    many, large = attention(MOST_TASKS * 2 + 1, LEAST_ROWS), attention(2, 2048, 128)
+    assert tasks(many, [many.nodes[-1]], (MOST_TASKS * 2 + 1, LEAST_ROWS), CHIP, DIGITAL[:2]) == []
+    assert tasks(large, [large.nodes[-1]], (2, 2048), CHIP, DIGITAL) == []
+    b = Build("partitioned")
+    y = b("matmul", b.input("x", "f32[64x8]"), b.const([[1.0] * 8] * 8))
+    constant = b.graph(y)
+    assert tasks(constant, constant.nodes, (64,), CHIP, DIGITAL) == []
