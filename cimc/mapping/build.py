@@ -30,8 +30,9 @@ def build(
         raise errors.CACHE(how=choices.cache, why=why, fix=fix)
     graph, views = materialize(graph)
     caches = wanted(graph, choices.cache)
-    if caches:
-        graph, views = materialize(graph, frozenset(c.present for c in caches))
+    held = frozenset(c.present for c in caches)
+    if held:
+        graph, views = materialize(graph, held)
     found, stored = segments(graph, matmul_room(chip)), homes(graph, views)
     cores = weight_cores(chip, next(filter(None, map(cells_of, found)), ""))
     if choices.reload and sum(cores_needed(graph, n) for n in graph.nodes) > cores:
@@ -45,7 +46,7 @@ def build(
         region = _shared(region, choices.replicas or 1) if region else None
     if choices.optimize == "latency":
         graph, found = recomputed(graph, found, matmul_room(chip) * 2 // KEPT_SHARE)
-        stored = homes(graph, Views(graph))
+        stored = homes(graph, Views(graph, held))
     said = dict.fromkeys(region.segments, region.copies) if region else {}
     placement = place(graph, found, chip, precision, choices, said=said)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
