@@ -226,6 +226,7 @@ def _compile(
         (
             *imported.notes,
             *_kept(graph),
+            *_cells(options, hardware),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
             *_chosen(told, caches, mapping),
@@ -304,7 +305,7 @@ def _chosen(told: Mapping[str, Json], caches: dict[str, Json] | None, mapping: P
     choices = mapping.choices
     return (
         *(_reload_note(told) if choices.reload else ()),
-        *([cache_note(caches, choices.cache)] if choices.cache != "memory" else ()),
+        *([cache_note(caches, choices.cache)] if caches or choices.cache != "memory" else ()),
         *([_stream_note(mapping)] if choices.optimize == "throughput" else ()),
     )
 
@@ -360,6 +361,18 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         attention=attention.passes(hardware.spec),
         split=Split(max(1, weight_cores(hardware.spec, attention.cells))) if options.choices.reload else None,
     )
+
+
+def _cells(options: Options, hardware: Hardware) -> list[str]:
+    """A note if weights have other bits than the cores are built for."""
+    bits, built = _weight_bits(options.precision), _core(hardware).weight_bits
+    if bits < built:
+        what = f"the upper cells stay empty; -c weight_bits={bits} builds the cores for it"
+    elif bits > built:
+        what = f"time, energy and area are those of {built} bits, and analog numerics refuse it; use --precision w{built}a8"
+    else:
+        return []
+    return [f"{options.precision} in cores of {built}-bit weights: {what}"]
 
 
 def _weight_bits(precision: str) -> int:

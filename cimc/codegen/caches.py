@@ -238,6 +238,10 @@ def note(found: dict[str, Json] | None, how: str) -> str:
     if found is None or not isinstance(values, list):
         return f"cache {how}: the model has no KV cache (an output that is an input with rows added)"
     rows = [v for v in values if isinstance(v, dict)]
+    if how == "memory":
+        return (
+            f"{len(rows)} KV caches pass through global memory as inputs and outputs; --cache fit keeps them in tiles"
+        )
     here = [v for v in rows if v["home"] == "tiles"]
     tiles = found["tiles"]
     count = len(tiles) if isinstance(tiles, list) else 0

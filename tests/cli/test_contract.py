@@ -321,3 +321,17 @@ def test_a_trace_opens(folder: Path, tmp_path: Path, cimc: Cimc) -> None:
     assert cimc("run", folder, "--trace", tmp_path / "t.json", "-q").exit == 0
     trace = json.loads((tmp_path / "t.json").read_text())
     assert any(e.get("name") == "mvm" for e in trace["traceEvents"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "bits", "words"),
+    [("w4a8", 8, "-c weight_bits=4"), ("w8a8", 4, "use --precision w4a8"), ("w8a8", 8, "")],
+)
+def test_bits_of_weights_and_of_cores_are_compared(
+    precision: str, bits: int, words: str, model: Path, cimc: Cimc, tmp_path: Path
+) -> None:
+    settings = ("--hw", "toy", "-c", f"weight_bits={bits}", "--precision", precision)
+    done = cimc("compile", model, "-o", tmp_path / "out", "--dim", "n=2", *settings)
+    assert done.exit == 0
+    assert ("-bit weights" in done.err) == bool(words)
+    assert words in done.err
