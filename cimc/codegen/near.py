@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arch.noc import way
 from cimc.codegen.stages import Job
 
 Costs = NDArray[np.float64]
@@ -27,8 +28,8 @@ AWAY = 0.02
 (estimated)."""
 
 SIDES = 6
-WEST, EAST, NORTH, SOUTH, OUT, IN = range(SIDES)
-"""Of a tile: its links to its neighbours, its port and its receive side."""
+EAST, WEST, SOUTH, NORTH, OUT, IN = range(SIDES)
+"""Of a tile: its links to its neighbours as :mod:`cimc.arch.noc` numbers them, its port and its receive side."""
 
 FULL, BURST = 0.9, 1000.0
 """A buffer is to be filled to this part at most, and what it costs to go over it: more than any way (estimated)."""
@@ -55,21 +56,17 @@ class Want:
 
 
 @lru_cache(maxsize=1 << 16)
-def _route(columns: int, source: int, target: int) -> tuple[int, ...]:
-    """Links of the way, along the row first (isa/SPEC.md, section 6): number of the tile they leave · 6 + direction."""
-    (y, x), (to_y, to_x) = divmod(source, columns), divmod(target, columns)
-    across, down = (1 if to_x > x else -1), (1 if to_y > y else -1)
-    along = [(y * columns + at) * SIDES + (EAST if across > 0 else WEST) for at in range(x, to_x, across)]
-    return (*along, *((at * columns + to_x) * SIDES + (SOUTH if down > 0 else NORTH) for at in range(y, to_y, down)))
+def _links(columns: int, source: int, target: int) -> tuple[int, ...]:
+    """Links of the way: number of the tile they leave · SIDES + direction. Chips side by side are one mesh here."""
+    return tuple(link // 4 * SIDES + link % 4 for link in way((columns, columns, 0), source, target))
 
 
-@lru_cache(maxsize=1 << 16)
 def _sent(columns: int, source: int, target: int) -> tuple[int, ...]:
     """What a message takes: the port of the tile that sends it, links, the receive side of the other; nothing within a
     tile."""
     if source == target:
         return ()
-    return (source * SIDES + OUT, *_route(columns, source, target), target * SIDES + IN)
+    return (source * SIDES + OUT, *_links(columns, source, target), target * SIDES + IN)
 
 
 def _power(of: Costs) -> Costs:
@@ -151,7 +148,7 @@ class Places:
         """Links that a message takes, as far as its ends are placed."""
         tiles = [t for t in map(self._tile, message.targets) if t is not None]
         if message.source is None:
-            return [x for t in tiles for x in _route(self.columns, self.ports[t], t)]
+            return [x for t in tiles for x in _links(self.columns, self.ports[t], t)]
         source = self._tile(message.source)
         return [] if source is None else list({x for t in tiles for x in _sent(self.columns, source, t)})
 

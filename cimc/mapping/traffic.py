@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from cimc.arch.noc import way
 from cimc.arch.spec import ChipSpec
 
 CANDIDATES = 24
 """Tiles that are looked at for each choice, the nearest ones: a way past more of them is never the best."""
 
-INTO = (0, 0)  # the last step of every way: into the tile
 INTO_WEIGHT = 3
 """How much dearer than a link a tile is: it takes in one message after the other, and works on it."""
 
 
 class Traffic:
-    """Loads of links, by the tile a link leaves and its direction, from flows that are added one by one."""
+    """Loads of links, and of tiles' receive sides, from flows that are added one by one."""
 
     def __init__(self, chip: ChipSpec) -> None:
         self.chip = chip
-        self._load: dict[tuple[int, tuple[int, int]], float] = {}
+        self._load: dict[int, float] = {}
 
-    def _way(self, source: int, target: int) -> Iterator[tuple[int, tuple[int, int]]]:
-        """A packet's way: along the row first, then along the column, then into the tile."""
-        (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(target)
-        across, down = (1 if to_x > x else -1), (1 if to_y > y else -1)
-        for at in range(x, to_x, across):
-            yield y * self.chip.columns + at, (across, 0)
-        for at in range(y, to_y, down):
-            yield at * self.chip.columns + to_x, (0, down)
-        yield target, INTO
+    def _way(self, source: int, target: int) -> Iterator[int]:
+        """The links of a packet's way, chips side by side as one mesh; then the tile's receive side, a negative number."""
+        yield from way((self.chip.columns, self.chip.columns, 0), source, target)
+        yield -1 - target
 
     def hops(self, a: int, b: int) -> tuple[int, int]:
         """Borders between chips, and hops, from one tile to another."""
@@ -54,7 +49,7 @@ class Traffic:
             borders += self.hops(source, tile)[0]
             for link in self._way(source, tile):
                 growth = (2 * self._load.get(link, 0.0) + weight) * weight
-                cost += INTO_WEIGHT * growth if link[1] == INTO else growth
+                cost += INTO_WEIGHT * growth if link < 0 else growth
         return borders, cost
 
     def add(self, flows: Mapping[int, float], tile: int) -> None:

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import jinja2
 
 from cimc.report import baseline, units
 from cimc.report.chip_map import TILE, chip_shape, colour_of
 from cimc.report.figures import RunFigures
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Content, Inspection, Layer
-
-_TEMPLATES = Path(__file__).parent / "inspector"
+from cimc.report.template import render
 
 
 @dataclass(frozen=True)
@@ -68,15 +64,9 @@ class BarChart:
 
 def page(inspection: Inspection, settings: Mapping[str, str] | None = None) -> str:
     """The page as text. ``settings`` (the manifest's keys and values) are listed under the configuration."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = _layer_rows(inspection)
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         tool="cimc",
         title=inspection.mapping.hardware,
         directory=str(inspection.directory),

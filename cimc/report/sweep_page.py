@@ -6,16 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import jinja2
 
 from cimc.report import units
 from cimc.report.palette import layer_colour
 from cimc.report.render import Facts, Table
 from cimc.report.sweep import Figures, Row, SweepReport, blocks, named
+from cimc.report.template import render
 
-_TEMPLATES = Path(__file__).parent / "inspector"
 WIDTH, HEIGHT = 900.0, 460.0
 LEFT, RIGHT, TOP, BOTTOM = 84.0, 24.0, 18.0, 52.0
 """Of the drawing, and the margins around its plot."""
@@ -74,13 +71,6 @@ class Scale:
 
 def page(report: SweepReport) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ran = [(i, row, row.figures) for i, row in enumerate(report.rows) if row.figures is not None]
     x = Scale.over([f.latency_ns for _, _, f in ran], LEFT, WIDTH - RIGHT)
     y = Scale.over([f.energy_pj for _, _, f in ran], HEIGHT - BOTTOM, TOP)
@@ -88,7 +78,8 @@ def page(report: SweepReport) -> str:
     assert isinstance(table, Table)
     assert isinstance(best, Facts)
     values = list(dict.fromkeys(next(iter(row.setting.values())) for row in report.rows))
-    return environment.get_template("sweep.html").render(
+    return render(
+        "sweep.html",
         model=units.printable(report.model),
         key=units.printable(report.keys[0]),
         legend=[(units.printable(v), _colour(values, v)) for v in values],

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import Lowered
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Step
 from cimc.isa.operands import View, static_shape
 from cimc.isa.printer import executed
-from cimc.sim import noc
 
 MEMORY = -1
 """The server that is global memory; others are tiles."""

@@ -30,8 +30,8 @@ from math import ceil
 
 import numpy as np
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
-from cimc.sim import noc
 from cimc.sim.job import Action
 from cimc.sim.result import Bound
 from cimc.sim.state import CHAIN, State

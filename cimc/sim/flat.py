@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from cimc import errors
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program
-from cimc.sim import noc
 from cimc.sim.decode import Decoder
 from cimc.sim.job import Action
 from cimc.sim.listing import Listing

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits, host_cycles, memory_cycles
 from cimc.isa.cells import contended, spans
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, LOCAL, Instruction, Kind, Shape, Spec, Unit, Value
 from cimc.isa.operands import View, extent
 from cimc.isa.program import GlobalBuffer, MatrixDecl, Program, TileProgram
-from cimc.sim import noc
 
 CELLS = 1 << 48
 """Where the cells of a tile's cores lie among its bytes: a place for each core, beyond every local buffer."""

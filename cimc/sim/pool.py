@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Kind, Value
 from cimc.isa.operands import Affine, Extent, View
 from cimc.isa.program import MatrixDecl, Program
-from cimc.sim import noc
 from cimc.sim.job import Action, Job, action_of, span
 from cimc.sim.tables import ACCUMULATES, READS, WRITES, Ints, Price
 

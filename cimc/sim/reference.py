@@ -49,12 +49,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cimc import errors
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import extent
 from cimc.isa.printer import walk
 from cimc.isa.program import Program
-from cimc.sim import noc, params, place
+from cimc.sim import params, place
 from cimc.sim.job import Action, Foreman, Job, action, destinations, is_token, number, unit
 
 RESERVATIONS = 16  # of a link that are kept apart; what is free between the first two of more is given up

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.collecting import uncollected
 from cimc.isa.program import Program
-from cimc.sim import account, bound, machine, noc, params, place
+from cimc.sim import account, bound, machine, params, place
 from cimc.sim.flat import flatten
 from cimc.sim.job import number
 from cimc.sim.result import Event, Timing

@@ -8,9 +8,9 @@ from itertools import chain
 
 import numpy as np
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Value
-from cimc.sim import noc
 from cimc.sim.columns import Columns
 from cimc.sim.job import Action
 from cimc.sim.listing import Listing

@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 
+from cimc.arch import noc
 from cimc.arch.load import load
 from cimc.codegen.links import SERVING, Flow, Links
-from cimc.sim import noc
 
 CHIP = load("sram-digital").spec
 

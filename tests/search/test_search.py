@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cimc import inputs
+from cimc.arch import noc
 from cimc.arch.load import load
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lowered
@@ -27,7 +28,6 @@ from cimc.search.copies import fewer, free_cores, more
 from cimc.search.moves import swapped
 from cimc.search.plan import Plan, parse_plan
 from cimc.search.traffic import MEMORY, Traffic
-from cimc.sim import noc
 from cimc.sim.interpreter import run
 from cimc.sim.timing import run_timing
 from models import small

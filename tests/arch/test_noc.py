@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
-from cimc.sim import noc
 from tests.sim.chips import chip, chips
 
 MACHINES = {
