@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
 from cimc.codegen.balance import plans
 from cimc.codegen.caches import SHARES, plan
 from cimc.codegen.context import Context
@@ -30,15 +31,19 @@ from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned, allocate, lives
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Placement, Segment, Style
-from cimc.mapping.segment import product
+from cimc.mapping.segment import MATRIX_OPS, product
 
-STREAM_BLOCKS = 32
-"""Blocks a segment's rows are cut into over all its replicas, if the buffers allow: enough to keep a pipeline of a few stages
-full."""
+STREAM_BLOCKS = 128
+"""Blocks at most that a segment's rows are cut into over all its replicas: more make programs long."""
 
 REPLICA_BLOCKS = 8
-"""Blocks at least in each replica: with fewer rows in a block, every product fills the cores' pipeline anew for little."""
+"""Blocks that each replica may have in any case."""
 
+BLOCK_CYCLES = 128
+"""Cycles that a block's rows are to take in the cores, at least (of 64, 128 and 256 the best on the presets): with fewer,
+messages take longer than products; with more, a pipeline's first stage is done long before its last one begins."""
+
+INPUT_BITS = 8  # of activations in every precision
 MAX_STREAM_ROWS = 32
 MAX_SPREAD_ROWS = 128
 REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer
@@ -274,7 +279,8 @@ class _RowChooser:
         if segment.style is Style.STREAM:
             replicas = len(self.placed.placement.homes[segment.index])
             blocks = max(REPLICA_BLOCKS, STREAM_BLOCKS // replicas)
-            wanted, most = product(segment.domain) // replicas // blocks, MAX_STREAM_ROWS
+            wanted = max(product(segment.domain) // replicas // blocks, self._worth(segment))
+            wanted, most = min(wanted, product(segment.domain) // replicas // REPLICA_BLOCKS), MAX_STREAM_ROWS
         elif segment.index in self.placed.placement.least_rows:
             wanted, most = wanted_rows(self.placed.placement, segment), MAX_STREAM_ROWS
         elif segment.style is Style.SPREAD:
@@ -282,6 +288,13 @@ class _RowChooser:
         else:
             return 1
         return 1 << (max(1, min(wanted, most)).bit_length() - 1)
+
+    def _worth(self, segment: Segment) -> int:
+        """Rows that keep a core of a segment busy for BLOCK_CYCLES."""
+        placement = self.placed.placement
+        matrix = next(n for n in segment.nodes if n.op in MATRIX_OPS).outputs[0]
+        units = TileUnits(self.chip, placement.matrices[matrix][0].parts[0].tile)
+        return -(-BLOCK_CYCLES // max(1, units.mvm_interval(INPUT_BITS)))
 
     @staticmethod
     def _over(trial: Context, room: Mapping[int, int], apart: bool) -> tuple[int, int] | None:
