@@ -36,6 +36,9 @@ from cimc.mapping.segment import MATRIX_OPS, product
 STREAM_BLOCKS = 128
 """Blocks at most that a segment's rows are cut into over all its replicas: more make programs long."""
 
+AWAY_BLOCKS = 32
+"""The same where all values pass through global memory, whose every access waits."""
+
 REPLICA_BLOCKS = 8
 """Blocks that each replica may have in any case."""
 
@@ -278,7 +281,8 @@ class _RowChooser:
     def _wanted(self, segment: Segment) -> int:
         if segment.style is Style.STREAM:
             replicas = len(self.placed.placement.homes[segment.index])
-            blocks = max(REPLICA_BLOCKS, STREAM_BLOCKS // replicas)
+            most_blocks = STREAM_BLOCKS if self.placed.choices.residence else AWAY_BLOCKS
+            blocks = max(REPLICA_BLOCKS, most_blocks // replicas)
             wanted = max(product(segment.domain) // replicas // blocks, self._worth(segment))
             wanted, most = min(wanted, product(segment.domain) // replicas // REPLICA_BLOCKS), MAX_STREAM_ROWS
         elif segment.index in self.placed.placement.least_rows:
