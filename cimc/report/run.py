@@ -101,8 +101,10 @@ def _where(run: RunFigures, mapping: MappingFile | None) -> Block | None:
         spread = len({b.tile for b in blocks})
         held = f"{units.large(weights)} weights in {units.whole(len(blocks))} blocks on {spread} tiles"
         rows.append(("in cells", f"{len(mapping.static)} matrices", held))
-        for unit, count in sorted(Counter(op.unit for op in mapping.dynamic).items()):
-            rows.append((f"unit {unit}", f"{count} dynamic products"))
+        for unit in sorted({op.unit for op in mapping.dynamic}):
+            there = [op for op in mapping.dynamic if op.unit == unit]
+            tiles = f"products of activations, on {len({op.tile for op in there})} tiles"
+            rows.append((f"unit {unit}", f"{len({op.node for op in there})} nodes", tiles))
     host = run.host or (tuple(mapping.host) if mapping is not None else ())
     if host or rows:
         rows.append(("on the host", f"{len(host)} nodes", _listed(Counter(n.op_type for n in host))))
