@@ -10,12 +10,13 @@ from cimc.mapping.mapping import PlacedMatrix, Segment
 Matrices = Mapping[str, tuple[PlacedMatrix, ...]]  # by output value, copy by copy
 
 
-def snake(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
+def snake(chip: ChipSpec, tiles: Iterable[int], across: bool = False) -> list[int]:
     """Tiles along a boustrophedon through one chip's mesh after the other's: neighbours in the list are neighbours on the
     chip. It goes down the columns where the tiles for vector work stand in columns, and along the rows otherwise: then each
-    tile of a matrix has links of its own to them."""
+    tile of a matrix has links of its own to them. ``across``: along the rows in any case, for a batch that streams, whose
+    matrices are stretched over the rows of those tiles afterwards."""
     width, height = chip.chip_columns, chip.tile_count // chip.columns
-    down = _in_columns(chip)
+    down = not across and _in_columns(chip)
 
     def key(tile: int) -> tuple[int, int, int]:
         x, y = chip.position(tile)

@@ -70,6 +70,7 @@ class _Placer:
     ) -> None:
         self.graph = graph
         self.lanes = choices.lanes
+        self.across = choices.optimize == "throughput"
         self.inside = inside_only
         self.segments = segments
         self.chip = chip
@@ -197,7 +198,7 @@ class _Placer:
         beside = Cores(near_memory(self.chip, snake(self.chip, cim)), capacity)
         grids = self._leaving(replicas, beside) if packing is _Packing.APART else {}
         taken = frozenset(beside.tiles[: beside.at + 1] if grids else ())
-        cores = Cores(snake(self.chip, (t for t in cim if t not in taken)), capacity)
+        cores = Cores(snake(self.chip, (t for t in cim if t not in taken), self.across), capacity)
         placed: dict[str, list[PlacedMatrix]] = {}
         need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
         last = (-1, -1, -1)
@@ -382,7 +383,7 @@ class _Placer:
         local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
         units = units_needed(local)
         if units not in self.tiles_by_units:
-            self.tiles_by_units[units] = snake(self.chip, tiles_with(self.chip, units))
+            self.tiles_by_units[units] = snake(self.chip, tiles_with(self.chip, units), self.across)
         return self.tiles_by_units[units]
 
     def spread_count(self, segment: Segment, able: Sequence[int]) -> int:
@@ -450,7 +451,7 @@ def place(
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         if choices.optimize == "throughput":
-            matrices = stretched(matrices, snake(chip, placer.weight_tiles()), chip)
+            matrices = stretched(matrices, snake(chip, placer.weight_tiles(), across=True), chip)
         homes = placer.homes(copies, matrices)
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said)
