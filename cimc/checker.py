@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +23,7 @@ from cimc.ops import Numerics as OpNumerics
 from cimc.passes.copies import Copies
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.reference import Reference
-from cimc.report import figures
-from cimc.report.baseline import with_baseline
-from cimc.report.cache import with_cache
+from cimc.report.beside import Known, run_figures
 from cimc.report.check import CheckReport, CheckSeconds, LayerNotes, NotFinite
 from cimc.report.compare import Tolerance, compare
 from cimc.report.figures import HostNode
@@ -34,7 +31,6 @@ from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import capacity_of, work_of
 from cimc.report.mixed import MixedReport, Outcome, Sensitivity
 from cimc.report.progress import follow, stage
-from cimc.report.reload import with_reload
 from cimc.session import Numerics
 from cimc.sim.interpreter import run
 from cimc.sim.kept import Kept
@@ -236,9 +232,8 @@ def _mean_cosine(made: _Run, seeds: Sequence[int]) -> float:
 def _outcome(made: _Run) -> Outcome:
     result = made.checked.result
     timing, counts = result.timing, result.counts
-    cosines = [a.cosine_similarity for a in made.checked.report.outputs]  # NaN where an output is all zero
     return Outcome(
-        min((c for c in cosines if math.isfinite(c)), default=None),
+        made.checked.report.least_cosine,
         timing.cycles if timing is not None else None,
         sum(timing.energy_pj.values()) if timing is not None else None,
         counts.get("conversions", 0) if counts else 0,
@@ -320,10 +315,9 @@ def _report(
     graph = compiled.imported
     rounded = dict(zip(graph.output_names or graph.outputs, half_precision(graph), strict=True))
     tolerance = how.tolerance or Tolerance(how.numerics)
-    told = with_baseline(
-        figures.from_result(result, host_nodes(compiled)), work_of(compiled.mapping), compiled.hardware.spec
-    )
-    told = with_cache(told, compiled.program, capacity_of(compiled.mapping))
+    host = host_nodes(compiled)
+    known = Known(work_of(compiled.mapping), capacity_of(compiled.mapping), host)
+    rate = how.device.rate if how.device else 1.0
     layers: Layers | None = None
     if how.layers:
         measured = result.outputs if how.numerics == "analog" else None
@@ -336,11 +330,9 @@ def _report(
         seed=how.seed,
         outputs=[compare(n, found[n], w, tolerance, rounded[n]) for n, w in wanted.items()],
         layers=layers.agreements if layers else None,
-        fallbacks=host_nodes(compiled),
+        fallbacks=host,
         seconds=CheckSeconds(*(after - before for before, after in pairwise(clock))),
-        run=with_reload(
-            told, compiled.program, result.timing, compiled.hardware.spec, how.device.rate if how.device else 1.0
-        ),
+        run=run_figures(result, compiled.program, compiled.hardware.spec, known, rate),
         command=how.command,
         reference=reference.name,
         layer_notes=_notes(layers) if layers else None,

@@ -19,13 +19,11 @@ from cimc.device import Device, checked_rate, device_calibrates, duration
 from cimc.errors import did_you_mean
 from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
-from cimc.report import device_cost, figures
-from cimc.report.baseline import with_baseline
-from cimc.report.cache import with_cache
+from cimc.report import device_cost
+from cimc.report.beside import Known, run_figures
 from cimc.report.figures import RunFigures
 from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import Work, capacity_of, read_mapping, work_of
-from cimc.report.reload import with_reload
 from cimc.sim.interpreter import run
 from cimc.sim.kept import Kept
 from cimc.sim.result import RunResult
@@ -158,9 +156,7 @@ class InferenceSession:
         """Cycles, energy, traffic ... of the last run; None before the first."""
         if self._result is None:
             return None
-        told = with_baseline(figures.from_result(self._result), self._work, self._chip)
-        told = with_cache(told, self._program, self._capacity)
-        return with_reload(told, self._program, self._result.timing, self._chip)
+        return run_figures(self._result, self._program, self._chip, Known(self._work, self._capacity))
 
     @property
     def device_report(self) -> JsonObject | None:

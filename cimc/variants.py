@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import isfinite, prod
+from math import prod
 from pathlib import Path
 
 from cimc import errors
@@ -178,9 +178,7 @@ def _measure(model: str, options: Options, how: CheckOptions | None) -> Figures:
         return _figures(made, timing, None)
     checked = check_model(model, options, how)
     assert checked.result.timing is not None
-    cosines = [a.cosine_similarity for a in checked.report.outputs]
-    finite = [c for c in cosines if isfinite(c)]  # NaN where an output is all zero
-    return _figures(checked.compiled, checked.result.timing, min(finite, default=None))
+    return _figures(checked.compiled, checked.result.timing, checked.report.least_cosine)
 
 
 def _figures(made: Compiled, timing: Timing, cosine: float | None) -> Figures:

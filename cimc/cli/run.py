@@ -120,13 +120,10 @@ def _figures(
     found: Bundle, result: RunResult, mapping: MappingFile | None, rate: float, params: tuple[str, ...]
 ) -> RunFigures:
     """The figures of a run, with what stands beside them."""
-    from cimc.report import baseline, cache, figures, reload
+    from cimc.report.beside import Known, run_figures
 
-    spec = found.hardware.spec
-    told = figures.from_result(result, mapping.host if mapping else ())
-    told = baseline.with_baseline(told, mapping.work if mapping else None, spec)
-    told = cache.with_cache(told, found.program, mapping.capacity_tokens if mapping else None)
-    return reload.with_reload(told, found.program, result.timing, spec, rate, opt.parse_dims(params))
+    known = Known(mapping.work, mapping.capacity_tokens, mapping.host) if mapping else Known()
+    return run_figures(result, found.program, found.hardware.spec, known, rate, opt.parse_dims(params))
 
 
 def _agree(no_values: bool, no_timing: bool, outputs: Path | None, trace: Path | None) -> None:

@@ -81,11 +81,11 @@ class Spread:
             most = max(1, work * 16 // MIN_ELEMENTS)
             cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
             self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
-        parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
         self.shares: list[tuple[int, tuple[Range, ...]]] = []
         if self.held is not None:
             self.shares = list(self.held.shares)
         elif not self.tasks:
+            parts = split(self.space.domain, len(tiles), work * (16 if heavy else 1), heavy, least)
             self.shares = list(zip(self._nearest(tiles, len(parts)), parts, strict=True))
         self.share = 0  # that is being emitted
 

@@ -75,6 +75,11 @@ class CheckReport:
         return max(self.outputs, key=lambda a: (not a.passed, a.verdict.strain), default=None)
 
     @property
+    def least_cosine(self) -> float | None:
+        """The cosine similarity of the output that has least; None if all of them are zero, and so have none."""
+        return min((c for a in self.outputs if math.isfinite(c := a.cosine_similarity)), default=None)
+
+    @property
     def first_bad_layer(self) -> Agreement | None:
         """The first compared value, in execution order, that is beyond tolerance."""
         return next((a for a in self.layers or () if not a.passed), None)
