@@ -7,14 +7,18 @@ that has not run can always run.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
 from cimc.codegen.apart import quantize_apart
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
+from cimc.codegen.overlap import BLOCK, overlapped
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
+from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine, View
 from cimc.mapping.mapping import Part, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, shares
@@ -50,9 +54,7 @@ class Stream:
         self.share = shares(self.space.domain, len(homes))[replica]
         self.storing: dict[int, set[str]] = {}
         self.rotation = context.mapping.choices.rotation
-        self.body = max(self.rotation, *(len(lanes) for lanes in self.stages))  # blocks in a loop's body
-        self.pools: dict[tuple[int, int], list[View]] = {}  # (tile, turn of its buffers) → its buffers
-        self.turns: dict[int, int] = {}  # tile → blocks it has taken part in
+        self.pools: dict[tuple[int, int], list[View]] = {}  # (tile, rows) → buffers that its blocks use
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
@@ -65,39 +67,46 @@ class Stream:
         return sorted({*self.matrix_tiles, *self.aside.values(), *(tile for lanes in self.stages for tile in lanes)})
 
     def _nest(self, blocks: int, rest: int) -> None:
-        codes = [self.context.code(t) for t in self._tiles()]
+        codes = {t: self.context.code(t) for t in self._tiles()}
         *outer, inmost = self.share
-        last = f"i{len(outer)}"
         with ExitStack() as stack:
             axes: list[Affine] = []
             for axis, span in enumerate(outer):
-                for code in codes:
+                for code in codes.values():
                     stack.enter_context(code.repeat(f"i{axis}", span.count))
                 axes.append(Affine.of(span.low, {f"i{axis}": 1} if span.count > 1 else {}))
-            body = self.body
-            turns, over = divmod(blocks, body)
-            if turns:
-                with ExitStack() as inner:
-                    for code in codes:
-                        inner.enter_context(code.repeat(last, turns))
-                    for k in range(body):
-                        step = {last: body * self.rows} if turns > 1 else {}
-                        self._block(Index((*axes, Affine.of(inmost.low + k * self.rows, step)), self.rows), k)
-            for k in range(over):
-                self._block(Index((*axes, Affine(inmost.low + (turns * body + k) * self.rows)), self.rows), k)
+            rows = Index((*axes, Affine.of(inmost.low, {BLOCK: self.rows})), self.rows)
+            if blocks:
+                lanes = min(blocks, max(len(lanes) for lanes in self.stages))
+                variants = [self._block(codes, rows, k) for k in range(lanes)]
+                plan = overlapped(self.context.chip, codes, variants, self._every(codes), self.rotation)
+                plan.emit(codes, blocks, f"i{len(outer)}")
             if rest:
-                self._block(Index((*axes, Affine(inmost.low + blocks * self.rows)), rest), over)
+                last = Index((*axes, Affine(inmost.low + blocks * self.rows)), rest)
+                for tile, step in self._block(codes, last, blocks):
+                    codes[tile].steps.append(step)
 
-    def _block(self, index: Index, turn: int) -> None:
+    def _every(self, codes: Iterable[int]) -> dict[int, int]:
+        """How many blocks there are for each that a tile takes part in."""
+        always = {*self.matrix_tiles, *self.aside.values()}
+        lanes = {tile: len(lanes) for lanes in self.stages for tile in lanes}
+        shared = Counter(tile for lanes in self.stages for tile in set(lanes))
+        return {t: 1 if t in always or shared[t] > 1 else lanes[t] for t in codes}
+
+    def _block(self, codes: Mapping[int, TileCode], index: Index, turn: int) -> list[tuple[int, Instruction]]:
+        """The instructions of a block, in an order for all tiles."""
         homes = [lanes[turn % len(lanes)] for lanes in self.stages]
         state = State(index, homes)
+        noted: list[tuple[int, Instruction]] = []
         with ExitStack() as stack:
-            for tile in {*homes, *self.matrix_tiles, *self.aside.values()}:
-                at = self.turns.get(tile, 0)
-                self.turns[tile] = at + 1
-                pool = self.pools.setdefault((tile, at % self.rotation), [])
-                stack.enter_context(self.context.code(tile).again(pool))
+            for tile, code in codes.items():
+                pool = self.pools.setdefault((tile, index.rows), [])
+                stack.enter_context(code.again(pool))
+                code.journal = noted
             self._nodes(state)
+        for code in codes.values():
+            code.journal = None
+        return noted
 
     def _nodes(self, state: State) -> None:
         for node in self.segment.nodes:

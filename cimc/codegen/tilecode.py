@@ -45,6 +45,7 @@ class TileCode:
     rooms: dict[str, Room] = field(default_factory=dict[str, Room])
     matrices: dict[str, MatrixDecl] = field(default_factory=dict[str, MatrixDecl])
     constants: dict[tuple[str, int, int], str] = field(default_factory=dict[tuple[str, int, int], str])
+    journal: list[tuple[int, Instruction]] | None = None  # where steps are noted instead, with those of other tiles
     _count: int = 0
     _pool: list[View] = field(default_factory=list[View])  # buffers of an earlier block, to be taken again
     _taken: int = 0
@@ -86,7 +87,11 @@ class TileCode:
 
     def emit(self, mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value) -> None:
         """Append an instruction."""
-        self.steps.append(instruction(mnemonic, *operands, origin=origin, **keywords))
+        step = instruction(mnemonic, *operands, origin=origin, **keywords)
+        if self.journal is None:
+            self.steps.append(step)
+        else:
+            self.journal.append((self.tile, step))
 
     @contextmanager
     def repeat(self, variable: str, count: int) -> Generator[None]:

@@ -1,0 +1,244 @@
+"""Blocks of rows that overlap: the order in which tiles issue what they do for several blocks of a segment (modulo scheduling).
+
+A tile issues in order, and each of its units takes instructions in the order of issue. Where a block comes back to a tile, as
+columns do that are quantised only when the scale of the whole row is known, the next block's messages would wait behind those
+of the block before. So a block's instructions are timed as if it were alone, and one block follows the other after as many
+cycles as the busiest unit needs for one. In each *step* of so many cycles a tile does the first part of one block, the next
+part of the block before, and so on; and all in the order of their times.
+
+The order is one for all tiles: by step, by time within it. A send and its receives have one place in it, so that the
+argument of :mod:`cimc.codegen.stream` holds: the earliest instruction that has not run can always run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cimc.arch.spec import ChipSpec
+from cimc.codegen.order import Costs
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Step
+from cimc.isa.operands import Affine, View, static_shape
+
+BLOCK = "@block"
+"""The number of the block at hand, in the offsets of its instructions."""
+
+MOST = 8
+"""Buffers at most that blocks take turns with in place of one: each turn has a text of its own."""
+
+RECORDED = tuple[int, Instruction]  # tile, instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What belongs together, an instruction or a send with its receives, and when it starts if its block is alone."""
+
+    parts: tuple[RECORDED, ...]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """Elements of a buffer, from the first to the last, that an instruction touches until a time."""
+
+    low: int
+    high: int
+    writes: bool
+    end: int
+
+
+@dataclass
+class Alone:
+    """A block on its own: units serve in the order in which its instructions were written. ``busy``: by tile and unit, cycles;
+    ``lives``: by tile and buffer, from the start of what touches it first to the end of what touches it last."""
+
+    chip: ChipSpec
+    codes: Mapping[int, TileCode]
+    timed: list[Timed] = field(default_factory=list[Timed])
+    busy: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
+    lives: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict[tuple[int, str], tuple[int, int]])
+    costs: dict[int, Costs] = field(default_factory=dict[int, Costs])
+    _free: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
+    _touched: dict[tuple[int, str], list[Touch]] = field(default_factory=dict[tuple[int, str], list[Touch]])
+
+    def run(self, recorded: Sequence[RECORDED]) -> Alone:
+        """Time a block's instructions, given in one order for all tiles."""
+        groups: list[list[RECORDED]] = []
+        for tile, step in recorded:
+            if step.mnemonic == "recv":
+                groups[-1].append((tile, step))
+            else:
+                groups.append([(tile, step)])
+        for group in groups:
+            (tile, first), *receives = group
+            start, end = self._work(tile, first, 0)
+            for to, receive in receives:
+                self._work(to, receive, end + self._way(tile, to))
+            self.timed.append(Timed(tuple(group), start))
+        return self
+
+    def _way(self, source: int, to: int) -> int:
+        (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(to)
+        return (abs(x - to_x) + abs(y - to_y)) * self.chip.noc.router_cycles
+
+    def _work(self, tile: int, step: Instruction, arrival: int) -> tuple[int, int]:
+        """Start and end of an instruction; of a receive, not before its message has arrived."""
+        if tile not in self.costs:
+            self.costs[tile] = Costs(self.chip, self.codes[tile])
+        unit, busy, cycles = self.costs[tile].of(step)
+        key = tile, unit
+        touched = list(self._touches(tile, step))
+        start = max([self._free.get(key, 0), *(self._ready(where, touch) for where, touch in touched)])
+        end = max(start + cycles, arrival)
+        self._free[key] = start + busy if not arrival else end
+        self.busy[key] = self.busy.get(key, 0) + busy
+        for where, touch in touched:
+            self._touched.setdefault(where, []).append(replace(touch, end=end))
+            low, high = self.lives.get(where, (start, end))
+            self.lives[where] = min(low, start), max(high, end)
+        return start, end
+
+    def _ready(self, where: tuple[int, str], touch: Touch) -> int:
+        return max(
+            (
+                old.end
+                for old in self._touched.get(where, ())
+                if (old.writes or touch.writes) and old.low < touch.high and touch.low < old.high
+            ),
+            default=0,
+        )
+
+    def _touches(self, tile: int, step: Instruction) -> Iterator[tuple[tuple[int, str], Touch]]:
+        """The local buffers that an instruction touches, but constants."""
+        spec, words, rooms = INSTRUCTIONS[step.mnemonic], dict(step.keywords), self.codes[tile].rooms
+        for i, operand in enumerate(step.operands):
+            kind = spec.access(i, words)
+            if isinstance(operand, View) and kind in LOCAL and not rooms[operand.buffer].kept:
+                spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
+                low, high = operand.offset.constant, operand.offset.constant + sum(spans) + 1
+                yield (tile, operand.buffer), Touch(low, high, kind is not Kind.READ, 0)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Blocks of a segment that overlap. ``variants``: a block's instructions; block b is like variant b modulo their number.
+    ``interval``: cycles from one block to the next. ``rings``: by tile and buffer, how many take turns; a tile's turns count
+    only the blocks it takes part in, every ``every``-th."""
+
+    variants: tuple[tuple[Timed, ...], ...]
+    interval: int
+    rings: Mapping[tuple[int, str], int]
+    every: Mapping[int, int]
+
+    def emit(self, codes: Mapping[int, TileCode], blocks: int, variable: str) -> None:
+        """Append the code of so many blocks to the tiles."""
+        for tile, code in codes.items():
+            places = [list(self._places(tile, timed)) for timed in self.variants]
+            if any(places):
+                _Tile(self, code, places, blocks).emit(variable)
+
+    def _places(self, tile: int, timed: Sequence[Timed]) -> Iterator[_Place]:
+        """What a tile does of a block, and where: (step, time in it, number)."""
+        for number, item in enumerate(timed):
+            phase, at = divmod(item.start, self.interval)
+            for to, step in item.parts:
+                if to == tile:
+                    yield _Place(phase, at, number, step)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    phase: int
+    at: int
+    number: int
+    step: Instruction
+
+
+class _Tile:
+    """One tile's stream."""
+
+    def __init__(self, overlap: Overlap, code: TileCode, places: Sequence[Sequence[_Place]], blocks: int) -> None:
+        self.code, self.blocks = code, blocks
+        self.every = overlap.every.get(code.tile, 1)
+        self.rings = {name: ring for (tile, name), ring in overlap.rings.items() if tile == code.tile and ring > 1}
+        phases = [p.phase for of in places for p in of]
+        self.first, self.span = min(phases), max(phases) - min(phases)
+        self.places = places if any(list(p) != list(places[0]) for p in places) else places[:1]
+        self.period = math.lcm(len(self.places), self.every * max([1, *self.rings.values()]))
+
+    def emit(self, variable: str) -> None:
+        """Steps of which all parts are at work are a repeat; those before and after stand alone."""
+        turns = max(0, self.blocks - self.span) // self.period
+        begin, end = (self.span, self.span + turns * self.period) if turns > 1 else (0, 0)
+        for at in range(begin):
+            self.code.steps += self._step(at, "")
+        if end > begin:
+            body = [s for at in range(begin, begin + self.period) for s in self._step(at, variable)]
+            self.code.steps.append(Repeat(variable, turns, tuple(body)))
+        for at in range(end, self.blocks + self.span):
+            self.code.steps += self._step(at, "")
+
+    def _step(self, at: int, variable: str) -> list[Step]:
+        """What the tile does in a step; with ``variable``, in the first turn of a repeat."""
+        found: list[tuple[int, int, int, Instruction]] = []
+        for block in range(max(0, at - self.span), min(self.blocks, at + 1)):
+            phase = at - block + self.first
+            of = self.places[block % len(self.places)]
+            found += [(p.at, block, p.number, p.step) for p in of if p.phase == phase]
+        found.sort(key=lambda f: f[:3])
+        return [self._here(step, block, variable) for _, block, _, step in found]
+
+    def _here(self, step: Instruction, block: int, variable: str) -> Instruction:
+        """An instruction of a block, with its place in rings and in global buffers."""
+        turn = block // self.every
+
+        def view(old: View) -> View:
+            ring = turn % self.rings.get(old.buffer, 1)
+            if ring:
+                name = f"{old.buffer}q{ring}"
+                self.code.rooms.setdefault(name, self.code.rooms[old.buffer])
+                return replace(old, buffer=name)
+            if all(name != BLOCK for name, _ in old.offset.terms):
+                return old
+            new = Affine(old.offset.constant)
+            now = Affine.of(block, {variable: self.period} if variable else {})
+            for name, factor in old.offset.terms:
+                new = new + (now if name == BLOCK else Affine.of(0, {name: 1})) * factor
+            return replace(old, offset=new)
+
+        if not self.rings and not any(isinstance(o, View) and o.offset.terms for o in step.operands):
+            return step
+        return replace(step, operands=tuple(view(o) if isinstance(o, View) else o for o in step.operands))
+
+
+def overlapped(
+    chip: ChipSpec,
+    codes: Mapping[int, TileCode],
+    variants: Sequence[Sequence[RECORDED]],
+    every: Mapping[int, int],
+    rotation: int,
+) -> Overlap:
+    """How blocks overlap whose instructions are given, in one order for all tiles, for each of the lanes that take turns.
+    ``rotation``: buffers at least in place of one; 1: blocks come one after the other."""
+    alone = [Alone(chip, codes).run(v) for v in variants]
+    loads: dict[tuple[int, str], int] = {}
+    lives: dict[tuple[int, str], int] = {}
+    for one in alone:
+        for key, busy in one.busy.items():
+            loads[key] = loads.get(key, 0) + busy
+        for where, (low, high) in one.lives.items():
+            lives[where] = max(lives.get(where, 0), high - low)
+    interval = -(-max(loads.values(), default=1) // len(variants))
+    longest = max((life // every.get(tile, 1) for (tile, _), life in lives.items()), default=0)
+    if rotation == 1:
+        interval = max((t.start for one in alone for t in one.timed), default=0) + 1
+        longest = 0
+    interval = max(interval, longest // (MOST - 1) + 1)
+    least = {tile: max(1, rotation // every.get(tile, 1)) for tile in codes}
+    rings: dict[tuple[int, str], int] = {}
+    for (tile, name), life in lives.items():
+        need = max(least[tile], life // (interval * every.get(tile, 1)) + 1)
+        rings[tile, name] = 1 << (need - 1).bit_length()
+    return Overlap(tuple(tuple(one.timed) for one in alone), interval, rings, every)
