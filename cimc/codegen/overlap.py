@@ -62,6 +62,7 @@ class Alone:
     costs: dict[int, Costs] = field(default_factory=dict[int, Costs])
     _free: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
     _touched: dict[tuple[int, str], list[Touch]] = field(default_factory=dict[tuple[int, str], list[Touch]])
+    _starts: dict[tuple[int, str], list[int]] = field(default_factory=dict[tuple[int, str], list[int]])
 
     def run(self, recorded: Sequence[RECORDED]) -> Alone:
         """Time a block's instructions, given in one order for all tiles."""
@@ -77,7 +78,21 @@ class Alone:
             for to, receive in receives:
                 self._work(to, receive, end + self._way(tile, to))
             self.timed.append(Timed(tuple(group), start))
+        self._delay()
         return self
+
+    def _delay(self) -> None:
+        """Let accesses to global buffers that wait for nothing start as late as they may."""
+        for i, item in enumerate(self.timed):
+            tile, step = item.parts[0]
+            if step.mnemonic != "load" or item.start > 0:
+                continue
+            where = tile, next(self._touches(tile, step))[0][1]
+            first = min((t.end for t in self._touched[where]), default=0)
+            begins = [t for t in self._starts[where] if t >= first]
+            late = min(begins, default=first) - first
+            self.timed[i] = Timed(item.parts, item.start + late)
+            self.lives[where] = self.lives[where][0] + late, self.lives[where][1]
 
     def _way(self, source: int, to: int) -> int:
         (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(to)
@@ -92,10 +107,12 @@ class Alone:
         touched = list(self._touches(tile, step))
         start = max([self._free.get(key, 0), *(self._ready(where, touch) for where, touch in touched)])
         end = max(start + cycles, arrival)
+        start = end - cycles
         self._free[key] = start + busy if not arrival else end
         self.busy[key] = self.busy.get(key, 0) + busy
         for where, touch in touched:
             self._touched.setdefault(where, []).append(replace(touch, end=end))
+            self._starts.setdefault(where, []).append(start)
             low, high = self.lives.get(where, (start, end))
             self.lives[where] = min(low, start), max(high, end)
         return start, end
