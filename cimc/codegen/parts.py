@@ -20,6 +20,9 @@ from cimc.isa.program import GlobalBuffer
 MOST_PIECES = 4
 """Parts of a value that some load takes in whole rows: such a load falls into as many, one after the other."""
 
+MOST_LOADS = 8
+"""Loads that one of a few rows falls into at most, so that none of them waits for another."""
+
 MIN_ROW_BYTES = 256  # of a part, where nothing but their number says where to cut
 MIN_BYTES = 16384  # of an array that is worth cutting: others are read and written in no time
 
@@ -152,8 +155,9 @@ def _edges(row: int, found: Sequence[tuple[Access, Reach]], least: int) -> tuple
     narrow = [r for r in loads if r.high - r.low < row]
     whole = len(narrow) < len(loads)
     wanted = {e for r in narrow or [r for a, r in found if a.writes] for e in (r.low, r.high)} - {0, row}
+    takers = min(MOST_PIECES, len({a.tile for a, _ in found if not a.writes}))
     if not wanted and row >= MOST_PIECES * least:
-        wanted = {row * k // MOST_PIECES for k in range(1, MOST_PIECES)}
+        wanted = {row * k // takers for k in range(1, takers)}
     fixed = sorted((r.low, r.high) for _, r in found if r.axis < 0)
     edges = [e for e in sorted(wanted) if not any(low < e < high for low, high in fixed)]
     return (0, *(_fewer(edges, row) if whole else edges), row)
@@ -210,8 +214,24 @@ def _split(step: Instruction, access: Access, plan: Cut) -> Iterator[Instruction
         if (low, high) != (reach.low, reach.high):
             first = low - reach.low
             mine, local = (_narrowed(v, reach.axis, first, high - low) for v in (mine, local))
-        pair = (_moved(mine, plan, k), local)
-        yield replace(step, operands=pair if at == 0 else pair[::-1])
+        for i in _rows_apart(local, access, len(plan.meeting(reach))):
+            pair = (_moved(_row(mine, i), plan, k), _row(local, i))
+            yield replace(step, operands=pair if at == 0 else pair[::-1])
+
+
+def _rows_apart(local: View, access: Access, parts: int) -> list[int]:
+    """The rows that a part is loaded by, one by one, or -1: all at once. Columns of several rows lie between those of other
+    parts, and would wait for them."""
+    rows = static_shape(local)[0]
+    few = len(local.shape) == 2 and rows > 1 and rows * parts <= MOST_LOADS
+    return list(range(rows)) if few and parts > 1 and not access.writes else [-1]
+
+
+def _row(view: View, row: int) -> View:
+    """A row of a view; all of it if the row is -1."""
+    if row < 0:
+        return view
+    return View(view.buffer, view.offset + row * view.strides[0], (1, *view.shape[1:]), view.strides)
 
 
 def _narrowed(view: View, axis: int, first: int, count: int) -> View:
