@@ -13,6 +13,7 @@ argument of :mod:`cimc.codegen.stream` holds: the earliest instruction that has 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,9 @@ BLOCK = "@block"
 
 MOST = 8
 """Buffers at most that blocks take turns with in place of one: each turn has a text of its own."""
+
+FREE = 1 << 40
+"""Cycles from one block to the next when there is no other."""
 
 RECORDED = tuple[int, Instruction]  # tile, instruction
 
@@ -51,16 +55,21 @@ class Touch:
 
 @dataclass
 class Alone:
-    """A block on its own: units serve in the order in which its instructions were written. ``busy``: by tile and unit, cycles;
-    ``lives``: by tile and buffer, from the start of what touches it first to the end of what touches it last."""
+    """A block, and others like it ``interval`` cycles before and after; units of a tile serve all of those it takes part in,
+    every ``every``-th. ``busy``: by tile and unit, cycles; ``lives``: by tile and buffer, from the start of what touches it
+    first to the end of what touches it last."""
 
     chip: ChipSpec
     codes: Mapping[int, TileCode]
+    every: Mapping[int, int]
+    interval: int = FREE
     timed: list[Timed] = field(default_factory=list[Timed])
     busy: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
     lives: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict[tuple[int, str], tuple[int, int]])
-    costs: dict[int, Costs] = field(default_factory=dict[int, Costs])
-    _free: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
+    _costs: dict[int, Costs] = field(default_factory=dict[int, Costs])
+    _taken: dict[tuple[int, str], list[tuple[int, int]]] = field(
+        default_factory=dict[tuple[int, str], list[tuple[int, int]]]
+    )
     _touched: dict[tuple[int, str], list[Touch]] = field(default_factory=dict[tuple[int, str], list[Touch]])
     _starts: dict[tuple[int, str], list[int]] = field(default_factory=dict[tuple[int, str], list[int]])
 
@@ -100,15 +109,14 @@ class Alone:
 
     def _work(self, tile: int, step: Instruction, arrival: int) -> tuple[int, int]:
         """Start and end of an instruction; of a receive, not before its message has arrived."""
-        if tile not in self.costs:
-            self.costs[tile] = Costs(self.chip, self.codes[tile])
-        unit, busy, cycles = self.costs[tile].of(step)
+        if tile not in self._costs:
+            self._costs[tile] = Costs(self.chip, self.codes[tile])
+        unit, busy, cycles = self._costs[tile].of(step)
         key = tile, unit
         touched = list(self._touches(tile, step))
-        start = max([self._free.get(key, 0), *(self._ready(where, touch) for where, touch in touched)])
-        end = max(start + cycles, arrival)
-        start = end - cycles
-        self._free[key] = start + busy if not arrival else end
+        ready = max([arrival - cycles, *(self._ready(where, touch) for where, touch in touched)], default=0)
+        start = self._slot(key, max(0, ready), busy)
+        end = start + cycles
         self.busy[key] = self.busy.get(key, 0) + busy
         for where, touch in touched:
             self._touched.setdefault(where, []).append(replace(touch, end=end))
@@ -116,6 +124,22 @@ class Alone:
             low, high = self.lives.get(where, (start, end))
             self.lives[where] = min(low, start), max(high, end)
         return start, end
+
+    def _slot(self, key: tuple[int, str], ready: int, busy: int) -> int:
+        """The first time from ``ready`` on at which a unit is free for so long, of all blocks; then it no longer is."""
+        turn = self.interval * self.every.get(key[0], 1)
+        taken = self._taken.setdefault(key, [])
+        start = ready
+        while start < ready + turn:
+            at = start % turn
+            meets = [low + length - at for low, length in taken if low < at + busy and at < low + length]
+            meets += [low + length - at + turn for low, length in taken if low + turn < at + busy]
+            meets += [low + length - turn - at for low, length in taken if at < low + length - turn]
+            if not meets:
+                taken.append((at, busy))
+                return start
+            start += max(meets)
+        return ready
 
     def _ready(self, where: tuple[int, str], touch: Touch) -> int:
         return max(
@@ -239,19 +263,18 @@ def overlapped(
 ) -> Overlap:
     """How blocks overlap whose instructions are given, in one order for all tiles, for each of the lanes that take turns.
     ``rotation``: buffers at least in place of one; 1: blocks come one after the other."""
-    alone = [Alone(chip, codes).run(v) for v in variants]
-    loads: dict[tuple[int, str], int] = {}
+    interval = FREE
+    if rotation > 1:
+        loads: Counter[tuple[int, str]] = Counter()
+        for variant in variants:
+            loads.update(Alone(chip, codes, every).run(variant).busy)
+        interval = -(-max(loads.values(), default=1) // len(variants))
+    alone = [Alone(chip, codes, every, interval).run(v) for v in variants]
     lives: dict[tuple[int, str], int] = {}
     for one in alone:
-        for key, busy in one.busy.items():
-            loads[key] = loads.get(key, 0) + busy
         for where, (low, high) in one.lives.items():
             lives[where] = max(lives.get(where, 0), high - low)
-    interval = -(-max(loads.values(), default=1) // len(variants))
     longest = max((life // every.get(tile, 1) for (tile, _), life in lives.items()), default=0)
-    if rotation == 1:
-        interval = max((t.start for one in alone for t in one.timed), default=0) + 1
-        longest = 0
     interval = max(interval, longest // (MOST - 1) + 1)
     least = {tile: max(1, rotation // every.get(tile, 1)) for tile in codes}
     rings: dict[tuple[int, str], int] = {}

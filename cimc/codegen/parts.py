@@ -151,16 +151,35 @@ def _reach(access: Access, row: int) -> Reach | None:
 
 
 def _edges(row: int, found: Sequence[tuple[Access, Reach]], least: int) -> tuple[int, ...]:
-    loads = [r for a, r in found if not a.writes]
+    loads = [r for a, r in _joined(found) if not a.writes]
     narrow = [r for r in loads if r.high - r.low < row]
     whole = len(narrow) < len(loads)
-    wanted = {e for r in narrow or [r for a, r in found if a.writes] for e in (r.low, r.high)} - {0, row}
-    takers = min(MOST_PIECES, len({a.tile for a, _ in found if not a.writes}))
+    wanted = {e for r in narrow or [r for a, r in _joined(found) if a.writes] for e in (r.low, r.high)} - {0, row}
     if not wanted and row >= MOST_PIECES * least:
-        wanted = {row * k // takers for k in range(1, takers)}
+        wanted = {row * k // MOST_PIECES for k in range(1, MOST_PIECES)}
     fixed = sorted((r.low, r.high) for _, r in found if r.axis < 0)
     edges = [e for e in sorted(wanted) if not any(low < e < high for low, high in fixed)]
     return (0, *(_fewer(edges, row) if whole else edges), row)
+
+
+def _joined(found: Sequence[tuple[Access, Reach]]) -> list[tuple[Access, Reach]]:
+    """Accesses of a tile's loops with those that stand before or after a loop, and go on with what it does."""
+    known: list[tuple[Access, Reach]] = []
+    ordered = sorted(found, key=lambda f: (f[0].tile, f[0].writes, f[1].low))
+    for access, reach in ordered:
+        last = known[-1] if known else None
+        if (
+            last is not None
+            and (last[0].tile, last[0].writes, last[0].view.shape) == (access.tile, access.writes, access.view.shape)
+            and last[0].view.strides == access.view.strides
+            and (last[0].loops or access.loops)
+            and last[1].high >= reach.low
+        ):
+            looped = last[0] if last[0].loops else access
+            known[-1] = (looped, Reach(last[1].low, max(last[1].high, reach.high), last[1].axis))
+            continue
+        known.append((access, reach))
+    return known
 
 
 def _fewer(edges: list[int], row: int) -> list[int]:
