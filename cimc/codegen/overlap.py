@@ -85,7 +85,7 @@ class Alone:
             (tile, first), *receives = group
             start, end = self._work(tile, first, 0)
             for to, receive in receives:
-                self._work(to, receive, end + self._way(tile, to))
+                self._work(to, receive, end + self._way(tile, to), start)
             self.timed.append(Timed(tuple(group), start))
         self._delay()
         return self
@@ -107,8 +107,9 @@ class Alone:
         (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(to)
         return (abs(x - to_x) + abs(y - to_y)) * self.chip.noc.router_cycles
 
-    def _work(self, tile: int, step: Instruction, arrival: int) -> tuple[int, int]:
-        """Start and end of an instruction; of a receive, not before its message has arrived."""
+    def _work(self, tile: int, step: Instruction, arrival: int, sent: int = FREE) -> tuple[int, int]:
+        """Start and end of an instruction; a receive ends not before its message has arrived, and is there when it is
+        ``sent``."""
         if tile not in self._costs:
             self._costs[tile] = Costs(self.chip, self.codes[tile])
         unit, busy, cycles = self._costs[tile].of(step)
@@ -122,7 +123,7 @@ class Alone:
             self._touched.setdefault(where, []).append(replace(touch, end=end))
             self._starts.setdefault(where, []).append(start)
             low, high = self.lives.get(where, (start, end))
-            self.lives[where] = min(low, start), max(high, end)
+            self.lives[where] = min(low, start, sent), max(high, end)
         return start, end
 
     def _slot(self, key: tuple[int, str], ready: int, busy: int) -> int:
@@ -275,10 +276,11 @@ def overlapped(
         for where, (low, high) in one.lives.items():
             lives[where] = max(lives.get(where, 0), high - low)
     longest = max((life // every.get(tile, 1) for (tile, _), life in lives.items()), default=0)
-    interval = max(interval, longest // (MOST - 1) + 1)
+    interval = max(interval, -(-2 * longest // (2 * MOST - 3)))
     least = {tile: max(1, rotation // every.get(tile, 1)) for tile in codes}
     rings: dict[tuple[int, str], int] = {}
     for (tile, name), life in lives.items():
-        need = max(least[tile], life // (interval * every.get(tile, 1)) + 1)
+        turn = interval * every.get(tile, 1)
+        need = max(least[tile], (life + turn // 2) // turn + 1)
         rings[tile, name] = 1 << (need - 1).bit_length()
     return Overlap(tuple(tuple(one.timed) for one in alone), interval, rings, every)
