@@ -10,12 +10,15 @@ from cimc.mapping.mapping import Part, PlacedBlock
 
 @dataclass
 class Cores:
-    """Free cores of the CIM tiles, taken in snake order."""
+    """Free cores of the CIM tiles, taken in snake order. ``most``: columns of blocks that a tile is to take, 0: as many as
+    there are cores for; ``columns``: how many it has."""
 
     tiles: Sequence[int]
     capacity: int
     at: int = 0
     used: int = 0
+    most: int = 0
+    columns: int = 0
 
     @property
     def free(self) -> int:
@@ -28,7 +31,7 @@ class Cores:
 
     def next_tile(self) -> bool:
         self.at += 1
-        self.used = 0
+        self.used = self.columns = 0
         return self.at < len(self.tiles)
 
     def take(self, count: int) -> tuple[int, int]:
@@ -74,8 +77,11 @@ def fill(cores: Cores, grid: Grid, tight: bool) -> bool:
     """Place a grid from the current tile on; False if the tiles run out."""
     column = 0
     while column < grid.across:
+        if cores.most and cores.columns >= cores.most and not cores.next_tile():
+            return False
         if grid.down <= cores.free:
-            count = min(cores.free // grid.down, grid.across - column)
+            count = min(cores.free // grid.down, grid.across - column, (cores.most or grid.across) - cores.columns)
+            cores.columns += count
             tile, core = cores.take(count * grid.down)
             grid.put(tile, core, range(grid.down), range(column, column + count))
             column += count

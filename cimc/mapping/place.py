@@ -44,6 +44,11 @@ global memory."""
 
 MAX_REPLICAS = 64
 
+WORK = 4
+"""Of the vector unit for a column of a product: three actions to bring it to float, one for a bias; and bytes to send."""
+
+INPUT_BITS = 8  # of activations in every precision
+
 
 EMPTY: Mapping[int, int] = MappingProxyType({})
 
@@ -51,9 +56,13 @@ EMPTY: Mapping[int, int] = MappingProxyType({})
 class _Packing(enum.Enum):
     """How much room stages leave to each other. Stages on one tile wait for each other, because its stream is in order."""
 
+    WIDE = "wide"  # besides, no tile has more columns of products than it can work off while its cores do the next row
     APART = "apart"  # every stage begins on a tile of its own
     CLOSE = "close"  # those that the cores suffice for do
     TIGHT = "tight"  # no core is left free
+
+
+LOOSE = (_Packing.WIDE, _Packing.APART)
 
 
 class _Placer:
@@ -196,7 +205,7 @@ class _Placer:
             return None if self.mvms() else {}
         capacity = self.chip.tile(cim[0]).cores
         beside = Cores(near_memory(self.chip, snake(self.chip, cim)), capacity)
-        grids = self._leaving(replicas, beside) if packing is _Packing.APART else {}
+        grids = self._leaving(replicas, beside) if packing in LOOSE else {}
         taken = frozenset(beside.tiles[: beside.at + 1] if grids else ())
         cores = Cores(snake(self.chip, (t for t in cim if t not in taken), self.across), capacity)
         placed: dict[str, list[PlacedMatrix]] = {}
@@ -209,16 +218,50 @@ class _Placer:
                 need -= self._blocks(node)
                 continue
             now = (segment.index, replica, self.stages[out])
-            room = packing is _Packing.APART or (packing is _Packing.CLOSE and cores.left >= need)
+            room = packing in LOOSE or (packing is _Packing.CLOSE and cores.left >= need)
             fresh = now != last and cores.used and room
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
+            if packing in LOOSE and now != last and not self.across:
+                cores.most, cores.columns = self._columns(segment, self.stages[out], capacity, packing), 0
             last = now
             need -= self._blocks(node)
             if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is _Packing.TIGHT):
                 return None
             placed.setdefault(out, []).append(self._placed(node, replica, grid))
         return {value: tuple(copies) for value, copies in placed.items()}
+
+    def _columns(self, segment: Segment, stage: int, capacity: int, packing: _Packing) -> int:
+        """Columns of blocks that each tile of a stage's matrices is to take, as even as they can be."""
+        grids = [self.grid(n) for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] == stage]
+        across, down = sum(g.across for g in grids), max(g.down for g in grids)
+        most = max(1, capacity // down)
+        if packing is _Packing.WIDE:
+            most = min(most, max(1, self._worked_off() // grids[0].block_cols))
+        return -(-across // -(-across // most))
+
+    def _worked_off(self) -> int:
+        """Columns of products that a tile brings to float, and sends, in the time that a core takes for a row."""
+        units = TileUnits(self.chip, self.weight_tiles()[0])
+        spec = self.chip.tile(self.weight_tiles()[0])
+        lanes = min(spec.vector.lanes if spec.vector else 1, int(self.chip.noc.link_bytes_per_cycle))
+        return units.mvm_interval(INPUT_BITS) * lanes // WORK
+
+    def time(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]], copies: Mapping[int, int]) -> int:
+        """Cycles that the segments' rows take, one after the other, in the tiles that hold most columns of their products;
+        estimated: nothing waits."""
+        interval, found = TileUnits(self.chip, self.weight_tiles()[0]).mvm_interval(INPUT_BITS), 0
+        for segment in self.segments:
+            stages: dict[int, dict[int, float]] = {}
+            for node in segment.nodes if segment.style is Style.STREAM else ():
+                if node.op in MATRIX_OPS:
+                    loads = stages.setdefault(self.stages[node.outputs[0]], {})
+                    for tile, columns in column_tiles(matrices[node.outputs[0]][:1]).items():
+                        loads[tile] = loads.get(tile, 0) + columns
+            widest = max((max(loads.values()) for loads in stages.values()), default=0)
+            cycles = max(interval, int(interval * widest) // max(1, self._worked_off()))
+            found += cycles * segment.rows // copies.get(segment.index, 1)
+        return found
 
     def _placed(self, node: Node, replica: int, grid: Grid) -> PlacedMatrix:
         return PlacedMatrix(
@@ -409,8 +452,10 @@ class _Placer:
         return self.stage_count(segment) + (len(self._products(segment)) if shared else 0)
 
     def stage_count(self, segment: Segment) -> int:
-        """Vector stages of a STREAM segment."""
-        return 1 + max(self.stages[o] + (o in self.shards) for n in segment.nodes for o in n.outputs if o)
+        """Vector stages of a STREAM segment: up to the last one in which whole rows are worked on, or a scale of theirs is
+        found."""
+        rows = (n for n in segment.nodes if n.outputs[0] not in self.shards or n.op == "quantize")
+        return 1 + max((self.stages[o] for n in rows for o in n.outputs if o), default=0)
 
 
 ELEMENTWISE = frozenset(
@@ -436,17 +481,10 @@ def place(
     single = placer.replicas(choices.replicas or 1)
     placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
-    # The longest start of the list of further copies that finds room: which do is nearly always a matter of their number.
-    best = placer.matrices(single, _Packing.APART)
-    low, high = -1 if best is None else 0, len(more)
-    while best is not None and low < high:
-        middle = (low + high + 1) // 2
-        found = placer.matrices(grown(single, more[:middle]), _Packing.APART)
-        if found is None:
-            high = middle - 1
-        else:
-            low, best = middle, found
-    copies = grown(single, more[: max(low, 0)])
+    best, copies = _most_copies(placer, single, more, _Packing.APART)
+    wide, fewer = _most_copies(placer, single, more, _Packing.WIDE) if choices.optimize == "latency" else (None, copies)
+    if best is not None and wide is not None and placer.time(wide, fewer) < placer.time(best, copies):
+        best, copies = wide, fewer
     attempts = (placer.matrices(single, packing) for packing in (_Packing.CLOSE, _Packing.TIGHT))
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
@@ -468,6 +506,23 @@ def place(
     have = sum(chip.tile(t).cores for t in placer.weight_tiles())
     name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
     raise errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
+
+
+def _most_copies(
+    placer: _Placer, single: Mapping[int, int], more: Sequence[tuple[int, int]], packing: _Packing
+) -> tuple[dict[str, tuple[PlacedMatrix, ...]] | None, dict[int, int]]:
+    """The matrices with the longest start of the list of further copies that finds room, and those copies: which do is
+    nearly always a matter of their number."""
+    best = placer.matrices(single, packing)
+    low, high = 0, len(more)
+    while best is not None and low < high:
+        middle = (low + high + 1) // 2
+        found = placer.matrices(grown(single, more[:middle]), packing)
+        if found is None:
+            high = middle - 1
+        else:
+            low, best = middle, found
+    return best, grown(single, more[:low])
 
 
 def grown(copies: Mapping[int, int], more: Sequence[tuple[int, int]]) -> dict[int, int]:
