@@ -131,6 +131,7 @@ def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
 def _rows(buffer: GlobalBuffer, found: Sequence[Access]) -> list[int]:
     """Lengths of a row that are worth a try: steps of the views that divide the array, and all of it."""
     steps = {s for a in found for s, n in zip(a.view.strides, static_shape(a.view), strict=True) if s > 1 and n > 1}
+    steps |= {c for a in found for _, c in a.view.offset.terms}
     return sorted({s for s in (*steps, buffer.size) if buffer.size % s == 0 and s > 1}, reverse=True)
 
 

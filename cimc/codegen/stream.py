@@ -7,7 +7,6 @@ that has not run can always run.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
@@ -89,9 +88,8 @@ class Stream:
     def _every(self, codes: Iterable[int]) -> dict[int, int]:
         """How many blocks there are for each that a tile takes part in."""
         always = {*self.matrix_tiles, *self.aside.values()}
-        lanes = {tile: len(lanes) for lanes in self.stages for tile in lanes}
-        shared = Counter(tile for lanes in self.stages for tile in set(lanes))
-        return {t: 1 if t in always or shared[t] > 1 else lanes[t] for t in codes}
+        turns = {t: {(len(lanes), i) for lanes in self.stages for i, at in enumerate(lanes) if at == t} for t in codes}
+        return {t: 1 if t in always or len(turns[t]) != 1 else next(iter(turns[t]))[0] for t in codes}
 
     def _block(self, codes: Mapping[int, TileCode], index: Index, turn: int) -> list[tuple[int, Instruction]]:
         """The instructions of a block, in an order for all tiles."""

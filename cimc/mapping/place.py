@@ -382,6 +382,17 @@ class _Placer:
                 partners = companions(columns[replica], free, stage_count, traffic)
                 free = [t for t in free if t not in partners.values()]
                 companies.append(partners)
+            together = self._together(segment, len(able) // replicas - others)
+            if together:
+                every = [m for of in products.values() for m in of]
+                flows = column_tiles(matrices[v][replica] for v in every)
+                free = free if len(free) >= together else [*free, *(t for t in able if t not in free)]
+                chosen = []
+                for _ in range(together):
+                    chosen.append(traffic.choose({t: n / together for t, n in flows.items()}, free))
+                    free.remove(chosen[-1])
+                yield (tuple(chosen),) * stage_count
+                continue
             for stage, count in enumerate(counts):
                 free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
                 chosen: list[int] = []
@@ -394,6 +405,15 @@ class _Placer:
             yield tuple(stages)
         if companies:
             self.beside[segment.index] = tuple(companies)
+
+    def _together(self, segment: Segment, tiles: int) -> int:
+        """How many tiles do all stages of a segment, each of every so many blocks: what one stage hands to another then
+        stays in its tile. 0: each stage has tiles of its own."""
+        stages = self.stage_count(segment)
+        if self.across or stages < 2 or min(tiles, self.lanes) < 2:
+            return 0
+        count = 1 << (min(tiles, self.lanes).bit_length() - 1)
+        return count if tiles < 2 * stages or count >= stages else 0
 
     def _lanes(self, segment: Segment, tiles: int) -> list[int]:
         """How many tiles take turns in each vector stage, of those there are: the stages that handle most elements a row
