@@ -240,6 +240,17 @@ class _Placer:
             most = min(most, max(1, self._worked_off() // grids[0].block_cols))
         return -(-across // -(-across // most))
 
+    def narrows(self) -> bool:
+        """Whether a tile may have more columns of products than it can work off while its cores do the next row."""
+        tiles = self.weight_tiles()
+        if self.across or not tiles:
+            return False
+        widest = max(
+            (self.chip.tile(tiles[0]).cores // self.grid(n).down * self.grid(n).block_cols for _, n in self.mvms()),
+            default=0,
+        )
+        return widest > self._worked_off()
+
     def _worked_off(self) -> int:
         """Columns of products that a tile brings to float, and sends, in the time that a core takes for a row."""
         units = TileUnits(self.chip, self.weight_tiles()[0])
@@ -407,13 +418,14 @@ class _Placer:
             self.beside[segment.index] = tuple(companies)
 
     def _together(self, segment: Segment, tiles: int) -> int:
-        """How many tiles do all stages of a segment, each of every so many blocks: what one stage hands to another then
-        stays in its tile. 0: each stage has tiles of its own."""
+        """How many tiles do all stages of a segment, each of every so many blocks, where there are less than two tiles for a
+        stage: what one stage hands to another then stays in its tile, and each does as much as the others. 0: stages have
+        tiles of their own."""
         stages = self.stage_count(segment)
-        if self.across or stages < 2 or min(tiles, self.lanes) < 2:
+        beside = self.chip.tile(self._able(segment)[0]).cores == 0
+        if self.across or not beside or min(stages, self.lanes) < 2 or not stages <= tiles < 2 * stages:
             return 0
-        count = 1 << (min(tiles, self.lanes).bit_length() - 1)
-        return count if tiles < 2 * stages or count >= stages else 0
+        return 1 << (min(tiles, self.lanes).bit_length() - 1)
 
     def _lanes(self, segment: Segment, tiles: int) -> list[int]:
         """How many tiles take turns in each vector stage, of those there are: the stages that handle most elements a row
@@ -502,7 +514,7 @@ def place(
     placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
     best, copies = _most_copies(placer, single, more, _Packing.APART)
-    wide, fewer = _most_copies(placer, single, more, _Packing.WIDE) if choices.optimize == "latency" else (None, copies)
+    wide, fewer = _most_copies(placer, single, more, _Packing.WIDE) if placer.narrows() else (None, copies)
     if best is not None and wide is not None and placer.time(wide, fewer) < placer.time(best, copies):
         best, copies = wide, fewer
     attempts = (placer.matrices(single, packing) for packing in (_Packing.CLOSE, _Packing.TIGHT))
