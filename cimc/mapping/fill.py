@@ -80,7 +80,8 @@ def fill(cores: Cores, grid: Grid, tight: bool) -> bool:
         if cores.most and cores.columns >= cores.most and not cores.next_tile():
             return False
         if grid.down <= cores.free:
-            count = min(cores.free // grid.down, grid.across - column, (cores.most or grid.across) - cores.columns)
+            room = cores.most - cores.columns if cores.most else grid.across
+            count = min(cores.free // grid.down, grid.across - column, room)
             cores.columns += count
             tile, core = cores.take(count * grid.down)
             grid.put(tile, core, range(grid.down), range(column, column + count))
