@@ -177,17 +177,21 @@ class Overlap:
     def emit(self, codes: Mapping[int, TileCode], blocks: int, variable: str) -> None:
         """Append the code of so many blocks to the tiles."""
         for tile, code in codes.items():
-            places = [list(self._places(tile, timed)) for timed in self.variants]
+            places = self._places(tile)
             if any(places):
                 _Tile(self, code, places, blocks).emit(variable)
 
-    def _places(self, tile: int, timed: Sequence[Timed]) -> Iterator[_Place]:
-        """What a tile does of a block, and where: (step, time in it, number)."""
-        for number, item in enumerate(timed):
-            phase, at = divmod(item.start, self.interval)
-            for to, step in item.parts:
-                if to == tile:
-                    yield _Place(phase, at, number, step)
+    def _places(self, tile: int) -> list[list[_Place]]:
+        """What a tile does of a block of each variant, and where: (step, time in it, number). Its first step begins with what it
+        does first: so what it is done with in one step needs no other."""
+        mine = [
+            [(item.start, number, step) for number, item in enumerate(timed) for to, step in item.parts if to == tile]
+            for timed in self.variants
+        ]
+        first = min((start for of in mine for start, _, _ in of), default=0)
+        return [
+            [_Place(*divmod(start - first, self.interval), number, step) for start, number, step in of] for of in mine
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +285,7 @@ def overlapped(
     rings: dict[tuple[int, str], int] = {}
     for (tile, name), life in lives.items():
         turn = interval * every.get(tile, 1)
-        need = max(least[tile], (life + turn // 2) // turn + 1)
+        slack = turn // 2 if every.get(tile, 1) == 1 else 0
+        need = max(least[tile], (life + slack) // turn + 1)
         rings[tile, name] = 1 << (need - 1).bit_length()
     return Overlap(tuple(tuple(one.timed) for one in alone), interval, rings, every)
