@@ -1,8 +1,8 @@
 """Segments with static matmuls: blocks of rows flow from vector tiles to the tiles that hold the weights and back.
 
-All tiles of a segment run the same loops. Within a block the instructions are emitted in one global order; a tile's stream is
-its share of that order, and every send stands before its receive, so finite channels cannot deadlock: the earliest instruction
-that has not run can always run.
+A block's instructions are noted in one order for all tiles, and :mod:`cimc.codegen.overlap` makes one order of all blocks of
+them; a tile's stream is its share of that order, and every send stands right before its receives, so finite channels cannot
+deadlock: the earliest instruction that has not run can always run.
 """
 
 from __future__ import annotations

@@ -1,0 +1,116 @@
+"""Blocks that overlap: every tile does all of every block, in one order for all tiles, and overwrites nothing that is still read."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from cimc.arch.load import load
+from cimc.codegen.overlap import BLOCK, Overlap, overlapped
+from cimc.codegen.tilecode import TileCode, instruction
+from cimc.isa.instruction import Instruction
+from cimc.isa.operands import Affine, Element, View
+from cimc.sim.reference import unroll
+
+ROWS, COLS = 2, 64
+
+
+def _view(code: TileCode, stem: str) -> View:
+    return code.buffer(Element.F32, (ROWS, COLS), stem)
+
+
+def _back_and_forth(blocks: int) -> tuple[dict[int, TileCode], Overlap]:
+    """A tile loads, sends to another, which works and answers; then the first works on and stores."""
+    chip = load("sram-digital").spec
+    tiles = [t for t in range(chip.tile_count) if chip.tile(t).vector is not None][:2]
+    one, two = (TileCode(t) for t in tiles)
+    x, y, z, w = _view(one, "x"), _view(two, "y"), _view(two, "z"), _view(one, "w")
+    here = Affine.of(0, {BLOCK: ROWS * COLS})
+    source, target = (View(name, here, (ROWS, COLS), (COLS, 1)) for name in ("in0", "out0"))
+    steps = [
+        (one.tile, instruction("load", x, source)),
+        (one.tile, instruction("send", x, to=(two.tile,), tag=0)),
+        (two.tile, instruction("recv", y, source=one.tile, tag=0)),
+        (two.tile, instruction("add", z, y, y)),
+        (two.tile, instruction("send", z, to=(one.tile,), tag=1)),
+        (one.tile, instruction("recv", w, source=two.tile, tag=1)),
+        (one.tile, instruction("add", w, w, x)),
+        (one.tile, instruction("store", target, w)),
+    ]
+    codes = {one.tile: one, two.tile: two}
+    plan = overlapped(chip, codes, [steps], {one.tile: 1, two.tile: 1}, 2)
+    plan.emit(codes, blocks, "i0")
+    return codes, plan
+
+
+def _executed(code: TileCode) -> list[tuple[Instruction, dict[str, int]]]:
+    return [(step, env) for step, _, env in unroll(code.steps, {})]
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 7, 16, 33])
+def test_each_block_once(blocks: int) -> None:
+    codes, _ = _back_and_forth(blocks)
+    for code in codes.values():
+        found = Counter(step.mnemonic for step, _ in _executed(code))
+        assert set(found.values()) == {blocks}
+    first = _executed(codes[min(codes)])
+    for mnemonic, which in (("load", 1), ("store", 0)):
+        views = [(s.operands[which], env) for s, env in first if s.mnemonic == mnemonic]
+        offsets = [v.offset.evaluate(env) for v, env in views if isinstance(v, View)]
+        assert offsets == [b * ROWS * COLS for b in range(blocks)]
+
+
+def test_values_of_a_block_stay_until_they_are_read() -> None:
+    """What is stored for a block is the sum of what was loaded for it and twice the same, whatever came in between."""
+    codes, plan = _back_and_forth(24)
+    assert max(plan.rings.values()) > 2  # blocks are under way at the same time
+    first, second = (_executed(codes[t]) for t in sorted(codes))
+    names = {t: dict[str, int]() for t in codes}
+    channels: dict[int, list[int]] = {0: [], 1: []}
+    queues = {min(codes): first, max(codes): second}
+    stored: list[tuple[int, int]] = []
+    loaded = 0
+    while any(queues.values()):
+        moved = False
+        for tile, queue in queues.items():
+            while queue:
+                step, env = queue[0]
+                words, held = dict(step.keywords), names[tile]
+                views = [o for o in step.operands if isinstance(o, View)]
+                if step.mnemonic == "recv":
+                    tag = words["tag"]
+                    assert isinstance(tag, int)
+                    if not channels[tag]:
+                        break
+                    held[views[0].buffer] = channels[tag].pop(0)
+                elif step.mnemonic == "send":
+                    tag = words["tag"]
+                    assert isinstance(tag, int)
+                    channels[tag].append(held[views[0].buffer])
+                elif step.mnemonic == "load":
+                    held[views[0].buffer] = 10**loaded % 1000003
+                    loaded += 1
+                elif step.mnemonic == "add":
+                    held[views[0].buffer] = held[views[1].buffer] + held[views[2].buffer]
+                else:
+                    block = views[0].offset.evaluate(env) // (ROWS * COLS)
+                    stored.append((block, held[views[1].buffer]))
+                queue.pop(0)
+                moved = True
+        assert moved, "the order lets tiles wait for each other"
+    assert stored == [(b, 3 * (10**b % 1000003)) for b in range(24)]
+
+
+def test_rotation_of_one_keeps_blocks_apart() -> None:
+    codes, _ = _back_and_forth(4)
+    chip = load("sram-digital").spec
+    tile = min(codes)
+    code = TileCode(tile)
+    x = _view(code, "x")
+    source = View("in0", Affine.of(0, {BLOCK: ROWS * COLS}), (ROWS, COLS), (COLS, 1))
+    steps = [(tile, instruction("load", x, source)), (tile, instruction("add", x, x, x))]
+    plan = overlapped(chip, {tile: code}, [steps], {tile: 1}, 1)
+    assert set(plan.rings.values()) == {1}
+    plan.emit({tile: code}, 4, "i0")
+    assert [s.mnemonic for s, _ in _executed(code)] == ["load", "add"] * 4
