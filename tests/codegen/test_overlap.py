@@ -1,4 +1,4 @@
-"""Blocks that overlap: every tile does all of every block, in one order for all tiles, and overwrites nothing that is still read."""
+"""Blocks that overlap: tiles do all of every block, in one order for all of them, and overwrite nothing still to be read."""
 
 from __future__ import annotations
 
