@@ -83,6 +83,9 @@ class StepChecker:
     def _unit(self, spec: Spec, visit: Visit) -> None:
         if self._chip is None or not 0 <= self._tile.tile < self._chip.tile_count:
             return
+        if self._chip.noc.reduce is None and any(k.name == "of" for k in spec.keywords):
+            words = {"mnemonic": spec.mnemonic, "chip": self._chip.name}
+            self._faults.step(errors.NO_ADDERS, self._tile, visit, spec.mnemonic, **words)
         tile = self._chip.tile(self._tile.tile)
         has = {
             Unit.CORE: tile.core,

@@ -10,6 +10,7 @@ from cimc.sim.inner import inner
 from cimc.sim.relations import EVERY, FEEDS, LOOK, conflict
 from cimc.sim.state import (
     CHAIN,
+    COLLECT,
     ENDED,
     F_BLOCKED,
     F_CHAIN,
@@ -299,7 +300,7 @@ def finish(c: Flat, s: State) -> None:
     s.scalar[LAST] = max(s.scalar[LAST], time)
     s.tile[t, T_LATEST] = max(s.tile[t, T_LATEST], time)
     s.tile[t, T_LONGEST] = max(s.tile[t, T_LONGEST], chain_end)
-    if c.rows[row, R_OP] != RECEIVE:  # of which the copying counts, not the waiting
+    if c.rows[row, R_OP] != RECEIVE and c.rows[row, R_OP] != COLLECT:  # of which the copying counts, not the waiting
         s.spent[row, FIRST] = min(s.spent[row, FIRST], s.flight[g, F_START])
     s.spent[row, FINAL] = max(s.spent[row, FINAL], time)
     if s.trace.shape[0]:

@@ -25,6 +25,7 @@ from cimc.sim.state import (
     C_TAIL,
     C_TAKEN,
     CHANNEL,
+    COLLECT,
     COMPUTE,
     ENDED,
     F_BLOCKED,
@@ -58,6 +59,7 @@ from cimc.sim.state import (
     QUEUE,
     READY,
     RECEIVE,
+    REDUCE,
     SEND,
     UNIT,
     UNKNOWN,
@@ -68,6 +70,10 @@ from cimc.sim.state import (
     W,
 )  # fmt: skip
 from cimc.sim.tables import (
+    N_INPUTS,
+    N_LINK,
+    N_NEXT,
+    N_PLACE,
     R_CHANNEL,
     R_DEST,
     R_DEST_END,
@@ -77,6 +83,7 @@ from cimc.sim.tables import (
     R_TREE_END,
     R_UNIT,
     R_WAY,
+    V_ADDED,
     V_BUSY,
     V_CORES,
     V_CROSS,
@@ -159,7 +166,7 @@ def begin(c: Flat, s: State) -> None:
     op = c.rows[row, R_OP]
     if op == COMPUTE:
         compute(c, s, g, row)
-    elif op in (RECEIVE, WAIT):
+    elif op in (RECEIVE, WAIT, COLLECT):
         take(c, s, g, row)
     else:
         push(s, s.flight[g, F_START], key_of(s, g, 0))
@@ -201,10 +208,10 @@ def take(c: Flat, s: State, g: int, row: int) -> None:
         return
     first = c.ring_ptr[channel]
     at = first + taken % (c.ring_ptr[channel + 1] - first)
-    if s.message[at, M_BYTES] != c.costs[cost, V_SIZE]:
+    if s.message[at, M_BYTES] != c.costs[cost, V_SIZE] or odd(c, s, row, c.costs[cost, V_SIZE]) >= 0:
         wrong(s, g)
         return
-    busy = c.costs[cost, V_CYCLES] if c.rows[row, R_OP] == RECEIVE else 0
+    busy = c.costs[cost, V_CYCLES] if c.rows[row, R_OP] != WAIT else 0
     copied = s.flight[g, F_START] + busy
     done = max(copied, s.message[at, M_ARRIVAL])
     s.message[at, M_RELEASE] = done
@@ -212,11 +219,30 @@ def take(c: Flat, s: State, g: int, row: int) -> None:
     s.spent[row, BUSY] += busy
     s.spent[row, FIRST] = min(s.spent[row, FIRST], done - busy)  # what came before was waiting
     s.stall[row, MESSAGE] += done - copied
-    sender = s.channel[channel, C_SENDER]
-    if sender >= 0:
-        s.channel[channel, C_SENDER] = -1
-        push(s, done, key_of(s, sender, 0))
+    begin = c.rows[row, R_DEST]
+    for i in range(begin - 1, c.rows[row, R_DEST_END]):  # the channel itself and, of a sum, those of its parts
+        part = channel
+        if i >= begin:
+            part = c.dests[i, 0]
+            first = c.ring_ptr[part]
+            s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_RELEASE] = done
+            s.channel[part, C_TAKEN] += 1
+        sender = s.channel[part, C_SENDER]
+        if sender >= 0:
+            s.channel[part, C_SENDER] = -1
+            push(s, done, key_of(s, sender, 0))
     end(s, g, done, max(s.flight[g, F_CHAIN] + busy, s.message[at, M_CHAIN]))
+
+
+@inner
+def odd(c: Flat, s: State, row: int, size: int) -> int:
+    """The channel of a part of another size, of the sum that a row takes next; -1 if there is none."""
+    for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
+        part = c.dests[i, 0]
+        first = c.ring_ptr[part]
+        if s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_BYTES] != size:
+            return part
+    return -1
 
 
 @inner
@@ -266,7 +292,12 @@ def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             break
         enter = max(enter, at)
     if enter == now:
-        leave(c, s, g, row, now, rates)
+        if s.flight[g, F_BLOCKED] != UNKNOWN:
+            s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
+        if c.rows[row, R_OP] == SEND:
+            leave(c, s, g, row, now, rates)
+        else:
+            join(c, s, g, row, now, rates)
         return
     if s.flight[g, F_BLOCKED] == UNKNOWN:
         s.flight[g, F_BLOCKED] = now
@@ -279,8 +310,6 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A message leaves: it takes its links, and its place in the channels."""
     cost = s.flight[g, F_COST]
     size, occupied = c.costs[cost, V_SIZE], c.costs[cost, V_CYCLES]
-    if s.flight[g, F_BLOCKED] != UNKNOWN:
-        s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
     cross = c.costs[cost, V_CROSS]
     left = now + occupied
     free = occupied  # how long it takes to leave if no link is taken
@@ -318,6 +347,66 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             s.channel[channel, C_RECEIVER] = -1
     s.stall[row, LINK] += held
     end(s, g, left, chain)
+
+
+@inner
+def join(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
+    """A part of a sum leaves, up to the first router that still waits for another; the last one there takes it on."""
+    cost = s.flight[g, F_COST]
+    size, own, cross = c.costs[cost, V_SIZE], c.costs[cost, V_CYCLES], c.costs[cost, V_CROSS]
+    channel, total = c.dests[c.rows[row, R_DEST], 0], c.rows[row, R_CHANNEL]
+    turn = s.channel[channel, C_TAIL]
+    base = c.ring_ptr[channel]
+    at = base + turn % (c.ring_ptr[channel + 1] - base)
+    s.message[at, M_BYTES] = size
+    s.message[at, M_RELEASE] = UNKNOWN
+    s.channel[channel, C_TAIL] = turn + 1
+    s.channel[channel, C_BYTES] += size
+    s.spent[row, BUSY] += own
+    left, free, added, first = now + own, own, 0, True
+    header, chain, slowest = now, s.flight[g, F_CHAIN], own
+    router = c.rows[row, R_WAY]
+    while True:
+        if c.routers[router, N_INPUTS] > 1:
+            place = c.routers[router, N_PLACE] + turn % (c.ring_ptr[total + 1] - c.ring_ptr[total])
+            s.met[place, 0] += 1
+            header = s.met[place, 1] = max(s.met[place, 1], header)
+            chain = s.met[place, 2] = max(s.met[place, 2], chain)
+            slowest = s.met[place, 3] = max(s.met[place, 3], slowest)
+            if s.met[place, 0] < c.routers[router, N_INPUTS]:
+                break
+            for k in range(4):
+                s.met[place, k] = 0
+            added, first = c.costs[cost, V_ADDED], False
+            header, chain, slowest = header + rates[5], chain + rates[5], max(slowest, added)
+        link = c.routers[router, N_LINK]
+        if link < 0:
+            arrive(c, s, total, size, header + slowest, chain + slowest)
+            break
+        between = link >= rates[3]
+        taken, hop = (max(cross, added), rates[4]) if between else (max(own, added), rates[0])
+        entered = enter(s, link, header, taken, now)
+        if first:
+            left, free = max(left, entered + taken), max(free, taken)
+        header, chain, slowest, first = entered + hop, chain + hop, max(slowest, taken), False
+        router = c.routers[router, N_NEXT]
+    s.stall[row, LINK] += left - now - free
+    end(s, g, left, s.flight[g, F_CHAIN] + free)
+
+
+@inner
+def arrive(c: Flat, s: State, total: int, size: int, arrival: int, chain: int) -> None:
+    """A sum is on its last way into its channel."""
+    base = c.ring_ptr[total]
+    at = base + s.channel[total, C_TAIL] % (c.ring_ptr[total + 1] - base)
+    s.message[at, M_BYTES] = size
+    s.message[at, M_ARRIVAL] = arrival
+    s.message[at, M_CHAIN] = chain
+    s.channel[total, C_TAIL] += 1
+    if s.channel[total, C_RECEIVER] >= 0:
+        s.ready[s.scalar[READY]] = s.channel[total, C_RECEIVER]
+        s.scalar[READY] += 1
+        s.channel[total, C_RECEIVER] = -1
 
 
 # --- memory and the host ------------------------------------------------------------------------
@@ -412,11 +501,11 @@ def happen(c: Flat, s: State, rates: Ints) -> None:
     g = (key >> 46) * W + ((key >> 2) & ((1 << 44) - 1)) % W
     row = s.flight[g, F_ROW]
     op = c.rows[row, R_OP]
-    if op == SEND:
+    if op in (SEND, REDUCE):
         send(c, s, g, row, now, rates)
     elif op == MEMORY:
         memory(c, s, g, row, key & 3, now, rates)
-    elif op == RECEIVE:  # WRONG
+    elif op in (RECEIVE, COLLECT):  # WRONG
         s.scalar[BAD] = g
     else:
         host(c, s, g, row, now)
@@ -455,7 +544,8 @@ def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
 
 advance = _entry(fingerprint())
 """``advance(flat, state, rates, steps)`` takes up to ``steps`` steps, in each of which at most one instruction ends;
-``rates``: router cycles, channel bytes, memory latency, the first link between chips, its latency. Returns DONE (nothing
+``rates``: router cycles, channel bytes, memory latency, the first link between chips, its latency, cycles by which a router
+that adds is later. Returns DONE (nothing
 is left that can happen), MORE or MISMATCH (a message of the wrong size: the slot BAD has its recv)."""
 
 
