@@ -124,17 +124,6 @@ class Meeting:
     starts: tuple[int, ...]
     fresh: tuple[tuple[int, ...], ...]
 
-    @property
-    def most(self) -> int:
-        """Hops of the longest of the ways."""
-        return max(self._hops(n) for n in self.starts)
-
-    def _hops(self, router: int) -> int:
-        count = 0
-        while self.nexts[router] >= 0:
-            router, count = self.nexts[router], count + 1
-        return count
-
 
 def meeting(chip: ChipSpec, sources: Iterable[int], destination: int) -> Meeting:
     """Where packets from tiles to one meet. From a router every packet to the destination goes the same way, so ways that
