@@ -239,10 +239,11 @@ class TileSpec(Record):
 
 
 class ReduceSpec(Record):
-    """Adders in every router: packets that go to the same tile are added where their ways meet (``reduce``, ``collect``)."""
+    """Adders in every router: packets that go to the same tile are added where their ways meet (``reduce``, ``collect``), as
+    in-network accumulation does (Tiwari et al., arXiv 2209.10056, whose routers add within their pipeline: 0 cycles)."""
 
     lanes: Annotated[int, Field(ge=1, le=65536)]  # 32-bit elements that a router adds each cycle
-    cycles: Count  # by which the header of a sum leaves later than the last of its parts' headers came
+    cycles: Whole  # by which the header of a sum leaves later than the last of its parts' headers came
 
 
 class NocSpec(Record):
