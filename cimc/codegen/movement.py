@@ -87,7 +87,9 @@ class Movement:
         of, tag = tuple(tile for tile, _ in parts), state.tag
         state.tag += 1
         tile, view = parts[0]
-        total = self.context.code(to).buffer(self.context.code(tile).rooms[view.buffer].element, static_shape(view), "r")
+        total = self.context.code(to).buffer(
+            self.context.code(tile).rooms[view.buffer].element, static_shape(view), "r"
+        )
         for tile, view in parts:
             self.context.code(tile).emit("reduce", view, origin=origin, of=of, to=to, tag=tag)
         self.context.code(to).emit("collect", total, origin=origin, of=of, tag=tag)

@@ -68,15 +68,15 @@ def _collect(walks: Sequence[tuple[TileProgram, Walk]], faults: Faults) -> dict[
     return channels
 
 
-def _sums(
-    channels: dict[Channel, _Ends], tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults
-) -> None:
+def _sums(channels: dict[Channel, _Ends], tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults) -> None:
     """Enter a part of a sum, or the taking of one. A tile may be among those whose parts it takes."""
     keywords = dict(visit.step.keywords)
     of, to, tag = keywords["of"], keywords.get("to"), keywords["tag"]
     assert isinstance(of, tuple)
     assert isinstance(tag, int)
-    if not all(_partner(t, tile, visit, tiles, faults, itself=True) for t in (*of, *([to] if isinstance(to, int) else []))):
+    if not all(
+        _partner(t, tile, visit, tiles, faults, itself=True) for t in (*of, *([to] if isinstance(to, int) else []))
+    ):
         return
     if not isinstance(to, int):
         for source in of:

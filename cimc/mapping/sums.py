@@ -35,7 +35,10 @@ def where(chip: ChipSpec, tiles: Sequence[int], elements: int, wanted: SumsAt) -
         return "one"
     if wanted == "tree" or (wanted == "network" and chip.noc.reduce):
         return wanted
-    costs: list[tuple[tuple[int, int], SumsAt]] = [(_one(chip, tiles, elements), "one"), (_tree(chip, tiles, elements), "tree")]
+    costs: list[tuple[tuple[int, int], SumsAt]] = [
+        (_one(chip, tiles, elements), "one"),
+        (_tree(chip, tiles, elements), "tree"),
+    ]
     if chip.noc.reduce:
         costs.append((_network(chip, tiles, elements), "network"))
     return min(costs, key=itemgetter(0))[1]

@@ -290,6 +290,17 @@ def same_unit(s: State, t: int, g: int, unit: int, order: int) -> None:
 
 
 @inner
+def end(s: State, g: int, time: int, chain_end: int) -> None:
+    """Note an end; what follows from it is :func:`cimc.sim.issue.finish`'s."""
+    s.flight[g, F_END] = time
+    if s.flight[g, F_FREE] == UNKNOWN:
+        s.flight[g, F_FREE] = time
+    s.flight[g, F_CHAIN_END] = chain_end
+    s.ended[s.scalar[ENDED]] = g
+    s.scalar[ENDED] += 1
+
+
+@inner
 def finish(c: Flat, s: State) -> None:
     """The last of the slots that have ended: free what waits for it."""
     s.scalar[ENDED] -= 1

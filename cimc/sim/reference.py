@@ -64,9 +64,9 @@ from cimc.isa.printer import walk
 from cimc.isa.program import Program
 from cimc.sim import params, place
 from cimc.sim.job import Action, Foreman, Job, action, carries, destinations, is_token, number, parts, unit
+from cimc.sim.queues import UNTOLD, Channel, Message, Sum, Sums
 
 RESERVATIONS = 16  # of a link that are kept apart; what is free between the first two of more is given up
-UNTOLD = -1  # when a part of a sum arrives: only the sum does
 WINDOW = 64  # instructions in flight per tile; estimated: deep enough that a loop body and its successor overlap
 
 Key = tuple[int, int, int, Carries]  # source, destination, tag, what it carries
@@ -93,15 +93,6 @@ class Flight:
 
 
 @dataclass
-class Message:
-    """A message in a channel."""
-
-    bytes: int
-    arrival: int
-    release: int | None = None  # when the recv that takes it ends
-
-
-@dataclass
 class Line:
     """A link's reservations, in the order of time: [from, to), none next to the other."""
 
@@ -124,59 +115,6 @@ class Line:
             whole[:2] = [(whole[0][0], whole[1][1])]
         self.taken = whole
         return at
-
-
-@dataclass
-class Channel:
-    """A channel: messages that are not released or not taken, the recv that waits, the send that waits."""
-
-    messages: list[Message] = field(default_factory=list[Message])
-    receiver: Flight | None = None
-    sender: Flight | None = None
-
-    def untaken(self) -> Message | None:
-        """The oldest message that no recv has taken."""
-        return next((m for m in self.messages if m.release is None), None)
-
-    def room_at(self, now: int, size: int, capacity: int) -> int | None:
-        """The earliest time from ``now`` on at which a message of ``size`` bytes may enter; None if not known yet."""
-        left = [m for m in self.messages if m.release is None or m.release > now]
-        at: int = now
-        while left and sum(m.bytes for m in left) + size > capacity:
-            first = left.pop(0)
-            if first.release is None:
-                return None
-            at = first.release
-        return at
-
-
-@dataclass
-class Sum:
-    """A sum under way. Of every router: how many parts and sums have come, when the last header, the longest occupation of
-    their ways. ``arrival``: when its last byte is at the destination, if known."""
-
-    came: list[int]
-    header: list[int]
-    slowest: list[int]
-    arrival: int | None = None
-
-
-@dataclass
-class Sums:
-    """All sums of the same tiles to one, with a tag, in their order; how many have been taken; the collect that waits."""
-
-    tree: noc.Meeting
-    sums: list[Sum] = field(default_factory=list[Sum])
-    sent: Counter[int] = field(default_factory=Counter[int])  # tile → its parts
-    taken: int = 0
-    receiver: Flight | None = None
-
-    def turn(self, index: int) -> Sum:
-        """The sum of that number."""
-        while len(self.sums) <= index:
-            routers = len(self.tree.links)
-            self.sums.append(Sum([0] * routers, [0] * routers, [0] * routers))
-        return self.sums[index]
 
 
 @dataclass

@@ -69,7 +69,9 @@ class Price:
     def carried(self) -> int:
         """Bytes that are carried over links."""
         job = self.job
-        return job.bytes or job.request + job.response if self.action in (Action.SEND, Action.REDUCE, Action.MEMORY) else 0
+        return (
+            job.bytes or job.request + job.response if self.action in (Action.SEND, Action.REDUCE, Action.MEMORY) else 0
+        )
 
 
 @dataclass(frozen=True)

@@ -102,13 +102,16 @@ def _mismatch(layout: Layout, state: State) -> Exception:
     want = int(flat.costs[state.flight[slot, F_COST], V_SIZE])
     ends = flat.dests[flat.rows[row, R_DEST] : flat.rows[row, R_DEST_END], 0].tolist()
     of = parts(instruction) if ends else (number(instruction, "source"),)
-    for source, channel in zip(of, ends or [int(flat.rows[row, R_CHANNEL])], strict=True):
-        begin, stop = flat.ring_ptr[channel : channel + 2]
-        got = int(state.message[begin + state.channel[channel, C_TAKEN] % (stop - begin), M_BYTES])
-        if got != want:
-            break
+    sizes = [_next(layout, state, channel) for channel in ends or [int(flat.rows[row, R_CHANNEL])]]
+    source, got = next((s, n) for s, n in zip(of, sizes, strict=True) if n != want)
     why = f"the message from tile {source} has {got} bytes, the view {want}"
     return place.failed(layout.tiles[layout.row_tile[row]], layout.step_number(row), instruction, why)
+
+
+def _next(layout: Layout, state: State, channel: int) -> int:
+    """Bytes of the next message of a channel."""
+    begin, stop = layout.flat.ring_ptr[channel : channel + 2]
+    return int(state.message[begin + state.channel[channel, C_TAKEN] % (stop - begin), M_BYTES])
 
 
 def _check_ended(layout: Layout, state: State) -> None:

@@ -130,10 +130,11 @@ def test_sums_of_one_channel_come_in_their_order_and_push_back():
     tiles = taker, tile(1, *sender, buffers=LOCAL), tile(2, *sender, buffers=LOCAL)
     free, tight = ran(*tiles, channel_bytes=1 << 20), ran(*tiles, channel_bytes=1)
     ends = [end for name, _, end in spans(tight, 0) if name == "collect"]
-    starts = [start for name, start, _ in spans(tight, 1)]
-    assert starts[1:] == ends[:-1]  # a channel of one byte holds one message: the next part leaves when it is taken
+    left = [end for _, _, end in spans(tight, 1)]
+    # a channel of one byte holds one message: the next part leaves when that is taken
+    assert left[1:] == [end + 8 for end in ends[:-1]]
     assert tight.stalls["channel"] > 0 == free.stalls["channel"]
-    assert [end for name, _, end in spans(free, 0) if name == "collect"] == [5 + 8 * (n + 1) for n in range(times)]
+    assert [end for name, _, end in spans(free, 0) if name == "collect"] == [7 + 8 * (n + 1) for n in range(times)]
 
 
 def test_sums_across_chips():
@@ -165,7 +166,10 @@ def added(turns: int, of: tuple[int, ...], to: int, element: Element = Q32) -> P
     for n in sorted({*of, to}):
         body = []
         if n in of:
-            body += [do("load", view("v", 8), view(f"x{n}", 8, offset=at)), do("reduce", view("v", 8), of=of, to=to, tag=0)]
+            body += [
+                do("load", view("v", 8), view(f"x{n}", 8, offset=at)),
+                do("reduce", view("v", 8), of=of, to=to, tag=0),
+            ]
         if n == to:
             body += [do("collect", view("s", 8), of=of, tag=0), do("store", view("y", 8, offset=at), view("s", 8))]
         tiles.append(tile(n, repeat("i", turns, *body), buffers=local))
@@ -177,9 +181,7 @@ def added(turns: int, of: tuple[int, ...], to: int, element: Element = Q32) -> P
 @pytest.mark.parametrize(("of", "to"), [((1, 2, 3), 0), ((3, 0, 2), 3)])
 def test_sums_are_those_of_the_parts(of: tuple[int, ...], to: int, order: tuple[int, ...]):
     rng = np.random.default_rng(3)
-    x: dict[str, NDArray[np.generic]] = {
-        f"x{n}": rng.integers(-(2**31), 2**31, (9, 8)).astype(np.int32) for n in of
-    }
+    x: dict[str, NDArray[np.generic]] = {f"x{n}": rng.integers(-(2**31), 2**31, (9, 8)).astype(np.int32) for n in of}
     p = added(9, of, to)
     present = tuple(n for n in order if n in {*of, to})
     got, _ = run_values(p, {}, x, chip(), numerics="integer", order=present)
@@ -215,9 +217,7 @@ def test_a_sum_without_one_of_its_parts_is_a_deadlock_in_both_engines():
 def test_tiles_that_wait_for_each_others_sums_are_a_deadlock():
     a = tile(0, do("collect", C, of=(1, 2), tag=1), do("reduce", A, of=(0, 2), to=1, tag=2), buffers=LOCAL)
     b = tile(1, do("collect", C, of=(0, 2), tag=2), do("reduce", A, of=(1, 2), to=0, tag=1), buffers=LOCAL)
-    c = tile(
-        2, do("reduce", A, of=(1, 2), to=0, tag=1), do("reduce", A, of=(0, 2), to=1, tag=2), buffers=LOCAL
-    )
+    c = tile(2, do("reduce", A, of=(1, 2), to=0, tag=1), do("reduce", A, of=(0, 2), to=1, tag=2), buffers=LOCAL)
     # timing issues behind a collect: only a hazard or a wait makes the parts come after it
     stuck = [tile(n, t.steps[0], do("copy", A, C), *t.steps[1:-1], buffers=LOCAL) for n, t in enumerate((a, b))]
     with pytest.raises(CimcError, match="2 of 3 tiles"):
