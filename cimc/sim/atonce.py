@@ -116,7 +116,9 @@ class AtOnce:
             views = self._views(step, row, count, last)
             took, sent = (box.get(at) for box in boxes)
             if took is not None:
-                work: Work = partial(_receive, found.inbox, _of(step, took), views[0])
+                y = views[0]
+                assert isinstance(y, np.ndarray)
+                work: Work = partial(_receive, found.inbox, _of(step, took), y)
             elif sent is not None:
                 x = views[0]
                 assert isinstance(x, np.ndarray)
