@@ -121,6 +121,12 @@ PROGRAM_TOO_BIG = Diagnostic(
 NO_SUCH_UNIT = Diagnostic(
     "no-such-unit", Exit.USAGE, "{where}{mnemonic} needs a {unit} unit, and tile {at} ({kind}) has none", "{hint}"
 )
+NO_ADDERS = Diagnostic(
+    "no-adders",
+    Exit.USAGE,
+    "{where}{mnemonic} needs routers that add, and those of {chip} do not",
+    "give them adders (-c 'noc.reduce={{lanes: 8, cycles: 1}}'), or compile with -m sums=one or sums=tree",
+)
 UNPAIRED = Diagnostic("unpaired", Exit.USAGE, "{where}{what}", "{hint}")
 NO_HALT = Diagnostic(
     "no-halt", Exit.USAGE, "{where}{what}", "'halt' is the last instruction of every tile, and only that"

@@ -133,7 +133,7 @@ compile_options = stack(
         "mapping",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off.",
+        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off, sums=tree.",
     ),
     click.option(
         "--placement",

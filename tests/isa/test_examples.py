@@ -86,6 +86,12 @@ def test_partial_sums() -> None:
     np.testing.assert_array_equal(y, x.astype(np.int64) @ w.astype(np.int64))
 
 
+def test_sums() -> None:
+    w, x = _codes(32, 8), _codes(2, 32)
+    y = _run("sums", {"weights": w, "x": x})["y"]
+    np.testing.assert_array_equal(y, x.astype(np.int64) @ w.astype(np.int64))
+
+
 def _softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
