@@ -19,7 +19,13 @@ from cimc.sim.timing import run_timing
 from models.graph import save
 from models.small import RECIPES, build
 
-SMALL = ("tiles.cim.cores=1", "crossbar.rows=32", "crossbar.cols=64", "layout=14x12", "noc.reduce={lanes: 8, cycles: 1}")
+SMALL = (
+    "tiles.cim.cores=1",
+    "crossbar.rows=32",
+    "crossbar.cols=64",
+    "layout=14x12",
+    "noc.reduce={lanes: 8, cycles: 1}",
+)
 """Tiles of one small core: the sums of most products come from many tiles."""
 
 
