@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cimc.arch.load import load
 from cimc.isa import Program, assemble, parse_program, print_program
-from cimc.isa.text import grammar_path, read_program
+from cimc.isa.grammar import grammar_path, read_program
 from cimc.sim.memory import State
 from cimc.sim.values import run_values
 from tests.golden import Golden
