@@ -73,7 +73,9 @@ def _collect(walks: Sequence[tuple[TileProgram, Walk]], faults: Faults) -> dict[
     return channels
 
 
-def _sums(channels: defaultdict[Channel, _Ends], tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults) -> None:
+def _sums(
+    channels: defaultdict[Channel, _Ends], tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults
+) -> None:
     """Enter a part of a sum, or the taking of one. A tile may be among those whose parts it takes."""
     keywords = dict(visit.step.keywords)
     of, to, tag = keywords["of"], keywords.get("to"), keywords["tag"]
