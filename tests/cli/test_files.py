@@ -150,3 +150,13 @@ def test_stdout_that_is_full() -> None:
     assert made.returncode == 2
     assert made.stderr.startswith("error[file-system]: standard output: No space left on device")
     assert "Exception ignored" not in made.stderr
+
+
+def test_the_line_that_reduce_ends_with_fails(tmp_path: Path, model: Path, cimc: Cimc) -> None:
+    """With all the options of the command, not only the numerics."""
+    options = ("--numerics", "integer", "--min-cosine", "1", "--hw", "puma", "-c", "clock_ghz=2")
+    done = cimc("reduce", model, "-o", tmp_path / "part.onnx", *options)
+    assert done.exit == 0
+    again = next(line for line in done.out.splitlines() if line.startswith("to see it fail: cimc check "))
+    assert cimc(*again.removeprefix("to see it fail: cimc ").split()).exit == 1
+    assert "--hw puma -c clock_ghz=2" in again
