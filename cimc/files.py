@@ -54,4 +54,4 @@ def opened(path: Path) -> Generator[IO[bytes], None, None]:
 def write(path: Path, text: str) -> None:
     """Write a text file. Raises REPORT_UNWRITABLE."""
     with opened(path) as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(text.encode("utf-8", "replace"))

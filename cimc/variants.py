@@ -165,6 +165,7 @@ OPTIONS: Mapping[str, Callable[[Options, str], Options]] = {
     "placement": lambda base, value: replace(base, placement=value),
     "optimize": lambda base, value: _choice(base, "optimize", value),
     "reload": lambda base, value: _choice(base, "reload", value),
+    "cache": lambda base, value: _choice(base, "cache", value),
 }
 """What stands for an option of ``cimc compile``; everything else is a field of the hardware."""
 

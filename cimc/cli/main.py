@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -66,6 +67,9 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command; every outcome ends with the contract's exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no µ gets a question mark, not a traceback
     sys.exit(run(argv))
 
 

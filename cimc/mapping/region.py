@@ -18,6 +18,7 @@ from cimc.mapping.mapping import Home, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, refine
 from cimc.mapping.space import Reach, Space, shared_row, width
 from cimc.ops import OPS, Access
+from cimc.ops.written import WRITTEN
 
 LONG = 4
 """A value read more than so many segments later is made before the region, if it does not depend on it: to keep its rows
@@ -90,8 +91,8 @@ class _Finder:
 
     def _axes(self, segment: Segment) -> tuple[int, ...] | None:
         """Extents of a segment's middle axes if its rows are the batch's, else None."""
-        if segment.style not in (Style.STREAM, Style.SPREAD):
-            return None
+        if segment.style not in (Style.STREAM, Style.SPREAD) or any(n.op == WRITTEN for n in segment.nodes):
+            return None  # what writes operands into cells runs on the tiles that have them, head by head
         if refine((self.waves, self.rows), segment.domain) == (self.waves, self.rows):
             return ()
         domain = segment.domain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -150,3 +151,39 @@ def test_stdout_that_is_full() -> None:
     assert made.returncode == 2
     assert made.stderr.startswith("error[file-system]: standard output: No space left on device")
     assert "Exception ignored" not in made.stderr
+
+
+def test_the_line_that_reduce_ends_with_fails(tmp_path: Path, model: Path, cimc: Cimc) -> None:
+    """With all the options of the command, not only the numerics."""
+    options = ("--numerics", "integer", "--min-cosine", "1", "--hw", "puma", "-c", "clock_ghz=2")
+    done = cimc("reduce", model, "-o", tmp_path / "part.onnx", *options)
+    assert done.exit == 0
+    again = next(line for line in done.out.splitlines() if line.startswith("to see it fail: cimc check "))
+    assert cimc(*again.removeprefix("to see it fail: cimc ").split()).exit == 1
+    assert "--hw puma -c clock_ghz=2" in again
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_the_letters(encoding: str, folder: Path) -> None:
+    """Also a description that holds half a letter, which YAML can say."""
+    hardware = folder / bundle.HARDWARE
+    hardware.write_text(hardware.read_text().replace("description:", 'description: "\\ud800" #', 1))
+    code = "import sys; from cimc.cli.main import main; main(sys.argv[1:])"
+    made = subprocess.run(
+        [sys.executable, "-c", code, "hw", "show", str(hardware)],
+        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert b": ?" in made.stdout.splitlines()[0]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, model: Path) -> None:
+    code = "import sys; from cimc.cli.main import main; main(sys.argv[1:])"
+    search = ("compile", str(model), "-o", str(tmp_path / "out"), "--search", "600s", "-v")
+    with subprocess.Popen([sys.executable, "-c", code, *search], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith("code generation"))
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 130
+        assert running.stderr.read().splitlines()[-1] == "interrupted"
+    assert list(tmp_path.glob("out*")) + list(tmp_path.glob(".*")) == []
