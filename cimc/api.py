@@ -71,8 +71,8 @@ def compile(
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
     chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache)
     one_of("fit", fit, get_args(Fit))
-    samples = calibration if calibration is not None else inputs
-    made = compile_model(model, replace(chosen, fit=fit), inputs=inputs, calibration=(samples,) if samples else ())
+    samples = (calibration,) if calibration is not None else (inputs,) if inputs else ()
+    made = compile_model(model, replace(chosen, fit=fit), inputs=inputs, calibration=samples)
     assert made is not None
     if output is not None:
         made.write(Path(output))

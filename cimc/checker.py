@@ -247,8 +247,7 @@ def _check(model: str, options: Options | None, how: CheckOptions, known: _Known
         how.device.of(options)  # what is wrong with the device is told before anything is compiled
     clock = [time.perf_counter()]
     given = how.inputs
-    samples = how.calibration if how.calibration is not None else given
-    calibration = (samples,) if samples else ()
+    calibration = (how.calibration,) if how.calibration is not None else (given,) if given else ()
     compiled = compile_model(model, options, inputs=given, calibration=calibration, specialize=given is not None)
     assert compiled is not None
     clock.append(time.perf_counter())

@@ -66,8 +66,8 @@ def command(
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
-        samples = input_files.read(calibration_path) if calibration_path else given
-        calibration = (samples,) if samples else ()
+        samples = input_files.read(calibration_path) if calibration_path else None
+        calibration = (samples,) if samples is not None else (given,) if given else ()
         made = compile_model(model, chosen, inputs=given, calibration=calibration, watch=watch)
         if made is None:
             return
