@@ -66,7 +66,7 @@ def quantized(bits: int, fit: str, samples: Feeds | None) -> tuple[Graph, Consta
     given = samples if samples is not None else draw_calibration(imported.graph, Tokens())
     passes = [p for p in parse_pipeline(text) if p.name != "partition"]
     made = run_pipeline(imported.graph, imported.constants, with_calibration(passes, (given,)))
-    return made.graph, made.constants
+    return made.graph, {name: made.constants[name] for name in made.graph.constants}  # fitted once, not once a batch
 
 
 def answers(made: tuple[Graph, Constants], tokens: Feeds) -> dict[str, Array]:
