@@ -16,7 +16,7 @@ BLOCK = 128
 """Inputs whose errors are handed on together, as GPTQ's."""
 COLUMNS = 2048
 """Columns rounded together: they do not see each other, and a vocabulary's are many."""
-LEAST_GAIN = 0.8
+LEAST_GAIN = 0.9
 """A column keeps its nearest codes unless its error on rows that were not fitted to falls below this share of theirs."""
 
 
@@ -46,7 +46,7 @@ def fitted(w: Rows, steps: Rows, bits: int, moments: Moments, value: str) -> Row
 
     GPTQ (Frantar et al., ICLR 2023, arXiv:2210.17323, algorithm 1): input by input, weights are rounded to the nearest code,
     and what the inputs to come can undo of the error is added to theirs. Even rows are fitted to; a column whose error on the
-    odd rows does not fall by a fifth keeps its nearest codes."""
+    odd rows does not fall by a tenth keeps its nearest codes."""
     found = codes_by(w, steps, bits)
     if len(moments.rows[value]) < 2:
         return found

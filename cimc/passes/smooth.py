@@ -26,9 +26,9 @@ Scales = NDArray[np.float32]
 STRENGTHS = (0.35, 0.5, 0.65, 0.8)
 """Shares of a channel's range that go into the weights, of which the best is taken: about SmoothQuant's 0.5, which is said
 there to suit most models, and more for outliers as large as theirs of 0.75."""
-FREE_GAIN, PAID_GAIN = 0.9, 0.75
-"""A product stays as it is unless its squared error falls below this share: where nothing is added to the program, and where a
-multiplication is."""
+LEAST_GAIN = 0.9
+"""A product stays as it is unless its squared error falls below this share. Asking for more where a multiplication is added
+(0.75) leaves out the layer of MiniLM that padding suffers from most."""
 TRIED_ROWS = 128
 """Measured rows that errors are computed on, and least share of the largest range that a channel counts with."""
 SMALLEST = 1e-4
@@ -81,22 +81,21 @@ class Smooth:
             if places is None and self.where == "free":
                 continue
             weights = [constants[n.inputs[1]] for n in nodes]
-            gain = PAID_GAIN if places is None else FREE_GAIN
-            scales = chosen_scales(rows[value], weights, self.weight_bits, gain)
+            scales = chosen_scales(rows[value], weights, self.weight_bits)
             if scales is not None:
                 plan.add(value, nodes, places, scales)
         return plan.apply(Editor(graph, constants), self.leaves)
 
 
-def chosen_scales(rows: Rows, weights: Sequence[Array], bits: int, gain: float = FREE_GAIN) -> Scales | None:
+def chosen_scales(rows: Rows, weights: Sequence[Array], bits: int) -> Scales | None:
     """What to divide the columns of measured rows (… × k) by, so that their products with weights (k × n) lose least by
-    quantising both to ``bits`` and 8; None if no squared error falls below ``gain`` times what it is."""
+    quantising both to ``bits`` and 8; None if no squared error falls by a tenth."""
     few = rows[:: max(1, len(rows) // TRIED_ROWS)]
     floats = [w.astype(np.float32, copy=False) for w in weights]
     wanted = [few @ w for w in floats]
     range_x = np.max(np.abs(rows), axis=0, initial=0)
     range_w = np.max([np.max(np.abs(w), axis=1, initial=0) for w in floats], axis=0)
-    best, least = None, gain * _error(few, floats, wanted, np.ones_like(range_x), bits)
+    best, least = None, LEAST_GAIN * _error(few, floats, wanted, np.ones_like(range_x), bits)
     for strength in STRENGTHS:
         scales = _scales(range_x, range_w, strength)
         error = _error(few, floats, wanted, scales, bits)

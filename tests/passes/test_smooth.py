@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from graph_builder import Build, random
-from rewriting import ops
 
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
@@ -124,8 +123,10 @@ def test_float_keeps_every_bit_and_integers_lose_less(make: Callable[[], Made], 
     want, got = evaluate(*before, x, Numerics()), evaluate(*after, x, Numerics())
     for name, value in want.items():
         np.testing.assert_array_equal(got[name], value)
-    assert ops(after[0]).count("mul") == ops(before[0]).count("mul") + extra
-    assert len(after[0].nodes) == len(before[0].nodes) + extra
+    products = [{n.outputs[0] for n in made[0].nodes if n.op == "mul"} for made in (before, after)]
+    # What the norms and first products read is of even range, but a little may be gained there too.
+    assert products[1] - products[0] - {"x.smooth"} == ({"h.smooth"} if extra else set())
+    assert {n.op for n in after[0].nodes} <= {n.op for n in before[0].nodes} | {"mul"}
     plain, even = errors(before), errors(after)
     assert all(even[name] < 0.6 * plain[name] for name in plain)
 
