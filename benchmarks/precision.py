@@ -116,7 +116,7 @@ def sections() -> list[Section]:
     ]
     rows += [
         row(bits, fit, "sentences", answers(quantized(bits, fit, samples), tokens), want, mask)
-        for bits, fit in ((8, "scales"), (8, "all"), (4, "all"))
+        for bits, fit in ((8, "scales"), (8, "rounding"), (8, "all"), (6, "all"), (4, "all"))
     ]
     header = (
         "precision",
