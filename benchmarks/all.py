@@ -28,6 +28,7 @@ from benchmarks import (
     scaling,
     search,
     speed,
+    sums,
     technologies,
 )
 from benchmarks.figures import Section
@@ -55,6 +56,7 @@ PARTS: dict[str, ModuleType] = {
     "cache": cache,
     "field": field,
     "search": search,
+    "sums": sums,
     "technologies": technologies,
     "reload": reload,
     "repairs": repairs,
