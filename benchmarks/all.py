@@ -22,6 +22,7 @@ from benchmarks import (
     memory,
     movement,
     passes,
+    precision,
     reload,
     repairs,
     scaling,
@@ -46,6 +47,7 @@ compile seconds): [results-corpus.md](results-corpus.md), by `python -m benchmar
 """
 PARTS: dict[str, ModuleType] = {
     "accuracy": accuracy,
+    "precision": precision,
     "architectures": architectures,
     "attainment": attainment,
     "attention": attention,

@@ -361,8 +361,8 @@ WEIGHT_NOT_FINITE = Diagnostic(
 CALIBRATION = Diagnostic(
     "calibration",
     Exit.USAGE,
-    "static activation scales cannot be measured: {why}",
-    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
+    "scales or weights cannot be fitted to calibration inputs: {why}",
+    "give calibration inputs for which the model's values are finite, or leave out what is fitted to them",
 )
 IR_SYNTAX = Diagnostic(
     "ir-syntax", Exit.USAGE, "expected {expected}", "the head of cimc/ir/text.py shows how graphs are written"

@@ -145,6 +145,13 @@ compile_options = stack(
         help="Activation scales: per row at run time, or constants measured on the inputs.",
     ),
     click.option(
+        "--fit",
+        type=click.Choice(["off", "scales", "rounding", "all"]),
+        default="off",
+        show_default=True,
+        help="Fit to calibration inputs: scales between activations and weights, the rounding of weights, or both.",
+    ),
+    click.option(
         "--digital",
         "digital",
         multiple=True,
@@ -245,7 +252,8 @@ calibration_option = click.option(
     "calibration_path",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
-    help="Analog numerics: inputs (or several, along a first axis) that ADC ranges are calibrated on.",
+    help="Inputs (or several, along a first axis) that scales, weights (--fit, --activations static) and ADC ranges "
+    "(analog numerics) are fitted to, in place of --inputs.",
 )
 trace_option = click.option("--trace", type=OUT_FILE, help="Write a timeline that opens in Perfetto.")
 
@@ -276,6 +284,7 @@ class CompileFlags(TypedDict):
     dims: tuple[str, ...]
     precision: str
     activations: Literal["dynamic", "static"]
+    fit: Literal["off", "scales", "rounding", "all"]
     digital: tuple[str, ...]
     outliers: str
     copies: str
@@ -312,6 +321,7 @@ def compile_as(**flags: Unpack[CompileFlags]) -> Options:
         placement=flags["placement"],
         search=parse_plan(flags["search"]) if flags["search"] else None,
         attention=flags["attention"],
+        fit=flags["fit"],
     )
 
 
