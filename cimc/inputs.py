@@ -141,7 +141,7 @@ def draw_calibration(graph: Graph, tokens: Tokens) -> dict[str, Array]:
     rows = _indexed_rows(graph)
     found: dict[str, Array] = {}
     for number, name in enumerate(graph.inputs):
-        rng = Streams(0).generator("calibration", number)
+        rng = _generator(0, number, "calibration")
         found[name] = _draw(name, graph.types[name], rows.get(name), rng, tokens)
     return found
 
@@ -152,11 +152,11 @@ def draw_types(wanted: Mapping[str, Type], seed: int, rows: int | None = None) -
     return {n: _draw(n, t, rows, rng, Tokens()) for (n, t), rng in zip(wanted.items(), generators, strict=True)}
 
 
-def _generator(seed: int, number: int) -> np.random.Generator:
+def _generator(seed: int, number: int, purpose: str = "inputs") -> np.random.Generator:
     """Where the values of an input are drawn from."""
-    from cimc.analog.rng import Streams  # the models of cores take long to load, and a compile draws nothing
+    from cimc.analog.rng import Streams  # the models of cores take long to load, and few compiles draw
 
-    return Streams(seed).generator("inputs", number)
+    return Streams(seed).generator(purpose, number)
 
 
 def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator, tokens: Tokens) -> Array:
