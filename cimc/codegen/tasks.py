@@ -7,7 +7,7 @@ More tiles for a head work off its rows sooner, but each loads its K and V, from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as positions
 from math import ceil
@@ -26,6 +26,13 @@ MOST_TASKS = 8
 
 ROOM_SHARE = 6
 """Operands of one head take at most this part of a tile's buffer: those of two are there, and what is computed."""
+
+SHARED = 3
+"""Tiles with tasks of a head from which on one of them loads an operand and hands it on to the others in one multicast: a home
+would serve them one after the other. Each could also load ahead by itself."""
+
+HANDED = 1.5
+"""Times that an operand takes until it is on all of them: the first pieces come twice, on their way to and from that tile."""
 
 SOFTMAX = {"vector.alu": 3, "special.func": 1, "special.div": 1}  # actions an element, as its instruction is billed
 
@@ -58,6 +65,17 @@ def tasks(
     every = [Task(at, r) for at in positions(*(range(n) for n in domain[:-1])) for r in pieces(rows, parts)]
     count = min(len(tiles), len(every))
     return [tuple(every[r.low : r.low + r.count]) for r in pieces(len(every), count)]
+
+
+def takers(found: Mapping[int, Sequence[Task]]) -> dict[tuple[int, ...], list[int]]:
+    """By head, the tiles that have tasks of it; those that begin with it first, for they are ready to load its operands."""
+    heads: dict[tuple[int, ...], list[int]] = {}
+    for begins in (True, False):
+        for tile, mine in found.items():
+            for at in dict.fromkeys(task.at for task in mine):
+                if (at == mine[0].at) is begins:
+                    heads.setdefault(at, []).append(tile)
+    return heads
 
 
 def _whole(graph: Graph, nodes: Sequence[Node]) -> list[int]:
@@ -99,7 +117,8 @@ class _Work:
         used = min(tiles, heads * parts)
         each = ceil(heads * parts / used)
         takers = ceil(parts / each)  # tiles that load the same K and V
-        begin = takers * sum(self.whole) + count * self.row  # those of one head come over the same links
+        loads = takers if takers < SHARED else HANDED
+        begin = loads * sum(self.whole) + count * self.row  # those of one head come over the same links
         compute = sum(self._node(node, count) for node in self.nodes)
         return begin + each * compute + (each - 1) * max(0.0, count * self.row - compute)
 
