@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from cimc.codegen import tasks as tasking
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen import tasks as tasking
 from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
@@ -246,7 +246,7 @@ class Spread:
             found = self.takers[tuple(a.constant for a in at)]
             if len(found) < tasking.SHARED:
                 return [tile]
-            return [*found[turn % len(found) :], *found[: turn % len(found)]]
+            return found if turn % 2 == 0 else found[::-1]
         mine = self.shares[self.share][1][: len(at)]
         found = [t for t, share in self.shares if share[: len(at)] == mine]
         return found if len(found) >= SHARED else [tile]

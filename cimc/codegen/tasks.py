@@ -118,6 +118,8 @@ class _Work:
         each = ceil(heads * parts / used)
         takers = ceil(parts / each)  # tiles that load the same K and V
         loads = takers if takers < SHARED else HANDED
+        if takers >= SHARED and parts % each:
+            loads *= 2  # tiles with tasks of two heads are handed those of the second one as well
         begin = loads * sum(self.whole) + count * self.row  # those of one head come over the same links
         compute = sum(self._node(node, count) for node in self.nodes)
         return begin + each * compute + (each - 1) * max(0.0, count * self.row - compute)
