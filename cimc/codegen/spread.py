@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from cimc.codegen import tasks as tasking
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.tasks import Task, takers, tasks
@@ -243,9 +242,7 @@ class Spread:
         if self.held is not None:
             return [tile]  # each has its own heads
         if self.tasks:
-            found = self.takers[tuple(a.constant for a in at)]
-            if len(found) < tasking.SHARED:
-                return [tile]
+            found = self.takers.get(tuple(a.constant for a in at), [tile])
             return found if turn % 2 == 0 else found[::-1]
         mine = self.shares[self.share][1][: len(at)]
         found = [t for t, share in self.shares if share[: len(at)] == mine]

@@ -34,6 +34,9 @@ would serve them one after the other. Each could also load ahead by itself."""
 HANDED = 1.5
 """Times that an operand takes until it is on all of them: the first pieces come twice, on their way to and from that tile."""
 
+TASK = 100
+"""Cycles of a task's accesses and messages beside their bytes; estimated."""
+
 SOFTMAX = {"vector.alu": 3, "special.func": 1, "special.div": 1}  # actions an element, as its instruction is billed
 
 
@@ -68,14 +71,15 @@ def tasks(
 
 
 def takers(found: Mapping[int, Sequence[Task]]) -> dict[tuple[int, ...], list[int]]:
-    """By head, the tiles that have tasks of it; those that begin with it first, for they are ready to load its operands."""
+    """By head, the tiles that share its operands, SHARED at least: one loads and hands on. A head is left out if one of its tiles
+    begins with another: there the operands would be late, and the others wait."""
     heads: dict[tuple[int, ...], list[int]] = {}
-    for begins in (True, False):
-        for tile, mine in found.items():
-            for at in dict.fromkeys(task.at for task in mine):
-                if (at == mine[0].at) is begins:
-                    heads.setdefault(at, []).append(tile)
-    return heads
+    late: set[tuple[int, ...]] = set()
+    for tile, mine in found.items():
+        for at in dict.fromkeys(task.at for task in mine):
+            heads.setdefault(at, []).append(tile)
+            late.update(() if at == mine[0].at else (at,))
+    return {at: tiles for at, tiles in heads.items() if len(tiles) >= SHARED and at not in late}
 
 
 def _whole(graph: Graph, nodes: Sequence[Node]) -> list[int]:
@@ -122,7 +126,7 @@ class _Work:
             loads *= 2  # tiles with tasks of two heads are handed those of the second one as well
         begin = loads * sum(self.whole) + count * self.row  # those of one head come over the same links
         compute = sum(self._node(node, count) for node in self.nodes)
-        return begin + each * compute + (each - 1) * max(0.0, count * self.row - compute)
+        return begin + each * (compute + TASK) + (each - 1) * max(0.0, count * self.row - compute)
 
     def _node(self, node: Node, rows: int) -> float:
         width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cimc.arch.load import load
-from cimc.codegen.tasks import LEAST_ROWS, MOST_TASKS, tasks
+from cimc.codegen.tasks import takers, LEAST_ROWS, MOST_TASKS, tasks
 from cimc.ir.graph import Graph
 from tests.passes.graph_builder import Build
 
