@@ -20,6 +20,10 @@ from cimc.isa.program import GlobalBuffer
 MOST_PIECES = 4
 """Parts of a value that some load takes in whole rows: such a load falls into as many, one after the other."""
 
+STORING, MOST_STORED = 10, 6
+"""So many tiles that store columns of a value are worth one part more than MOST_PIECES would have, up to so many parts: they
+store at about the same time, each part's home serves one after the other."""
+
 MIN_ROW_BYTES = 256  # of a part, where nothing but their number says where to cut
 MIN_BYTES = 16384  # of an array that is worth cutting: others are read and written in no time
 
@@ -144,6 +148,8 @@ def _reach(access: Access, row: int) -> Reach | None:
 
 
 def _edges(row: int, found: Sequence[tuple[Access, Reach]], least: int) -> tuple[int, ...]:
+    """``found``: all accesses. Where loads take whole rows, there are few parts, for each costs a load; those that many
+    tiles store into are a few more."""
     loads = [r for a, r in found if not a.writes]
     narrow = [r for r in loads if r.high - r.low < row]
     whole = len(narrow) < len(loads)
@@ -152,14 +158,16 @@ def _edges(row: int, found: Sequence[tuple[Access, Reach]], least: int) -> tuple
         wanted = {row * k // MOST_PIECES for k in range(1, MOST_PIECES)}
     fixed = sorted((r.low, r.high) for _, r in found if r.axis < 0)
     edges = [e for e in sorted(wanted) if not any(low < e < high for low, high in fixed)]
-    return (0, *(_fewer(edges, row) if whole else edges), row)
+    storing = len({a.tile for a, r in found if a.writes and r.high - r.low < row})
+    most = max(MOST_PIECES, min(MOST_STORED, storing // STORING))
+    return (0, *(_fewer(edges, row, most) if whole else edges), row)
 
 
-def _fewer(edges: list[int], row: int) -> list[int]:
-    """Of the edges, those nearest to an even cut into ``MOST_PIECES``."""
-    if len(edges) < MOST_PIECES:
+def _fewer(edges: list[int], row: int, most: int) -> list[int]:
+    """Of the edges, those nearest to an even cut into ``most`` parts."""
+    if len(edges) < most:
         return edges
-    return sorted({min(edges, key=lambda e: abs(e - row * k // MOST_PIECES)) for k in range(1, MOST_PIECES)})
+    return sorted({min(edges, key=lambda e: abs(e - row * k // most)) for k in range(1, most)})
 
 
 def pieces(buffer: GlobalBuffer, plan: Cut) -> tuple[GlobalBuffer, ...]:
