@@ -24,8 +24,14 @@ BLOCKS = 16
 """Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
 loss; each takes its instructions, so many are."""
 
+WASTE = 64
+"""Of so many rows one may be done twice, where a sample has no even blocks of half the rows wanted."""
+
 TOGETHER = 32
 """Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
+
+UNEVEN = 1.12
+"""A block's rows are cut into pieces of which the largest has no more rows than this many times the mean."""
 
 FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
@@ -34,8 +40,7 @@ FINE = 3
 def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
     """Plans for the copies of a region, with the longest blocks that fit. Raises STREAM_ROOM if not even blocks of one
     row do."""
-    sizes = [n for n in range(region.rows, 0, -1) if region.rows % n == 0]
-    wanted = [n for n in sizes if n * BLOCKS <= region.rows] or sizes[-1:]
+    wanted = _rows(region)
     over = (-1, 0)
     spare: list[Plan] = []
     for rows in wanted:
@@ -57,6 +62,17 @@ def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
     raise errors.STREAM_ROOM(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have)
 
 
+def _rows(region: Region) -> list[int]:
+    """Rows of a block to try, most first: that a sample has at least BLOCKS blocks, of which as few rows as may be are done
+    twice."""
+    most = max(1, region.rows // BLOCKS)
+    even = [n for n in range(most, 0, -1) if region.rows % n == 0]
+    if 2 * even[0] > most:
+        return even
+    twice = {n: -(-region.rows // n) * n - region.rows for n in range(most, 0, -1)}
+    return [n for n, rows in twice.items() if rows * WASTE <= region.rows]
+
+
 @dataclass(frozen=True, slots=True)
 class _Size:
     """Rows of a block, and blocks that heads do at once."""
@@ -68,7 +84,7 @@ class _Size:
 def _sizes(region: Region, rows: int) -> list[_Size]:
     """What to try with blocks of so many rows, best first."""
     most = max(1, TOGETHER // rows)
-    groups = [n for n in range(most, 0, -1) if region.rows // rows % n == 0]
+    groups = [n for n in range(most, 0, -1) if -(-region.rows // rows) % n == 0]
     return [_Size(rows, group) for group in groups]
 
 
@@ -77,7 +93,9 @@ def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int,
     do come first."""
     trial = context.apart()
     for plan in found:
-        Flow(trial, plan).emit()
+        flow = Flow(trial, plan)
+        flow.draft()
+        flow.deepen()
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
     for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
         need = sum(aligned(room.bytes) for room in code.rooms.values())
@@ -166,7 +184,7 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     messages: list[Message] = []
     for plan in draft.plans:
         flow = Flow(trial, plan)
-        flow.emit()
+        flow.draft()
         messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
         messages += [Message(n / link, None, (_end(plan, at),)) for at, n in flow.fetched.items()]
     wants = {
@@ -209,7 +227,7 @@ def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Mean) -> in
     wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
     if job.kind == "rows":
-        return max(n for n in range(1, wanted + 1) if size.rows % n == 0)
+        return max(n for n in range(1, wanted + 1) if size.rows % n == 0 or -(-size.rows // n) * n <= size.rows * UNEVEN)
     if wanted <= axes[0] or size.group > 1:
         return max(n for n in range(1, min(wanted, axes[0]) + 1) if axes[0] % n == 0)
     down = max(n for n in range(1, wanted // axes[0] + 1) if size.rows % n == 0)
@@ -228,7 +246,7 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
     trial = context.apart()
     plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
     flow = Flow(trial, plan)
-    flow.emit()
+    flow.draft()
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)

@@ -21,7 +21,7 @@ from math import prod
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.fold import BLOCK, RING, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
+from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
@@ -94,6 +94,24 @@ class Flow:
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
+        self.draft()
+        for tile, stages in self.stages.items():
+            code = self.context.code(tile)
+            code.steps = self.aside[tile]
+            ready = {when: ringed(steps, self.rings[tile], code) for when, steps in stages.items()}
+            turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
+            rows = self.region.rows
+            turns.update((f"{ROW}{k}", Turn(self.blocks, rows, rows, k)) for k in range(self.plan.group))
+            for ring in self.rings[tile].values():
+                turns[ring.name(RING)] = ring.turn(self.blocks)
+                turns[ring.name(WHOLE)] = ring.samples(self.blocks)
+            order = None if self.strict else Order(ready, code, self.context.chip)
+            code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
+        self.deepen()
+        return {tile: frozenset(values) for tile, values in self.storing.items()}
+
+    def draft(self) -> None:
+        """Write the code of each stage once, and find how deep its rings are: all that a trial needs."""
         for part in self.region.parts:
             if part.axes:
                 self._heads(part)
@@ -101,20 +119,12 @@ class Flow:
             for node in part.segment.nodes:
                 self._node(part, node)
         self.rings = self._rings()
-        for tile, stages in self.stages.items():
-            code = self.context.code(tile)
-            code.steps = self.aside[tile]
-            ready = {when: ringed(steps, self.rings[tile], code) for when, steps in stages.items()}
-            turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
-            for ring in self.rings[tile].values():
-                turns[ring.name(RING)] = Turn(ring.group, ring.depth)
-                turns[ring.name(WHOLE)] = Turn(self.blocks, max(1, ring.depth // self.blocks))
-            order = None if self.strict else Order(ready, code, self.context.chip)
-            code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
-            for name, ring in self.rings[tile].items():
-                room = code.rooms[name]
-                code.rooms[name] = replace(room, shape=(ring.depth, *room.shape))
-        return {tile: frozenset(values) for tile, values in self.storing.items()}
+
+    def deepen(self) -> None:
+        """Give the rings all their places."""
+        for tile, rings in self.rings.items():
+            rooms = self.context.code(tile).rooms
+            rooms.update((name, replace(rooms[name], shape=ring.shape(rooms[name].shape))) for name, ring in rings.items())
 
     # --- where code goes ------------------------------------------------------------------------
     def at(self, tile: int, start: int, period: int = 1) -> TileCode:
@@ -137,7 +147,8 @@ class Flow:
             more = {name: self._ring((tile, name), 1, *at) for name, at in span.items()}
             size = {name: aligned(rooms[name].bytes) for name in span}
             extra = {name: size[name] * (more[name].depth - least[name].depth) for name in span}
-            left = self.plan.room.get(tile, 0) - sum(size[name] * ring.depth for name, ring in least.items())
+            kept = (ring.depth * size[name] // (self.plan.rows if ring.rows else 1) for name, ring in least.items())
+            left = self.plan.room.get(tile, 0) - sum(kept)
             left -= sum(aligned(room.bytes) for room in rooms.values() if room.key)
             for name in sorted(span, key=lambda n: (rank[n], extra[n], n)):
                 if extra[name] <= left:
@@ -171,14 +182,21 @@ class Flow:
             least = -(-(high - low + 1) // self.grouped[buffer])
             return Ring(least if buffer in self.single else least + slack, self.grouped[buffer])
         if buffer in self.whole:
-            return Ring(-(-(high + self.blocks - group - low) // self.blocks) * self.blocks)
+            samples = -(-(high + self.blocks - group - low) // self.blocks)
+            if self.plan.overlap:
+                return Ring(samples * self.region.rows, rows=self.region.rows)
+            return Ring(samples * self.blocks)
         late = group - 1 if buffer in self.written else 0
         return Ring(-(-(max(high - low, 1) + late + slack) // group) * group)
 
     # --- rows -----------------------------------------------------------------------------------
-    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1) -> Index:
-        """Where rows of a block are in the batch; of ``group`` blocks, from that on."""
+    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1, further: int = 0) -> Index:
+        """Where rows of a block are in the batch, or of the one ``further`` on; of ``group`` blocks, from that on (of one if
+        they overlap)."""
         sample = Affine.of(self.copy * self.samples, {SAMPLE: 1})
+        if self.plan.overlap:
+            row = Affine.of(rect.row, {f"{ROW}{further}": 1})
+            return Index((sample, *middle, row), rect.rows)
         row = Affine.of(rect.row, {BLOCK: self.plan.rows})
         return Index((sample, *middle, row), rect.rows * group)
 

@@ -83,7 +83,8 @@ class Piece:
 
 
 class Plan:
-    """Stages of a region in blocks of ``rows``. ``tiles``: of every stage that works with vectors or heads; those with heads
+    """Stages of a region in blocks of ``rows``. Where these are no part of a sample's rows, blocks *overlap*: block b of B begins
+    at row ``b · rows of a sample // B``, and some rows are done twice, with the same results. ``tiles``: of every stage that works with vectors or heads; those with heads
     do ``group`` blocks at once, so that the matmul unit has to be loaded less often. ``room``: bytes of each tile's
     buffer that may be filled with rings that keep more than they must."""
 
@@ -101,7 +102,8 @@ class Plan:
         self.graph, self.region, self.placement = graph, region, placement
         self.rows, self.copy, self.tiles, self.room = rows, copy, tiles, room or {}
         self.group = group
-        self.blocks = region.rows // rows
+        self.blocks = -(-region.rows // rows)
+        self.overlap = self.blocks * rows > region.rows
         self.job_of: dict[str, Job] = {}
         self.nodes: dict[Job, list[Node]] = {}
         self.number: dict[str, int] = {}
