@@ -247,6 +247,7 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
     plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
     flow = Flow(trial, plan)
     flow.draft()
+    flow.deepen()
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)
