@@ -93,9 +93,7 @@ def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int,
     do come first."""
     trial = context.apart()
     for plan in found:
-        flow = Flow(trial, plan)
-        flow.draft()
-        flow.deepen()
+        Flow(trial, plan).emit(draft=True)
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
     for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
         need = sum(aligned(room.bytes) for room in code.rooms.values())
@@ -184,7 +182,7 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     messages: list[Message] = []
     for plan in draft.plans:
         flow = Flow(trial, plan)
-        flow.draft()
+        flow.emit(draft=True)
         messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
         messages += [Message(n / link, None, (_end(plan, at),)) for at, n in flow.fetched.items()]
     wants = {
@@ -246,8 +244,7 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
     trial = context.apart()
     plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
     flow = Flow(trial, plan)
-    flow.draft()
-    flow.deepen()
+    flow.emit(draft=True)
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)

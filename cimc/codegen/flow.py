@@ -92,26 +92,9 @@ class Flow:
         self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
 
-    def emit(self) -> dict[int, frozenset[str]]:
-        """Append the code to the tiles; returns what each tile stored."""
-        self.draft()
-        for tile, stages in self.stages.items():
-            code = self.context.code(tile)
-            code.steps = self.aside[tile]
-            ready = {when: ringed(steps, self.rings[tile], code) for when, steps in stages.items()}
-            turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
-            rows = self.region.rows
-            turns.update((f"{ROW}{k}", Turn(self.blocks, rows, rows, k)) for k in range(self.plan.group))
-            for ring in self.rings[tile].values():
-                turns[ring.name(RING)] = ring.turn(self.blocks)
-                turns[ring.name(WHOLE)] = ring.samples(self.blocks)
-            order = None if self.strict else Order(ready, code, self.context.chip)
-            code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
-        self.deepen()
-        return {tile: frozenset(values) for tile, values in self.storing.items()}
-
-    def draft(self) -> None:
-        """Write the code of each stage once, and find how deep its rings are: all that a trial needs."""
+    def emit(self, draft: bool = False) -> dict[int, frozenset[str]]:
+        """Append the code to the tiles; returns what each tile stored. A ``draft`` only finds out what the stages take, and
+        which buffers: that is most of what there is to know, and far less work."""
         for part in self.region.parts:
             if part.axes:
                 self._heads(part)
@@ -119,12 +102,28 @@ class Flow:
             for node in part.segment.nodes:
                 self._node(part, node)
         self.rings = self._rings()
+        for tile, stages in self.stages.items():
+            code = self.context.code(tile)
+            code.steps = self.aside[tile]
+            if not draft:
+                self._fold(code, stages)
+            for name, ring in self.rings[tile].items():
+                room = code.rooms[name]
+                code.rooms[name] = replace(room, shape=ring.shape(room.shape))
+        return {tile: frozenset(values) for tile, values in self.storing.items()}
 
-    def deepen(self) -> None:
-        """Give the rings all their places."""
-        for tile, rings in self.rings.items():
-            rooms = self.context.code(tile).rooms
-            rooms.update((name, replace(rooms[name], shape=ring.shape(rooms[name].shape))) for name, ring in rings.items())
+    def _fold(self, code: TileCode, stages: Mapping[When, Sequence[Step]]) -> None:
+        """Append a tile's stages, side by side in repeats."""
+        rings = self.rings[code.tile]
+        ready = {when: ringed(steps, rings, code) for when, steps in stages.items()}
+        turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
+        rows = self.region.rows
+        turns.update((f"{ROW}{k}", Turn(self.blocks, rows, rows, k)) for k in range(self.plan.group))
+        for ring in rings.values():
+            turns[ring.name(RING)] = ring.turn(self.blocks)
+            turns[ring.name(WHOLE)] = ring.samples(self.blocks)
+        order = None if self.strict else Order(ready, code, self.context.chip)
+        code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
 
     # --- where code goes ------------------------------------------------------------------------
     def at(self, tile: int, start: int, period: int = 1) -> TileCode:
