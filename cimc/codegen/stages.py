@@ -43,6 +43,8 @@ class Rect:
 
 KINDS = ("rows", "product", "result", "heads")
 
+PROMPT = ("product",)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -175,13 +177,17 @@ class Plan:
             self.root_of[node.outputs[0], i] = source.root
             before = self.job_of[source.root]
             own = job.kind == "result" and source.root in self.placement.shards  # made of what is there already
-            delay = self.blocks + 1 if source.over >= 0 else self.period(job) + (not own)
+            delay = self.blocks + 1 if source.over >= 0 else self.period(job) + self._later(job, own)
             delay += self.late(before) - (own and before.kind == "product")
             after[job][before] = max(delay, after[job].get(before, 0))
         starts: dict[Job, int] = {}
         for job in sorted(after, key=lambda j: (j.part, j.stage, KINDS.index(j.kind))):
             starts[job] = max((starts[b] + delay for b, delay in after[job].items()), default=0)
         return starts
+
+    def _later(self, job: Job, own: bool) -> int:
+        """Steps after rows were taken in that a stage begins with them."""
+        return int(not own and job.kind not in PROMPT)
 
     # --- tiles ----------------------------------------------------------------------------------
     def lanes(self, job: Job) -> list[tuple[int, Rect]]:
