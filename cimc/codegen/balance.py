@@ -12,7 +12,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
-from cimc.codegen.near import End, Message, Places, Want, spread
+from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
 from cimc.codegen.stages import Job, Plan
 from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
@@ -26,6 +26,9 @@ loss; each takes its instructions, so many are."""
 
 TOGETHER = 32
 """Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
+
+WAITING = 0.9
+"""Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper (estimated)."""
 
 FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
@@ -41,6 +44,8 @@ def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
     for rows in wanted:
         for size in _sizes(region, rows):
             draft = _balanced(context, region, chip, size, region.copies)
+            if draft is None:
+                continue
             first = over = _over(context, chip, draft.plans)
             if over[0] >= 0 and over[0] not in draft.movable:
                 break  # nothing that other tiles or smaller groups would help
@@ -131,10 +136,16 @@ class _Draft:
         return {t for want in self.wants.values() for t in want.tiles}
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft:
+def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft | None:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
-    loads, leaders = _together(*_loads(context, region, chip, size))
+    measured = _loads(context, region, chip, size)
+    loads, leaders = _together(measured.loads, measured.plan)
+    if not _roomy(loads, chip, copies):
+        measured = _loads(context, region, chip, size, measured.spare(chip, copies))
+        loads, leaders = measured.loads, {job: job for job in measured.loads}
+        if not _roomy(loads, chip, copies):
+            return None
     able = sorted({t for load in loads.values() for t in load.tiles})
     whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
     busiest = max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
@@ -151,14 +162,20 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
             tiles[copy].update((j, tuple(sorted(chosen))) for j, leader in leaders.items() if leader == job)
-    place = context.placement
+    place, park = context.placement, measured.plan.park
     room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
-    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group) for c in range(copies)]
+    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group, park) for c in range(copies)]
     # What is received and sent depends on where the others are: that is left to the messages.
     own = len(UNITS)
     pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
     parts = {job: Want((*piece[:own], piece[-1]), loads[job].tiles) for job, piece in pieces.items()}
     return _Draft(found, parts, busiest, leaders)
+
+
+def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:
+    """Whether all tiles together have room for what the stages keep."""
+    able = {t for load in loads.values() for t in load.tiles}
+    return copies * sum(load.bytes for load in loads.values()) <= FULL * sum(chip.tile(t).local_bytes for t in able)
 
 
 def _together(loads: Mapping[Job, _Load], plan: Plan) -> tuple[dict[Job, _Load], dict[Job, Job]]:
@@ -239,9 +256,26 @@ def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Mean) -> in
     return axes[0] * down
 
 
-def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> tuple[dict[Job, _Load], Plan]:
-    """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all. And the plan
-    of that."""
+@dataclass(frozen=True)
+class _Measured:
+    """What stages take, the plan in which that was found, and the bytes that it needs of every tile."""
+
+    loads: dict[Job, _Load]
+    plan: Plan
+    needs: Mapping[int, int]
+
+    def spare(self, chip: ChipSpec, copies: int) -> dict[int, int]:
+        """Bytes of tiles without stages of their own in which rows may wait; of several copies each has its own tiles, which
+        one measured does not show."""
+        able = {t for load in self.loads.values() for t in load.tiles}
+        free = {t: int(WAITING * (chip.tile(t).local_bytes - need)) for t, need in self.needs.items() if t not in able}
+        return {t: n for t, n in free.items() if n > 0} if copies == 1 else {}
+
+
+def _loads(
+    context: Context, region: Region, chip: ChipSpec, size: _Size, park: Mapping[int, int] | None = None
+) -> _Measured:
+    """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
     first: dict[Job, tuple[int]] = {}
     able: dict[Job, tuple[int, ...]] = {}
     empty = Plan(context.graph, region, context.placement, size.rows, 0, {})
@@ -250,7 +284,7 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> tup
             able[job] = tuple(tiles_with(chip, units_needed(nodes)))
             first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
-    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
+    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group, park=park)
     flow = Flow(trial, plan)
     flow.emit()
     found: dict[Job, _Load] = {}
@@ -263,7 +297,9 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> tup
         found[job] = _Load(
             (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), taken, able[job]
         )
-    return found, plan
+    needs = dict.fromkeys(range(chip.tile_count), 0)
+    needs.update((t, sum(aligned(room.bytes) for room in code.rooms.values())) for t, code in trial.codes.items())
+    return _Measured(found, plan, needs)
 
 
 def _worked(steps: Sequence[Step], costs: Costs) -> Counter[Unit]:

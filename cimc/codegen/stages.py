@@ -87,7 +87,8 @@ class Piece:
 class Plan:
     """Stages of a region in blocks of ``rows``. ``tiles``: of every stage that works with vectors or heads; those with heads
     do ``group`` blocks at once, so that the matmul unit has to be loaded less often. ``room``: bytes of each tile's
-    buffer that may be filled with rings that keep more than they must."""
+    buffer that may be filled with rings that keep more than they must. ``park``: bytes of tiles in which rows may wait for
+    those that take them much later; none where the takers have room."""
 
     def __init__(
         self,
@@ -99,10 +100,11 @@ class Plan:
         tiles: Mapping[Job, tuple[int, ...]],
         room: Mapping[int, int] | None = None,
         group: int = 1,
+        park: Mapping[int, int] | None = None,
     ) -> None:
         self.graph, self.region, self.placement = graph, region, placement
         self.rows, self.copy, self.tiles, self.room = rows, copy, tiles, room or {}
-        self.group = group
+        self.group, self.park = group, park or {}
         self.blocks = region.rows // rows
         self.job_of: dict[str, Job] = {}
         self.nodes: dict[Job, list[Node]] = {}
@@ -134,13 +136,16 @@ class Plan:
 
     def on(self, tiles: Mapping[Job, tuple[int, ...]]) -> Plan:
         """This plan on other tiles."""
-        return Plan(
-            self.graph, self.region, self.placement, self.rows, self.copy, tiles, room=self.room, group=self.group
-        )
+        of = (self.graph, self.region, self.placement, self.rows, self.copy)
+        return Plan(*of, tiles, room=self.room, group=self.group, park=self.park)
 
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""
         return self.group if job.kind == "heads" else 1
+
+    def due(self, job: Job) -> int:
+        """The step at which a stage must have been brought its first block at the latest."""
+        return self.starts[job] - self.period(job)
 
     def meets(self, job: Job) -> bool:
         """Whether partial sums of a product come from several tiles."""
