@@ -400,7 +400,7 @@ class Flow:
             for stop in waiting:
                 for piece, common in parts:
                     if (some := common.meet(stop.rect)) is not None:
-                        self._send(piece, some, {stop.tile: stop}, (value.start, value.start + 1), value.origin)
+                        self._move(value, piece, some, {stop.tile: stop})
         if not waiting:
             return False
         brought = value.brought[need] = self._taken(value, need, due)
@@ -419,16 +419,22 @@ class Flow:
         while left:
             now = {p.tile: p for p in reversed(left)}
             left = [p for p in left if p is not now[p.tile]]
-            own = now.pop(piece.tile, None)
-            if own is not None:
-                code = self.at(piece.tile, value.start + 1)
-                code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
             size = common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
-            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in (*now.values(), *([own] if own else [])))
+            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in now.values())
             self.messages.append((size, (value.job, piece.tile), ends))
-            if now:
+            if now.keys() != {piece.tile}:
                 self.sent[value.job] += size
-                self._send(piece, common, now, (value.start, value.start + 1), value.origin)
+            self._move(value, piece, common, now)
+
+    def _move(self, value: _Value, piece: Piece, common: Rect, to: Mapping[int, Piece]) -> None:
+        """Copy or send a rectangle of a piece, as soon as it is made."""
+        others = dict(to)
+        own = others.pop(piece.tile, None)
+        if own is not None:
+            code = self.at(piece.tile, value.start + 1)
+            code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
+        if others:
+            self._send(piece, common, others, (value.start, value.start + 1), value.origin)
 
     def _send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
