@@ -12,7 +12,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
-from cimc.codegen.near import End, Message, Places, Want, spread
+from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
 from cimc.codegen.stages import Job, Plan
 from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
@@ -33,6 +33,9 @@ TOGETHER = 32
 UNEVEN = 1.12
 """A block's rows are cut into pieces of which the largest has no more rows than this many times the mean."""
 
+WAITING = 0.9
+"""Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper (estimated)."""
+
 FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
 
@@ -46,6 +49,8 @@ def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
     for rows in wanted:
         for size in _sizes(region, rows):
             draft = _balanced(context, region, chip, size, region.copies)
+            if draft is None:
+                continue
             first = over = _over(context, chip, draft.plans)
             if over[0] >= 0 and over[0] not in draft.movable:
                 break  # nothing that other tiles or smaller groups would help
@@ -133,11 +138,13 @@ class _Mean:
 @dataclass(frozen=True)
 class _Draft:
     """Plans that are balanced. ``wants``: what each piece of a stage takes, as a part of what a tile has on average; and
-    where it can be. ``cycles``: what a tile takes for a block on average."""
+    where it can be; stages that are kept together have one, that of their ``leaders``. ``cycles``: what a tile takes for a
+    block on average."""
 
     plans: list[Plan]
     wants: Mapping[Job, Want]
     cycles: float
+    leaders: Mapping[Job, Job]
 
     @property
     def movable(self) -> set[int]:
@@ -145,10 +152,16 @@ class _Draft:
         return {t for want in self.wants.values() for t in want.tiles}
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft:
+def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft | None:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
-    loads = _loads(context, region, chip, size)
+    measured = _loads(context, region, chip, size)
+    loads, leaders = _together(measured.loads, measured.plan)
+    if not _roomy(loads, chip, copies):
+        measured = _loads(context, region, chip, size, measured.spare(chip, copies))
+        loads, leaders = measured.loads, {job: job for job in measured.loads}
+        if not _roomy(loads, chip, copies):
+            return None
     able = sorted({t for load in loads.values() for t in load.tiles})
     whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
     busiest = max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
@@ -164,15 +177,39 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
             then = {t: _sum(has[t], piece) for t in loads[job].tiles}
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
-            tiles[copy][job] = tuple(sorted(chosen))
-    place = context.placement
+            tiles[copy].update((j, tuple(sorted(chosen))) for j, leader in leaders.items() if leader == job)
+    place, park = context.placement, measured.plan.park
     room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
-    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group) for c in range(copies)]
+    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group, park) for c in range(copies)]
     # What is received and sent depends on where the others are: that is left to the messages.
     own = len(UNITS)
     pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
     parts = {job: Want((*piece[:own], piece[-1]), loads[job].tiles) for job, piece in pieces.items()}
-    return _Draft(found, parts, busiest)
+    return _Draft(found, parts, busiest, leaders)
+
+
+def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:
+    """Whether all tiles together have room for what the stages keep."""
+    able = {t for load in loads.values() for t in load.tiles}
+    return copies * sum(load.bytes for load in loads.values()) <= FULL * sum(chip.tile(t).local_bytes for t in able)
+
+
+def _together(loads: Mapping[Job, _Load], plan: Plan) -> tuple[dict[Job, _Load], dict[Job, Job]]:
+    """Stages of rows, two by two, of which one takes rows that the other makes: on the same tiles the rows stay where they
+    are. Their loads added up, at the first of the two; and of every stage, the first of its pair."""
+    leaders = {job: job for job in loads}
+    paired: set[Job] = set()
+    for (out, _), root in sorted(plan.root_of.items(), key=lambda item: plan.starts[plan.job_of[item[0][0]]]):
+        job, before = plan.job_of[out], plan.job_of[root]
+        if job.kind == before.kind == "rows" and not {job, before} & paired and loads[job].tiles == loads[before].tiles:
+            paired |= {job, before}
+            leaders[job] = before
+    found = {job: load for job, load in loads.items() if leaders[job] == job}
+    for job, leader in leaders.items():
+        if job != leader:
+            one, other = found[leader], loads[job]
+            found[leader] = _Load(_sum(one.cycles, other.cycles), one.bytes + other.bytes, one.tiles)
+    return found, leaders
 
 
 def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
@@ -183,18 +220,21 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     for plan in draft.plans:
         flow = Flow(trial, plan)
         flow.emit(draft=True)
-        messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
-        messages += [Message(n / link, None, (_end(plan, at),)) for at, n in flow.fetched.items()]
+        for size, maker, takers in flow.messages:
+            ends = dict.fromkeys(_end(draft, plan, at) for at in takers)
+            messages.append(Message(size / link, _end(draft, plan, maker), tuple(ends)))
+        messages += [Message(n / link, None, (_end(draft, plan, at),)) for at, n in flow.fetched.items()]
     wants = {
         (plan.copy, job, k): draft.wants[job]
         for plan in draft.plans
         for job, tiles in plan.tiles.items()
         for k in range(len(tiles))
+        if draft.leaders[job] == job
     }
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
     places = spread(Places(chip.columns, draft.cycles, wants, messages, _ports(chip)), order)
     return [
-        plan.on({job: tuple(places[plan.copy, job, k] for k in range(len(t))) for job, t in plan.tiles.items()})
+        plan.on({j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()})
         for plan in draft.plans
     ]
 
@@ -210,10 +250,10 @@ def _ports(chip: ChipSpec) -> list[int]:
     return [min(ports, key=lambda p: way(t, p)) for t in range(chip.tile_count)] if ports else []
 
 
-def _end(plan: Plan, at: tuple[Job, int]) -> End:
+def _end(draft: _Draft, plan: Plan, at: tuple[Job, int]) -> End:
     """What is at one end of a message: a piece of a stage, or what is bound to the tile."""
     job, tile = at
-    return (plan.copy, job, plan.tiles[job].index(tile) if job in plan.tiles else -1 - tile)
+    return (plan.copy, draft.leaders.get(job, job), plan.tiles[job].index(tile) if job in plan.tiles else -1 - tile)
 
 
 def _sum(one: _Parts, other: _Parts) -> _Parts:
@@ -232,7 +272,25 @@ def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Mean) -> in
     return axes[0] * down
 
 
-def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dict[Job, _Load]:
+@dataclass(frozen=True)
+class _Measured:
+    """What stages take, the plan in which that was found, and the bytes that it needs of every tile."""
+
+    loads: dict[Job, _Load]
+    plan: Plan
+    needs: Mapping[int, int]
+
+    def spare(self, chip: ChipSpec, copies: int) -> dict[int, int]:
+        """Bytes of tiles without stages of their own in which rows may wait; of several copies each has its own tiles, which
+        one measured does not show."""
+        able = {t for load in self.loads.values() for t in load.tiles}
+        free = {t: int(WAITING * (chip.tile(t).local_bytes - need)) for t, need in self.needs.items() if t not in able}
+        return {t: n for t, n in free.items() if n > 0} if copies == 1 else {}
+
+
+def _loads(
+    context: Context, region: Region, chip: ChipSpec, size: _Size, park: Mapping[int, int] | None = None
+) -> _Measured:
     """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
     first: dict[Job, tuple[int]] = {}
     able: dict[Job, tuple[int, ...]] = {}
@@ -242,7 +300,7 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
             able[job] = tuple(tiles_with(chip, units_needed(nodes)))
             first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
-    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
+    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group, park=park)
     flow = Flow(trial, plan)
     flow.emit(draft=True)
     found: dict[Job, _Load] = {}
@@ -255,7 +313,9 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
         found[job] = _Load(
             (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), taken, able[job]
         )
-    return found
+    needs = dict.fromkeys(range(chip.tile_count), 0)
+    needs.update((t, sum(aligned(room.bytes) for room in code.rooms.values())) for t, code in trial.codes.items())
+    return _Measured(found, plan, needs)
 
 
 def _worked(steps: Sequence[Step], costs: Costs) -> Counter[Unit]:

@@ -24,6 +24,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order
+from cimc.codegen.park import Park
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
@@ -91,6 +92,7 @@ class Flow:
         self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
         self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
+        self.park = Park(plan.park, context.chip)
 
     def emit(self, draft: bool = False) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored. A ``draft`` only finds out what the stages take, and
@@ -366,22 +368,17 @@ class Flow:
         value = self.values[root]
         same: dict[tuple[int, Rect, bool], Piece] = {}
         for need in self.wanted.get(root, ()):
+            if not need.whole and self._waited(value, need):
+                continue
             if not need.whole and any(p.tile == need.tile and p.rect.holds(need.rect) for p in value.pieces):
                 size = need.rect.rows * need.rect.cols * self.graph.type(root).element.bytes
                 self.messages.append((size, (value.job, need.tile), ((need.job, need.tile),)))
                 continue
             key = (need.tile, need.rect, need.whole)
             if key not in same:
-                code = self.at(need.tile, value.start + 1)
-                shape = (need.rect.rows, need.rect.cols)
-                view = code.buffer(self.graph.type(root).element, shape, "w" if need.whole else "r")
-                same[key] = Piece(need.tile, need.rect, view)
-                self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
-                self.taker[need.tile, view.buffer] = need.job
-                size = prod(shape) * self.graph.type(root).element.bytes
-                self.received[need.job] += size
+                same[key] = self._taken(value, need, value.start + 1)
                 if need.whole:
-                    self.whole.add((need.tile, view.buffer))
+                    self.whole.add((need.tile, same[key].view.buffer))
             value.brought[need] = same[key]
         for piece in value.pieces:
             targets: dict[Rect, list[Piece]] = {}
@@ -392,22 +389,69 @@ class Flow:
             for common, found in targets.items():
                 self._bring(value, piece, common, found)
 
+    def _taken(self, value: _Value, need: Need, start: int) -> Piece:
+        """A buffer for what a stage needs of a value, which is received from a step on."""
+        element = self.context.code(value.pieces[0].tile).rooms[value.pieces[0].view.buffer].element
+        view = self.at(need.tile, start).buffer(element, (need.rect.rows, need.rect.cols), "w" if need.whole else "r")
+        self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
+        self.taker[need.tile, view.buffer] = need.job
+        self.received[need.job] += need.rect.rows * need.rect.cols * element.bytes
+        return Piece(need.tile, need.rect, view)
+
+    def _waited(self, value: _Value, need: Need) -> bool:
+        """Whether rows wait for a stage in another tile that has more room, until it is time; then they are brought."""
+        due = self.plan.due(need.job)
+        if not self.park.pays(need.tile, due - value.start):
+            return False
+        parts = [(p, common) for p in value.pieces if (common := p.rect.meet(need.rect)) is not None]
+        rooms = {(p.tile, p.view.buffer): self.context.code(p.tile).rooms[p.view.buffer] for p, _ in parts}
+        waiting = [p for p, _ in parts]
+        element = next(iter(rooms.values())).element
+        if not self.park.keep({at: aligned(room.bytes) * (due - value.start) for at, room in rooms.items()}):
+            column = need.rect.rows * element.bytes * (due - value.start)
+            waiting = [
+                Piece(tile, rect, self.at(tile, value.start + 1).buffer(element, (rect.rows, rect.cols), "p"))
+                for tile, first, count in self.park.stops(need.tile, need.rect.cols, column)
+                for rect in [replace(need.rect, col=need.rect.col + first, cols=count)]
+            ]
+            for stop in waiting:
+                for piece, common in parts:
+                    if (some := common.meet(stop.rect)) is not None:
+                        self._move(value, piece, some, {stop.tile: stop})
+        if not waiting:
+            return False
+        brought = value.brought[need] = self._taken(value, need, due)
+        for piece, common in parts:
+            size = common.rows * common.cols * element.bytes
+            self.messages.append((size, (value.job, piece.tile), ((need.job, need.tile),)))
+            self.sent[value.job] += size
+        for piece in waiting:
+            if (common := piece.rect.meet(need.rect)) is not None:
+                self._send(piece, common, {need.tile: brought}, (due - 1, due), value.origin)
+        return True
+
     def _bring(self, value: _Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
         """Copy or send a rectangle of a piece; a tile that has two buffers for it gets two messages."""
         left = list(targets)
         while left:
             now = {p.tile: p for p in reversed(left)}
             left = [p for p in left if p is not now[p.tile]]
-            own = now.pop(piece.tile, None)
-            if own is not None:
-                code = self.at(piece.tile, value.start + 1)
-                code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
             size = common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
-            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in (*now.values(), *([own] if own else [])))
+            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in now.values())
             self.messages.append((size, (value.job, piece.tile), ends))
-            if now:
+            if now.keys() != {piece.tile}:
                 self.sent[value.job] += size
-                self._send(piece, common, now, (value.start, value.start + 1), value.origin)
+            self._move(value, piece, common, now)
+
+    def _move(self, value: _Value, piece: Piece, common: Rect, to: Mapping[int, Piece]) -> None:
+        """Copy or send a rectangle of a piece, as soon as it is made."""
+        others = dict(to)
+        own = others.pop(piece.tile, None)
+        if own is not None:
+            code = self.at(piece.tile, value.start + 1)
+            code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
+        if others:
+            self._send(piece, common, others, (value.start, value.start + 1), value.origin)
 
     def _send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
