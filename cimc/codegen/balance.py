@@ -6,29 +6,21 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
 from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
+from cimc.codegen.sizes import Cost, Size, left, ranked
 from cimc.codegen.stages import Job, Plan
 from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Region
 from cimc.mapping.units import tiles_with, units_needed
-
-BLOCKS = 16
-"""Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
-loss; each takes its instructions, so many are."""
-
-WASTE = 64
-"""Of so many rows one may be done twice, where a sample has no even blocks of half the rows wanted."""
-
-TOGETHER = 32
-"""Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
 
 UNEVEN = 1.12
 """A block's rows are cut into pieces of which the largest has no more rows than this many times the mean."""
@@ -36,61 +28,54 @@ UNEVEN = 1.12
 WAITING = 0.9
 """Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper (estimated)."""
 
+INPUT_BITS = 8  # of activations in every precision
+
 FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
 
 
 def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
-    """Plans for the copies of a region, with the longest blocks that fit. Raises STREAM_ROOM if not even blocks of one
-    row do."""
-    wanted = _rows(region)
+    """Plans for the copies of a region, of the size that fits and takes least time. Raises STREAM_ROOM if not even blocks of
+    one row do."""
     over = (-1, 0)
     spare: list[Plan] = []
-    for rows in wanted:
-        for size in _sizes(region, rows):
-            draft = _balanced(context, region, chip, size, region.copies)
-            if draft is None:
-                continue
-            first = over = _over(context, chip, draft.plans)
-            if over[0] >= 0 and over[0] not in draft.movable:
-                break  # nothing that other tiles or smaller groups would help
+    sizes = _sizes(context, region, chip)
+    while sizes:
+        size = sizes[0]
+        draft = _balanced(context, region, chip, size, region.copies)
+        first = over = _over(context, chip, draft.plans) if draft else over
+        if draft and (over[0] < 0 or over[0] in draft.movable):
             found = _near(context, chip, draft)
             over = _over(context, chip, found)
             if over[0] < 0:
                 return found
             if first[0] < 0 and not spare:
                 spare = draft.plans
-        if spare:
-            return spare
+            elif spare:
+                return spare
+        # Where no other tiles or smaller groups would help, shorter blocks may.
+        sizes = left(sizes, size, rows=draft is not None and over[0] not in draft.movable)
+    if spare:
+        return spare
     tile, need = over
     have = chip.tile(tile).local_bytes
     raise errors.STREAM_ROOM(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have)
 
 
-def _rows(region: Region) -> list[int]:
-    """Rows of a block to try, most first: that a sample has at least BLOCKS blocks, of which as few rows as may be are done
-    twice."""
-    most = max(1, region.rows // BLOCKS)
-    even = [n for n in range(most, 0, -1) if region.rows % n == 0]
-    if 2 * even[0] > most:
-        return even
-    twice = {n: -(-region.rows // n) * n - region.rows for n in range(most, 0, -1)}
-    return [n for n, rows in twice.items() if rows * WASTE <= region.rows]
+def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
+    """Sizes of blocks to try, best first."""
+    tiles = {part.tile for found in context.placement.matrices.values() for part in found[0].parts}
+    cell = max((TileUnits(chip, tile).mvm_interval(INPUT_BITS) for tile in tiles), default=0)
 
+    def least(size: Size) -> Cost:
+        plan = Plan(context.graph, region, context.placement, size.rows, 0, {}, group=size.group)
+        steps = region.waves // region.copies * plan.blocks + max(plan.starts.values(), default=0) + 1
+        return Cost(steps, size.rows * cell, 0.0)
 
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """Rows of a block, and blocks that heads do at once."""
+    def cost(size: Size) -> Cost:
+        return replace(least(size), tiles=_busiest(_loads(context, region, chip, size).loads, region.copies))
 
-    rows: int
-    group: int
-
-
-def _sizes(region: Region, rows: int) -> list[_Size]:
-    """What to try with blocks of so many rows, best first."""
-    most = max(1, TOGETHER // rows)
-    groups = [n for n in range(most, 0, -1) if -(-region.rows // rows) % n == 0]
-    return [_Size(rows, group) for group in groups]
+    return ranked(region.rows, least, cost)
 
 
 def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
@@ -152,7 +137,7 @@ class _Draft:
         return {t for want in self.wants.values() for t in want.tiles}
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft | None:
+def _balanced(context: Context, region: Region, chip: ChipSpec, size: Size, copies: int) -> _Draft | None:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
     measured = _loads(context, region, chip, size)
@@ -163,10 +148,9 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
         if not _roomy(loads, chip, copies):
             return None
     able = sorted({t for load in loads.values() for t in load.tiles})
-    whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
-    busiest = max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
+    busiest = _busiest(loads, copies)
     mean = _Mean(busiest, min((chip.tile(t).local_bytes for t in able), default=1))
-    none = (0.0,) * (len(whole) + 1)
+    none = (0.0,) * (len(next(iter(loads.values())).cycles) + 1) if loads else ()
     has = dict.fromkeys(able, none)
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
     counts = {job: _cuts(region, size, job, load, mean) for job, load in loads.items()}
@@ -186,6 +170,13 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
     pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
     parts = {job: Want((*piece[:own], piece[-1]), loads[job].tiles) for job, piece in pieces.items()}
     return _Draft(found, parts, busiest, leaders)
+
+
+def _busiest(loads: Mapping[Job, _Load], copies: int) -> float:
+    """Cycles that a tile for vector work has for a block on average, of what it has most of."""
+    able = {t for load in loads.values() for t in load.tiles}
+    whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
+    return max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
 
 
 def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:
@@ -234,7 +225,9 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
     places = spread(Places(chip.columns, draft.cycles, wants, messages, _ports(chip)), order)
     return [
-        plan.on({j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()})
+        plan.on(
+            {j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()}
+        )
         for plan in draft.plans
     ]
 
@@ -260,12 +253,14 @@ def _sum(one: _Parts, other: _Parts) -> _Parts:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Mean) -> int:
+def _cuts(region: Region, size: Size, job: Job, load: _Load, mean: _Mean) -> int:
     """Pieces of a stage: rows of a block, or middle axes and then rows."""
     wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
     if job.kind == "rows":
-        return max(n for n in range(1, wanted + 1) if size.rows % n == 0 or -(-size.rows // n) * n <= size.rows * UNEVEN)
+        return max(
+            n for n in range(1, wanted + 1) if size.rows % n == 0 or -(-size.rows // n) * n <= size.rows * UNEVEN
+        )
     if wanted <= axes[0] or size.group > 1:
         return max(n for n in range(1, min(wanted, axes[0]) + 1) if axes[0] % n == 0)
     down = max(n for n in range(1, wanted // axes[0] + 1) if size.rows % n == 0)
@@ -289,7 +284,7 @@ class _Measured:
 
 
 def _loads(
-    context: Context, region: Region, chip: ChipSpec, size: _Size, park: Mapping[int, int] | None = None
+    context: Context, region: Region, chip: ChipSpec, size: Size, park: Mapping[int, int] | None = None
 ) -> _Measured:
     """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
     first: dict[Job, tuple[int]] = {}

@@ -158,7 +158,8 @@ class Heads:
     def _by_block(self, view: View) -> list[View]:
         """The rows of each block of the group."""
         rows, step = self.share.rect.rows, view.strides[0]
-        return [View(view.buffer, view.offset + k * rows * step, (rows, *view.shape[1:]), view.strides) for k in range(self.group)]
+        shape = (rows, *view.shape[1:])
+        return [View(view.buffer, view.offset + k * rows * step, shape, view.strides) for k in range(self.group)]
 
     def _outside(self, node: Node, i: int) -> bool:
         """Whether an operand is rows from outside the region that are not constant."""

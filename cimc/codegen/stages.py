@@ -87,9 +87,9 @@ class Piece:
 class Plan:
     """Stages of a region in blocks of ``rows``. Where these are no part of a sample's rows, blocks *overlap*: block b of B
     begins at row ``b · rows of a sample // B``, and some rows are done twice, with the same results. ``tiles``: of every
-    stage that works with vectors or heads; those with heads do ``group`` blocks at once, so that the matmul unit has to be loaded less often. ``room``: bytes of each tile's
-    buffer that may be filled with rings that keep more than they must. ``park``: bytes of tiles in which rows may wait for
-    those that take them much later; none where the takers have room."""
+    stage that works with vectors or heads; those with heads do ``group`` blocks at once, so that the matmul unit has to be
+    loaded less often. ``room``: bytes of each tile's buffer that may be filled with rings that keep more than they must.
+    ``park``: bytes of tiles in which rows may wait for those that take them much later; none where the takers have room."""
 
     def __init__(
         self,
