@@ -15,7 +15,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
 from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
-from cimc.codegen.sizes import Cost, Size, left, ranked
+from cimc.codegen.sizes import Cost, Size, ranked
 from cimc.codegen.stages import Job, Plan
 from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
 from cimc.mapping.allocate import aligned
@@ -30,31 +30,38 @@ WAITING = 0.9
 
 INPUT_BITS = 8  # of activations in every precision
 
-FINE = 3
-"""A stage is cut so that no piece has more than this part of the load of a tile."""
+AHEAD = 1.6
+"""Tiles of matrices that have room for so many times their buffers have two places for what products take and make; else a
+product waits until the one before is out of the pipeline of its core, and taken away (estimated)."""
+
+FINE = (3, 6)
+"""A stage is cut so that no piece has more than this part of the load of a tile; the second where buffers are too small for
+large pieces."""
 
 
-def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
-    """Plans for the copies of a region, of the size that fits and takes least time. Raises STREAM_ROOM if not even blocks of
-    one row do."""
+def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, int] | None = None) -> list[Plan]:
+    """Plans for the copies of a region, of the size that fits and takes least time. ``taken``: bytes of tiles that are for
+    something else. Raises STREAM_ROOM if not even blocks of one row do."""
+    taken = taken or {}
     over = (-1, 0)
     spare: list[Plan] = []
-    sizes = _sizes(context, region, chip)
-    while sizes:
-        size = sizes[0]
-        draft = _balanced(context, region, chip, size, region.copies)
-        first = over = _over(context, chip, draft.plans) if draft else over
+    tries = [(size, fine) for size in _sizes(context, region, chip) for fine in FINE]
+    while tries:
+        (size, fine), *tries = tries
+        draft = _balanced(context, region, chip, size, fine, taken)
+        first = over = _over(context, chip, draft.plans, taken) if draft else over
         if draft and (over[0] < 0 or over[0] in draft.movable):
             found = _near(context, chip, draft)
-            over = _over(context, chip, found)
+            over = _over(context, chip, found, taken)
             if over[0] < 0:
                 return found
             if first[0] < 0 and not spare:
                 spare = draft.plans
             elif spare:
                 return spare
-        # Where no other tiles or smaller groups would help, shorter blocks may.
-        sizes = left(sizes, size, rows=draft is not None and over[0] not in draft.movable)
+        if draft and over[0] not in draft.movable:  # no other tiles or smaller groups would help, shorter blocks may
+            tries = [(s, f) for s, f in tries if s.rows < size.rows]
+        tries = [(s, f) for s, f in tries if s.below(size) or (s == size and f > fine)]
     if spare:
         return spare
     tile, need = over
@@ -65,7 +72,8 @@ def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
 def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
     """Sizes of blocks to try, best first."""
     tiles = {part.tile for found in context.placement.matrices.values() for part in found[0].parts}
-    cell = max((TileUnits(chip, tile).mvm_interval(INPUT_BITS) for tile in tiles), default=0)
+    units = [TileUnits(chip, tile) for tile in sorted(tiles)]
+    cell = max((u.mvm_interval(INPUT_BITS) for u in units), default=0)
 
     def least(size: Size) -> Cost:
         plan = Plan(context.graph, region, context.placement, size.rows, 0, {}, group=size.group)
@@ -73,12 +81,16 @@ def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
         return Cost(steps, size.rows * cell, 0.0)
 
     def cost(size: Size) -> Cost:
-        return replace(least(size), tiles=_busiest(_loads(context, region, chip, size).loads, region.copies))
+        measured = _loads(context, region, chip, size)
+        found = replace(least(size), tiles=_busiest(measured.loads, region.copies))
+        if all(measured.needs[t] * AHEAD <= chip.tile(t).local_bytes for t in tiles):
+            return found
+        return replace(found, cells=max(u.mvm_cycles(size.rows, INPUT_BITS) for u in units))
 
     return ranked(region.rows, least, cost)
 
 
-def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
+def _over(context: Context, chip: ChipSpec, found: Sequence[Plan], taken: Mapping[int, int]) -> tuple[int, int]:
     """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit. Those that have to do what they
     do come first."""
     trial = context.apart()
@@ -86,7 +98,7 @@ def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int,
         Flow(trial, plan).emit(draft=True)
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
     for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
-        need = sum(aligned(room.bytes) for room in code.rooms.values())
+        need = sum(aligned(room.bytes) for room in code.rooms.values()) + taken.get(tile, 0)
         if need > chip.tile(tile).local_bytes:
             return tile, need
     return -1, 0
@@ -137,9 +149,12 @@ class _Draft:
         return {t for want in self.wants.values() for t in want.tiles}
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, size: Size, copies: int) -> _Draft | None:
+def _balanced(
+    context: Context, region: Region, chip: ChipSpec, size: Size, fine: int, taken: Mapping[int, int]
+) -> _Draft | None:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
+    copies = region.copies
     measured = _loads(context, region, chip, size)
     loads, leaders = _together(measured.loads, measured.plan)
     if not _roomy(loads, chip, copies):
@@ -153,7 +168,7 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: Size, copi
     none = (0.0,) * (len(next(iter(loads.values())).cycles) + 1) if loads else ()
     has = dict.fromkeys(able, none)
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
-    counts = {job: _cuts(region, size, job, load, mean) for job, load in loads.items()}
+    counts = {job: _cuts(region, size, job, load, mean, fine) for job, load in loads.items()}
     order = sorted(loads, key=lambda j: (-max(loads[j].parts(mean, counts[j])), j.part, j.stage))
     for job in order:
         piece = loads[job].parts(mean, counts[job])
@@ -163,7 +178,7 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: Size, copi
             has.update((t, then[t]) for t in chosen)
             tiles[copy].update((j, tuple(sorted(chosen))) for j, leader in leaders.items() if leader == job)
     place, park = context.placement, measured.plan.park
-    room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
+    room = {t: (chip.tile(t).local_bytes - taken.get(t, 0)) // copies for t in range(chip.tile_count)}
     found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group, park) for c in range(copies)]
     # What is received and sent depends on where the others are: that is left to the messages.
     own = len(UNITS)
@@ -253,9 +268,9 @@ def _sum(one: _Parts, other: _Parts) -> _Parts:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def _cuts(region: Region, size: Size, job: Job, load: _Load, mean: _Mean) -> int:
+def _cuts(region: Region, size: Size, job: Job, load: _Load, mean: _Mean, fine: int) -> int:
     """Pieces of a stage: rows of a block, or middle axes and then rows."""
-    wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
+    wanted = min(max(1, math.ceil(fine * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
     if job.kind == "rows":
         return max(

@@ -6,19 +6,19 @@ often the matmul unit is loaded, and the later their results come."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-FEWEST, MOST = 16, 64
+FEWEST, MOST = 16, 100
 """Blocks of a sample, if its rows can be cut so: with fewer, filling the pipeline takes longest; more take long to simulate."""
 
 WASTE = 64
 """Of so many rows one may be done twice, where a sample has no even blocks of half the rows wanted."""
 
-TOGETHER = (32, 8)
+TOGETHER = (32, 16, 8)
 """Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
 
-SLACK = 1.3
+SLACK = 1.6
 """What the fullest tile has to do, in parts of what a tile has on average (estimated)."""
 
 STEP = 100
@@ -91,8 +91,3 @@ def _group(rows: int, block: int, together: int) -> int:
     """The most blocks, of which a sample has a whole number, that are not more rows than wanted."""
     blocks = -(-rows // block)
     return max(n for n in range(1, max(1, together // block) + 1) if blocks % n == 0)
-
-
-def left(sizes: Sequence[Size], failed: Size, rows: bool) -> list[Size]:
-    """What may still fit where one did not. ``rows``: only with shorter blocks."""
-    return [s for s in sizes if (s.rows < failed.rows if rows else s.below(failed))]
