@@ -25,7 +25,7 @@ from cimc.mapping.units import tiles_with, units_needed
 UNEVEN = 1.12
 """A block's rows are cut into pieces of which the largest has no more rows than this many times the mean."""
 
-WAITING = 0.9
+WAITING = 0.5
 """Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper (estimated)."""
 
 INPUT_BITS = 8  # of activations in every precision
@@ -82,7 +82,7 @@ def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
 
     def cost(size: Size) -> Cost:
         measured = _loads(context, region, chip, size)
-        found = replace(least(size), tiles=_busiest(measured.loads, region.copies))
+        found = replace(least(size), tiles=math.hypot(*_means(measured.loads, region.copies)))
         if all(measured.needs[t] * AHEAD <= chip.tile(t).local_bytes for t in tiles):
             return found
         return replace(found, cells=max(u.mvm_cycles(size.rows, INPUT_BITS) for u in units))
@@ -189,9 +189,13 @@ def _balanced(
 
 def _busiest(loads: Mapping[Job, _Load], copies: int) -> float:
     """Cycles that a tile for vector work has for a block on average, of what it has most of."""
+    return max(1.0, *_means(loads, copies))
+
+
+def _means(loads: Mapping[Job, _Load], copies: int) -> list[float]:
+    """Cycles that each unit and side of a tile for vector work has for a block on average."""
     able = {t for load in loads.values() for t in load.tiles}
-    whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
-    return max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
+    return [copies / len(able) * sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
 
 
 def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:

@@ -18,7 +18,7 @@ WASTE = 64
 TOGETHER = (32, 16, 8)
 """Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
 
-SLACK = 1.6
+SLACK = 1.0
 """What the fullest tile has to do, in parts of what a tile has on average (estimated)."""
 
 STEP = 100
@@ -43,7 +43,7 @@ class Size:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a region takes with blocks of a size: steps, and cycles of a step in the cells and, on average, in the tiles for
-    vector work."""
+    vector work: the root of the sum of squares over their units, as what is busy at once is never all of it."""
 
     steps: int
     cells: int
@@ -52,12 +52,12 @@ class Cost:
     @property
     def cycles(self) -> float:
         """All of it."""
-        return self.steps * (max(self.cells, SLACK * self.tiles) + STEP)
+        return self.steps * max(self.cells, SLACK * self.tiles + STEP)
 
     @property
     def least(self) -> float:
         """No size takes less that takes as many steps."""
-        return self.steps * (self.cells + STEP)
+        return self.steps * max(self.cells, STEP)
 
 
 def rows_of_blocks(rows: int) -> list[int]:
