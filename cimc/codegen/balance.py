@@ -25,8 +25,9 @@ from cimc.mapping.units import tiles_with, units_needed
 UNEVEN = 1.12
 """A block's rows are cut into pieces of which the largest has no more rows than this many times the mean."""
 
-WAITING = 0.5
-"""Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper (estimated)."""
+WAITING = (0.5, 0.9)
+"""Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper, without which a product
+waits for the one before. The second where the first is too little (estimated)."""
 
 INPUT_BITS = 8  # of activations in every precision
 
@@ -157,11 +158,13 @@ def _balanced(
     copies = region.copies
     measured = _loads(context, region, chip, size)
     loads, leaders = _together(measured.loads, measured.plan)
-    if not _roomy(loads, chip, copies):
-        measured = _loads(context, region, chip, size, measured.spare(chip, copies))
-        loads, leaders = measured.loads, {job: job for job in measured.loads}
+    alone = measured
+    for part in WAITING:
         if not _roomy(loads, chip, copies):
-            return None
+            measured = _loads(context, region, chip, size, alone.spare(chip, copies, part))
+            loads, leaders = measured.loads, {job: job for job in measured.loads}
+    if not _roomy(loads, chip, copies):
+        return None
     able = sorted({t for load in loads.values() for t in load.tiles})
     busiest = _busiest(loads, copies)
     mean = _Mean(busiest, min((chip.tile(t).local_bytes for t in able), default=1))
@@ -294,11 +297,11 @@ class _Measured:
     plan: Plan
     needs: Mapping[int, int]
 
-    def spare(self, chip: ChipSpec, copies: int) -> dict[int, int]:
-        """Bytes of tiles without stages of their own in which rows may wait; of several copies each has its own tiles, which
+    def spare(self, chip: ChipSpec, copies: int, part: float) -> dict[int, int]:
+        """Bytes of tiles without stages of their own in which rows may wait, a part of what they have left; of several copies each has its own tiles, which
         one measured does not show."""
         able = {t for load in self.loads.values() for t in load.tiles}
-        free = {t: int(WAITING * (chip.tile(t).local_bytes - need)) for t, need in self.needs.items() if t not in able}
+        free = {t: int(part * (chip.tile(t).local_bytes - need)) for t, need in self.needs.items() if t not in able}
         return {t: n for t, n in free.items() if n > 0} if copies == 1 else {}
 
 
