@@ -32,13 +32,14 @@ TARGET = 0.6
 TARGET_STREAMED = 0.8
 BATCH = 64
 STEPS: tuple[tuple[str, Choices], ...] = (
-    ("plain", Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False)),
-    ("+ values stay in tiles' memory", Choices(replicas=1, lanes=1, rotation=1, parts=False, aside=False)),
-    ("+ two sets of buffers", Choices(replicas=1, lanes=1, parts=False, aside=False)),
-    ("+ tiles take turns in vector stages", Choices(replicas=1, parts=False, aside=False)),
-    ("+ copies of weights in free cores", Choices(parts=False, aside=False)),
-    ("+ values cut by columns over tiles", Choices(aside=False)),
-    ("+ quantised where the columns are", Choices()),
+    ("plain", Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False, sums="one")),
+    ("+ values stay in tiles' memory", Choices(replicas=1, lanes=1, rotation=1, parts=False, aside=False, sums="one")),
+    ("+ two sets of buffers", Choices(replicas=1, lanes=1, parts=False, aside=False, sums="one")),
+    ("+ tiles take turns in vector stages", Choices(replicas=1, parts=False, aside=False, sums="one")),
+    ("+ copies of weights in free cores", Choices(parts=False, aside=False, sums="one")),
+    ("+ values cut by columns over tiles", Choices(aside=False, sums="one")),
+    ("+ quantised where the columns are", Choices(sums="one")),
+    ("+ partial sums added in trees", Choices()),
 )
 
 
