@@ -298,8 +298,8 @@ class _Measured:
     needs: Mapping[int, int]
 
     def spare(self, chip: ChipSpec, copies: int, part: float) -> dict[int, int]:
-        """Bytes of tiles without stages of their own in which rows may wait, a part of what they have left; of several copies each has its own tiles, which
-        one measured does not show."""
+        """Bytes of tiles without stages of their own in which rows may wait, a part of what they have left; of several copies
+        each has its own tiles, which one measured does not show."""
         able = {t for load in self.loads.values() for t in load.tiles}
         free = {t: int(part * (chip.tile(t).local_bytes - need)) for t, need in self.needs.items() if t not in able}
         return {t: n for t, n in free.items() if n > 0} if copies == 1 else {}
