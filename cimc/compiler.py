@@ -340,7 +340,11 @@ def _stream_note(mapping: Placed) -> str:
     if region is None:
         why = "the batch must be several samples (--dim batch=...), each of several rows that go through two segments or more"
         return f"throughput: nothing streams: {why}"
-    return f"throughput: {region.waves} samples stream through {len(region.parts)} of {len(mapping.segments)} segments"
+    said = f"throughput: {region.waves} samples stream through {len(region.parts)} of {len(mapping.segments)} segments"
+    if len(region.parts) == len(mapping.segments):
+        return said
+    why = "other rows than a sample's, or operands read whole that are not made of its rows alone, as caches"
+    return f"{said}; the others run for all samples at once ({why})"
 
 
 def _reload_note(told: Mapping[str, Json]) -> list[str]:

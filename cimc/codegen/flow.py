@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.fold import BLOCK, RING, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
+from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order
+from cimc.codegen.park import Park
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
@@ -92,6 +92,7 @@ class Flow:
         self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
         self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
+        self.park = Park(plan.park, context.chip)
 
     def emit(self, draft: bool = False) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored. A ``draft`` only finds out what the stages take, and
@@ -110,7 +111,7 @@ class Flow:
                 self._fold(code, stages)
             for name, ring in self.rings[tile].items():
                 room = code.rooms[name]
-                code.rooms[name] = replace(room, shape=(ring.depth, *room.shape))
+                code.rooms[name] = replace(room, shape=ring.shape(room.shape))
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
     def _fold(self, code: TileCode, stages: Mapping[When, Sequence[Step]]) -> None:
@@ -118,9 +119,11 @@ class Flow:
         rings = self.rings[code.tile]
         ready = {when: ringed(steps, rings, code) for when, steps in stages.items()}
         turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
+        rows = self.region.rows
+        turns.update((f"{ROW}{k}", Turn(self.blocks, rows, rows, k)) for k in range(self.plan.group))
         for ring in rings.values():
-            turns[ring.name(RING)] = Turn(ring.group, ring.depth)
-            turns[ring.name(WHOLE)] = Turn(self.blocks, max(1, ring.depth // self.blocks))
+            turns[ring.name(RING)] = ring.turn(self.blocks)
+            turns[ring.name(WHOLE)] = ring.samples(self.blocks)
         order = None if self.strict else Order(ready, code, self.context.chip)
         code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
 
@@ -145,7 +148,8 @@ class Flow:
             more = {name: self._ring((tile, name), 1, *at) for name, at in span.items()}
             size = {name: aligned(rooms[name].bytes) for name in span}
             extra = {name: size[name] * (more[name].depth - least[name].depth) for name in span}
-            left = self.plan.room.get(tile, 0) - sum(size[name] * ring.depth for name, ring in least.items())
+            kept = (ring.depth * size[name] // (self.plan.rows if ring.rows else 1) for name, ring in least.items())
+            left = self.plan.room.get(tile, 0) - sum(kept)
             left -= sum(aligned(room.bytes) for room in rooms.values() if room.key)
             for name in sorted(span, key=lambda n: (rank[n], extra[n], n)):
                 if extra[name] <= left:
@@ -179,14 +183,21 @@ class Flow:
             least = -(-(high - low + 1) // self.grouped[buffer])
             return Ring(least if buffer in self.single else least + slack, self.grouped[buffer])
         if buffer in self.whole:
-            return Ring(-(-(high + self.blocks - group - low) // self.blocks) * self.blocks)
+            samples = -(-(high + self.blocks - group - low) // self.blocks)
+            if self.plan.overlap:
+                return Ring(samples * self.region.rows, rows=self.region.rows)
+            return Ring(samples * self.blocks)
         late = group - 1 if buffer in self.written else 0
         return Ring(-(-(max(high - low, 1) + late + slack) // group) * group)
 
     # --- rows -----------------------------------------------------------------------------------
-    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1) -> Index:
-        """Where rows of a block are in the batch; of ``group`` blocks, from that on."""
+    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1, further: int = 0) -> Index:
+        """Where rows of a block are in the batch, or of the one ``further`` on; of ``group`` blocks, from that on (of one if
+        they overlap)."""
         sample = Affine.of(self.copy * self.samples, {SAMPLE: 1})
+        if self.plan.overlap:
+            row = Affine.of(rect.row, {f"{ROW}{further}": 1})
+            return Index((sample, *middle, row), rect.rows)
         row = Affine.of(rect.row, {BLOCK: self.plan.rows})
         return Index((sample, *middle, row), rect.rows * group)
 
@@ -380,22 +391,17 @@ class Flow:
         value = self.values[root]
         same: dict[tuple[int, Rect, bool], Piece] = {}
         for need in self.wanted.get(root, ()):
+            if not need.whole and self._waited(value, need):
+                continue
             if not need.whole and any(p.tile == need.tile and p.rect.holds(need.rect) for p in value.pieces):
                 size = need.rect.rows * need.rect.cols * self.graph.type(root).element.bytes
                 self.messages.append((size, (value.job, need.tile), ((need.job, need.tile),)))
                 continue
             key = (need.tile, need.rect, need.whole)
             if key not in same:
-                code = self.at(need.tile, value.start + 1)
-                shape = (need.rect.rows, need.rect.cols)
-                view = code.buffer(self.graph.type(root).element, shape, "w" if need.whole else "r")
-                same[key] = Piece(need.tile, need.rect, view)
-                self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
-                self.taker[need.tile, view.buffer] = need.job
-                size = prod(shape) * self.graph.type(root).element.bytes
-                self.received[need.job] += size
+                same[key] = self._taken(value, need, value.start + 1)
                 if need.whole:
-                    self.whole.add((need.tile, view.buffer))
+                    self.whole.add((need.tile, same[key].view.buffer))
             value.brought[need] = same[key]
         for piece in value.pieces:
             targets: dict[Rect, list[Piece]] = {}
@@ -406,22 +412,69 @@ class Flow:
             for common, found in targets.items():
                 self._bring(value, piece, common, found)
 
+    def _taken(self, value: _Value, need: Need, start: int) -> Piece:
+        """A buffer for what a stage needs of a value, which is received from a step on."""
+        element = self.context.code(value.pieces[0].tile).rooms[value.pieces[0].view.buffer].element
+        view = self.at(need.tile, start).buffer(element, (need.rect.rows, need.rect.cols), "w" if need.whole else "r")
+        self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
+        self.taker[need.tile, view.buffer] = need.job
+        self.received[need.job] += need.rect.rows * need.rect.cols * element.bytes
+        return Piece(need.tile, need.rect, view)
+
+    def _waited(self, value: _Value, need: Need) -> bool:
+        """Whether rows wait for a stage in another tile that has more room, until it is time; then they are brought."""
+        due = self.plan.due(need.job)
+        if not self.park.pays(need.tile, due - value.start):
+            return False
+        parts = [(p, common) for p in value.pieces if (common := p.rect.meet(need.rect)) is not None]
+        rooms = {(p.tile, p.view.buffer): self.context.code(p.tile).rooms[p.view.buffer] for p, _ in parts}
+        waiting = [p for p, _ in parts]
+        element = next(iter(rooms.values())).element
+        if not self.park.keep({at: aligned(room.bytes) * (due - value.start) for at, room in rooms.items()}):
+            column = need.rect.rows * element.bytes * (due - value.start)
+            waiting = [
+                Piece(tile, rect, self.at(tile, value.start + 1).buffer(element, (rect.rows, rect.cols), "p"))
+                for tile, first, count in self.park.stops(need.tile, need.rect.cols, column)
+                for rect in [replace(need.rect, col=need.rect.col + first, cols=count)]
+            ]
+            for stop in waiting:
+                for piece, common in parts:
+                    if (some := common.meet(stop.rect)) is not None:
+                        self._move(value, piece, some, {stop.tile: stop})
+        if not waiting:
+            return False
+        brought = value.brought[need] = self._taken(value, need, due)
+        for piece, common in parts:
+            size = common.rows * common.cols * element.bytes
+            self.messages.append((size, (value.job, piece.tile), ((need.job, need.tile),)))
+            self.sent[value.job] += size
+        for piece in waiting:
+            if (common := piece.rect.meet(need.rect)) is not None:
+                self._send(piece, common, {need.tile: brought}, (due - 1, due), value.origin)
+        return True
+
     def _bring(self, value: _Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
         """Copy or send a rectangle of a piece; a tile that has two buffers for it gets two messages."""
         left = list(targets)
         while left:
             now = {p.tile: p for p in reversed(left)}
             left = [p for p in left if p is not now[p.tile]]
-            own = now.pop(piece.tile, None)
-            if own is not None:
-                code = self.at(piece.tile, value.start + 1)
-                code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
             size = common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
-            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in (*now.values(), *([own] if own else [])))
+            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in now.values())
             self.messages.append((size, (value.job, piece.tile), ends))
-            if now:
+            if now.keys() != {piece.tile}:
                 self.sent[value.job] += size
-                self._send(piece, common, now, (value.start, value.start + 1), value.origin)
+            self._move(value, piece, common, now)
+
+    def _move(self, value: _Value, piece: Piece, common: Rect, to: Mapping[int, Piece]) -> None:
+        """Copy or send a rectangle of a piece, as soon as it is made."""
+        others = dict(to)
+        own = others.pop(piece.tile, None)
+        if own is not None:
+            code = self.at(piece.tile, value.start + 1)
+            code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
+        if others:
+            self._send(piece, common, others, (value.start, value.start + 1), value.origin)
 
     def _send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin

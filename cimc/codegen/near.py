@@ -31,7 +31,7 @@ SIDES = 6
 EAST, WEST, SOUTH, NORTH, OUT, IN = range(SIDES)
 """Of a tile: its links to its neighbours as :mod:`cimc.arch.noc` numbers them, its port and its receive side."""
 
-FULL, BURST = 0.9, 1000.0
+FULL, BURST = 0.95, 1000.0
 """A buffer is to be filled to this part at most, and what it costs to go over it: more than any way (estimated)."""
 
 End = tuple[int, Job, int]  # which copy of the region, stage, and its piece; a piece of -1 - t is bound to tile t

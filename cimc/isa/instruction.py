@@ -290,10 +290,13 @@ class Derived:
         return found % self.modulus if self.modulus else found
 
     def bounds(self, count: int) -> tuple[int, int]:
-        """Bounds of its values in a repeat of ``count`` rounds; the least and the greatest, unless it wraps around."""
+        """Bounds of its values in a repeat of ``count`` rounds; the least and the greatest, unless it wraps around: then of
+        all it has, if it goes on for long enough (steps of ``step`` before the division, from ``first`` on)."""
         low, high = self.offset // self.divisor, (self.offset + max(count - 1, 0) * self.factor) // self.divisor
         if self.modulus and low // self.modulus != high // self.modulus:
-            return 0, self.modulus - 1
+            step = math.gcd(self.factor, self.divisor * self.modulus)
+            first = self.offset % step
+            return first // self.divisor, (self.divisor * self.modulus - step + first) // self.divisor
         return (low % self.modulus, high % self.modulus) if self.modulus else (low, high)
 
 
