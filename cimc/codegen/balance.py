@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -15,7 +16,7 @@ from cimc.codegen.flow import Flow
 from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
 from cimc.codegen.stages import Job, Plan
-from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, Unit
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Region
 from cimc.mapping.units import tiles_with, units_needed
@@ -29,6 +30,10 @@ TOGETHER = 32
 
 WAITING = 0.9
 """Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper (estimated)."""
+
+IDLE = 2
+"""Products take so many times as long as what tiles do beside them, at least, where a stage of rows begins in the step in which
+its rows come: then there is time left in it for their way (estimated)."""
 
 FINE = 3
 """A stage is cut so that no piece has more than this part of the load of a tile."""
@@ -162,9 +167,10 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
             tiles[copy].update((j, tuple(sorted(chosen))) for j, leader in leaders.items() if leader == job)
-    place, park = context.placement, measured.plan.park
     room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
-    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group, park) for c in range(copies)]
+    prompt = IDLE * busiest <= measured.cells
+    of = (context.graph, region, context.placement, size.rows)
+    found = [Plan(*of, c, tiles[c], room, size.group, measured.plan.park, prompt) for c in range(copies)]
     # What is received and sent depends on where the others are: that is left to the messages.
     own = len(UNITS)
     pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
@@ -218,7 +224,9 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
     places = spread(Places(chip.columns, draft.cycles, wants, messages, _ports(chip)), order)
     return [
-        plan.on({j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()})
+        plan.on(
+            {j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()}
+        )
         for plan in draft.plans
     ]
 
@@ -258,11 +266,13 @@ def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Mean) -> in
 
 @dataclass(frozen=True)
 class _Measured:
-    """What stages take, the plan in which that was found, and the bytes that it needs of every tile."""
+    """What stages take, the plan in which that was found, the bytes that it needs of every tile, and the cycles for which a
+    block takes the cells that it takes longest."""
 
     loads: dict[Job, _Load]
     plan: Plan
     needs: Mapping[int, int]
+    cells: int
 
     def spare(self, chip: ChipSpec, copies: int) -> dict[int, int]:
         """Bytes of tiles without stages of their own in which rows may wait; of several copies each has its own tiles, which
@@ -290,16 +300,22 @@ def _loads(
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)
-        taken = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
+        room = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
         link = chip.noc.link_bytes_per_cycle
         busy = _worked(flow.spent[job], Costs(chip, code))
         cycles = tuple(busy[unit] / plan.period(job) for unit in UNITS)
         found[job] = _Load(
-            (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), taken, able[job]
+            (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), room, able[job]
         )
     needs = dict.fromkeys(range(chip.tile_count), 0)
     needs.update((t, sum(aligned(room.bytes) for room in code.rooms.values())) for t, code in trial.codes.items())
-    return _Measured(found, plan, needs)
+    taken: Counter[tuple[int, str]] = Counter()
+    for tile, stages in flow.stages.items():
+        costs = Costs(chip, trial.code(tile))
+        for step in chain.from_iterable(stages.values()):
+            unit, busy, _ = costs.of(step) if isinstance(step, Instruction) and step.mnemonic == "mvm" else ("", 0, 0)
+            taken[tile, unit] += busy
+    return _Measured(found, plan, needs, max(taken.values(), default=0))
 
 
 def _worked(steps: Sequence[Step], costs: Costs) -> Counter[Unit]:

@@ -53,7 +53,9 @@ class Park:
             each = ceil(columns / cuts)
             found = [t for t in near if self.left[t] >= each * column][:cuts]
             if len(found) == cuts:
-                pieces = [(t, i * each, min(each, columns - i * each)) for i, t in enumerate(found) if i * each < columns]
+                pieces = [
+                    (t, i * each, min(each, columns - i * each)) for i, t in enumerate(found) if i * each < columns
+                ]
                 for at, _, count in pieces:
                     self.left[at] -= count * column
                 return pieces
