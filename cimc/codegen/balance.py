@@ -25,6 +25,9 @@ BLOCKS = 16
 """Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
 loss; each takes its instructions, so many are."""
 
+FINER = 32
+"""Blocks of a sample where cells set the pace, if its rows can be cut so."""
+
 TOGETHER = 32
 """Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
 
@@ -49,8 +52,11 @@ def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
     for rows in wanted:
         for size in _sizes(region, rows):
             draft = _balanced(context, region, chip, size, region.copies)
-            if draft is None:
+            if isinstance(draft, _Short):
+                over = draft.tile, draft.need
                 continue
+            if draft.plans[0].prompt and region.rows < rows * FINER and rows != wanted[-1]:
+                break  # shorter blocks take no longer a row then, and a sample is shorter under way
             first = over = _over(context, chip, draft.plans)
             if over[0] >= 0 and over[0] not in draft.movable:
                 break  # nothing that other tiles or smaller groups would help
@@ -141,7 +147,15 @@ class _Draft:
         return {t for want in self.wants.values() for t in want.tiles}
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft | None:
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """No plan: tiles as this one need more bytes than they have."""
+
+    tile: int
+    need: int
+
+
+def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft | _Short:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
     measured = _loads(context, region, chip, size)
@@ -150,7 +164,7 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
         measured = _loads(context, region, chip, size, measured.spare(chip, copies))
         loads, leaders = measured.loads, {job: job for job in measured.loads}
         if not _roomy(loads, chip, copies):
-            return None
+            return _short(loads, copies)
     able = sorted({t for load in loads.values() for t in load.tiles})
     whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
     busiest = max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
@@ -176,6 +190,12 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
     pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
     parts = {job: Want((*piece[:own], piece[-1]), loads[job].tiles) for job, piece in pieces.items()}
     return _Draft(found, parts, busiest, leaders)
+
+
+def _short(loads: Mapping[Job, _Load], copies: int) -> _Short:
+    """The first tile of those that have too little room, and the bytes that each needs on average."""
+    able = sorted({t for load in loads.values() for t in load.tiles})
+    return _Short(able[0], int(copies * sum(load.bytes for load in loads.values()) / len(able)))
 
 
 def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:
