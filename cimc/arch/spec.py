@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -398,17 +399,17 @@ class ChipSpec(Record):
                 problems.append(f"tiles.{next(iter(kinds))}.core.adc.bits: {why}")
         return problems
 
-    @property
+    @cached_property
     def chip_columns(self) -> int:
         """Tiles in a row of one chip."""
         return len(self.layout[0])
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Tiles in a mesh row, of all chips."""
         return self.chips * self.chip_columns
 
-    @property
+    @cached_property
     def tile_count(self) -> int:
         """Tiles of all chips."""
         return len(self.layout) * self.columns
@@ -427,13 +428,24 @@ class ChipSpec(Record):
 
     def kind(self, tile: int) -> str:
         """Name of a tile's kind."""
-        x, y = self.position(tile)
-        letter = self.layout[y][x % self.chip_columns]
-        return next(name for name, spec in self.tiles.items() if spec.letter == letter)
+        return self.kinds[tile]
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds of all tiles."""
+        names = {spec.letter: name for name, spec in reversed(self.tiles.items())}
+        return tuple(names[letter] for row in self.layout for letter in row * self.chips)
 
     def tile(self, tile: int) -> TileSpec:
         """The spec of a tile."""
         return self.tiles[self.kind(tile)]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was computed of the fields that are replaced."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("chip_columns", "columns", "tile_count", "kinds"):
+            vars(copied).pop(name, None)
+        return copied
 
     def cycles(self, ns: float) -> int:
         """Whole clock cycles that cover a time in ns."""

@@ -93,7 +93,7 @@ def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int,
     do come first."""
     trial = context.apart()
     for plan in found:
-        Flow(trial, plan).emit()
+        Flow(trial, plan).emit(draft=True)
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
     for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
         need = sum(aligned(room.bytes) for room in code.rooms.values())
@@ -229,7 +229,7 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     messages: list[Message] = []
     for plan in draft.plans:
         flow = Flow(trial, plan)
-        flow.emit()
+        flow.emit(draft=True)
         for size, maker, takers in flow.messages:
             ends = dict.fromkeys(_end(draft, plan, at) for at in takers)
             messages.append(Message(size / link, _end(draft, plan, maker), tuple(ends)))
@@ -316,7 +316,7 @@ def _loads(
     trial = context.apart()
     plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group, park=park)
     flow = Flow(trial, plan)
-    flow.emit()
+    flow.emit(draft=True)
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)

@@ -93,8 +93,9 @@ class Flow:
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
         self.park = Park(plan.park, context.chip)
 
-    def emit(self) -> dict[int, frozenset[str]]:
-        """Append the code to the tiles; returns what each tile stored."""
+    def emit(self, draft: bool = False) -> dict[int, frozenset[str]]:
+        """Append the code to the tiles; returns what each tile stored. A ``draft`` only finds out what the stages take, and
+        which buffers: that is most of what there is to know, and far less work."""
         for part in self.region.parts:
             if part.axes:
                 self._heads(part)
@@ -105,17 +106,23 @@ class Flow:
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
             code.steps = self.aside[tile]
-            ready = {when: ringed(steps, self.rings[tile], code) for when, steps in stages.items()}
-            turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
-            for ring in self.rings[tile].values():
-                turns[ring.name(RING)] = Turn(ring.group, ring.depth)
-                turns[ring.name(WHOLE)] = Turn(self.blocks, max(1, ring.depth // self.blocks))
-            order = None if self.strict else Order(ready, code, self.context.chip)
-            code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
+            if not draft:
+                self._fold(code, stages)
             for name, ring in self.rings[tile].items():
                 room = code.rooms[name]
                 code.rooms[name] = replace(room, shape=(ring.depth, *room.shape))
         return {tile: frozenset(values) for tile, values in self.storing.items()}
+
+    def _fold(self, code: TileCode, stages: Mapping[When, Sequence[Step]]) -> None:
+        """Append a tile's stages, side by side in repeats."""
+        rings = self.rings[code.tile]
+        ready = {when: ringed(steps, rings, code) for when, steps in stages.items()}
+        turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
+        for ring in rings.values():
+            turns[ring.name(RING)] = Turn(ring.group, ring.depth)
+            turns[ring.name(WHOLE)] = Turn(self.blocks, max(1, ring.depth // self.blocks))
+        order = None if self.strict else Order(ready, code, self.context.chip)
+        code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
 
     # --- where code goes ------------------------------------------------------------------------
     def at(self, tile: int, start: int, period: int = 1) -> TileCode:

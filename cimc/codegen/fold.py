@@ -15,7 +15,7 @@ from functools import partial
 from itertools import pairwise
 
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import Derived, Repeat, Step
+from cimc.isa.instruction import Derived, Instruction, Repeat, Step
 from cimc.isa.operands import Affine, View
 
 SAMPLE, BLOCK = "@sample", "@block"
@@ -66,22 +66,40 @@ class Ring:
 
 def substitute(steps: Sequence[Step], value: Callable[[str], Affine]) -> list[Step]:
     """Steps with every variable that begins with ``@`` replaced."""
+    known: dict[str, Affine] = {}
 
     def affine(old: Affine) -> Affine:
-        if not any(name.startswith("@") for name, _ in old.terms):
-            return old
-        new = Affine(old.constant)
+        constant, terms = old.constant, dict[str, int]()
         for name, factor in old.terms:
-            new = new + (value(name) if name.startswith("@") else Affine.of(0, {name: 1})) * factor
-        return new
+            if not name.startswith("@"):
+                terms[name] = terms.get(name, 0) + factor
+                continue
+            if name not in known:
+                known[name] = value(name)
+            constant += known[name].constant * factor
+            for inner, count in known[name].terms:
+                terms[inner] = terms.get(inner, 0) + count * factor
+        return Affine.of(constant, terms)
+
+    def view(old: View | str) -> View | str:
+        if isinstance(old, View) and any(map(_stands, old.offset.terms)):
+            return View(old.buffer, affine(old.offset), old.shape, old.strides)
+        return old
 
     def step(old: Step) -> Step:
         if isinstance(old, Repeat):
-            return replace(old, body=tuple(step(s) for s in old.body))
-        operands = tuple(replace(o, offset=affine(o.offset)) if isinstance(o, View) else o for o in old.operands)
-        return replace(old, operands=operands)
+            return replace(old, body=tuple([step(s) for s in old.body]))
+        operands = tuple([view(o) for o in old.operands])
+        return (
+            old if operands == old.operands else Instruction(old.mnemonic, operands, old.keywords, old.origin, old.line)
+        )
 
     return [step(s) for s in steps]
+
+
+def _stands(term: tuple[str, int]) -> bool:
+    """Whether a term's variable stands for the block at hand."""
+    return term[0].startswith("@")
 
 
 def fold(

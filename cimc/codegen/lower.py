@@ -25,7 +25,7 @@ from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.codegen.written import Written, wanted_rows
 from cimc.ir.graph import Graph
-from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step, kinds
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned, allocate, lives
@@ -341,9 +341,10 @@ def _reads(steps: Sequence[Step]) -> set[str]:
         if isinstance(step, Repeat):
             names |= _reads(step.body)
             continue
-        spec, keywords = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
-        for i, operand in enumerate(step.operands):
-            if isinstance(operand, View) and spec.access(i, keywords) is Kind.GLOBAL_READ:
+        if not INSTRUCTIONS[step.mnemonic].reaches:
+            continue
+        for kind, operand in zip(kinds(step), step.operands, strict=True):
+            if isinstance(operand, View) and kind is Kind.GLOBAL_READ:
                 names.add(operand.buffer)
     return names
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Step, kinds
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.isa.program import GlobalBuffer
 
@@ -84,19 +84,15 @@ def accesses(tile: int, steps: Iterable[Step], phase: int = 0) -> Iterator[tuple
         elif isinstance(step, Repeat):
             assert isinstance(step.count, int)
             work.append(((*loops, (step.variable, step.count)), iter(step.body)))
-        else:
+        elif INSTRUCTIONS[step.mnemonic].reaches:
             yield from _of(tile, step, loops, phase)
 
 
 def _of(
     tile: int, step: Instruction, loops: tuple[tuple[str, int], ...], phase: int
 ) -> Iterator[tuple[str, Access | None]]:
-    spec, keywords = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
-    for i, operand in enumerate(step.operands):
-        if not isinstance(operand, View):
-            continue
-        kind = spec.access(i, keywords)
-        if kind not in (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE):
+    for i, (kind, operand) in enumerate(zip(kinds(step), step.operands, strict=True)):
+        if not isinstance(operand, View) or kind not in GLOBAL:
             continue
         derived = {name for name, _ in operand.offset.terms} - {name for name, _ in loops}
         if step.mnemonic not in ("load", "store") or derived:
@@ -188,7 +184,10 @@ def _rewritten(
         if isinstance(step, Repeat):
             assert isinstance(step.count, int)
             body = _rewritten(tile, step.body, plans, (*loops, (step.variable, step.count)))
-            found.append(replace(step, body=body))
+            found.append(step if body == step.body else replace(step, body=body))
+            continue
+        if not INSTRUCTIONS[step.mnemonic].reaches:
+            found.append(step)
             continue
         access = next(((n, a) for n, a in _of(tile, step, loops, 0) if n in plans), None)
         if access is None or access[1] is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
 
 from cimc.arch.noc import way
 from cimc.arch.spec import ChipSpec
@@ -19,37 +20,35 @@ class Traffic:
 
     def __init__(self, chip: ChipSpec) -> None:
         self.chip = chip
+        self._mesh = (chip.columns, chip.columns, 0)
         self._load: dict[int, float] = {}
 
     def _way(self, source: int, target: int) -> Iterator[int]:
         """The links of a packet's way, chips side by side as one mesh; then the tile's receive side, a negative number."""
-        yield from way((self.chip.columns, self.chip.columns, 0), source, target)
+        yield from way(self._mesh, source, target)
         yield -1 - target
-
-    def hops(self, a: int, b: int) -> tuple[int, int]:
-        """Borders between chips, and hops, from one tile to another."""
-        (ax, ay), (bx, by) = self.chip.position(a), self.chip.position(b)
-        return abs(self.chip.chip_of(a) - self.chip.chip_of(b)), abs(ax - bx) + abs(ay - by)
 
     def nearest(self, sources: Iterable[int], tiles: Iterable[int]) -> list[int]:
         """The tiles that are worth a look for flows from these sources, the nearest first."""
-        known = list(sources)
+        columns, wide = self.chip.columns, self.chip.chip_columns
+        known = [(s % columns, s // columns, s % columns // wide) for s in sources]
 
         def way(tile: int) -> tuple[int, int]:
-            ways = [self.hops(source, tile) for source in known]
-            return sum(borders for borders, _ in ways), sum(n for _, n in ways)
+            x, y = tile % columns, tile // columns
+            on = x // wide
+            return sum([abs(c - on) for _, _, c in known]), sum([abs(a - x) + abs(b - y) for a, b, _ in known])
 
-        return sorted(tiles, key=way)[:CANDIDATES]
+        return nsmallest(CANDIDATES, tiles, key=way)
 
     def price(self, flows: Mapping[int, float], tile: int) -> tuple[int, float]:
         """What flows (weight by source) to a tile would cost: borders between chips, and the growth of the sum of squares of
         all loads, so that a way is the dearer the longer and the fuller it is."""
-        borders, cost = 0, 0.0
+        borders, cost, load, at = 0, 0.0, self._load, self.chip.chip_of(tile)
         for source, weight in flows.items():
-            borders += self.hops(source, tile)[0]
-            for link in self._way(source, tile):
-                growth = (2 * self._load.get(link, 0.0) + weight) * weight
-                cost += INTO_WEIGHT * growth if link < 0 else growth
+            borders += abs(self.chip.chip_of(source) - at)
+            for link in way(self._mesh, source, tile):
+                cost += (2 * load.get(link, 0.0) + weight) * weight
+            cost += INTO_WEIGHT * ((2 * load.get(-1 - tile, 0.0) + weight) * weight)
         return borders, cost
 
     def add(self, flows: Mapping[int, float], tile: int) -> None:
