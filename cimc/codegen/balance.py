@@ -21,12 +21,9 @@ from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Region
 from cimc.mapping.units import tiles_with, units_needed
 
-BLOCKS = 16
+BLOCKS = 32
 """Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
 loss; each takes its instructions, so many are."""
-
-FINER = 32
-"""Blocks of a sample where cells set the pace, if its rows can be cut so."""
 
 TOGETHER = 32
 """Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
@@ -55,8 +52,6 @@ def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
             if isinstance(draft, _Short):
                 over = draft.tile, draft.need
                 continue
-            if draft.plans[0].prompt and region.rows < rows * FINER and rows != wanted[-1]:
-                break  # shorter blocks take no longer a row then, and a sample is shorter under way
             first = over = _over(context, chip, draft.plans)
             if over[0] >= 0 and over[0] not in draft.movable:
                 break  # nothing that other tiles or smaller groups would help
