@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
@@ -273,13 +272,11 @@ class Flow:
     def _sum(self, start: int, end: int, node: Node, group: Sequence[Piece]) -> Piece:
         """Partial sums of row blocks on several tiles, handed on at one step and added on the first of them at another."""
         owner, *others = group
-        job = self.plan.job_of[node.outputs[0]]
         for other in others:
             part = other
             if other.tile != owner.tile:
                 element = self.context.code(other.tile).rooms[other.view.buffer].element
                 shape = (other.rect.rows, other.rect.cols)
-                self.messages.append((prod(shape) * element.bytes, (job, other.tile), ((job, owner.tile),)))
                 part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
                 self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
             self.at(owner.tile, end).emit("add", owner.view, owner.view, part.view, origin=node.origin)

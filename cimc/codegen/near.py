@@ -23,9 +23,6 @@ Costs = NDArray[np.float64]
 SWEEPS = 8
 """How often every piece is put anew, at most."""
 
-ROUNDS, NEXT, EASED = 16, 6, 1e-3
-"""How often the fullest link is eased, at most; the tiles that each piece is tried on; and what it must gain (estimated)."""
-
 AWAY = 0.02
 """What a link taken for the whole of a block costs, however free it is: of several ways to spread messages, the short one
 (estimated)."""
@@ -148,21 +145,16 @@ class Places:
         self.at: dict[End, int] = {}
         self.of: dict[End, list[Message]] = defaultdict(list)
         last = max((t for want in wants.values() for t in want.tiles), default=0)
-        bound: list[Message] = []
         for message in _merged(messages):
-            ends = [end for end in dict.fromkeys((message.source, *message.targets)) if end is not None]
-            for end in ends:
-                self.of[end].append(message)
-                last = max(last, -1 - end[2])
-            if all(end[2] < 0 for end in ends):
-                bound.append(message)
+            for end in dict.fromkeys((message.source, *message.targets)):
+                if end is not None:
+                    self.of[end].append(message)
+                    last = max(last, -1 - end[2])
         self.rows = max(last, len(ports) - 1) // columns + 1
         self.links = np.zeros(self.rows * columns * SIDES)
         width = max((len(want.parts) for want in wants.values()), default=1)
         self.tiles = np.zeros((self.rows * columns, width))
         self.able = {want.tiles: np.array(want.tiles) for want in wants.values()}
-        for message in bound:
-            self.links[self._links(message)] += message.cycles
 
     def _tile(self, end: End) -> int | None:
         return -1 - end[2] if end[2] < 0 else self.at.get(end)
@@ -239,27 +231,6 @@ class Places:
                 return tiles[i]
         raise AssertionError("a stage has no more pieces than tiles")
 
-    def total(self) -> float:
-        """The cost of everything as it is."""
-        full = np.maximum(0.0, self.tiles[:, -1] - FULL)
-        return float((_power(self.links / self.whole)).sum() + _power(self.tiles).sum() + BURST * full.sum())
-
-    def over(self, link: int) -> list[End]:
-        """Pieces whose messages take a link."""
-        return [end for end in self.at if any(link in self._links(message) for message in self.of[end])]
-
-    def nearest(self, end: End) -> list[int]:
-        """Tiles that a piece could be put on for the least, as far as can be told for each of its messages alone."""
-        tile = self.take(end)
-        found = np.argsort(self.costs(end), kind="stable")[:NEXT]
-        self.put(end, tile)
-        return [t for i in found.tolist() if (t := self.wants[end].tiles[i]) != tile]
-
-    def free(self, end: End, tile: int) -> bool:
-        """Whether a piece can be on a tile: it can do that, and has no other of the same stage."""
-        others = (t for other, t in self.at.items() if other[:2] == end[:2] and other != end)
-        return tile in self.wants[end].tiles and tile not in others
-
     def _pieces(self, end: End) -> int:
         count = end[2] + 1
         while (*end[:2], count) in self.wants:
@@ -288,32 +259,4 @@ def spread(places: Places, order: Sequence[End]) -> dict[End, int]:
             moved += before != after
         if not moved:
             break
-    for _ in range(ROUNDS):
-        if not _eased(places):
-            break
     return dict(places.at)
-
-
-def _eased(places: Places) -> bool:
-    """Move one of the pieces whose messages take the fullest link, or let it change places with another, if that makes
-    everything cost less; whether one did. Here what several messages of a piece add to the same link is told exactly."""
-    before = places.total()
-    for end in places.over(int(np.argmax(places.links))):
-        here = places.at[end]
-        for there in places.nearest(end):
-            for other in (None, *(e for e, t in places.at.items() if t == there and e[:2] != end[:2])):
-                changes = {end: there} if other is None else {end: there, other: here}
-                if not all(places.free(e, t) for e, t in changes.items()):
-                    continue
-                _put(places, changes)
-                if places.total() < before - EASED:
-                    return True
-                _put(places, {e: here if e == end else there for e in changes})
-    return False
-
-
-def _put(places: Places, changes: Mapping[End, int]) -> None:
-    for end in changes:
-        places.take(end)
-    for end, tile in changes.items():
-        places.put(end, tile)
