@@ -27,6 +27,7 @@ from benchmarks import (
     scaling,
     search,
     speed,
+    sums,
     technologies,
 )
 from benchmarks.figures import Section
@@ -53,6 +54,7 @@ PARTS: dict[str, ModuleType] = {
     "cache": cache,
     "field": field,
     "search": search,
+    "sums": sums,
     "technologies": technologies,
     "reload": reload,
     "repairs": repairs,

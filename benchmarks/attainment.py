@@ -34,13 +34,14 @@ BATCH = 64
 STREAMED = ("MiniLM", "bert-base")
 """Of the models above: the others take minutes to compile for a batch."""
 STEPS: tuple[tuple[str, Choices], ...] = (
-    ("plain", Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False)),
-    ("+ values stay in tiles' memory", Choices(replicas=1, lanes=1, rotation=1, parts=False, aside=False)),
-    ("+ two sets of buffers", Choices(replicas=1, lanes=1, parts=False, aside=False)),
-    ("+ tiles take turns in vector stages", Choices(replicas=1, parts=False, aside=False)),
-    ("+ copies of weights in free cores", Choices(parts=False, aside=False)),
-    ("+ values cut by columns over tiles", Choices(aside=False)),
-    ("+ quantised where the columns are", Choices()),
+    ("plain", Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False, sums="one")),
+    ("+ values stay in tiles' memory", Choices(replicas=1, lanes=1, rotation=1, parts=False, aside=False, sums="one")),
+    ("+ two sets of buffers", Choices(replicas=1, lanes=1, parts=False, aside=False, sums="one")),
+    ("+ tiles take turns in vector stages", Choices(replicas=1, parts=False, aside=False, sums="one")),
+    ("+ copies of weights in free cores", Choices(parts=False, aside=False, sums="one")),
+    ("+ values cut by columns over tiles", Choices(aside=False, sums="one")),
+    ("+ quantised where the columns are", Choices(sums="one")),
+    ("+ partial sums added in trees", Choices()),
 )
 
 

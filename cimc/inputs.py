@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors, npz
-from cimc.analog.rng import Streams
 from cimc.errors import did_you_mean
 from cimc.ir.graph import Type
 from cimc.isa.instruction import Instruction, Repeat, Step
@@ -131,15 +130,22 @@ def draw(program: Program, seed: int, tokens: Tokens | None = None) -> dict[str,
     rows = _table_rows(program)
     found: dict[str, Array] = {}
     for number, (port, wanted) in enumerate(zip(program.inputs, types(program).values(), strict=True)):
-        rng = Streams(seed).generator("inputs", number)
+        rng = _generator(seed, number)
         found[port.name] = _draw(port.name, wanted, rows.get(port.buffer), rng, tokens or Tokens())
     return found
 
 
 def draw_types(wanted: Mapping[str, Type], seed: int, rows: int | None = None) -> dict[str, Array]:
     """The same for inputs of which only the types are known; ``rows``: of the smallest table that ids may index."""
-    generators = (Streams(seed).generator("inputs", number) for number in range(len(wanted)))
+    generators = (_generator(seed, number) for number in range(len(wanted)))
     return {n: _draw(n, t, rows, rng, Tokens()) for (n, t), rng in zip(wanted.items(), generators, strict=True)}
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    """Where the values of an input are drawn from."""
+    from cimc.analog.rng import Streams  # the models of cores take long to load, and a compile draws nothing
+
+    return Streams(seed).generator("inputs", number)
 
 
 def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator, tokens: Tokens) -> Array:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cimc import debug, errors
+from cimc import debug, errors, files
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.ir.levels import check
@@ -151,9 +151,12 @@ def _known(names: Sequence[str], watch: Watch) -> None:
 
 def _show(graph: Graph, index: int, label: str, watch: Watch) -> None:
     if watch.dump_phases is not None:
-        watch.dump_phases.mkdir(parents=True, exist_ok=True)
+        try:
+            watch.dump_phases.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise errors.REPORT_UNWRITABLE(path=watch.dump_phases, why=e.strerror or str(e)) from None
         path = watch.dump_phases / f"{index:02}-{label}.ir"
-        path.write_text(print_graph(graph), encoding="utf-8")
+        files.write(path, print_graph(graph))
     if index and (ALL in watch.print_after or label in watch.print_after):
         watch.write(f"# after {label}\n{print_graph(graph)}")
 

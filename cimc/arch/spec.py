@@ -239,6 +239,14 @@ class TileSpec(Record):
         return self
 
 
+class ReduceSpec(Record):
+    """Adders in every router: packets that go to the same tile are added where their ways meet (``reduce``, ``collect``), as
+    in-network accumulation does (Tiwari et al., arXiv 2209.10056, whose routers add within their pipeline: 0 cycles)."""
+
+    lanes: Annotated[int, Field(ge=1, le=65536)]  # 32-bit elements that a router adds each cycle
+    cycles: Whole  # by which the header of a sum leaves later than the last of its parts' headers came
+
+
 class NocSpec(Record):
     """A mesh with XY routing. ``channel_bytes`` is the receive buffer of one channel."""
 
@@ -246,6 +254,7 @@ class NocSpec(Record):
     router_cycles: Count
     link_bytes_per_cycle: Count
     channel_bytes: Count
+    reduce: ReduceSpec | None = None  # routers that add; None: they only pass on
 
 
 class LinkSpec(Record):
@@ -348,7 +357,7 @@ class ChipSpec(Record):
 
     def _cost_problems(self) -> list[str]:
         given = self.costs.energy_pj
-        needed = {"chip", "link"} if self.link else {"chip"}
+        needed = {"chip", *(["link"] if self.link else []), *(["adders"] if self.noc.reduce else [])}
         for tile in self.tiles.values():
             core = ["core", "digital core" if tile.core.digital else "analog core"] if tile.core else []
             needed |= {*core, *(["matmul"] if tile.matmul else []), *(["lanes"] if tile.vector or tile.special else [])}

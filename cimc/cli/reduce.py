@@ -14,14 +14,14 @@ from cimc.session import Numerics
 
 @click.command("reduce")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT.onnx", help="Where the part goes."
-)
+@click.option("-o", "--output", type=opt.OUT_FILE, required=True, metavar="OUT.onnx", help="Where the part goes.")
 @opt.compile_options
 @opt.run_options
-@click.option("--atol", type=float, help="Largest absolute error allowed.")
-@click.option("--rtol", type=float, help="Largest error allowed, relative to the output's largest value.")
-@click.option("--min-cosine", type=float, default=0.98, show_default=True, help="For integer and analog numerics.")
+@click.option("--atol", type=opt.Finite(min=0), help="Largest absolute error allowed.")
+@click.option("--rtol", type=opt.Finite(min=0), help="Largest error allowed, relative to the output's largest value.")
+@click.option(
+    "--min-cosine", type=opt.Finite(-1, 1), default=0.98, show_default=True, help="For integer and analog numerics."
+)
 @click.option("--max-trials", type=click.IntRange(min=1), default=80, show_default=True, help="Checks to make at most.")
 @opt.verbosity
 def command(

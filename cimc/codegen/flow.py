@@ -16,7 +16,7 @@ message of the step before is received before the next one is sent (see docs/arc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cimc.codegen.block import BlockEmit
@@ -35,6 +35,7 @@ from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Part, Source
 from cimc.mapping.segment import MATRIX_OPS, pieces
 from cimc.mapping.space import Index, width
+from cimc.mapping.sums import where
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
@@ -270,17 +271,40 @@ class Flow:
         made.pieces = [self._sum(start + 1, made.start, node, group) for group in groups.values()]
 
     def _sum(self, start: int, end: int, node: Node, group: Sequence[Piece]) -> Piece:
-        """Partial sums of row blocks on several tiles, handed on at one step and added on the first of them at another."""
-        owner, *others = group
+        """Partial sums of row blocks on several tiles, handed on at one step and added on the first of them at another, or by
+        the routers between."""
+        own: dict[int, Piece] = {}
+        for piece in group:
+            first = own.setdefault(piece.tile, piece)
+            if first is not piece:
+                self.at(piece.tile, start).emit("add", first.view, first.view, piece.view, origin=node.origin)
+        owner, *others = own.values()
+        elements, chip, choices = owner.rect.rows * owner.rect.cols, self.context.chip, self.context.mapping.choices
+        if others and where(chip, list(own), elements, choices.sums) == "network":
+            part = self._through_routers(others, owner.tile, start, node.origin)
+            self.at(owner.tile, end).emit("add", owner.view, owner.view, part.view, origin=node.origin)
+            return owner
         for other in others:
-            part = other
-            if other.tile != owner.tile:
-                element = self.context.code(other.tile).rooms[other.view.buffer].element
-                shape = (other.rect.rows, other.rect.cols)
-                part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
-                self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
+            element = self.context.code(other.tile).rooms[other.view.buffer].element
+            shape = (other.rect.rows, other.rect.cols)
+            part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
+            self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
             self.at(owner.tile, end).emit("add", owner.view, owner.view, part.view, origin=node.origin)
         return owner
+
+    def _through_routers(self, parts: Sequence[Piece], to: int, start: int, origin: Origin) -> Piece:
+        """The sum of partial sums in a buffer of another tile, added by the routers: sent and taken in the stage that begins
+        at a step."""
+        of, rect = tuple(piece.tile for piece in parts), parts[0].rect
+        element = self.context.code(of[0]).rooms[parts[0].view.buffer].element
+        total = Piece(to, rect, self.at(to, start).buffer(element, (rect.rows, rect.cols), "r"))
+        for message in self._messages(parts[0], rect):
+            tag = self.tag
+            self.tag += 1
+            for piece in parts:
+                self.at(piece.tile, start).emit("reduce", _sub(piece, message), origin=origin, of=of, to=to, tag=tag)
+            self.at(to, start).emit("collect", _sub(total, message), origin=origin, of=of, tag=tag)
+        return total
 
     def _shard(self, part: Part, node: Node, job: Job) -> None:
         out = node.outputs[0]
@@ -447,16 +471,20 @@ class Flow:
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
     ) -> None:
         """Send a rectangle of a piece, in the stage that begins at the first step, and receive it in the second's."""
+        for rect in self._messages(piece, common):
+            tag = self.tag
+            self.tag += 1
+            self.at(piece.tile, starts[0]).emit("send", _sub(piece, rect), origin=origin, to=tuple(sorted(to)), tag=tag)
+            for tile, target in to.items():
+                self.at(tile, starts[1]).emit("recv", _sub(target, rect), origin=origin, source=piece.tile, tag=tag)
+
+    def _messages(self, piece: Piece, common: Rect) -> Iterator[Rect]:
+        """A rectangle of a piece in messages of which two fit a channel, where rows do."""
         row = common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
         most = self.context.chip.noc.channel_bytes // 2 // row
         self.strict |= most == 0
         for rows in pieces(common.rows, -(-common.rows // max(1, most))):
-            tag = self.tag
-            self.tag += 1
-            rect = Rect(common.row + rows.low, rows.count, common.col, common.cols)
-            self.at(piece.tile, starts[0]).emit("send", _sub(piece, rect), origin=origin, to=tuple(sorted(to)), tag=tag)
-            for tile, target in to.items():
-                self.at(tile, starts[1]).emit("recv", _sub(target, rect), origin=origin, source=piece.tile, tag=tag)
+            yield Rect(common.row + rows.low, rows.count, common.col, common.cols)
 
     def _store(self, part: Part, node: Node, out: str) -> None:
         if out not in self.region.stored:

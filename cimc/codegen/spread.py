@@ -15,6 +15,7 @@ from cimc.mapping.mapping import Segment
 from cimc.mapping.recompute import KEPT_SHARE
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
+from cimc.mapping.traffic import hops
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
@@ -91,18 +92,19 @@ class Spread:
 
     def nearest_first(self) -> list[int]:
         """The segment's tiles, those nearest to the matrices before and after first."""
-        near = [self.context.position(t) for t in self.context.neighbours(self.segment)]
+        far = hops(self.context.chip, self.context.neighbours(self.segment))
 
         def way(tile: int) -> int:
             x, y = self.context.position(tile)
-            return sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
+            return far.across[x] + far.down[y]
 
         return sorted(self.context.placement.tiles[self.segment.index], key=way)
 
     def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
         """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
         they take and give travels least."""
-        chosen = frozenset([t for t in self.nearest_first() if t in tiles][:count])
+        mine = frozenset(tiles)
+        chosen = frozenset([t for t in self.nearest_first() if t in mine][:count])
         return [t for t in tiles if t in chosen]
 
     def emit(self) -> dict[int, frozenset[str]]:

@@ -34,6 +34,14 @@ class Kind(enum.Enum):
     MATRIX = "matrix"  # a matrix of this tile, by name
 
 
+class Carries(enum.IntEnum):
+    """What a channel between two tiles carries: each has channels of its own."""
+
+    DATA = 0  # send, recv
+    TOKENS = 1  # signal, wait
+    PARTS = 2  # reduce, collect
+
+
 LOCAL = (Kind.READ, Kind.WRITE, Kind.UPDATE)
 GLOBAL = (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE)
 
@@ -133,6 +141,14 @@ class Machine(Protocol):
 
     def receive(self, source: int, tag: int) -> Array | None:
         """Take the oldest message of the channel from ``source``, or None if there is none yet."""
+        ...
+
+    def contribute(self, data: Array, to: int, tag: int) -> None:
+        """Put a copy of ``data`` into the channel for parts of sums to tile ``to``."""
+        ...
+
+    def collect(self, sources: tuple[int, ...], tag: int) -> list[Array] | None:
+        """Take the oldest part of the channel from each of the tiles, or None if one of them has none yet."""
         ...
 
     def host(self, call: str, inputs: list[Array]) -> list[Array]:

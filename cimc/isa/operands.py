@@ -203,6 +203,7 @@ def static_shape(view: View) -> tuple[int, ...]:
     return tuple(n for n in view.shape if isinstance(n, int))
 
 
+@lru_cache(SHARED)
 def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements."""
     strides: list[int] = []

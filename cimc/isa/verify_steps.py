@@ -78,7 +78,7 @@ class StepChecker:
             return
         able = self._able.get(spec.mnemonic)
         if able is None:
-            able = self._able[spec.mnemonic] = self._has(spec.unit)
+            able = self._able[spec.mnemonic] = self._has(spec)
         if not able:
             self._unit(spec, visit)
         sound = True
@@ -90,14 +90,19 @@ class StepChecker:
             if name == "call" and isinstance(value, str):
                 self._call(value, visit)
 
-    def _has(self, unit: Unit) -> bool:
-        """Whether the tile has a unit, if it is known."""
+    def _has(self, spec: Spec) -> bool:
+        """Whether the tile has what an instruction needs, if the chip is known."""
         if self._chip is None or not 0 <= self._tile.tile < self._chip.tile_count:
             return True
-        return unit not in UNITS or _has(self._chip, self._tile.tile, unit)
+        unit = spec.unit not in UNITS or _has(self._chip, self._tile.tile, spec.unit)
+        return unit and not _lacks_adders(self._chip, spec)
 
     def _unit(self, spec: Spec, visit: Visit) -> None:
         assert self._chip is not None
+        if _lacks_adders(self._chip, spec):
+            words = {"mnemonic": spec.mnemonic, "chip": self._chip.name}
+            self._faults.step(errors.NO_ADDERS, self._tile, visit, spec.mnemonic, **words)
+            return
         kind = self._chip.kind(self._tile.tile)
         fit = sorted({self._chip.kind(t) for t in range(self._chip.tile_count) if _has(self._chip, t, spec.unit)})
         hint = f"kinds that have one: {', '.join(fit)}" if fit else "no tile of this chip has one"
@@ -224,6 +229,11 @@ class StepChecker:
 
 UNITS = (Unit.CORE, Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL)
 """Units that not every tile has."""
+
+
+def _lacks_adders(chip: ChipSpec, spec: Spec) -> bool:
+    """Whether an instruction wants sums added in a network that cannot."""
+    return chip.noc.reduce is None and any(k.name == "of" for k in spec.keywords)
 
 
 def _has(chip: ChipSpec, tile: int, unit: Unit) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import nsmallest
 
 from cimc.arch.noc import way
@@ -13,6 +14,27 @@ CANDIDATES = 24
 
 INTO_WEIGHT = 3
 """How much dearer than a link a tile is: it takes in one message after the other, and works on it."""
+
+
+@dataclass(frozen=True)
+class Hops:
+    """Hops from some tiles, all of them together, to each column and to each row of the mesh, and borders between chips to
+    each chip: what is far from all of them is found without looking at each."""
+
+    across: Sequence[int]
+    down: Sequence[int]
+    borders: Sequence[int]
+
+
+def hops(chip: ChipSpec, sources: Iterable[int]) -> Hops:
+    """How far everything is from some tiles."""
+    known = [(*chip.position(s), chip.chip_of(s)) for s in sources]
+    rows = chip.tile_count // chip.columns
+    return Hops(
+        [sum([abs(x - to) for x, _, _ in known]) for to in range(chip.columns)],
+        [sum([abs(y - to) for _, y, _ in known]) for to in range(rows)],
+        [sum([abs(c - to) for _, _, c in known]) for to in range(chip.chips)],
+    )
 
 
 class Traffic:
@@ -30,13 +52,11 @@ class Traffic:
 
     def nearest(self, sources: Iterable[int], tiles: Iterable[int]) -> list[int]:
         """The tiles that are worth a look for flows from these sources, the nearest first."""
-        columns, wide = self.chip.columns, self.chip.chip_columns
-        known = [(s % columns, s // columns, s % columns // wide) for s in sources]
+        far, columns, wide = hops(self.chip, sources), self.chip.columns, self.chip.chip_columns
 
         def way(tile: int) -> tuple[int, int]:
-            x, y = tile % columns, tile // columns
-            on = x // wide
-            return sum([abs(c - on) for _, _, c in known]), sum([abs(a - x) + abs(b - y) for a, b, _ in known])
+            x = tile % columns
+            return far.borders[x // wide], far.across[x] + far.down[tile // columns]
 
         return nsmallest(CANDIDATES, tiles, key=way)
 
