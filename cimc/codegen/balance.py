@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -17,7 +18,7 @@ from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
 from cimc.codegen.sizes import Cost, Size, ranked
 from cimc.codegen.stages import Job, Plan
-from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, Unit
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Region
 from cimc.mapping.units import tiles_with, units_needed
@@ -35,6 +36,10 @@ AHEAD = 1.6
 """Tiles of matrices that have room for so many times their buffers have two places for what products take and make; else a
 product waits until the one before is out of the pipeline of its core, and taken away (estimated)."""
 
+IDLE = 2
+"""Products take so many times as long as what tiles do beside them, at least, where a stage of rows begins in the step in which
+its rows come: then there is time left in it for their way (estimated)."""
+
 FINE = (3, 6)
 """A stage is cut so that no piece has more than this part of the load of a tile; the second where buffers are too small for
 large pieces."""
@@ -50,8 +55,9 @@ def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, 
     while tries:
         (size, fine), *tries = tries
         draft = _balanced(context, region, chip, size, fine, taken)
-        first = over = _over(context, chip, draft.plans, taken) if draft else over
-        if draft and (over[0] < 0 or over[0] in draft.movable):
+        short = isinstance(draft, _Short)
+        first = over = (draft.tile, draft.need) if short else _over(context, chip, draft.plans, taken)
+        if not short and (over[0] < 0 or over[0] in draft.movable):
             found = _near(context, chip, draft)
             over = _over(context, chip, found, taken)
             if over[0] < 0:
@@ -60,7 +66,9 @@ def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, 
                 spare = draft.plans
             elif spare:
                 return spare
-        if draft and over[0] not in draft.movable:  # no other tiles or smaller groups would help, shorter blocks may
+        if (
+            not short and over[0] not in draft.movable
+        ):  # no other tiles or smaller groups would help, shorter blocks may
             tries = [(s, f) for s, f in tries if s.rows < size.rows]
         tries = [(s, f) for s, f in tries if s.below(size) or (s == size and f > fine)]
     if spare:
@@ -150,9 +158,17 @@ class _Draft:
         return {t for want in self.wants.values() for t in want.tiles}
 
 
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """No plan: tiles as this one need more bytes than they have."""
+
+    tile: int
+    need: int
+
+
 def _balanced(
     context: Context, region: Region, chip: ChipSpec, size: Size, fine: int, taken: Mapping[int, int]
-) -> _Draft | None:
+) -> _Draft | _Short:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
     copies = region.copies
@@ -164,7 +180,7 @@ def _balanced(
             measured = _loads(context, region, chip, size, alone.spare(chip, copies, part))
             loads, leaders = measured.loads, {job: job for job in measured.loads}
     if not _roomy(loads, chip, copies):
-        return None
+        return _short(loads, copies)
     able = sorted({t for load in loads.values() for t in load.tiles})
     busiest = _busiest(loads, copies)
     mean = _Mean(busiest, min((chip.tile(t).local_bytes for t in able), default=1))
@@ -180,9 +196,9 @@ def _balanced(
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
             tiles[copy].update((j, tuple(sorted(chosen))) for j, leader in leaders.items() if leader == job)
-    place, park = context.placement, measured.plan.park
     room = {t: (chip.tile(t).local_bytes - taken.get(t, 0)) // copies for t in range(chip.tile_count)}
-    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group, park) for c in range(copies)]
+    of, prompt = (context.graph, region, context.placement, size.rows), IDLE * busiest <= measured.cells
+    found = [Plan(*of, c, tiles[c], room, size.group, measured.plan.park, prompt) for c in range(copies)]
     # What is received and sent depends on where the others are: that is left to the messages.
     own = len(UNITS)
     pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
@@ -199,6 +215,12 @@ def _means(loads: Mapping[Job, _Load], copies: int) -> list[float]:
     """Cycles that each unit and side of a tile for vector work has for a block on average."""
     able = {t for load in loads.values() for t in load.tiles}
     return [copies / len(able) * sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
+
+
+def _short(loads: Mapping[Job, _Load], copies: int) -> _Short:
+    """The first tile of those that have too little room, and the bytes that each needs on average."""
+    able = sorted({t for load in loads.values() for t in load.tiles})
+    return _Short(able[0], int(copies * sum(load.bytes for load in loads.values()) / len(able)))
 
 
 def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:
@@ -291,11 +313,13 @@ def _cuts(region: Region, size: Size, job: Job, load: _Load, mean: _Mean, fine: 
 
 @dataclass(frozen=True)
 class _Measured:
-    """What stages take, the plan in which that was found, and the bytes that it needs of every tile."""
+    """What stages take, the plan in which that was found, the bytes that it needs of every tile, and the cycles for which a
+    block takes the cells that it takes longest."""
 
     loads: dict[Job, _Load]
     plan: Plan
     needs: Mapping[int, int]
+    cells: int
 
     def spare(self, chip: ChipSpec, copies: int, part: float) -> dict[int, int]:
         """Bytes of tiles without stages of their own in which rows may wait, a part of what they have left; of several copies
@@ -323,16 +347,22 @@ def _loads(
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)
-        taken = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
+        room = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
         link = chip.noc.link_bytes_per_cycle
         busy = _worked(flow.spent[job], Costs(chip, code))
         cycles = tuple(busy[unit] / plan.period(job) for unit in UNITS)
         found[job] = _Load(
-            (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), taken, able[job]
+            (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), room, able[job]
         )
     needs = dict.fromkeys(range(chip.tile_count), 0)
     needs.update((t, sum(aligned(room.bytes) for room in code.rooms.values())) for t, code in trial.codes.items())
-    return _Measured(found, plan, needs)
+    taken: Counter[tuple[int, str]] = Counter()
+    for tile, stages in flow.stages.items():
+        costs = Costs(chip, trial.code(tile))
+        for step in chain.from_iterable(stages.values()):
+            unit, busy, _ = costs.of(step) if isinstance(step, Instruction) and step.mnemonic == "mvm" else ("", 0, 0)
+            taken[tile, unit] += busy
+    return _Measured(found, plan, needs, max(taken.values(), default=0))
 
 
 def _worked(steps: Sequence[Step], costs: Costs) -> Counter[Unit]:

@@ -1,13 +1,14 @@
 """A region that a batch streams through: all its segments at once, each block of rows one step behind the one before.
 
 Work is cut into *stages* (:class:`~cimc.codegen.stages.Job`): what a vector tile, the tiles of a product, or the tiles of
-attention's heads do with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent at the end of
-its step and received at the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V)
-is gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is
-handed on block by block all the same. Tiles need no tokens inside a region.
+attention's heads do with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent in its step
+and received in the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V) is
+gathered sample by sample. Rows that wait long may do so on other tiles (:mod:`cimc.codegen.park`). Attention's heads may work
+on a group of blocks at every so-many-th step; what they make is handed on block by block all the same. Tiles need no tokens
+inside a region.
 
-No deadlock: at each step every tile does all else before it receives. A message is received one step after it was sent, so
-when a message is sent its channel holds at most the one of the step before, and two fit; and a receive comes after its send.
+No deadlock: a message is received one step after it was sent, so within a step no tile depends on another's; when a message
+is sent its channel holds at most the one of the step before, and two fit.
 Where two do not fit, stages keep their order, later ones first: then think of all instructions ordered by step and stage; the
 message of the step before is received before the next one is sent (see docs/architecture.md).
 """

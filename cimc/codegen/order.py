@@ -2,8 +2,8 @@
 
 Stages of a step work on different blocks, so their instructions may be mixed. A tile issues in order and holds few of them
 back, so they are put in the order in which they would start if nothing but units and operands kept them (list scheduling,
-those with the longest way to go first). Messages are taken in at the end of the step: they were sent a step before, so
-there is a whole step for their way.
+those with the longest way to go first). Messages are taken in after what does not need them: they were sent a step before, so
+there is most of a step for their way. Last comes what they bring for the same step.
 """
 
 from __future__ import annotations

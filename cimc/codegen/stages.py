@@ -43,8 +43,6 @@ class Rect:
 
 KINDS = ("rows", "product", "result", "heads")
 
-PROMPT = ("product",)
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -89,7 +87,8 @@ class Plan:
     begins at row ``b · rows of a sample // B``, and some rows are done twice, with the same results. ``tiles``: of every
     stage that works with vectors or heads; those with heads do ``group`` blocks at once, so that the matmul unit has to be
     loaded less often. ``room``: bytes of each tile's buffer that may be filled with rings that keep more than they must.
-    ``park``: bytes of tiles in which rows may wait for those that take them much later; none where the takers have room."""
+    ``park``: bytes of tiles in which rows may wait for those that take them much later; none where the takers have room.
+    ``prompt``: whether stages of rows, as products do, begin in the step in which rows come; else in the next."""
 
     def __init__(
         self,
@@ -102,10 +101,11 @@ class Plan:
         room: Mapping[int, int] | None = None,
         group: int = 1,
         park: Mapping[int, int] | None = None,
+        prompt: bool = False,
     ) -> None:
         self.graph, self.region, self.placement = graph, region, placement
         self.rows, self.copy, self.tiles, self.room = rows, copy, tiles, room or {}
-        self.group, self.park = group, park or {}
+        self.group, self.park, self.prompt = group, park or {}, prompt
         self.blocks = -(-region.rows // rows)
         self.overlap = self.blocks * rows > region.rows
         self.job_of: dict[str, Job] = {}
@@ -139,7 +139,7 @@ class Plan:
     def on(self, tiles: Mapping[Job, tuple[int, ...]]) -> Plan:
         """This plan on other tiles."""
         of = (self.graph, self.region, self.placement, self.rows, self.copy)
-        return Plan(*of, tiles, room=self.room, group=self.group, park=self.park)
+        return Plan(*of, tiles, room=self.room, group=self.group, park=self.park, prompt=self.prompt)
 
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""
@@ -194,7 +194,7 @@ class Plan:
 
     def _later(self, job: Job, own: bool) -> int:
         """Steps after rows were taken in that a stage begins with them."""
-        return int(not own and job.kind not in PROMPT)
+        return int(not own and job.kind != "product" and not (self.prompt and job.kind == "rows"))
 
     # --- tiles ----------------------------------------------------------------------------------
     def lanes(self, job: Job) -> list[tuple[int, Rect]]:
