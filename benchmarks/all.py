@@ -22,11 +22,13 @@ from benchmarks import (
     memory,
     movement,
     passes,
+    precision,
     reload,
     repairs,
     scaling,
     search,
     speed,
+    sums,
     technologies,
 )
 from benchmarks.figures import Section
@@ -45,6 +47,7 @@ compile seconds): [results-corpus.md](results-corpus.md), by `python -m benchmar
 """
 PARTS: dict[str, ModuleType] = {
     "accuracy": accuracy,
+    "precision": precision,
     "architectures": architectures,
     "attainment": attainment,
     "attention": attention,
@@ -53,6 +56,7 @@ PARTS: dict[str, ModuleType] = {
     "cache": cache,
     "field": field,
     "search": search,
+    "sums": sums,
     "technologies": technologies,
     "reload": reload,
     "repairs": repairs,

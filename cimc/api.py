@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.analog.config import refuse
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, Fit, Options, compile_model
 from cimc.device import durations
 from cimc.mapping.choices import CacheHome, Objective, parse_choices
 from cimc.report.compare import Tolerance
@@ -52,6 +52,8 @@ def compile(
     attention: str = "digital",
     optimize: Objective = "latency",
     cache: CacheHome = "memory",
+    fit: Fit = "off",
+    calibration: Mapping[str, Array] | None = None,
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
@@ -62,12 +64,15 @@ def compile(
     ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a number of trials or a text as of
     ``--search``. ``reload``: weights that find no core are written into cells during the run. ``attention``: how products of
     activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch stream through all layers.
-    ``cache``: where KV caches lie, as ``--cache``.
+    ``cache``: where KV caches lie, as ``--cache``. ``fit``: what is fitted to ``calibration`` (inputs, or several along a
+    first axis; else ``inputs``, else drawn ones), as ``--fit``.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
     chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache)
-    made = compile_model(model, chosen, inputs=inputs, calibration=(inputs,) if inputs else ())
+    one_of("fit", fit, get_args(Fit))
+    samples = (calibration,) if calibration is not None else (inputs,) if inputs else ()
+    made = compile_model(model, replace(chosen, fit=fit), inputs=inputs, calibration=samples)
     assert made is not None
     if output is not None:
         made.write(Path(output))
@@ -109,13 +114,14 @@ def check(
     reload: bool = False,
     optimize: Objective = "latency",
     cache: CacheHome = "memory",
+    fit: Fit = "off",
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
     The options of the command by their names, those of :func:`compile` among them; ``time`` is in seconds or a text as
-    ``"1h,1d"``. Those from ``device`` to ``budget`` are for analog numerics, and so is ``calibration``: inputs (or several,
-    along a first axis) that calibrated ADC ranges are fitted to. Raises ANALOG_CONFIG for them in other numerics, and as the
-    command does."""
+    ``"1h,1d"``. Those from ``device`` to ``budget`` are for analog numerics. ``calibration``: inputs (or several,
+    along a first axis) that calibrated ADC ranges are fitted to, and what ``fit`` and ``activations`` measure. Raises
+    ANALOG_CONFIG for them in other numerics, and as the command does."""
     one_of("numerics", numerics, get_args(Numerics))
     asked = bool(device or technology is not None or time is not None or attribute or trials or budget is not None)
     if asked and numerics != "analog":
@@ -137,7 +143,8 @@ def check(
     chosen = _placed(
         compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache
     )
-    return check_model(str(model), chosen, how).to_json()
+    one_of("fit", fit, get_args(Fit))
+    return check_model(str(model), replace(chosen, fit=fit), how).to_json()
 
 
 def sweep(

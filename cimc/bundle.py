@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -164,20 +164,36 @@ def read_weights(path: Path) -> dict[str, Array]:
 
 def check_target(folder: Path) -> None:
     """Raise OUTPUT_OCCUPIED if a folder may not be replaced: commands ask before they work for minutes."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
-        raise errors.OUTPUT_OCCUPIED(path=folder)
+    try:
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _own(folder))):
+            raise errors.OUTPUT_OCCUPIED(path=folder)
+    except OSError as e:
+        raise errors.REPORT_UNWRITABLE(path=folder, why=e.strerror) from None
+
+
+def _own(folder: Path) -> frozenset[str]:
+    """The files of an earlier compile in a folder, none if it holds none: many things other than cimc write a file called
+    ``manifest.json``."""
+    try:
+        found = _manifest(folder / MANIFEST).get("files") if (folder / MANIFEST).is_file() else None
+    except errors.CimcError:
+        return frozenset()
+    names: frozenset[str] = frozenset(cast("dict[str, object]", found)) if isinstance(found, dict) else frozenset()
+    return names | {MANIFEST, RUN} if PROGRAM in names else frozenset()
 
 
 def write(
     folder: Path, texts: Mapping[str, str], weights: Mapping[str, Array] | Lazy, manifest: Mapping[str, object]
 ) -> None:
     """Write a compiled folder: into a temporary one beside it first, then put in its place. A folder that is there already is
-    replaced only if it is empty or holds an earlier compile."""
+    replaced only if it is empty or holds an earlier compile; files in it that are no part of that stay. Where another disk
+    is mounted cannot be replaced itself: there the files are, the manifest last."""
     check_target(folder)
-    parent = folder.resolve().parent
+    place = Path(os.path.realpath(folder))
+    inside = place.is_mount()
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}.", dir=place if inside else place.parent))
     except OSError as e:
         raise errors.REPORT_UNWRITABLE(path=folder, why=e.strerror) from None
     try:
@@ -187,13 +203,35 @@ def write(
         hashes = dict(sorted(hashes.items()))
         (made / MANIFEST).write_text(json.dumps({**manifest, "files": hashes}, indent=2) + "\n", encoding="utf-8")
         made.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(made, folder)
+        _fill(place, made, (*texts, WEIGHTS)) if inside else _replace(place, made)
     except OSError as e:
         raise errors.REPORT_UNWRITABLE(path=folder, why=e.strerror) from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _fill(place: Path, made: Path, names: Iterable[str]) -> None:
+    for old in (MANIFEST, RUN):
+        (place / old).unlink(missing_ok=True)
+    for name in (*names, MANIFEST):
+        os.replace(made / name, place / name)
+
+
+def _replace(place: Path, made: Path) -> None:
+    if not place.exists():
+        os.replace(made, place)
+        return
+    own, old = _own(place), made.with_name(f"{made.name}.old")
+    os.replace(place, old)
+    try:
+        os.replace(made, place)
+    finally:
+        if not place.exists():
+            os.replace(old, place)
+    for entry in old.iterdir():
+        if entry.name not in own:
+            os.replace(entry, place / entry.name)
+    shutil.rmtree(old)
 
 
 def _sha256(path: Path) -> str:
@@ -205,9 +243,11 @@ def read(path: Path, hardware: str | None = None, overrides: tuple[str, ...] = (
     """A compiled folder, or a bare ``.cim`` file with its weights (``NAME.safetensors``) beside it. ``hardware`` replaces what
     it was compiled for. Raises the diagnostics of missing and damaged files."""
     folder = path if path.is_dir() else None
+    if path.suffix == ".onnx" and folder is None and path.is_file():
+        raise errors.NOT_COMPILED(path=path, why="it is a model")
     program_path = path / PROGRAM if folder else path
     if folder and not (path / MANIFEST).is_file():
-        raise errors.NOT_COMPILED(path=path)
+        raise errors.NOT_COMPILED(path=path, why="there is no manifest.json")
     program = parse_program(_text(program_path, "program"), str(program_path))
     weights_path = path / WEIGHTS if folder else path.with_suffix(".safetensors")
     weights = read_weights(weights_path) if folder or weights_path.is_file() else {}

@@ -47,7 +47,8 @@ MOVES = frozenset(("cast", "copy", "reshape", "transpose", "slice", "expand"))
 @dataclass(frozen=True)
 class CheckOptions:
     """How to run and compare. ``inputs`` None: drawn from ``seed``. ``layers``: compare the values inside too.
-    ``calibration``: inputs (or several, along a first axis) that ADC ranges are calibrated on; None: the run's own."""
+    ``calibration``: inputs (or several, along a first axis) that ADC ranges are calibrated on, and what the compile
+    measures; None: the run's own."""
 
     numerics: Numerics = "float"
     seed: int = 0
@@ -246,7 +247,7 @@ def _check(model: str, options: Options | None, how: CheckOptions, known: _Known
         how.device.of(options)  # what is wrong with the device is told before anything is compiled
     clock = [time.perf_counter()]
     given = how.inputs
-    calibration = (given,) if given else ()
+    calibration = (how.calibration,) if how.calibration is not None else (given,) if given else ()
     compiled = compile_model(model, options, inputs=given, calibration=calibration, specialize=given is not None)
     assert compiled is not None
     clock.append(time.perf_counter())
@@ -272,7 +273,8 @@ def _analog(
 ) -> Analog:
     """How analog numerics are to run: the device asked for, and what its converters are calibrated on."""
     device = how.device.of(options) if how.device and how.numerics == "analog" else None
-    device_calibrates(device, how.calibration is not None)
+    fitted = options is not None and (options.fit != "off" or options.activations == "static" or options.outliers != "")
+    device_calibrates(device, how.calibration is not None and not fitted)
     if device is None or not device.calibrated:
         return Analog(device, kept=kept)
     runs: Sequence[Mapping[str, Array]] = [feeds]

@@ -24,7 +24,8 @@ from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import Lowered, lowered
 from cimc.collecting import uncollected
-from cimc.inputs import Tokens, read_tokens
+from cimc.inputs import Tokens, draw_calibration, read_tokens
+from cimc.inputs import calibration as calibration_runs
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
@@ -39,26 +40,31 @@ from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION
 from cimc.mapping.treatment import parse_attention
 from cimc.mapping.written import weight_cores
 from cimc.ops.written import WRITTEN
+from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
 from cimc.passes.outliers import Outliers
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.passes.quantize import Quantize
+from cimc.passes.smooth import Smooth
 from cimc.passes.split import Split
-from cimc.pipeline import Watch, default_pipeline, run_pipeline, with_calibration
+from cimc.pipeline import Watch, default_pipeline, fits, measures, run_pipeline, with_calibration
 from cimc.report.progress import stage
 from cimc.search.plan import Outcome, Plan
 
 PRECISION = re.compile(r"w([2-8])a8")
+Fit = Literal["off", "scales", "rounding", "all"]
+"""What of the quantisation is fitted to calibration inputs."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What a user may choose about a compile. ``activations``: scales of activations per row at run time (``dynamic``) or
-    constant, measured on calibration inputs (``static``). ``digital``: static matmuls on the digital matmul units, by
-    name or pattern. ``outliers`` and ``copies``: options of the passes of these names, as ``channels=8, by=activations`` and
-    ``count=4``; empty: no such pass.
-    ``passes``: a pipeline in place of the usual one; it must end at level partitioned. ``calibrate``: whether the program
+    constant, measured on calibration inputs (``static``). ``fit``: what else is fitted to them: ``scales`` between activations
+    and weights (:class:`Smooth`), the ``rounding`` of weights, or ``all``. ``digital``: static matmuls on the digital matmul
+    units, by name or pattern. ``outliers`` and ``copies``: options of the passes of these names, as ``channels=8,
+    by=activations`` and ``count=4``; empty: no such pass. ``passes``: a pipeline in place of the usual one; it must end at
+    level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
     number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where. ``search``: how long to look
     for a better placement from there on. ``attention``: how products of activations run (:func:`parse_attention`)."""
@@ -78,6 +84,7 @@ class Options:
     placement: str = ""
     search: Plan | None = None
     attention: str = DIGITAL_ATTENTION
+    fit: Fit = "off"
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ class Compiled:
                 "dims": {b.name: b.value for b in self.bindings},
                 "precision": self.options.precision,
                 "activations": self.options.activations,
+                "fit": self.options.fit,
                 "digital": list(self.options.digital),
                 "outliers": self.options.outliers,
                 "copies": self.options.copies,
@@ -196,7 +204,8 @@ def _compile(
     text = _pipeline(options, hardware)
     with stage("import"):
         imported = importer.load(model, dims=dict(options.dims), inputs=inputs, specialize=specialize)
-    passes = with_calibration(parse_pipeline(text), calibration)
+    tokens = read_tokens(imported.path.parent)
+    passes, notes = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
     with stage("passes"):
         outcome = run_pipeline(imported.graph, imported.constants, passes, watch)
     if watch is not None and watch.stop_after:
@@ -224,15 +233,13 @@ def _compile(
         hardware,
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
         (
-            *imported.notes,
-            *_kept(graph),
-            *_cells(options, hardware),
+            *(*imported.notes, *notes, *_kept(graph), *_cells(options, hardware)),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
             *_chosen(told, caches, mapping),
         ),
         imported.graph,
-        read_tokens(imported.path.parent),
+        tokens,
         imported.fixed,
         graph,
         outcome.constants,
@@ -249,6 +256,23 @@ def _compile(
         pinned.digest if pinned else "",
         searched,
     )
+
+
+def _calibrated(
+    passes: Sequence[Pass], graph: Graph, fixed: frozenset[str], given: Sequence[Mapping[str, Array]], tokens: Tokens
+) -> tuple[tuple[Pass, ...], tuple[str, ...]]:
+    """The passes with the runs of the calibration inputs, without what is compiled in; drawn ones if nobody gave any and they
+    will do, and a note that says so."""
+    if not given and fits(passes):
+        note = "fitted to drawn inputs; --calibration FILE gives the model's own"
+        return with_calibration(passes, (draw_calibration(graph, tokens),)), (note,)
+    if not measures(passes):
+        return tuple(passes), ()
+    types = {name: graph.types[name] for name in graph.inputs}
+    runs: list[Mapping[str, Array]] = []
+    for arrays in given:
+        runs += calibration_runs(types, {n: a for n, a in arrays.items() if n not in fixed})
+    return with_calibration(passes, runs), ()
 
 
 def _searched(
@@ -316,7 +340,11 @@ def _stream_note(mapping: Placed) -> str:
     if region is None:
         why = "the batch must be several samples (--dim batch=...), each of several rows that go through two segments or more"
         return f"throughput: nothing streams: {why}"
-    return f"throughput: {region.waves} samples stream through {len(region.parts)} of {len(mapping.segments)} segments"
+    said = f"throughput: {region.waves} samples stream through {len(region.parts)} of {len(mapping.segments)} segments"
+    if len(region.parts) == len(mapping.segments):
+        return said
+    why = "other rows than a sample's, or operands read whole that are not made of its rows alone, as caches"
+    return f"{said}; the others run for all samples at once ({why})"
 
 
 def _reload_note(told: Mapping[str, Json]) -> list[str]:
@@ -334,9 +362,9 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
     """The pipeline's text. Raises PASS_OPTION for options that contradict a pipeline of one's own, or no tile can do."""
     apart = parse_pipeline(f"outliers{{{options.outliers}}}", "--outliers") if options.outliers else ()
     several = parse_pipeline(f"copies{{{options.copies}}}", "--copies") if options.copies else ()
-    if options.passes and (options.digital or apart or several):
-        why = "a pipeline of your own (-p) says itself what is kept out of the cells, or in several"
-        given = "--digital, --outliers or --copies"
+    if options.passes and (options.digital or apart or several or options.fit != "off"):
+        why = "a pipeline of your own (-p) says itself what is kept out of the cells, in several, or fitted"
+        given = "--digital, --outliers, --copies or --fit"
         raise errors.PASS_OPTION(option=given, name="digital", why=why, fix="write it into -p")
     attention = parse_attention(options.attention)
     if options.passes:
@@ -354,6 +382,8 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         core.cols,
         weight_bits=_weight_bits(options.precision),
         activations=options.activations,
+        rounding="fitted" if options.fit in ("rounding", "all") else "nearest",
+        smooth=Smooth(weight_bits=_weight_bits(options.precision)) if options.fit in ("scales", "all") else None,
         outliers=next((p for p in apart if isinstance(p, Outliers)), None),
         digital=Digital(",".join(options.digital)) if options.digital else None,
         copies=next((p for p in several if isinstance(p, Copies)), None),

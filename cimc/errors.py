@@ -31,7 +31,7 @@ OUTPUT_OCCUPIED = Diagnostic(
 NOT_COMPILED = Diagnostic(
     "not-compiled",
     Exit.USAGE,
-    "{path} holds no compiled program: there is no manifest.json",
+    "{path} holds no compiled program: {why}",
     "give a folder that `cimc compile MODEL.onnx -o DIR` wrote, or a .cim file",
 )
 PRECISION = Diagnostic(
@@ -39,6 +39,7 @@ PRECISION = Diagnostic(
 )
 
 # --- reports -----------------------------------------------------------------------------------
+FILE_SYSTEM = Diagnostic("file-system", Exit.USAGE, "{path}: {why}", "check the path, and the disk it is on")
 REPORT_UNWRITABLE = Diagnostic(
     "report-unwritable", Exit.USAGE, "{path} cannot be written: {why}", "name a file in a directory you may write to"
 )
@@ -120,6 +121,12 @@ PROGRAM_TOO_BIG = Diagnostic(
 )
 NO_SUCH_UNIT = Diagnostic(
     "no-such-unit", Exit.USAGE, "{where}{mnemonic} needs a {unit} unit, and tile {at} ({kind}) has none", "{hint}"
+)
+NO_ADDERS = Diagnostic(
+    "no-adders",
+    Exit.USAGE,
+    "{where}{mnemonic} needs routers that add, and those of {chip} do not",
+    "give them adders (-c 'noc.reduce={{lanes: 8, cycles: 1}}'), or compile with -m sums=one or sums=tree",
 )
 UNPAIRED = Diagnostic("unpaired", Exit.USAGE, "{where}{what}", "{hint}")
 NO_HALT = Diagnostic(
@@ -354,8 +361,8 @@ WEIGHT_NOT_FINITE = Diagnostic(
 CALIBRATION = Diagnostic(
     "calibration",
     Exit.USAGE,
-    "static activation scales cannot be measured: {why}",
-    "give calibration inputs for which the model's values are finite, or quantise activations dynamically",
+    "scales or weights cannot be fitted to calibration inputs: {why}",
+    "give calibration inputs for which the model's values are finite, or leave out what is fitted to them",
 )
 IR_SYNTAX = Diagnostic(
     "ir-syntax", Exit.USAGE, "expected {expected}", "the head of cimc/ir/text.py shows how graphs are written"

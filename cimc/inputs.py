@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc import errors, npz
-from cimc.analog.rng import Streams
 from cimc.errors import did_you_mean
-from cimc.ir.graph import Type
+from cimc.ir.graph import Graph, Type
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import Element, View
 from cimc.isa.program import Program
@@ -131,15 +130,33 @@ def draw(program: Program, seed: int, tokens: Tokens | None = None) -> dict[str,
     rows = _table_rows(program)
     found: dict[str, Array] = {}
     for number, (port, wanted) in enumerate(zip(program.inputs, types(program).values(), strict=True)):
-        rng = Streams(seed).generator("inputs", number)
+        rng = _generator(seed, number)
         found[port.name] = _draw(port.name, wanted, rows.get(port.buffer), rng, tokens or Tokens())
+    return found
+
+
+def draw_calibration(graph: Graph, tokens: Tokens) -> dict[str, Array]:
+    """Inputs of a graph to fit scales and weights to where nobody gave any; not those that :func:`draw` makes for a run of
+    seed 0."""
+    rows = _indexed_rows(graph)
+    found: dict[str, Array] = {}
+    for number, name in enumerate(graph.inputs):
+        rng = _generator(0, number, "calibration")
+        found[name] = _draw(name, graph.types[name], rows.get(name), rng, tokens)
     return found
 
 
 def draw_types(wanted: Mapping[str, Type], seed: int, rows: int | None = None) -> dict[str, Array]:
     """The same for inputs of which only the types are known; ``rows``: of the smallest table that ids may index."""
-    generators = (Streams(seed).generator("inputs", number) for number in range(len(wanted)))
+    generators = (_generator(seed, number) for number in range(len(wanted)))
     return {n: _draw(n, t, rows, rng, Tokens()) for (n, t), rng in zip(wanted.items(), generators, strict=True)}
+
+
+def _generator(seed: int, number: int, purpose: str = "inputs") -> np.random.Generator:
+    """Where the values of an input are drawn from."""
+    from cimc.analog.rng import Streams  # the models of cores take long to load, and few compiles draw
+
+    return Streams(seed).generator(purpose, number)
 
 
 def _draw(name: str, wanted: Type, rows: int | None, rng: np.random.Generator, tokens: Tokens) -> Array:
@@ -184,6 +201,19 @@ def _table_rows(program: Program) -> dict[str, int]:
             elif step.mnemonic == "gather" and names[2] in holds:
                 source, rows = holds[names[2]], shapes[names[1]][0]
                 smallest[source] = min(rows, smallest.get(source, rows))
+    return smallest
+
+
+def _indexed_rows(graph: Graph) -> dict[str, int]:
+    """Input → rows of the smallest table it indexes, followed through views and casts."""
+    stands_for = {name: name for name in graph.inputs}
+    smallest: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op in ("reshape", "cast") and node.inputs[0] in stands_for:
+            stands_for[node.outputs[0]] = stands_for[node.inputs[0]]
+        elif node.op == "gather" and node.inputs[1] in stands_for:
+            source, rows = stands_for[node.inputs[1]], graph.types[node.inputs[0]].shape[0]
+            smallest[source] = min(rows, smallest.get(source, rows))
     return smallest
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cimc import debug, errors
+from cimc import debug, errors, files
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.ir.levels import check
@@ -24,6 +24,7 @@ from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.pipeline_text import parse_pipeline, print_pipeline
 from cimc.passes.quantize import Quantize
+from cimc.passes.smooth import Smooth
 from cimc.passes.split import Split
 from cimc.passes.written import Written
 
@@ -44,6 +45,8 @@ def default_pipeline(
     *,
     weight_bits: int = 8,
     activations: str = "dynamic",
+    rounding: str = "nearest",
+    smooth: Smooth | None = None,
     outliers: Outliers | None = None,
     digital: Digital | None = None,
     copies: Copies | None = None,
@@ -52,21 +55,36 @@ def default_pipeline(
     split: Split | None = None,
 ) -> str:
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
-    of the cells; ``copies``: what is in several sets of them; ``digital_bytes``: the largest piece of digital weights that a
-    tile with a matmul unit takes at once. ``attention``: passes for the products of activations. ``split``: products that the
-    chip's cells do not hold at once, in pieces."""
+    of the cells; ``smooth``: ranges evened out before they are quantised; ``copies``: what is in several sets of cells;
+    ``digital_bytes``: the largest piece of digital weights that a tile with a matmul unit takes at once. ``attention``: passes
+    for the products of activations. ``split``: products that the chip's cells do not hold at once, in pieces."""
     quantize = parse_pipeline(
-        f"quantize{{activations={activations}, weight_bits={weight_bits}, digital_bytes={digital_bytes}}}"
+        f"quantize{{activations={activations}, weight_bits={weight_bits}, rounding={rounding}, digital_bytes={digital_bytes}}}"
     )
     early = [one for one in attention if not isinstance(one, Written)]
     late = [one for one in attention if isinstance(one, Written)]
-    chosen = (*early, outliers, digital, copies, *quantize, *late, Partition(rows, cols), split)
+    chosen = (*early, outliers, digital, copies, smooth, *quantize, *late, Partition(rows, cols), split)
     return ",".join((CANONICAL, *(print_pipeline((one,)) for one in chosen if one is not None)))
 
 
 def with_calibration(passes: Sequence[Pass], samples: Sequence[Mapping[str, Array]]) -> tuple[Pass, ...]:
     """The passes, with calibration inputs for those that measure activations."""
-    return tuple(replace(p, calibration=tuple(samples)) if isinstance(p, Quantize | Outliers) else p for p in passes)
+    return tuple(
+        replace(p, calibration=tuple(samples)) if isinstance(p, Quantize | Outliers | Smooth) else p for p in passes
+    )
+
+
+def measures(passes: Sequence[Pass]) -> bool:
+    """Whether a pass needs calibration inputs."""
+    return fits(passes) or any(
+        (isinstance(p, Quantize) and p.activations == "static") or (isinstance(p, Outliers) and p.by == "activations")
+        for p in passes
+    )
+
+
+def fits(passes: Sequence[Pass]) -> bool:
+    """Whether a pass fits scales or weights to calibration inputs, for which drawn ones will do."""
+    return any(isinstance(p, Smooth) or (isinstance(p, Quantize) and p.rounding == "fitted") for p in passes)
 
 
 def labels(passes: Sequence[Pass]) -> tuple[str, ...]:
@@ -151,9 +169,12 @@ def _known(names: Sequence[str], watch: Watch) -> None:
 
 def _show(graph: Graph, index: int, label: str, watch: Watch) -> None:
     if watch.dump_phases is not None:
-        watch.dump_phases.mkdir(parents=True, exist_ok=True)
+        try:
+            watch.dump_phases.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise errors.REPORT_UNWRITABLE(path=watch.dump_phases, why=e.strerror or str(e)) from None
         path = watch.dump_phases / f"{index:02}-{label}.ir"
-        path.write_text(print_graph(graph), encoding="utf-8")
+        files.write(path, print_graph(graph))
     if index and (ALL in watch.print_after or label in watch.print_after):
         watch.write(f"# after {label}\n{print_graph(graph)}")
 

@@ -148,6 +148,12 @@ def _activations(base: Options, value: str) -> Options:
     return replace(base, activations=value)
 
 
+def _fit(base: Options, value: str) -> Options:
+    if value not in ("off", "scales", "rounding", "all"):
+        raise errors.SWEEP(text=f"fit={value}", why=f"there is no '{value}'", fix="off, scales, rounding or all")
+    return replace(base, fit=value)
+
+
 def _whole(key: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value[:9]) >= 1 and len(value) <= 9):
         raise errors.SWEEP(text=f"{key}={value}", why=f"'{value}' is no number from 1 on", fix="give whole numbers")
@@ -159,12 +165,14 @@ OPTIONS: Mapping[str, Callable[[Options, str], Options]] = {
     "chips": _chips,
     "precision": lambda base, value: replace(base, precision=value),
     "activations": _activations,
+    "fit": _fit,
     "attention": lambda base, value: replace(base, attention=value),
     "outliers": lambda base, value: replace(base, outliers=value),
     "copies": lambda base, value: replace(base, copies=value),
     "placement": lambda base, value: replace(base, placement=value),
     "optimize": lambda base, value: _choice(base, "optimize", value),
     "reload": lambda base, value: _choice(base, "reload", value),
+    "cache": lambda base, value: _choice(base, "cache", value),
 }
 """What stands for an option of ``cimc compile``; everything else is a field of the hardware."""
 

@@ -14,7 +14,7 @@ class Action:
     """One use of a component. ``component`` groups actions in reports; ``unit`` is the unit that must exist for it."""
 
     component: str
-    unit: str  # "analog core", "digital core", "core", "matmul", "lanes", "link" or "chip"
+    unit: str  # "analog core", "digital core", "core", "matmul", "lanes", "link", "adders" or "chip"
     doc: str
     optional: bool = False  # a hardware file may leave it out: it is then not billed
 
@@ -41,6 +41,7 @@ ACTIONS: dict[str, Action] = {
     "buffer.read_byte": Action("buffer", "chip", "one byte read from a local buffer"),
     "buffer.write_byte": Action("buffer", "chip", "one byte written to a local buffer"),
     "noc.byte_hop": Action("noc", "chip", "one byte through one router and link"),
+    "noc.add": Action("noc", "adders", "one element added to another in a router, where routers add"),
     "link.byte": Action("link", "link", "one byte over the link from a chip to its neighbour"),
     "memory.read": Action("memory", "chip", "one byte read from global memory"),
     "memory.write": Action("memory", "chip", "one byte written to global memory"),
@@ -59,6 +60,7 @@ PARTS: dict[str, str] = {
     "special": "one lane of a special-function unit",
     "buffer": "one KiB of a local buffer",
     "router": "the router of one tile",
+    "adder": "one lane of the adders of a router, where routers add",
     "cim_tile": "what else a tile with cores has",
     "tile": "what else every tile has",
     "chip": "what the chip has once (links, pads, controller)",

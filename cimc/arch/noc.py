@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -108,6 +109,62 @@ def multicast(of: Mesh, source: int, destinations: tuple[int, ...]) -> Tree:
             last = position[link]
         leaves.append(last)
     return Tree(tuple(position), tuple(parents), tuple(leaves))
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """The union of the ways from several tiles to one, router by router, as packets take it that are added where they meet.
+    Of router n: ``links[n]`` leads on to router ``nexts[n]`` (both -1 at the destination), ``inputs[n]`` parts and sums come
+    together there. ``starts[i]`` is the router of source i; ``fresh[i]`` are the links that it is the first of the sources
+    to take."""
+
+    links: tuple[int, ...]
+    nexts: tuple[int, ...]
+    inputs: tuple[int, ...]
+    starts: tuple[int, ...]
+    fresh: tuple[tuple[int, ...], ...]
+
+
+def meeting(chip: ChipSpec, sources: Iterable[int], destination: int) -> Meeting:
+    """Where packets from tiles to one meet. From a router every packet to the destination goes the same way, so ways that
+    have met do not part: their union is a tree."""
+    return meeting_in(mesh(chip), tuple(sources), destination)
+
+
+@functools.lru_cache(maxsize=CACHED)
+def meeting_in(of: Mesh, sources: tuple[int, ...], destination: int) -> Meeting:
+    """As :func:`meeting`, in a mesh."""
+    number = {destination: 0}  # tile → router
+    links, nexts, inputs = [-1], [-1], [0]
+    fresh: list[tuple[int, ...]] = []
+    for source in sources:
+        tile, mine = source, list[int]()
+        for link in way(of, source, destination):
+            if tile in number:
+                break
+            number[tile] = len(links)
+            links.append(link)
+            mine.append(link)
+            tile = _towards(of, tile, destination)
+        fresh.append(tuple(mine))
+        inputs += [0] * len(mine)
+        passed = [*range(len(links) - len(mine), len(links)), number[tile]]
+        for _, after in pairwise(passed):
+            nexts.append(after)
+            inputs[after] += 1
+    starts = tuple(number[source] for source in sources)
+    for start in starts:
+        inputs[start] += 1
+    return Meeting(tuple(links), tuple(nexts), tuple(inputs), starts, tuple(fresh))
+
+
+def _towards(of: Mesh, tile: int, destination: int) -> int:
+    """The tile whose router is next on the way."""
+    columns = of[0]
+    aside = destination % columns - tile % columns
+    if aside:
+        return tile + (1 if aside > 0 else -1)
+    return tile + (columns if destination > tile else -columns)
 
 
 def memory_ports(chip: ChipSpec) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -238,6 +239,14 @@ class TileSpec(Record):
         return self
 
 
+class ReduceSpec(Record):
+    """Adders in every router: packets that go to the same tile are added where their ways meet (``reduce``, ``collect``), as
+    in-network accumulation does (Tiwari et al., arXiv 2209.10056, whose routers add within their pipeline: 0 cycles)."""
+
+    lanes: Annotated[int, Field(ge=1, le=65536)]  # 32-bit elements that a router adds each cycle
+    cycles: Whole  # by which the header of a sum leaves later than the last of its parts' headers came
+
+
 class NocSpec(Record):
     """A mesh with XY routing. ``channel_bytes`` is the receive buffer of one channel."""
 
@@ -245,6 +254,7 @@ class NocSpec(Record):
     router_cycles: Count
     link_bytes_per_cycle: Count
     channel_bytes: Count
+    reduce: ReduceSpec | None = None  # routers that add; None: they only pass on
 
 
 class LinkSpec(Record):
@@ -347,7 +357,7 @@ class ChipSpec(Record):
 
     def _cost_problems(self) -> list[str]:
         given = self.costs.energy_pj
-        needed = {"chip", "link"} if self.link else {"chip"}
+        needed = {"chip", *(["link"] if self.link else []), *(["adders"] if self.noc.reduce else [])}
         for tile in self.tiles.values():
             core = ["core", "digital core" if tile.core.digital else "analog core"] if tile.core else []
             needed |= {*core, *(["matmul"] if tile.matmul else []), *(["lanes"] if tile.vector or tile.special else [])}
@@ -398,17 +408,17 @@ class ChipSpec(Record):
                 problems.append(f"tiles.{next(iter(kinds))}.core.adc.bits: {why}")
         return problems
 
-    @property
+    @cached_property
     def chip_columns(self) -> int:
         """Tiles in a row of one chip."""
         return len(self.layout[0])
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Tiles in a mesh row, of all chips."""
         return self.chips * self.chip_columns
 
-    @property
+    @cached_property
     def tile_count(self) -> int:
         """Tiles of all chips."""
         return len(self.layout) * self.columns
@@ -427,13 +437,24 @@ class ChipSpec(Record):
 
     def kind(self, tile: int) -> str:
         """Name of a tile's kind."""
-        x, y = self.position(tile)
-        letter = self.layout[y][x % self.chip_columns]
-        return next(name for name, spec in self.tiles.items() if spec.letter == letter)
+        return self.kinds[tile]
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds of all tiles."""
+        names = {spec.letter: name for name, spec in reversed(self.tiles.items())}
+        return tuple(names[letter] for row in self.layout for letter in row * self.chips)
 
     def tile(self, tile: int) -> TileSpec:
         """The spec of a tile."""
         return self.tiles[self.kind(tile)]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was computed of the fields that are replaced."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("chip_columns", "columns", "tile_count", "kinds"):
+            vars(copied).pop(name, None)
+        return copied
 
     def cycles(self, ns: float) -> int:
         """Whole clock cycles that cover a time in ns."""

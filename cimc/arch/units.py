@@ -266,6 +266,8 @@ def part_counts(chip: ChipSpec, kind: str | None = None) -> dict[str, float]:
         placed = chip.count(tile) if kind in (None, name) else 0
         for part, n in _tile_parts(tile).items():
             counts[part] = counts.get(part, 0) + n * placed
+        if chip.noc.reduce:
+            counts["adder"] = counts.get("adder", 0) + chip.noc.reduce.lanes * placed
     return {part: n for part, n in counts.items() if n}
 
 

@@ -11,10 +11,9 @@ from cimc.cli import options as opt
 
 @click.command("asm")
 @click.argument("program", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.cim", help="Write the canonical text here."
-)
+@click.option("-o", "--output", type=opt.OUT_FILE, metavar="FILE.cim", help="Write the canonical text here.")
 @opt.hardware_options
+@opt.silence
 def command(program: Path, output: Path | None, hardware: str | None, overrides: tuple[str, ...]) -> None:
     """Parse and verify PROGRAM (a .cim file), and print it back canonically.
 

@@ -33,15 +33,17 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, max=1),
+    type=opt.Finite(min=0, max=1),
     metavar="COSINE",
     help="Analog numerics: keep the most sensitive layers digital until every output's cosine reaches this.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep the compiled folder.")
-@click.option("--outputs", "outputs_path", type=click.Path(path_type=Path), help="Write the outputs to an .npz.")
-@click.option("--atol", type=float, help="Largest absolute error allowed.")
-@click.option("--rtol", type=float, help="Largest error allowed, relative to the output's largest value.")
-@click.option("--min-cosine", type=float, default=0.98, show_default=True, help="For integer and analog numerics.")
+@click.option("--outputs", "outputs_path", type=opt.OUT_FILE, help="Write the outputs to an .npz.")
+@click.option("--atol", type=opt.Finite(min=0), help="Largest absolute error allowed.")
+@click.option("--rtol", type=opt.Finite(min=0), help="Largest error allowed, relative to the output's largest value.")
+@click.option(
+    "--min-cosine", type=opt.Finite(-1, 1), default=0.98, show_default=True, help="For integer and analog numerics."
+)
 @click.option("--no-timing", is_flag=True, help="Values only.")
 @click.option(
     "--layers", is_flag=True, help="Compare every value inside the model too; name the first that goes wrong."

@@ -17,6 +17,7 @@ from cimc.cli import options as opt
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @opt.compile_options
 @opt.calibrate_option
+@opt.calibration_option
 @click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz whose shapes bind dimensions.")
 @click.option(
     "--print-after", multiple=True, metavar="PASS", help="Print the graph after a pass ('*': after every one)."
@@ -31,6 +32,7 @@ def command(
     model: Path,
     output: Path | None,
     calibrate: Literal["never", "start"],
+    calibration_path: Path | None,
     inputs_path: Path | None,
     print_after: tuple[str, ...],
     stop_after: str,
@@ -64,7 +66,8 @@ def command(
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)
     with opt.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
-        calibration = (given,) if given else ()
+        samples = input_files.read(calibration_path) if calibration_path else None
+        calibration = (samples,) if samples is not None else (given,) if given else ()
         made = compile_model(model, chosen, inputs=given, calibration=calibration, watch=watch)
         if made is None:
             return

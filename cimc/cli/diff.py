@@ -13,6 +13,7 @@ from cimc.cli import options as opt
 @click.argument("a", type=click.Path(path_type=Path), metavar="DIR_A")
 @click.argument("b", type=click.Path(path_type=Path), metavar="DIR_B")
 @opt.json_option
+@opt.silence
 def command(a: Path, b: Path, json_target: str | None) -> None:
     """Put two compiles or runs side by side, with ratios.
 

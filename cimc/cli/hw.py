@@ -22,8 +22,14 @@ def command() -> None:
 
 @command.command("list")
 @opt.json_option
+@opt.silence
 def list_presets(json_target: str | None) -> None:
-    """The presets."""
+    """The presets.
+
+    \b
+    Example:
+      cimc hw list --json -
+    """
     from cimc.report import hardware, terminal
 
     if json_target:
@@ -36,8 +42,14 @@ def list_presets(json_target: str | None) -> None:
 @click.argument("hardware")
 @click.option("-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field.")
 @opt.json_option
+@opt.silence
 def show(hardware: str, overrides: tuple[str, ...], json_target: str | None) -> None:
-    """Everything about a preset or hardware file, with the source of each number."""
+    """Everything about a preset or hardware file, with the source of each number.
+
+    \b
+    Example:
+      cimc hw show isaac -c adc.bits=9
+    """
     from cimc.arch.load import load
     from cimc.report import hardware as report
     from cimc.report import terminal
@@ -51,8 +63,14 @@ def show(hardware: str, overrides: tuple[str, ...], json_target: str | None) -> 
 
 @command.command("validate")
 @click.argument("file", type=click.Path(path_type=Path))
+@opt.silence
 def validate(file: Path) -> None:
-    """Check a hardware file."""
+    """Check a hardware file.
+
+    \b
+    Example:
+      cimc hw validate my-chip.yaml
+    """
     from cimc.arch.load import load
 
     found = load(str(file))
@@ -73,10 +91,9 @@ def validate(file: Path) -> None:
 @click.option("--adc-bits", metavar="N[,...]", help="Bits of the converters; 0: as many as whole levels need.")
 @click.option("--devices", metavar="N[,...]", help="Devices side by side in a cell.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Mean of so many seeds.")
-@click.option(
-    "--most-error", type=click.FloatRange(min=0), default=0.02, show_default=True, help="For the cheapest designs."
-)
+@click.option("--most-error", type=opt.Finite(min=0), default=0.02, show_default=True, help="For the cheapest designs.")
 @opt.json_option
+@opt.silence
 def trade(
     hardware: str,
     overrides: tuple[str, ...],
@@ -126,8 +143,8 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
     if text is None:
         return ()
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and len(part) < 7 for part in parts):
-        raise click.BadParameter(f"'{text}' is no list of whole numbers, as in 128,32", param_hint=option)
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise click.BadParameter(f"'{text}' is no list of whole numbers up to 999999, as in 128,32", param_hint=option)
     return tuple(int(part) for part in parts)
 
 
@@ -146,6 +163,7 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
 @click.option("--trials", type=click.IntRange(1, 1000), default=3, show_default=True, help="Seeds to measure over.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first of them.")
 @opt.json_option
+@opt.silence
 def noise(
     hardware: str,
     overrides: tuple[str, ...],

@@ -12,11 +12,12 @@ from cimc.cli import options as opt
 
 @click.command("inspect")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one self-contained page.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the table of layers.")
+@click.option("--html", type=opt.OUT_FILE, metavar="FILE", help="Write one self-contained page.")
+@click.option("--csv", "csv_path", type=opt.OUT_FILE, metavar="FILE", help="Write the table of layers.")
 @click.option("--layer", metavar="NAME", help="One layer: its blocks, where they lie, what they cost.")
 @click.option("--tile", type=int, metavar="ID", help="One tile: what lies on it.")
 @opt.json_option
+@opt.verbosity
 def command(
     directory: Path,
     html: Path | None,
@@ -24,6 +25,8 @@ def command(
     layer: str | None,
     tile: int | None,
     json_target: str | None,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
     """Show what a compile put where: chip map, table of layers; with times and energy once `cimc run DIR` has run.
 
@@ -31,6 +34,7 @@ def command(
     Example:
       cimc inspect out/model --html out/model.html
     """
+    del verbose
     from cimc import bundle
     from cimc.report import html as page
     from cimc.report import inspect, jsontext, layers
@@ -55,5 +59,5 @@ def command(
     if place is not None:
         opt.show(inspect.tile_report(inspection, place))
     for path in (html, csv_path):
-        if path:
+        if path and str(path) != "-" and not quiet:
             click.echo(f"wrote {path}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 
 import click
 
-from cimc.errors import CimcError, Exit, did_you_mean
+from cimc.errors import FILE_SYSTEM, CimcError, Exit, did_you_mean
 
 COMMANDS = {
     "compile": "Lower an ONNX model to tile programs.",
@@ -65,6 +67,9 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command; every outcome ends with the contract's exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no µ gets a question mark, not a traceback
     sys.exit(run(argv))
 
 
@@ -72,6 +77,7 @@ def run(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     try:
         code = cli.main(argv, prog_name="cimc", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else Exit.OK
     except CimcError as e:
         click.echo(e.render(), err=True)
@@ -88,6 +94,13 @@ def run(argv: list[str] | None = None) -> int:
     except SystemExit:
         # click's answer to a broken pipe: the reader of our output has gone (head, a closed pager); nothing is left to say.
         return Exit.OK
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write at exit
+        return Exit.OK
+    except OSError as e:  # of a path or disk, where nothing closer to it has a better word
+        why = e.strerror or str(e)
+        click.echo(FILE_SYSTEM(path=e.filename or "standard output", why=why).render(), err=True)
+        return Exit.USAGE
     except MemoryError:
         click.echo("error[memory]: not enough memory; bind smaller dims (--dim) or run with --no-values", err=True)
         return Exit.DOES_NOT_FIT

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import math
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -37,12 +40,47 @@ def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+class _OutFile(click.Path):
+    """A file to write, asked for before work of minutes begins; ``-`` is stdout. Raises REPORT_UNWRITABLE."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        from cimc import files
+
+        if str(value) != "-":
+            files.check_target(Path(value))
+        return super().convert(value, param, ctx)
+
+
+OUT_FILE = _OutFile(path_type=Path)
+OUT_JSON = _OutFile(path_type=str)
+
+
+class Finite(click.FloatRange):
+    """A range that NaN is outside of."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail("not a number", param, ctx)
+        return found
+
+
 verbosity = stack(
     click.option("-v", "--verbose", is_flag=True, help="Say more: stages and their times, notes."),
     click.option("-q", "--quiet", is_flag=True, help="Say less: results and errors only."),
 )
+silence = stack(
+    click.option("-v", "--verbose", is_flag=True, expose_value=False, help="There is no more to say here."),
+    click.option("-q", "--quiet", is_flag=True, expose_value=False, help="Results and errors only: as always here."),
+)
 json_option = click.option(
-    "--json", "json_target", metavar="FILE|-", help="Write the data as JSON to a file, or to stdout and nothing else."
+    "--json",
+    "json_target",
+    type=OUT_JSON,
+    metavar="FILE|-",
+    help="Write the data as JSON to a file, or to stdout and nothing else.",
 )
 hardware_options = stack(
     click.option("--hw", "hardware", metavar="HARDWARE", help="A preset's name (cimc hw list) or a hardware file."),
@@ -92,13 +130,26 @@ compile_options = stack(
         help="KV caches: in global memory; in the tiles that multiply with them; there as far as they find room.",
     ),
     click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help="Bind a symbolic dimension of the model."),
-    click.option("--precision", default="w8a8", show_default=True, help="Weight and activation bits."),
+    click.option(
+        "--precision",
+        default="w8a8",
+        show_default=True,
+        metavar="P",
+        help="Weight and activation bits: w2a8, w3a8, ... w8a8.",
+    ),
     click.option(
         "--activations",
         type=click.Choice(["dynamic", "static"]),
         default="dynamic",
         show_default=True,
         help="Activation scales: per row at run time, or constants measured on the inputs.",
+    ),
+    click.option(
+        "--fit",
+        type=click.Choice(["off", "scales", "rounding", "all"]),
+        default="off",
+        show_default=True,
+        help="Fit to calibration inputs: scales between activations and weights, the rounding of weights, or both.",
     ),
     click.option(
         "--digital",
@@ -133,7 +184,7 @@ compile_options = stack(
         "mapping",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off.",
+        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off, sums=tree.",
     ),
     click.option(
         "--placement",
@@ -182,12 +233,15 @@ device_options = stack(
         "--technology", metavar="NAME", help="Analog numerics: a memory technology in place of the hardware's."
     ),
     click.option(
-        "--time", "device_time", metavar="TIME", help="Analog numerics: since programming: 3600, 1h, 1d, 1mo, 1y."
+        "--time",
+        "device_time",
+        metavar="TIME",
+        help="Analog numerics: since programming: 3600, 1h, 1d, 1mo, 1y; check takes several: 1h,1d.",
     ),
     click.option(
         "--rate",
         "inference_rate",
-        type=click.FloatRange(min=0, min_open=True, max=1e12),
+        type=Finite(min=0, min_open=True, max=1e12),
         default=1.0,
         show_default=True,
         help="Inferences a second, for the years until cells wear out.",
@@ -198,20 +252,22 @@ calibration_option = click.option(
     "calibration_path",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
-    help="Analog numerics: inputs (or several, along a first axis) that ADC ranges are calibrated on.",
+    help="Inputs (or several, along a first axis) that scales, weights (--fit, --activations static) and ADC ranges "
+    "(analog numerics) are fitted to, in place of --inputs.",
 )
-trace_option = click.option("--trace", type=click.Path(path_type=Path), help="Write a timeline that opens in Perfetto.")
+trace_option = click.option("--trace", type=OUT_FILE, help="Write a timeline that opens in Perfetto.")
 
 
-def parse_dims(pairs: tuple[str, ...]) -> dict[str, int]:
+def parse_dims(pairs: tuple[str, ...], option: str = "--dim") -> dict[str, int]:
     """``NAME=INT`` texts as a dict. Raises click's usage error for anything else."""
     dims: dict[str, int] = {}
     for pair in pairs:
         name, equals, value = pair.rpartition("=")
-        if not equals or not name or not value.strip().isdigit():
-            raise click.BadParameter(f"'{pair}' is not NAME=INT", param_hint="--dim")
+        digits = value.strip()
+        if not equals or not name or not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+            raise click.BadParameter(f"'{pair}' is not NAME=INT", param_hint=option)
         if name in dims and dims[name] != int(value):
-            raise click.BadParameter(f"'{name}' is given both {dims[name]} and {value}", param_hint="--dim")
+            raise click.BadParameter(f"'{name}' is given both {dims[name]} and {value}", param_hint=option)
         dims[name] = int(value)
     return dims
 
@@ -228,6 +284,7 @@ class CompileFlags(TypedDict):
     dims: tuple[str, ...]
     precision: str
     activations: Literal["dynamic", "static"]
+    fit: Literal["off", "scales", "rounding", "all"]
     digital: tuple[str, ...]
     outliers: str
     copies: str
@@ -264,6 +321,7 @@ def compile_as(**flags: Unpack[CompileFlags]) -> Options:
         placement=flags["placement"],
         search=parse_plan(flags["search"]) if flags["search"] else None,
         attention=flags["attention"],
+        fit=flags["fit"],
     )
 
 
@@ -294,6 +352,8 @@ def read_digital(given: tuple[str, ...]) -> tuple[str, ...]:
         path = Path(text[1:])
         if not path.exists():
             raise errors.FILE_NOT_FOUND(what="list of layers", path=path)
+        if not path.is_file():
+            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why="it is no regular file")
         try:
             with path.open("rb") as stream:
                 raw = stream.read(MOST_NAMES_BYTES + 1)
@@ -347,51 +407,37 @@ def put_json(data: Json, target: str) -> None:
         write(data, target)
 
 
-@contextmanager
-def opened(path: Path) -> Generator[IO[str], None, None]:
-    """A text file to write; raises REPORT_UNWRITABLE if it cannot be."""
-    from cimc import errors
-
-    try:
-        with path.open("w", encoding="utf-8") as stream:
-            yield stream
-    except OSError as e:
-        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
-
-
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """Write outputs as an .npz under their names, of types that NumPy has not the bytes; raises REPORT_UNWRITABLE if the
     file cannot be written."""
     import numpy as np
 
-    from cimc import errors
+    from cimc import files
 
     stored = {n: a if a.dtype.isbuiltin == 1 else a.view(f"V{a.itemsize}") for n, a in arrays.items()}
-    try:
-        with path.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **stored)  # pyright: ignore[reportArgumentType]  # arrays by name
-    except OSError as e:
-        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
+    with files.opened(path) as stream:
+        np.savez(stream, allow_pickle=False, **stored)  # pyright: ignore[reportArgumentType]  # arrays by name
 
 
 def save_bytes(path: Path, data: bytes) -> None:
     """Write a file; raises REPORT_UNWRITABLE if it cannot be."""
-    from cimc import errors
+    from cimc import files
 
-    try:
-        path.write_bytes(data)
-    except OSError as e:
-        raise errors.REPORT_UNWRITABLE(path=path, why=e.strerror) from None
+    with files.opened(path) as stream:
+        stream.write(data)
 
 
 def save_trace(path: Path | None, result: RunResult, chip: ChipSpec) -> None:
     """Write a run's timeline, if a path was given and there is one."""
+    from cimc import files
     from cimc.report.trace import write_trace
 
     if path is None or result.timing is None:
         return
-    with opened(path) as stream:
-        write_trace(stream, result.timing.events, chip.clock_ghz)
+    with files.opened(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8")
+        write_trace(text, result.timing.events, chip.clock_ghz)
+        text.detach()
 
 
 def show(blocks: list[Block]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Unpack
 
 import click
+from click.core import ParameterSource
 
 from cimc.cli import options as opt
 from cimc.errors import Exit
@@ -14,17 +16,19 @@ from cimc.session import Numerics
 
 @click.command("reduce")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT.onnx", help="Where the part goes."
-)
+@click.option("-o", "--output", type=opt.OUT_FILE, required=True, metavar="OUT.onnx", help="Where the part goes.")
 @opt.compile_options
 @opt.run_options
-@click.option("--atol", type=float, help="Largest absolute error allowed.")
-@click.option("--rtol", type=float, help="Largest error allowed, relative to the output's largest value.")
-@click.option("--min-cosine", type=float, default=0.98, show_default=True, help="For integer and analog numerics.")
+@click.option("--atol", type=opt.Finite(min=0), help="Largest absolute error allowed.")
+@click.option("--rtol", type=opt.Finite(min=0), help="Largest error allowed, relative to the output's largest value.")
+@click.option(
+    "--min-cosine", type=opt.Finite(-1, 1), default=0.98, show_default=True, help="For integer and analog numerics."
+)
 @click.option("--max-trials", type=click.IntRange(min=1), default=80, show_default=True, help="Checks to make at most.")
 @opt.verbosity
+@click.pass_context
 def command(
+    ctx: click.Context,
     model: Path,
     output: Path,
     inputs_path: Path | None,
@@ -60,8 +64,22 @@ def command(
     opt.save_bytes(output, found.model)
     opt.save_arrays(inputs, found.inputs)
     click.echo(f"reduced {found.nodes} nodes to {found.kept} in {found.trials} trials: {found.failure.told}")
-    told = "" if numerics == "float" else f" --numerics {numerics}"
-    click.echo(f"to see it fail: cimc check {output} --inputs {inputs}{told}")
+    click.echo(f"to see it fail: cimc check {shlex.join([str(output), '--inputs', str(inputs), *_same(ctx)])}")
     if verbose:
         click.echo(f"failure: {found.failure.kind}")
     return Exit.OK
+
+
+def _same(ctx: click.Context) -> list[str]:
+    """The options with which the part fails as the model did; its dims and inputs are its own."""
+    own = {"output", "dims", "inputs_path", "max_trials", "verbose", "quiet"}
+    found: list[str] = []
+    for param in ctx.command.params:
+        name = param.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not isinstance(param, click.Option) or name in own or not given:
+            continue
+        value = ctx.params[name]
+        for one in value if isinstance(value, tuple) else (value,):
+            found += [max(param.opts, key=len), str(one)]
+    return found

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @opt.hardware_options
 @opt.device_options
 @opt.calibration_option
-@click.option("--outputs", "outputs_path", type=click.Path(path_type=Path), help="Write the outputs to an .npz.")
+@click.option("--outputs", "outputs_path", type=opt.OUT_FILE, help="Write the outputs to an .npz.")
 @click.option("--param", "params", multiple=True, metavar="NAME=INT", help="A runtime parameter of the program.")
 @click.option("--no-values", is_flag=True, help="Timing and energy only.")
 @click.option("--no-timing", is_flag=True, help="Values only.")
@@ -64,7 +64,7 @@ def command(
     from cimc import bundle
     from cimc.device import Device
     from cimc.isa.verify import verify
-    from cimc.report import device_cost, jsontext
+    from cimc.report import device_cost
     from cimc.report import run as run_report
     from cimc.report.mapping_file import read_mapping
     from cimc.report.progress import follow, stage
@@ -72,6 +72,7 @@ def command(
     from cimc.sim.values import Analog
 
     _agree(no_values, no_timing, outputs_path, trace)
+    values = opt.parse_dims(params, "--param")
     times = opt.read_times(numerics, device_settings, technology, device_time)
     if len(times) > 1:
         raise click.UsageError("run takes one --time; check compares several")
@@ -95,16 +96,16 @@ def command(
                 values=not no_values,
                 timing=not no_timing,
                 trace=trace is not None,
-                params=opt.parse_dims(params),
+                params=values,
                 progress=follow,
                 analog=Analog(device, samples=samples),
             )
-    told = _figures(found, result, mapping, inference_rate, params)
+    told = _figures(found, result, mapping, inference_rate, values)
     if outputs_path and result.outputs is not None:
         opt.save_arrays(outputs_path, result.outputs)
     opt.save_trace(trace, result, found.hardware.spec)
     if found.folder and result.timing is not None:
-        jsontext.write(told.to_json(), found.folder / bundle.RUN)
+        _keep(told, found.folder / bundle.RUN, quiet)
     spent = None
     if device is not None:
         spent = device_cost.cost(found.program, found.hardware.spec, device, result, inference_rate)
@@ -117,13 +118,24 @@ def command(
 
 
 def _figures(
-    found: Bundle, result: RunResult, mapping: MappingFile | None, rate: float, params: tuple[str, ...]
+    found: Bundle, result: RunResult, mapping: MappingFile | None, rate: float, values: dict[str, int]
 ) -> RunFigures:
     """The figures of a run, with what stands beside them."""
     from cimc.report.beside import Known, run_figures
 
     known = Known(mapping.work, mapping.capacity_tokens, mapping.host) if mapping else Known()
-    return run_figures(result, found.program, found.hardware.spec, known, rate, opt.parse_dims(params))
+    return run_figures(result, found.program, found.hardware.spec, known, rate, values)
+
+
+def _keep(told: RunFigures, path: Path, quiet: bool) -> None:
+    """Leave the figures in the folder for `inspect` and `diff`; one that may only be read is no reason to fail."""
+    from cimc.errors import CimcError
+    from cimc.report import jsontext
+
+    try:
+        jsontext.write(told.to_json(), path)
+    except CimcError as e:
+        opt.note(f"{e.message}: inspect and diff will not show this run", quiet)
 
 
 def _agree(no_values: bool, no_timing: bool, outputs: Path | None, trace: Path | None) -> None:

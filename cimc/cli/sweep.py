@@ -33,8 +33,8 @@ from cimc.session import Numerics
     help="Also compute values, in this way, and compare them with onnxruntime's.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For inputs and device noise.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Write a row a variant.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one self-contained page.")
+@click.option("--csv", "csv_path", type=opt.OUT_FILE, metavar="FILE", help="Write a row a variant.")
+@click.option("--html", type=opt.OUT_FILE, metavar="FILE", help="Write one self-contained page.")
 @opt.json_option
 @opt.verbosity
 def command(

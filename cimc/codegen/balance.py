@@ -6,81 +6,108 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.flow import Flow
-from cimc.codegen.near import End, Message, Places, Want, spread
+from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
+from cimc.codegen.sizes import Cost, Size, ranked
 from cimc.codegen.stages import Job, Plan
-from cimc.isa.instruction import INSTRUCTIONS, Repeat, Step, Unit
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, Unit
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Region
 from cimc.mapping.units import tiles_with, units_needed
 
-BLOCKS = 16
-"""Blocks of a sample, if its rows can be cut so: a sample is a few blocks longer under way for every layer, so few are a
-loss; each takes its instructions, so many are."""
+UNEVEN = 1.12
+"""A block's rows are cut into pieces of which the largest has no more rows than this many times the mean."""
 
-TOGETHER = 32
-"""Rows, at most, that attention's heads do at once: the matmul unit is loaded as often as that goes into a sample."""
+WAITING = (0.5, 0.9)
+"""Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper, without which a product
+waits for the one before. The second where the first is too little (estimated)."""
 
-FINE = 3
-"""A stage is cut so that no piece has more than this part of the load of a tile."""
+INPUT_BITS = 8  # of activations in every precision
+
+AHEAD = 1.6
+"""Tiles of matrices that have room for so many times their buffers have two places for what products take and make; else a
+product waits until the one before is out of the pipeline of its core, and taken away (estimated)."""
+
+IDLE = 2
+"""Products take so many times as long as what tiles do beside them, at least, where a stage of rows begins in the step in which
+its rows come: then there is time left in it for their way (estimated)."""
+
+FINE = (3, 6)
+"""A stage is cut so that no piece has more than this part of the load of a tile; the second where buffers are too small for
+large pieces."""
 
 
-def plans(context: Context, region: Region, chip: ChipSpec) -> list[Plan]:
-    """Plans for the copies of a region, with the longest blocks that fit. Raises STREAM_ROOM if not even blocks of one
-    row do."""
-    sizes = [n for n in range(region.rows, 0, -1) if region.rows % n == 0]
-    wanted = [n for n in sizes if n * BLOCKS <= region.rows] or sizes[-1:]
+def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, int] | None = None) -> list[Plan]:
+    """Plans for the copies of a region, of the size that fits and takes least time. ``taken``: bytes of tiles that are for
+    something else. Raises STREAM_ROOM if not even blocks of one row do."""
+    taken = taken or {}
     over = (-1, 0)
     spare: list[Plan] = []
-    for rows in wanted:
-        for size in _sizes(region, rows):
-            draft = _balanced(context, region, chip, size, region.copies)
-            first = over = _over(context, chip, draft.plans)
-            if over[0] >= 0 and over[0] not in draft.movable:
-                break  # nothing that other tiles or smaller groups would help
+    tries = [(size, fine) for size in _sizes(context, region, chip) for fine in FINE]
+    while tries:
+        (size, fine), *tries = tries
+        draft = _balanced(context, region, chip, size, fine, taken)
+        short = isinstance(draft, _Short)
+        first = over = (draft.tile, draft.need) if short else _over(context, chip, draft.plans, taken)
+        if not short and (over[0] < 0 or over[0] in draft.movable):
             found = _near(context, chip, draft)
-            over = _over(context, chip, found)
+            over = _over(context, chip, found, taken)
             if over[0] < 0:
                 return found
             if first[0] < 0 and not spare:
                 spare = draft.plans
-        if spare:
-            return spare
+            elif spare:
+                return spare
+        if (
+            not short and over[0] not in draft.movable
+        ):  # no other tiles or smaller groups would help, shorter blocks may
+            tries = [(s, f) for s, f in tries if s.rows < size.rows]
+        tries = [(s, f) for s, f in tries if s.below(size) or (s == size and f > fine)]
+    if spare:
+        return spare
     tile, need = over
     have = chip.tile(tile).local_bytes
     raise errors.STREAM_ROOM(chip=chip.name, tile=tile, kind=chip.kind(tile), need=need, have=have)
 
 
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """Rows of a block, and blocks that heads do at once."""
+def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
+    """Sizes of blocks to try, best first."""
+    tiles = {part.tile for found in context.placement.matrices.values() for part in found[0].parts}
+    units = [TileUnits(chip, tile) for tile in sorted(tiles)]
+    cell = max((u.mvm_interval(INPUT_BITS) for u in units), default=0)
 
-    rows: int
-    group: int
+    def least(size: Size) -> Cost:
+        plan = Plan(context.graph, region, context.placement, size.rows, 0, {}, group=size.group)
+        steps = region.waves // region.copies * plan.blocks + max(plan.starts.values(), default=0) + 1
+        return Cost(steps, size.rows * cell, 0.0)
+
+    def cost(size: Size) -> Cost:
+        measured = _loads(context, region, chip, size)
+        found = replace(least(size), tiles=math.hypot(*_means(measured.loads, region.copies)))
+        if all(measured.needs[t] * AHEAD <= chip.tile(t).local_bytes for t in tiles):
+            return found
+        return replace(found, cells=max(u.mvm_cycles(size.rows, INPUT_BITS) for u in units))
+
+    return ranked(region.rows, least, cost)
 
 
-def _sizes(region: Region, rows: int) -> list[_Size]:
-    """What to try with blocks of so many rows, best first."""
-    most = max(1, TOGETHER // rows)
-    groups = [n for n in range(most, 0, -1) if region.rows // rows % n == 0]
-    return [_Size(rows, group) for group in groups]
-
-
-def _over(context: Context, chip: ChipSpec, found: Sequence[Plan]) -> tuple[int, int]:
+def _over(context: Context, chip: ChipSpec, found: Sequence[Plan], taken: Mapping[int, int]) -> tuple[int, int]:
     """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit. Those that have to do what they
     do come first."""
     trial = context.apart()
     for plan in found:
-        Flow(trial, plan).emit()
+        Flow(trial, plan).emit(draft=True)
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
     for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
-        need = sum(aligned(room.bytes) for room in code.rooms.values())
+        need = sum(aligned(room.bytes) for room in code.rooms.values()) + taken.get(tile, 0)
         if need > chip.tile(tile).local_bytes:
             return tile, need
     return -1, 0
@@ -117,11 +144,13 @@ class _Mean:
 @dataclass(frozen=True)
 class _Draft:
     """Plans that are balanced. ``wants``: what each piece of a stage takes, as a part of what a tile has on average; and
-    where it can be. ``cycles``: what a tile takes for a block on average."""
+    where it can be; stages that are kept together have one, that of their ``leaders``. ``cycles``: what a tile takes for a
+    block on average."""
 
     plans: list[Plan]
     wants: Mapping[Job, Want]
     cycles: float
+    leaders: Mapping[Job, Job]
 
     @property
     def movable(self) -> set[int]:
@@ -129,18 +158,36 @@ class _Draft:
         return {t for want in self.wants.values() for t in want.tiles}
 
 
-def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, copies: int) -> _Draft:
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """No plan: tiles as this one need more bytes than they have."""
+
+    tile: int
+    need: int
+
+
+def _balanced(
+    context: Context, region: Region, chip: ChipSpec, size: Size, fine: int, taken: Mapping[int, int]
+) -> _Draft | _Short:
     """Plans in which every tile has about the same to do: the largest pieces first, each to the tiles that have least then of
     what they have most of."""
-    loads = _loads(context, region, chip, size)
+    copies = region.copies
+    measured = _loads(context, region, chip, size)
+    loads, leaders = _together(measured.loads, measured.plan)
+    alone = measured
+    for part in WAITING:
+        if not _roomy(loads, chip, copies):
+            measured = _loads(context, region, chip, size, alone.spare(chip, copies, part))
+            loads, leaders = measured.loads, {job: job for job in measured.loads}
+    if not _roomy(loads, chip, copies):
+        return _short(loads, copies)
     able = sorted({t for load in loads.values() for t in load.tiles})
-    whole = [sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
-    busiest = max(1.0, copies / max(1, len(able)) * max(whole, default=0.0))
+    busiest = _busiest(loads, copies)
     mean = _Mean(busiest, min((chip.tile(t).local_bytes for t in able), default=1))
-    none = (0.0,) * (len(whole) + 1)
+    none = (0.0,) * (len(next(iter(loads.values())).cycles) + 1) if loads else ()
     has = dict.fromkeys(able, none)
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
-    counts = {job: _cuts(region, size, job, load, mean) for job, load in loads.items()}
+    counts = {job: _cuts(region, size, job, load, mean, fine) for job, load in loads.items()}
     order = sorted(loads, key=lambda j: (-max(loads[j].parts(mean, counts[j])), j.part, j.stage))
     for job in order:
         piece = loads[job].parts(mean, counts[job])
@@ -148,15 +195,56 @@ def _balanced(context: Context, region: Region, chip: ChipSpec, size: _Size, cop
             then = {t: _sum(has[t], piece) for t in loads[job].tiles}
             chosen = heapq.nsmallest(counts[job], then, key=lambda t: (max(then[t]), t))
             has.update((t, then[t]) for t in chosen)
-            tiles[copy][job] = tuple(sorted(chosen))
-    place = context.placement
-    room = {t: chip.tile(t).local_bytes // copies for t in range(chip.tile_count)}
-    found = [Plan(context.graph, region, place, size.rows, c, tiles[c], room, size.group) for c in range(copies)]
+            tiles[copy].update((j, tuple(sorted(chosen))) for j, leader in leaders.items() if leader == job)
+    room = {t: (chip.tile(t).local_bytes - taken.get(t, 0)) // copies for t in range(chip.tile_count)}
+    of, prompt = (context.graph, region, context.placement, size.rows), IDLE * busiest <= measured.cells
+    found = [Plan(*of, c, tiles[c], room, size.group, measured.plan.park, prompt) for c in range(copies)]
     # What is received and sent depends on where the others are: that is left to the messages.
     own = len(UNITS)
     pieces = {job: load.parts(mean, counts[job]) for job, load in loads.items()}
     parts = {job: Want((*piece[:own], piece[-1]), loads[job].tiles) for job, piece in pieces.items()}
-    return _Draft(found, parts, busiest)
+    return _Draft(found, parts, busiest, leaders)
+
+
+def _busiest(loads: Mapping[Job, _Load], copies: int) -> float:
+    """Cycles that a tile for vector work has for a block on average, of what it has most of."""
+    return max(1.0, *_means(loads, copies))
+
+
+def _means(loads: Mapping[Job, _Load], copies: int) -> list[float]:
+    """Cycles that each unit and side of a tile for vector work has for a block on average."""
+    able = {t for load in loads.values() for t in load.tiles}
+    return [copies / len(able) * sum(of) for of in zip(*(load.cycles for load in loads.values()), strict=True)]
+
+
+def _short(loads: Mapping[Job, _Load], copies: int) -> _Short:
+    """The first tile of those that have too little room, and the bytes that each needs on average."""
+    able = sorted({t for load in loads.values() for t in load.tiles})
+    return _Short(able[0], int(copies * sum(load.bytes for load in loads.values()) / len(able)))
+
+
+def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:
+    """Whether all tiles together have room for what the stages keep."""
+    able = {t for load in loads.values() for t in load.tiles}
+    return copies * sum(load.bytes for load in loads.values()) <= FULL * sum(chip.tile(t).local_bytes for t in able)
+
+
+def _together(loads: Mapping[Job, _Load], plan: Plan) -> tuple[dict[Job, _Load], dict[Job, Job]]:
+    """Stages of rows, two by two, of which one takes rows that the other makes: on the same tiles the rows stay where they
+    are. Their loads added up, at the first of the two; and of every stage, the first of its pair."""
+    leaders = {job: job for job in loads}
+    paired: set[Job] = set()
+    for (out, _), root in sorted(plan.root_of.items(), key=lambda item: plan.starts[plan.job_of[item[0][0]]]):
+        job, before = plan.job_of[out], plan.job_of[root]
+        if job.kind == before.kind == "rows" and not {job, before} & paired and loads[job].tiles == loads[before].tiles:
+            paired |= {job, before}
+            leaders[job] = before
+    found = {job: load for job, load in loads.items() if leaders[job] == job}
+    for job, leader in leaders.items():
+        if job != leader:
+            one, other = found[leader], loads[job]
+            found[leader] = _Load(_sum(one.cycles, other.cycles), one.bytes + other.bytes, one.tiles)
+    return found, leaders
 
 
 def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
@@ -166,19 +254,24 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
     messages: list[Message] = []
     for plan in draft.plans:
         flow = Flow(trial, plan)
-        flow.emit()
-        messages += [Message(n / link, _end(plan, a), tuple(_end(plan, b) for b in to)) for n, a, to in flow.messages]
-        messages += [Message(n / link, None, (_end(plan, at),)) for at, n in flow.fetched.items()]
+        flow.emit(draft=True)
+        for size, maker, takers in flow.messages:
+            ends = dict.fromkeys(_end(draft, plan, at) for at in takers)
+            messages.append(Message(size / link, _end(draft, plan, maker), tuple(ends)))
+        messages += [Message(n / link, None, (_end(draft, plan, at),)) for at, n in flow.fetched.items()]
     wants = {
         (plan.copy, job, k): draft.wants[job]
         for plan in draft.plans
         for job, tiles in plan.tiles.items()
         for k in range(len(tiles))
+        if draft.leaders[job] == job
     }
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
     places = spread(Places(chip.columns, draft.cycles, wants, messages, _ports(chip)), order)
     return [
-        plan.on({job: tuple(places[plan.copy, job, k] for k in range(len(t))) for job, t in plan.tiles.items()})
+        plan.on(
+            {j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()}
+        )
         for plan in draft.plans
     ]
 
@@ -194,29 +287,51 @@ def _ports(chip: ChipSpec) -> list[int]:
     return [min(ports, key=lambda p: way(t, p)) for t in range(chip.tile_count)] if ports else []
 
 
-def _end(plan: Plan, at: tuple[Job, int]) -> End:
+def _end(draft: _Draft, plan: Plan, at: tuple[Job, int]) -> End:
     """What is at one end of a message: a piece of a stage, or what is bound to the tile."""
     job, tile = at
-    return (plan.copy, job, plan.tiles[job].index(tile) if job in plan.tiles else -1 - tile)
+    return (plan.copy, draft.leaders.get(job, job), plan.tiles[job].index(tile) if job in plan.tiles else -1 - tile)
 
 
 def _sum(one: _Parts, other: _Parts) -> _Parts:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def _cuts(region: Region, size: _Size, job: Job, load: _Load, mean: _Mean) -> int:
+def _cuts(region: Region, size: Size, job: Job, load: _Load, mean: _Mean, fine: int) -> int:
     """Pieces of a stage: rows of a block, or middle axes and then rows."""
-    wanted = min(max(1, math.ceil(FINE * max(load.parts(mean, 1)))), len(load.tiles))
+    wanted = min(max(1, math.ceil(fine * max(load.parts(mean, 1)))), len(load.tiles))
     axes = region.parts[job.part].axes
     if job.kind == "rows":
-        return max(n for n in range(1, wanted + 1) if size.rows % n == 0)
+        return max(
+            n for n in range(1, wanted + 1) if size.rows % n == 0 or -(-size.rows // n) * n <= size.rows * UNEVEN
+        )
     if wanted <= axes[0] or size.group > 1:
         return max(n for n in range(1, min(wanted, axes[0]) + 1) if axes[0] % n == 0)
     down = max(n for n in range(1, wanted // axes[0] + 1) if size.rows % n == 0)
     return axes[0] * down
 
 
-def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dict[Job, _Load]:
+@dataclass(frozen=True)
+class _Measured:
+    """What stages take, the plan in which that was found, the bytes that it needs of every tile, and the cycles for which a
+    block takes the cells that it takes longest."""
+
+    loads: dict[Job, _Load]
+    plan: Plan
+    needs: Mapping[int, int]
+    cells: int
+
+    def spare(self, chip: ChipSpec, copies: int, part: float) -> dict[int, int]:
+        """Bytes of tiles without stages of their own in which rows may wait, a part of what they have left; of several copies
+        each has its own tiles, which one measured does not show."""
+        able = {t for load in self.loads.values() for t in load.tiles}
+        free = {t: int(part * (chip.tile(t).local_bytes - need)) for t, need in self.needs.items() if t not in able}
+        return {t: n for t, n in free.items() if n > 0} if copies == 1 else {}
+
+
+def _loads(
+    context: Context, region: Region, chip: ChipSpec, size: Size, park: Mapping[int, int] | None = None
+) -> _Measured:
     """Every stage that is not bound to the tiles of a product: measured on its code, as if one tile did it all."""
     first: dict[Job, tuple[int]] = {}
     able: dict[Job, tuple[int, ...]] = {}
@@ -226,20 +341,28 @@ def _loads(context: Context, region: Region, chip: ChipSpec, size: _Size) -> dic
             able[job] = tuple(tiles_with(chip, units_needed(nodes)))
             first[job] = (able[job][len(first) % len(able[job])],)
     trial = context.apart()
-    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group)
+    plan = Plan(context.graph, region, context.placement, size.rows, 0, first, group=size.group, park=park)
     flow = Flow(trial, plan)
-    flow.emit()
+    flow.emit(draft=True)
     found: dict[Job, _Load] = {}
     for job, (tile,) in first.items():
         code = trial.code(tile)
-        taken = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
+        room = sum(code.rooms[name].bytes for at, name in flow.rooms[job] if at == tile)
         link = chip.noc.link_bytes_per_cycle
         busy = _worked(flow.spent[job], Costs(chip, code))
         cycles = tuple(busy[unit] / plan.period(job) for unit in UNITS)
         found[job] = _Load(
-            (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), taken, able[job]
+            (*cycles, (flow.received[job] + flow.fetched[job, tile]) / link, flow.sent[job] / link), room, able[job]
         )
-    return found
+    needs = dict.fromkeys(range(chip.tile_count), 0)
+    needs.update((t, sum(aligned(room.bytes) for room in code.rooms.values())) for t, code in trial.codes.items())
+    taken: Counter[tuple[int, str]] = Counter()
+    for tile, stages in flow.stages.items():
+        costs = Costs(chip, trial.code(tile))
+        for step in chain.from_iterable(stages.values()):
+            unit, busy, _ = costs.of(step) if isinstance(step, Instruction) and step.mnemonic == "mvm" else ("", 0, 0)
+            taken[tile, unit] += busy
+    return _Measured(found, plan, needs, max(taken.values(), default=0))
 
 
 def _worked(steps: Sequence[Step], costs: Costs) -> Counter[Unit]:

@@ -50,7 +50,10 @@ class Context:
 
     def code(self, tile: int) -> TileCode:
         """The code of a tile, begun if it has none."""
-        return self.codes.setdefault(tile, TileCode(tile))
+        found = self.codes.get(tile)
+        if found is None:
+            found = self.codes[tile] = TileCode(tile)
+        return found
 
     def tails(self, segment: Segment) -> dict[str, Tail]:
         """Values a segment's nodes read without leaving the tiles."""

@@ -1,13 +1,14 @@
 """A region that a batch streams through: all its segments at once, each block of rows one step behind the one before.
 
 Work is cut into *stages* (:class:`~cimc.codegen.stages.Job`): what a vector tile, the tiles of a product, or the tiles of
-attention's heads do with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent at the end of
-its step and received at the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V)
-is gathered sample by sample. Attention's heads may work on a group of blocks at every so-many-th step; what they make is
-handed on block by block all the same. Tiles need no tokens inside a region.
+attention's heads do with one block of rows. A stage does block g at step ``start + g``. What it hands on is sent in its step
+and received in the next, into a ring of buffers that keeps it until the last reader has had it; a whole operand (K, V) is
+gathered sample by sample. Rows that wait long may do so on other tiles (:mod:`cimc.codegen.park`). Attention's heads may work
+on a group of blocks at every so-many-th step; what they make is handed on block by block all the same. Tiles need no tokens
+inside a region.
 
-No deadlock: at each step every tile does all else before it receives. A message is received one step after it was sent, so
-when a message is sent its channel holds at most the one of the step before, and two fit; and a receive comes after its send.
+No deadlock: a message is received one step after it was sent, so within a step no tile depends on another's; when a message
+is sent its channel holds at most the one of the step before, and two fit.
 Where two do not fit, stages keep their order, later ones first: then think of all instructions ordered by step and stage; the
 message of the step before is received before the next one is sent (see docs/architecture.md).
 """
@@ -15,15 +16,15 @@ message of the step before is received before the next one is sent (see docs/arc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.fold import BLOCK, RING, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
+from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order
+from cimc.codegen.park import Park
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
@@ -34,6 +35,7 @@ from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Part, Source
 from cimc.mapping.segment import MATRIX_OPS, pieces
 from cimc.mapping.space import Index, width
+from cimc.mapping.sums import where
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
@@ -91,9 +93,11 @@ class Flow:
         self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
         self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
+        self.park = Park(plan.park, context.chip)
 
-    def emit(self) -> dict[int, frozenset[str]]:
-        """Append the code to the tiles; returns what each tile stored."""
+    def emit(self, draft: bool = False) -> dict[int, frozenset[str]]:
+        """Append the code to the tiles; returns what each tile stored. A ``draft`` only finds out what the stages take, and
+        which buffers: that is most of what there is to know, and far less work."""
         for part in self.region.parts:
             if part.axes:
                 self._heads(part)
@@ -104,17 +108,25 @@ class Flow:
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
             code.steps = self.aside[tile]
-            ready = {when: ringed(steps, self.rings[tile], code) for when, steps in stages.items()}
-            turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
-            for ring in self.rings[tile].values():
-                turns[ring.name(RING)] = Turn(ring.group, ring.depth)
-                turns[ring.name(WHOLE)] = Turn(self.blocks, max(1, ring.depth // self.blocks))
-            order = None if self.strict else Order(ready, code, self.context.chip)
-            code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
+            if not draft:
+                self._fold(code, stages)
             for name, ring in self.rings[tile].items():
                 room = code.rooms[name]
-                code.rooms[name] = replace(room, shape=(ring.depth, *room.shape))
+                code.rooms[name] = replace(room, shape=ring.shape(room.shape))
         return {tile: frozenset(values) for tile, values in self.storing.items()}
+
+    def _fold(self, code: TileCode, stages: Mapping[When, Sequence[Step]]) -> None:
+        """Append a tile's stages, side by side in repeats."""
+        rings = self.rings[code.tile]
+        ready = {when: ringed(steps, rings, code) for when, steps in stages.items()}
+        turns = {SAMPLE: Turn(self.blocks), BLOCK: Turn(1, self.blocks)}
+        rows = self.region.rows
+        turns.update((f"{ROW}{k}", Turn(self.blocks, rows, rows, k)) for k in range(self.plan.group))
+        for ring in rings.values():
+            turns[ring.name(RING)] = ring.turn(self.blocks)
+            turns[ring.name(WHOLE)] = ring.samples(self.blocks)
+        order = None if self.strict else Order(ready, code, self.context.chip)
+        code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
 
     # --- where code goes ------------------------------------------------------------------------
     def at(self, tile: int, start: int, period: int = 1) -> TileCode:
@@ -137,7 +149,8 @@ class Flow:
             more = {name: self._ring((tile, name), 1, *at) for name, at in span.items()}
             size = {name: aligned(rooms[name].bytes) for name in span}
             extra = {name: size[name] * (more[name].depth - least[name].depth) for name in span}
-            left = self.plan.room.get(tile, 0) - sum(size[name] * ring.depth for name, ring in least.items())
+            kept = (ring.depth * size[name] // (self.plan.rows if ring.rows else 1) for name, ring in least.items())
+            left = self.plan.room.get(tile, 0) - sum(kept)
             left -= sum(aligned(room.bytes) for room in rooms.values() if room.key)
             for name in sorted(span, key=lambda n: (rank[n], extra[n], n)):
                 if extra[name] <= left:
@@ -171,14 +184,21 @@ class Flow:
             least = -(-(high - low + 1) // self.grouped[buffer])
             return Ring(least if buffer in self.single else least + slack, self.grouped[buffer])
         if buffer in self.whole:
-            return Ring(-(-(high + self.blocks - group - low) // self.blocks) * self.blocks)
+            samples = -(-(high + self.blocks - group - low) // self.blocks)
+            if self.plan.overlap:
+                return Ring(samples * self.region.rows, rows=self.region.rows)
+            return Ring(samples * self.blocks)
         late = group - 1 if buffer in self.written else 0
         return Ring(-(-(max(high - low, 1) + late + slack) // group) * group)
 
     # --- rows -----------------------------------------------------------------------------------
-    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1) -> Index:
-        """Where rows of a block are in the batch; of ``group`` blocks, from that on."""
+    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1, further: int = 0) -> Index:
+        """Where rows of a block are in the batch, or of the one ``further`` on; of ``group`` blocks, from that on (of one if
+        they overlap)."""
         sample = Affine.of(self.copy * self.samples, {SAMPLE: 1})
+        if self.plan.overlap:
+            row = Affine.of(rect.row, {f"{ROW}{further}": 1})
+            return Index((sample, *middle, row), rect.rows)
         row = Affine.of(rect.row, {BLOCK: self.plan.rows})
         return Index((sample, *middle, row), rect.rows * group)
 
@@ -261,17 +281,40 @@ class Flow:
         made.pieces = [self._sum(start + 1, made.start, node, group) for group in groups.values()]
 
     def _sum(self, start: int, end: int, node: Node, group: Sequence[Piece]) -> Piece:
-        """Partial sums of row blocks on several tiles, handed on at one step and added on the first of them at another."""
-        owner, *others = group
+        """Partial sums of row blocks on several tiles, handed on at one step and added on the first of them at another, or by
+        the routers between."""
+        own: dict[int, Piece] = {}
+        for piece in group:
+            first = own.setdefault(piece.tile, piece)
+            if first is not piece:
+                self.at(piece.tile, start).emit("add", first.view, first.view, piece.view, origin=node.origin)
+        owner, *others = own.values()
+        elements, chip, choices = owner.rect.rows * owner.rect.cols, self.context.chip, self.context.mapping.choices
+        if others and where(chip, list(own), elements, choices.sums) == "network":
+            part = self._through_routers(others, owner.tile, start, node.origin)
+            self.at(owner.tile, end).emit("add", owner.view, owner.view, part.view, origin=node.origin)
+            return owner
         for other in others:
-            part = other
-            if other.tile != owner.tile:
-                element = self.context.code(other.tile).rooms[other.view.buffer].element
-                shape = (other.rect.rows, other.rect.cols)
-                part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
-                self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
+            element = self.context.code(other.tile).rooms[other.view.buffer].element
+            shape = (other.rect.rows, other.rect.cols)
+            part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
+            self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
             self.at(owner.tile, end).emit("add", owner.view, owner.view, part.view, origin=node.origin)
         return owner
+
+    def _through_routers(self, parts: Sequence[Piece], to: int, start: int, origin: Origin) -> Piece:
+        """The sum of partial sums in a buffer of another tile, added by the routers: sent and taken in the stage that begins
+        at a step."""
+        of, rect = tuple(piece.tile for piece in parts), parts[0].rect
+        element = self.context.code(of[0]).rooms[parts[0].view.buffer].element
+        total = Piece(to, rect, self.at(to, start).buffer(element, (rect.rows, rect.cols), "r"))
+        for message in self._messages(parts[0], rect):
+            tag = self.tag
+            self.tag += 1
+            for piece in parts:
+                self.at(piece.tile, start).emit("reduce", _sub(piece, message), origin=origin, of=of, to=to, tag=tag)
+            self.at(to, start).emit("collect", _sub(total, message), origin=origin, of=of, tag=tag)
+        return total
 
     def _shard(self, part: Part, node: Node, job: Job) -> None:
         out = node.outputs[0]
@@ -349,22 +392,17 @@ class Flow:
         value = self.values[root]
         same: dict[tuple[int, Rect, bool], Piece] = {}
         for need in self.wanted.get(root, ()):
+            if not need.whole and self._waited(value, need):
+                continue
             if not need.whole and any(p.tile == need.tile and p.rect.holds(need.rect) for p in value.pieces):
                 size = need.rect.rows * need.rect.cols * self.graph.type(root).element.bytes
                 self.messages.append((size, (value.job, need.tile), ((need.job, need.tile),)))
                 continue
             key = (need.tile, need.rect, need.whole)
             if key not in same:
-                code = self.at(need.tile, value.start + 1)
-                shape = (need.rect.rows, need.rect.cols)
-                view = code.buffer(self.graph.type(root).element, shape, "w" if need.whole else "r")
-                same[key] = Piece(need.tile, need.rect, view)
-                self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
-                self.taker[need.tile, view.buffer] = need.job
-                size = prod(shape) * self.graph.type(root).element.bytes
-                self.received[need.job] += size
+                same[key] = self._taken(value, need, value.start + 1)
                 if need.whole:
-                    self.whole.add((need.tile, view.buffer))
+                    self.whole.add((need.tile, same[key].view.buffer))
             value.brought[need] = same[key]
         for piece in value.pieces:
             targets: dict[Rect, list[Piece]] = {}
@@ -375,37 +413,88 @@ class Flow:
             for common, found in targets.items():
                 self._bring(value, piece, common, found)
 
+    def _taken(self, value: _Value, need: Need, start: int) -> Piece:
+        """A buffer for what a stage needs of a value, which is received from a step on."""
+        element = self.context.code(value.pieces[0].tile).rooms[value.pieces[0].view.buffer].element
+        view = self.at(need.tile, start).buffer(element, (need.rect.rows, need.rect.cols), "w" if need.whole else "r")
+        self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
+        self.taker[need.tile, view.buffer] = need.job
+        self.received[need.job] += need.rect.rows * need.rect.cols * element.bytes
+        return Piece(need.tile, need.rect, view)
+
+    def _waited(self, value: _Value, need: Need) -> bool:
+        """Whether rows wait for a stage in another tile that has more room, until it is time; then they are brought."""
+        due = self.plan.due(need.job)
+        if not self.park.pays(need.tile, due - value.start):
+            return False
+        parts = [(p, common) for p in value.pieces if (common := p.rect.meet(need.rect)) is not None]
+        rooms = {(p.tile, p.view.buffer): self.context.code(p.tile).rooms[p.view.buffer] for p, _ in parts}
+        waiting = [p for p, _ in parts]
+        element = next(iter(rooms.values())).element
+        if not self.park.keep({at: aligned(room.bytes) * (due - value.start) for at, room in rooms.items()}):
+            column = need.rect.rows * element.bytes * (due - value.start)
+            waiting = [
+                Piece(tile, rect, self.at(tile, value.start + 1).buffer(element, (rect.rows, rect.cols), "p"))
+                for tile, first, count in self.park.stops(need.tile, need.rect.cols, column)
+                for rect in [replace(need.rect, col=need.rect.col + first, cols=count)]
+            ]
+            for stop in waiting:
+                for piece, common in parts:
+                    if (some := common.meet(stop.rect)) is not None:
+                        self._move(value, piece, some, {stop.tile: stop})
+        if not waiting:
+            return False
+        brought = value.brought[need] = self._taken(value, need, due)
+        for piece, common in parts:
+            size = common.rows * common.cols * element.bytes
+            self.messages.append((size, (value.job, piece.tile), ((need.job, need.tile),)))
+            self.sent[value.job] += size
+        for piece in waiting:
+            if (common := piece.rect.meet(need.rect)) is not None:
+                self._send(piece, common, {need.tile: brought}, (due - 1, due), value.origin)
+        return True
+
     def _bring(self, value: _Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
         """Copy or send a rectangle of a piece; a tile that has two buffers for it gets two messages."""
         left = list(targets)
         while left:
             now = {p.tile: p for p in reversed(left)}
             left = [p for p in left if p is not now[p.tile]]
-            own = now.pop(piece.tile, None)
-            if own is not None:
-                code = self.at(piece.tile, value.start + 1)
-                code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
             size = common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
-            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in (*now.values(), *([own] if own else [])))
+            ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in now.values())
             self.messages.append((size, (value.job, piece.tile), ends))
-            if now:
+            if now.keys() != {piece.tile}:
                 self.sent[value.job] += size
-                self._send(piece, common, now, (value.start, value.start + 1), value.origin)
+            self._move(value, piece, common, now)
+
+    def _move(self, value: _Value, piece: Piece, common: Rect, to: Mapping[int, Piece]) -> None:
+        """Copy or send a rectangle of a piece, as soon as it is made."""
+        others = dict(to)
+        own = others.pop(piece.tile, None)
+        if own is not None:
+            code = self.at(piece.tile, value.start + 1)
+            code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
+        if others:
+            self._send(piece, common, others, (value.start, value.start + 1), value.origin)
 
     def _send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
     ) -> None:
         """Send a rectangle of a piece, in the stage that begins at the first step, and receive it in the second's."""
+        for rect in self._messages(piece, common):
+            tag = self.tag
+            self.tag += 1
+            self.at(piece.tile, starts[0]).emit("send", _sub(piece, rect), origin=origin, to=tuple(sorted(to)), tag=tag)
+            for tile, target in to.items():
+                self.at(tile, starts[1]).emit("recv", _sub(target, rect), origin=origin, source=piece.tile, tag=tag)
+
+    def _messages(self, piece: Piece, common: Rect) -> Iterator[Rect]:
+        """A rectangle of a piece in messages of which two fit a channel, where rows do."""
         row = common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
         most = self.context.chip.noc.channel_bytes // 2 // row
         self.strict |= most == 0
         for rows in pieces(common.rows, -(-common.rows // max(1, most))):
-            tag = self.tag
-            self.tag += 1
-            rect = Rect(common.row + rows.low, rows.count, common.col, common.cols)
-            self.at(piece.tile, starts[0]).emit("send", _sub(piece, rect), origin=origin, to=tuple(sorted(to)), tag=tag)
-            for tile, target in to.items():
-                self.at(tile, starts[1]).emit("recv", _sub(target, rect), origin=origin, source=piece.tile, tag=tag)
+            yield Rect(common.row + rows.low, rows.count, common.col, common.cols)
 
     def _store(self, part: Part, node: Node, out: str) -> None:
         if out not in self.region.stored:

@@ -15,11 +15,14 @@ from functools import partial
 from itertools import pairwise
 
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import Derived, Repeat, Step
+from cimc.isa.instruction import Derived, Instruction, Repeat, Step
 from cimc.isa.operands import Affine, View
 
 SAMPLE, BLOCK = "@sample", "@block"
 """The sample that a block of rows belongs to, and its number in it."""
+
+ROW = "@row"
+"""The first row of a block in its sample, where blocks overlap; a number behind it says how many blocks further on."""
 
 RING, WHOLE = "@ring", "@whole"
 """The place of a block in the ring of buffers that keeps it; of its sample, in one that keeps samples (:meth:`Ring.name`)."""
@@ -27,17 +30,23 @@ RING, WHOLE = "@ring", "@whole"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """``block number / divisor % modulus``, as it is counted through all samples."""
+    """``(block number + first) · factor / divisor % modulus``, as blocks are counted through all samples."""
 
     divisor: int = 1
     modulus: int = 0
+    factor: int = 1
+    first: int = 0
 
-    def grouped(self, period: int) -> tuple[Turn, int]:
-        """As counted in groups of ``period`` blocks, of which the first is meant: and the number that it is to be multiplied
-        by. Divisor (or modulus, if the divisor is 1) must be multiples of the period."""
-        if self.divisor % period == 0:
-            return Turn(self.divisor // period, self.modulus), 1
-        return Turn(1, self.modulus // period), period
+    def derived(self, period: int, at: int, step: int) -> tuple[Derived, int]:
+        """At groups of ``period`` blocks, of which the first is meant, from group ``at`` on and then every ``step``-th: what
+        follows a repeat's variable, and the number that it is to be multiplied by. If only the modulus counts, it must be a
+        multiple of the period."""
+        if self.divisor % period and self.factor == 1:
+            return Derived("", at, 1, self.modulus // period, step), period
+        common = math.gcd(self.factor * period, self.divisor)
+        factor = self.factor * period // common
+        start = at * factor + self.first * self.factor // common
+        return Derived("", start, self.divisor // common, self.modulus, step * factor), 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -54,34 +63,66 @@ Ordering = Callable[[Sequence[When]], Sequence[tuple[When, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """A buffer that is kept ``depth`` times, each for ``group`` blocks at once."""
+    """A buffer that is kept ``depth`` times, each for ``group`` blocks at once. ``rows``, if not 0: of a sample, whose blocks
+    overlap; then its places are ``depth`` rows, not blocks."""
 
     depth: int
     group: int = 1
+    rows: int = 0
 
     def name(self, stem: str) -> str:
         """The variable that counts its places."""
-        return f"{stem}{self.depth}.{self.group}"
+        return f"{stem}{self.depth}.{self.group}{f'.{self.rows}' if self.rows else ''}"
+
+    def shape(self, block: tuple[int, ...]) -> tuple[int, ...]:
+        """Of all of it, for blocks of that shape."""
+        return (self.depth, *block[1:]) if self.rows else (self.depth, *block)
+
+    def turn(self, blocks: int) -> Turn:
+        """Of its places, with so many blocks to a sample."""
+        return Turn(blocks, self.depth, self.rows) if self.rows else Turn(self.group, self.depth)
+
+    def samples(self, blocks: int) -> Turn:
+        """Of the samples that it keeps."""
+        return Turn(blocks, max(1, self.depth // (self.rows or blocks)))
 
 
 def substitute(steps: Sequence[Step], value: Callable[[str], Affine]) -> list[Step]:
     """Steps with every variable that begins with ``@`` replaced."""
+    known: dict[str, Affine] = {}
 
     def affine(old: Affine) -> Affine:
-        if not any(name.startswith("@") for name, _ in old.terms):
-            return old
-        new = Affine(old.constant)
+        constant, terms = old.constant, dict[str, int]()
         for name, factor in old.terms:
-            new = new + (value(name) if name.startswith("@") else Affine.of(0, {name: 1})) * factor
-        return new
+            if not name.startswith("@"):
+                terms[name] = terms.get(name, 0) + factor
+                continue
+            if name not in known:
+                known[name] = value(name)
+            constant += known[name].constant * factor
+            for inner, count in known[name].terms:
+                terms[inner] = terms.get(inner, 0) + count * factor
+        return Affine.of(constant, terms)
+
+    def view(old: View | str) -> View | str:
+        if isinstance(old, View) and any(map(_stands, old.offset.terms)):
+            return View(old.buffer, affine(old.offset), old.shape, old.strides)
+        return old
 
     def step(old: Step) -> Step:
         if isinstance(old, Repeat):
-            return replace(old, body=tuple(step(s) for s in old.body))
-        operands = tuple(replace(o, offset=affine(o.offset)) if isinstance(o, View) else o for o in old.operands)
-        return replace(old, operands=operands)
+            return replace(old, body=tuple([step(s) for s in old.body]))
+        operands = tuple([view(o) for o in old.operands])
+        return (
+            old if operands == old.operands else Instruction(old.mnemonic, operands, old.keywords, old.origin, old.line)
+        )
 
     return [step(s) for s in steps]
+
+
+def _stands(term: tuple[str, int]) -> bool:
+    """Whether a term's variable stands for the block at hand."""
+    return term[0].startswith("@")
 
 
 def fold(
@@ -115,7 +156,7 @@ def _rounds(
 ) -> list[Step]:
     """The steps from ``low`` on: (so many a round, rounds)."""
     length, rounds = size
-    derived: dict[tuple[int, Turn, int], Derived] = {}
+    derived: dict[Derived, Derived] = {}
     body: list[Step] = []
     for step in range(low, low + length):
         ready: dict[When, list[Step]] = {}
@@ -134,20 +175,18 @@ def _value(
     turns: Mapping[str, Turn],
     period: int,
     groups: tuple[int, int, int],
-    derived: dict[tuple[int, Turn, int], Derived],
+    derived: dict[Derived, Derived],
     name: str,
 ) -> Affine:
     """The value of a variable at groups of ``period`` blocks (the first, how far apart, how many): a number, or a multiple
     of a variable derived from the repeat's."""
     at, factor, count = groups
-    turn, scale = turns[name].grouped(period)
-    low, high = Derived("", at, turn.divisor, turn.modulus, max(1, factor)).bounds(count)
+    found, scale = turns[name].derived(period, at, max(1, factor))
+    low, high = found.bounds(count)
     if low == high:
         return Affine(low * scale)
-    key = (at, turn, factor)
-    if key not in derived:
-        derived[key] = Derived(f"t{len(derived)}", at, turn.divisor, turn.modulus, factor)
-    return Affine.of(0, {derived[key].name: scale})
+    named = derived.setdefault(found, replace(found, name=f"t{len(derived)}"))
+    return Affine.of(0, {named.name: scale})
 
 
 def ringed(steps: Sequence[Step], rings: Mapping[str, Ring], code: TileCode) -> list[Step]:
@@ -160,9 +199,8 @@ def ringed(steps: Sequence[Step], rings: Mapping[str, Ring], code: TileCode) -> 
         if any(name == WHOLE for name, _ in old.offset.terms):
             terms = {ring.name(WHOLE) if name == WHOLE else name: factor for name, factor in old.offset.terms}
             return replace(old, offset=Affine.of(old.offset.constant, terms))
-        return replace(
-            old, offset=old.offset + Affine.of(0, {ring.name(RING): math.prod(code.rooms[old.buffer].shape)})
-        )
+        place = math.prod(code.rooms[old.buffer].shape[1 if ring.rows else 0 :])
+        return replace(old, offset=old.offset + Affine.of(0, {ring.name(RING): place}))
 
     def step(old: Step) -> Step:
         if isinstance(old, Repeat):

@@ -18,7 +18,7 @@ from cimc.codegen.stages import Job, Piece, Rect, Share, heads_columns
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, View, dense_strides, static_shape
 from cimc.mapping.region import Part, Source
 from cimc.mapping.space import shared_row, width
 from cimc.ops import OPS, Access
@@ -129,12 +129,37 @@ class Heads:
     def _load(self, middle: Sequence[Affine]) -> dict[View, View]:
         """Load what all indices share."""
         loaded: dict[View, View] = {}
-        index = self.flow.index(self.share.rect, middle, self.group)
         for node in self.part.segment.nodes:
             for i, value in enumerate(node.inputs):
                 if self._outside(node, i) and not any(self.part.space.reach(node, value, Access.ROWS).strides[1:-1]):
-                    self.flow.context.external(self.code, self.part.space, node, value, index, loaded)
+                    self._external(node, value, middle, loaded)
         return loaded
+
+    def _external(self, node: Node, value: str, middle: Sequence[Affine], loaded: dict[View, View]) -> View:
+        """Rows of a value from outside the region: of all blocks of the group at once, or block by block where they
+        overlap."""
+        flow, space = self.flow, self.part.space
+        index = flow.index(self.share.rect, middle, self.group)
+        shared = shared_row(flow.graph, value) or not space.reach(node, value, Access.ROWS).strides[-1]
+        if shared or not flow.plan.overlap or self.group == 1:
+            return flow.context.external(self.code, space, node, value, index, loaded)
+        cols, name = width(flow.graph, value), flow.context.global_name(value)
+        view = space.rows_view(node, value, index, (0, cols), name)
+        if view not in loaded:
+            loaded[view] = self.code.buffer(flow.graph.type(value).element, (self.rows, cols), "x")
+            for k, target in enumerate(self._by_block(loaded[view])):
+                index = flow.index(self.share.rect, middle, 1, k)
+                view_k = space.rows_view(node, value, index, (0, cols), name)
+                dense = dense_strides(tuple(static_shape(view_k)))
+                split = View(target.buffer, target.offset, view_k.shape, dense)
+                self.code.emit("load", split, view_k, origin=node.origin)
+        return loaded[view]
+
+    def _by_block(self, view: View) -> list[View]:
+        """The rows of each block of the group."""
+        rows, step = self.share.rect.rows, view.strides[0]
+        shape = (rows, *view.shape[1:])
+        return [View(view.buffer, view.offset + k * rows * step, shape, view.strides) for k in range(self.group)]
 
     def _outside(self, node: Node, i: int) -> bool:
         """Whether an operand is rows from outside the region that are not constant."""
@@ -172,7 +197,6 @@ class Heads:
 
     def _node(self, node: Node, chain: _Chain) -> None:
         flow, code = self.flow, self.code
-        index = flow.index(self.share.rect, chain.middle, self.group)
 
         def operand(n: Node, i: int) -> View:
             value = n.inputs[i]
@@ -183,7 +207,7 @@ class Heads:
                 return columns(chain.have[tail.root], tail.start, tail.step, tail.width)
             source = self.part.sources.get((n.outputs[0], i))
             if source is None:
-                return flow.context.external(code, self.part.space, n, value, index, chain.loaded)
+                return self._external(n, value, chain.middle, chain.loaded)
             return self._middle(n, i, source, chain.middle)
 
         emit = BlockEmit(flow.graph, code, self.rows, operand, node, dying=flow.dying)
@@ -194,10 +218,18 @@ class Heads:
         chain.have.update(emit.outputs)
         for out in node.outputs:
             if out in flow.region.stored:
-                name = flow.context.global_name(out)
-                target = self.part.space.rows_view(node, out, index, (0, width(flow.graph, out)), name)
-                code.emit("store", target, emit.outputs[out], origin=node.origin)
-                flow.storing.setdefault(code.tile, set()).add(out)
+                self._store(node, out, emit.outputs[out], chain)
+
+    def _store(self, node: Node, out: str, view: View, chain: _Chain) -> None:
+        """Store a result that is read outside the region."""
+        flow, code = self.flow, self.code
+        name, cols = flow.context.global_name(out), (0, width(flow.graph, out))
+        apart = self._by_block(view) if flow.plan.overlap else [view]
+        for k, piece in enumerate(apart):
+            index = flow.index(self.share.rect, chain.middle, self.group, k)
+            target = self.part.space.rows_view(node, out, index, cols, name)
+            code.emit("store", target, piece, origin=node.origin)
+        flow.storing.setdefault(code.tile, set()).add(out)
 
     def _slot(self, piece: Piece, out: str, middle: Sequence[Affine]) -> View:
         """The columns of a kept result that belong to one index of the middle axes."""

@@ -98,10 +98,11 @@ def sent(links: Links, tile: int, steps: Sequence[Step], sizes: dict[str, int], 
     for step in steps:
         if isinstance(step, Repeat):
             sent(links, tile, step.body, sizes, times * (step.count if isinstance(step.count, int) else 1))
-        elif step.mnemonic == "send":
+        elif step.mnemonic in ("send", "reduce"):  # as if what meets on the way of a sum shared no link
             view = step.operands[0]
             assert isinstance(view, View)
             to = dict(step.keywords)["to"]
+            to = (to,) if isinstance(to, int) else to
             assert isinstance(to, tuple)
             size = sizes[view.buffer] * int(np.prod(static_shape(view)))
             links.send(tile, to, times * max(1, -(-size // width)))

@@ -25,7 +25,7 @@ from cimc.codegen.stream import Stream
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.codegen.written import Written, wanted_rows
 from cimc.ir.graph import Graph
-from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step, kinds
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned, allocate, lives
@@ -127,9 +127,9 @@ def _lowered(
     if placed.caches:
         context.held = plan(context, chip, share)
     streamed = frozenset(placed.region.segments if placed.region else ())
-    flows = plans(context, placed.region, chip) if placed.region else []
     pinned = placed.placement.rows
     chooser = _RowChooser(context, chip, streamed)
+    flows = plans(context, placed.region, chip, chooser.constants()) if placed.region else []
     reload = placed.placement.reload is not None
     rows = [pinned[s.index] for s in placed.segments] if quick and not reload else chooser.choose()
     chunks: dict[int, list[_Chunk]] = {}
@@ -219,6 +219,16 @@ class _RowChooser:
         self.placed = shared.mapping
         self.chip = chip
         self.room: dict[int, int] = {}  # bytes of local buffers beside the constants
+
+    def constants(self) -> dict[int, int]:
+        """Bytes that constants of the segments that do not stream take on each tile."""
+        found: dict[int, dict[str, int]] = {}
+        for segment in self.placed.segments:
+            for tile, code in self._trial(segment, 1).codes.items():
+                found.setdefault(tile, {}).update(
+                    (r.key or n, aligned(r.bytes)) for n, r in code.rooms.items() if r.kept
+                )
+        return {tile: sum(kept.values()) for tile, kept in found.items()}
 
     def choose(self) -> list[int]:
         constants: dict[int, dict[str, int]] = {}
@@ -341,9 +351,10 @@ def _reads(steps: Sequence[Step]) -> set[str]:
         if isinstance(step, Repeat):
             names |= _reads(step.body)
             continue
-        spec, keywords = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
-        for i, operand in enumerate(step.operands):
-            if isinstance(operand, View) and spec.access(i, keywords) is Kind.GLOBAL_READ:
+        if not INSTRUCTIONS[step.mnemonic].reaches:
+            continue
+        for kind, operand in zip(kinds(step), step.operands, strict=True):
+            if isinstance(operand, View) and kind is Kind.GLOBAL_READ:
                 names.add(operand.buffer)
     return names
 

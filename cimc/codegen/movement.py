@@ -10,6 +10,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.tilecode import columns
 from cimc.isa.operands import View, static_shape
 from cimc.mapping.space import Index, width
+from cimc.mapping.sums import SumsAt, rounds
 from cimc.origin import Origin
 
 Columns = tuple[int, int]  # first, end
@@ -64,6 +65,35 @@ class Movement:
         self.context.code(source).emit("send", view, origin=origin, to=tuple(sorted(targets)), tag=tag)
         for tile, target in targets.items():
             self.context.code(tile).emit("recv", target, origin=origin, source=source, tag=tag)
+
+    def added(self, state: State, how: SumsAt, parts: Sequence[tuple[int, View]], origin: Origin) -> None:
+        """Partial sums (tile, view), added into the first: in its tile, in a tree of tiles, or by routers on the way."""
+        if how == "network":
+            tile, total = parts[0]
+            part = self._through_routers(state, parts[1:], tile, origin)
+            self.context.code(tile).emit("add", total, total, part, origin=origin)
+            return
+        pairs = [(0, i) for i in range(1, len(parts))]
+        if how == "tree":
+            pairs = [pair for found in rounds(len(parts)) for pair in found]
+        for to, of in pairs:
+            (tile, total), (source, view) = parts[to], parts[of]
+            part = self.message(state, source, [tile], view, origin)[tile]
+            self.context.code(tile).emit("add", total, total, part, origin=origin)
+
+    def _through_routers(self, state: State, parts: Sequence[tuple[int, View]], to: int, origin: Origin) -> View:
+        """The sum of parts (tile, view) in a new buffer of another tile. In the global order, all of them are directly
+        followed by who takes it."""
+        of, tag = tuple(tile for tile, _ in parts), state.tag
+        state.tag += 1
+        tile, view = parts[0]
+        total = self.context.code(to).buffer(
+            self.context.code(tile).rooms[view.buffer].element, static_shape(view), "r"
+        )
+        for tile, view in parts:
+            self.context.code(tile).emit("reduce", view, origin=origin, of=of, to=to, tag=tag)
+        self.context.code(to).emit("collect", total, origin=origin, of=of, tag=tag)
+        return total
 
     def bring(self, state: State, root: str, tiles: Iterable[int], origin: Origin) -> dict[int, View]:
         """Full rows of a value on each of the tiles."""

@@ -8,9 +8,9 @@ the mesh, whose costs are differences of running sums."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ SIDES = 6
 EAST, WEST, SOUTH, NORTH, OUT, IN = range(SIDES)
 """Of a tile: its links to its neighbours as :mod:`cimc.arch.noc` numbers them, its port and its receive side."""
 
-FULL, BURST = 0.9, 1000.0
+FULL, BURST = 0.95, 1000.0
 """A buffer is to be filled to this part at most, and what it costs to go over it: more than any way (estimated)."""
 
 End = tuple[int, Job, int]  # which copy of the region, stage, and its piece; a piece of -1 - t is bound to tile t
@@ -76,41 +76,56 @@ def _power(of: Costs) -> Costs:
 
 
 class _Ways:
-    """Costs of the ways between a tile and all others, given what each link costs."""
+    """Costs of the ways between a tile and all others, given what each link costs; for several messages at once, each with
+    costs of its own (the first axis), because a message alone is soon done."""
 
     def __init__(self, costs: Costs, rows: int, columns: int) -> None:
-        mesh = costs.reshape(rows, columns, SIDES)
-        self.west, self.east = (np.zeros((rows, columns + 1)) for _ in range(2))
-        self.north, self.south = (np.zeros((rows + 1, columns)) for _ in range(2))
-        np.cumsum(mesh[:, :, WEST], axis=1, out=self.west[:, 1:])
-        np.cumsum(mesh[:, :, EAST], axis=1, out=self.east[:, 1:])
-        np.cumsum(mesh[:, :, NORTH], axis=0, out=self.north[1:])
-        np.cumsum(mesh[:, :, SOUTH], axis=0, out=self.south[1:])
-        self.out, self.into = mesh[:, :, OUT], mesh[:, :, IN]
-        self.x, self.y = np.arange(columns), np.arange(rows)
+        mesh = costs.reshape(-1, rows, columns, SIDES)
+        by_row, by_column = mesh.transpose(1, 0, 2, 3), mesh.transpose(2, 0, 1, 3)
+        self.south, self.north = _sums(by_row[..., SOUTH]), _sums(by_row[..., NORTH])
+        self.east, self.west = _sums(by_column[..., EAST]), _sums(by_column[..., WEST])
+        self.out, self.into = mesh[..., OUT], mesh[..., IN]
 
-    def loaded(self, y: int, x: int) -> Costs:
-        """Of links alone, from one tile."""
-        east, west = self.east[y], self.west[y]
-        along = np.where(self.x > x, east[:-1] - east[x], west[x + 1] - west[1:])
-        down = np.where((self.y > y)[:, None], self.south[:-1] - self.south[y], self.north[y + 1] - self.north[1:])
-        return along[None, :] + down
+    def loaded(self, k: int, y: int, x: int) -> Costs:
+        """Of links alone, from one tile, for message ``k``."""
+        return _from(self.east[:, k, y], self.west[:, k, y], x) + _from(self.south[:, k], self.north[:, k], y)
 
-    def to_all(self, y: int, x: int) -> Costs:
-        """Of messages from one tile."""
-        found = self.loaded(y, x) + self.out[y, x] + self.into
+    def to_all(self, k: int, y: int, x: int) -> Costs:
+        """Of message ``k`` from one tile."""
+        found = self.loaded(k, y, x) + self.out[k, y, x] + self.into[k]
         found[y, x] = 0.0
         return found
 
-    def from_all(self, y: int, x: int) -> Costs:
-        """Of messages to one tile."""
-        along = np.where(
-            self.x < x, self.east[:, x, None] - self.east[:, :-1], self.west[:, 1:] - self.west[:, x + 1, None]
-        )
-        down = np.where(self.y < y, self.south[y, x] - self.south[:-1, x], self.north[1:, x] - self.north[y + 1, x])
-        found = along + down[:, None] + self.out + self.into[y, x]
+    def from_all(self, k: int, y: int, x: int) -> Costs:
+        """Of message ``k`` to one tile."""
+        along = _into(self.east[:, k], self.west[:, k], x).T
+        down = _into(self.south[:, k, x], self.north[:, k, x], y)
+        found = along + down[:, None] + self.out[k] + self.into[k, y, x]
         found[y, x] = 0.0
         return found
+
+
+def _sums(costs: Costs) -> Costs:
+    """Running sums along the first axis, from 0 on."""
+    found = np.zeros((len(costs) + 1, *costs.shape[1:]))
+    np.cumsum(costs, axis=0, out=found[1:])
+    return found
+
+
+def _from(up: Costs, down: Costs, at: int) -> Costs:
+    """From one place along the first axis to all, given running sums of both ways."""
+    found = np.empty((len(up) - 1, *up.shape[1:]))
+    np.subtract(down[at + 1], down[1 : at + 2], out=found[: at + 1])
+    np.subtract(up[at + 1 : -1], up[at], out=found[at + 1 :])
+    return found
+
+
+def _into(up: Costs, down: Costs, at: int) -> Costs:
+    """From all places along the first axis to one."""
+    found = np.empty((len(up) - 1, *up.shape[1:]))
+    np.subtract(up[at], up[:at], out=found[:at])
+    np.subtract(down[at + 1 :], down[at + 1], out=found[at:])
+    return found
 
 
 class Places:
@@ -155,33 +170,37 @@ class Places:
     def costs(self, end: End) -> Costs:
         """What it would add to put a piece, of none so far, on each of the tiles that can do it."""
         total = np.zeros((self.rows, self.columns))
-        for message in self.of[end]:
-            total += self._way_costs(end, message)
+        for found in self._way_costs(end, self.of[end]) if self.of[end] else ():
+            total += found
         want = self.wants[end]
         able = self.able[want.tiles]
         has, parts = self.tiles[able], np.array(want.parts)
         full = np.maximum(0.0, has[:, -1] + parts[-1] - FULL)
         return total.reshape(-1)[able] + (_power(has + parts) - _power(has)).sum(axis=1) + BURST * full
 
-    def _way_costs(self, end: End, message: Message) -> Costs:
-        """Of a message, with the piece on each tile of the mesh."""
-        part = message.cycles / self.whole
+    def _way_costs(self, end: End, messages: Sequence[Message]) -> Iterator[Costs]:
+        """Of each message, with the piece on each tile of the mesh."""
+        parts = np.array([[m.cycles] for m in messages]) / self.whole
         now = self.links / self.whole
-        costs = _power(now + part) - _power(now) + AWAY * part
-        if message.source is None:
-            ways = _Ways(costs, self.rows, self.columns)
-            nearest = np.array(self.ports).reshape(self.rows, self.columns)
-            found = [np.where(nearest == p, ways.loaded(*divmod(p, self.columns)), 0.0) for p in sorted({*self.ports})]
-            return sum(found, np.zeros(nearest.shape))
-        if end != message.source:
-            source = self._tile(message.source)
-            if source is None:
-                return np.zeros((self.rows, self.columns))
-            costs[self._links(message)] = 0.0
-            return _Ways(costs, self.rows, self.columns).to_all(*divmod(source, self.columns))
+        costs = _power(now + parts) - _power(now) + AWAY * parts
+        for k, message in enumerate(messages):
+            if message.source is not None and message.source != end:
+                costs[k, self._links(message)] = 0.0
         ways = _Ways(costs, self.rows, self.columns)
-        found = [ways.from_all(*divmod(t, self.columns)) for t in map(self._tile, message.targets) if t is not None]
-        return np.maximum.reduce(found) if found else np.zeros((self.rows, self.columns))
+        for k, message in enumerate(messages):
+            if message.source is None:
+                nearest = np.array(self.ports).reshape(self.rows, self.columns)
+                for p in sorted({*self.ports}):
+                    yield np.where(nearest == p, ways.loaded(k, *divmod(p, self.columns)), 0.0)
+                continue
+            if end != message.source:
+                source = self._tile(message.source)
+                if source is not None:
+                    yield ways.to_all(k, *divmod(source, self.columns))
+                continue
+            places = [divmod(t, self.columns) for t in map(self._tile, message.targets) if t is not None]
+            if places:
+                yield reduce(np.maximum, [ways.from_all(k, y, x) for y, x in places])
 
     def put(self, end: End, tile: int) -> None:
         """Put a piece there."""

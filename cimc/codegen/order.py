@@ -2,8 +2,8 @@
 
 Stages of a step work on different blocks, so their instructions may be mixed. A tile issues in order and holds few of them
 back, so they are put in the order in which they would start if nothing but units and operands kept them (list scheduling,
-those with the longest way to go first). Messages are taken in at the end of the step: they were sent a step before, so
-there is a whole step for their way.
+those with the longest way to go first). Messages are taken in after what does not need them: they were sent a step before, so
+there is most of a step for their way. Last comes what they bring for the same step.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ class Order:
         key = tuple(working)
         if key not in self._known:
             items = [item for when in working for item in self._items[when]]
-            now = [item for item in items if item.unit != Unit.RECEIVE.value]
-            last = [item for item in items if item.unit == Unit.RECEIVE.value]
-            self._known[key] = [(i.when, i.index) for i in (*_scheduled(now), *last)]
+            late = _late(items)
+            now = [item for i, item in enumerate(items) if i not in late]
+            then = [item for i, item in enumerate(items) if i in late]
+            self._known[key] = [(i.when, i.index) for i in (*_scheduled(now), *_scheduled(then))]
         return self._known[key]
 
     def _stage(self, when: When, steps: Sequence[Step]) -> list[_Item]:
@@ -181,6 +182,16 @@ def _scheduled(items: Sequence[_Item]) -> list[_Item]:
             waits[k] -= 1
             if not waits[k]:
                 heapq.heappush(heap, (ready[k], -nodes[k].rest, k))
+    return found
+
+
+def _late(items: Sequence[_Item]) -> set[int]:
+    """Messages that are taken in, and all that depends on them in the same step."""
+    nodes = _nodes(items)
+    found: set[int] = set()
+    for i, item in enumerate(items):
+        if item.unit == Unit.RECEIVE.value or not found.isdisjoint(nodes[i].before):
+            found.add(i)
     return found
 
 

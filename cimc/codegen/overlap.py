@@ -6,8 +6,9 @@ of the block before. So a block's instructions are timed as if it were alone, an
 cycles as the busiest unit needs for one. In each *step* of so many cycles a tile does the first part of one block, the next
 part of the block before, and so on; and all in the order of their times.
 
-The order is one for all tiles: by step, by time within it. A send and its receives have one place in it, so that the
-argument of :mod:`cimc.codegen.stream` holds: the earliest instruction that has not run can always run.
+The order is one for all tiles: by step, by time within it. A send and its receives have one place in it, and so have the parts
+of a sum and its collect, so that the argument of :mod:`cimc.codegen.stream` holds: the earliest instruction that has not run can
+always run.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ MOST = 8
 FREE = 1 << 40
 """Cycles from one block to the next when there is no other."""
 
+TAKING = ("recv", "collect")
+
 RECORDED = tuple[int, Instruction]  # tile, instruction
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What belongs together, an instruction or a send with its receives, and when it starts if its block is alone."""
+    """What belongs together, an instruction, a send with its receives or the parts of a sum with its collect, and when it
+    starts if its block is alone."""
 
     parts: tuple[RECORDED, ...]
     start: int
@@ -75,17 +79,11 @@ class Alone:
 
     def run(self, recorded: Sequence[RECORDED]) -> Alone:
         """Time a block's instructions, given in one order for all tiles."""
-        groups: list[list[RECORDED]] = []
-        for tile, step in recorded:
-            if step.mnemonic == "recv":
-                groups[-1].append((tile, step))
-            else:
-                groups.append([(tile, step)])
-        for group in groups:
-            (tile, first), *receives = group
-            start, end = self._work(tile, first, 0)
-            for to, receive in receives:
-                self._work(to, receive, end + self._way(tile, to), start)
+        for group in _groups(recorded):
+            sent = [(tile, *self._work(tile, step, 0)) for tile, step in group if step.mnemonic not in TAKING]
+            start = max(at for _, at, _ in sent)
+            for to, step in group[len(sent) :]:
+                self._work(to, step, max(end + self._way(tile, to) for tile, _, end in sent), start)
             self.timed.append(Timed(tuple(group), start))
         self._delay()
         return self
@@ -161,6 +159,18 @@ class Alone:
                 spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
                 low, high = operand.offset.constant, operand.offset.constant + sum(spans) + 1
                 yield (tile, operand.buffer), Touch(low, high, kind is not Kind.READ, 0)
+
+
+def _groups(recorded: Sequence[RECORDED]) -> list[list[RECORDED]]:
+    """What belongs together: what sends first, then what takes."""
+    groups: list[list[RECORDED]] = []
+    for tile, step in recorded:
+        last = groups[-1][-1][1].mnemonic if groups else ""
+        if step.mnemonic in TAKING or step.mnemonic == last == "reduce":
+            groups[-1].append((tile, step))
+        else:
+            groups.append([(tile, step)])
+    return groups
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Step, kinds
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.isa.program import GlobalBuffer
 
@@ -22,6 +22,10 @@ MOST_PIECES = 4
 
 MOST_LOADS = 8
 """Loads that one of a few rows falls into at most, so that none of them waits for another."""
+
+STORING, MOST_STORED = 10, 6
+"""So many tiles that store columns of a value are worth one part more than MOST_PIECES would have, up to so many parts: they
+store at about the same time, each part's home serves one after the other."""
 
 MIN_ROW_BYTES = 256  # of a part, where nothing but their number says where to cut
 MIN_BYTES = 16384  # of an array that is worth cutting: others are read and written in no time
@@ -87,19 +91,15 @@ def accesses(tile: int, steps: Iterable[Step], phase: int = 0) -> Iterator[tuple
         elif isinstance(step, Repeat):
             assert isinstance(step.count, int)
             work.append(((*loops, (step.variable, step.count)), iter(step.body)))
-        else:
+        elif INSTRUCTIONS[step.mnemonic].reaches:
             yield from _of(tile, step, loops, phase)
 
 
 def _of(
     tile: int, step: Instruction, loops: tuple[tuple[str, int], ...], phase: int
 ) -> Iterator[tuple[str, Access | None]]:
-    spec, keywords = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
-    for i, operand in enumerate(step.operands):
-        if not isinstance(operand, View):
-            continue
-        kind = spec.access(i, keywords)
-        if kind not in (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE):
+    for i, (kind, operand) in enumerate(zip(kinds(step), step.operands, strict=True)):
+        if not isinstance(operand, View) or kind not in GLOBAL:
             continue
         derived = {name for name, _ in operand.offset.terms} - {name for name, _ in loops}
         if step.mnemonic not in ("load", "store") or derived:
@@ -152,6 +152,8 @@ def _reach(access: Access, row: int) -> Reach | None:
 
 
 def _edges(row: int, found: Sequence[tuple[Access, Reach]], least: int) -> tuple[int, ...]:
+    """``found``: all accesses. Where loads take whole rows, there are few parts, for each costs a load; those that many
+    tiles store into are a few more."""
     loads = [r for a, r in _joined(found) if not a.writes]
     narrow = [r for r in loads if r.high - r.low < row]
     whole = len(narrow) < len(loads)
@@ -160,7 +162,9 @@ def _edges(row: int, found: Sequence[tuple[Access, Reach]], least: int) -> tuple
         wanted = {row * k // MOST_PIECES for k in range(1, MOST_PIECES)}
     fixed = sorted((r.low, r.high) for _, r in found if r.axis < 0)
     edges = [e for e in sorted(wanted) if not any(low < e < high for low, high in fixed)]
-    return (0, *(_fewer(edges, row) if whole else edges), row)
+    storing = len({a.tile for a, r in found if a.writes and r.high - r.low < row})
+    most = max(MOST_PIECES, min(MOST_STORED, storing // STORING))
+    return (0, *(_fewer(edges, row, most) if whole else edges), row)
 
 
 def _joined(found: Sequence[tuple[Access, Reach]]) -> list[tuple[Access, Reach]]:
@@ -183,11 +187,11 @@ def _joined(found: Sequence[tuple[Access, Reach]]) -> list[tuple[Access, Reach]]
     return known
 
 
-def _fewer(edges: list[int], row: int) -> list[int]:
-    """Of the edges, those nearest to an even cut into ``MOST_PIECES``."""
-    if len(edges) < MOST_PIECES:
+def _fewer(edges: list[int], row: int, most: int) -> list[int]:
+    """Of the edges, those nearest to an even cut into ``most`` parts."""
+    if len(edges) < most:
         return edges
-    return sorted({min(edges, key=lambda e: abs(e - row * k // MOST_PIECES)) for k in range(1, MOST_PIECES)})
+    return sorted({min(edges, key=lambda e: abs(e - row * k // most)) for k in range(1, most)})
 
 
 def pieces(buffer: GlobalBuffer, plan: Cut) -> tuple[GlobalBuffer, ...]:
@@ -212,7 +216,10 @@ def _rewritten(
         if isinstance(step, Repeat):
             assert isinstance(step.count, int)
             body = _rewritten(tile, step.body, plans, (*loops, (step.variable, step.count)))
-            found.append(replace(step, body=body))
+            found.append(step if body == step.body else replace(step, body=body))
+            continue
+        if not INSTRUCTIONS[step.mnemonic].reaches:
+            found.append(step)
             continue
         access = next(((n, a) for n, a in _of(tile, step, loops, 0) if n in plans), None)
         if access is None or access[1] is None:

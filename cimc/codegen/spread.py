@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.tasks import Task, tasks
+from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
-from cimc.isa.operands import Affine, View, static_shape
+from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.mapping.mapping import Segment
 from cimc.mapping.recompute import KEPT_SHARE
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
+from cimc.mapping.traffic import hops
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
@@ -27,6 +28,9 @@ rows' own work at half as many."""
 
 SHARED = 2
 """Tiles that need the same whole operand, from which on one loads it and hands it on."""
+
+HANDED_PIECES, HANDED_BYTES = 4, 4096
+"""Pieces that an operand is handed on in, at most, and bytes of one, at least: each costs a message's latency."""
 
 TAG = 1 << 17
 """Of the messages that hand operands on: beyond those of segments and reloads."""
@@ -46,6 +50,12 @@ def split(
         cuts.append(pieces(extent, parts))
         left //= parts
     return list(itertools.product(*cuts))
+
+
+def along_rows(view: View, rows: Range) -> View:
+    """Some rows, along its first axis, of a view."""
+    offset = view.offset + rows.low * view.strides[0]
+    return View(view.buffer, offset, (rows.count, *view.shape[1:]), view.strides)
 
 
 def _by_rows(node: Node) -> list[str]:
@@ -81,6 +91,10 @@ class Spread:
             most = max(1, work * 16 // MIN_ELEMENTS)
             cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
             self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
+        self.takers = takers(self.tasks)
+        self.wholes = dict.fromkeys(
+            (n.outputs[0], v) for n in segment.nodes for i, v in enumerate(n.inputs) if v and self._loads_whole(n, i)
+        )
         self.shares: list[tuple[int, tuple[Range, ...]]] = []
         if self.held is not None:
             self.shares = list(self.held.shares)
@@ -91,18 +105,19 @@ class Spread:
 
     def nearest_first(self) -> list[int]:
         """The segment's tiles, those nearest to the matrices before and after first."""
-        near = [self.context.position(t) for t in self.context.neighbours(self.segment)]
+        far = hops(self.context.chip, self.context.neighbours(self.segment))
 
         def way(tile: int) -> int:
             x, y = self.context.position(tile)
-            return sum(abs(x - to_x) + abs(y - to_y) for to_x, to_y in near)
+            return far.across[x] + far.down[y]
 
         return sorted(self.context.placement.tiles[self.segment.index], key=way)
 
     def _nearest(self, tiles: Sequence[int], count: int) -> list[int]:
         """Of the tiles, those nearest to the matrices of the STREAM segments before and after, in the order given: what
         they take and give travels least."""
-        chosen = frozenset([t for t in self.nearest_first() if t in tiles][:count])
+        mine = frozenset(tiles)
+        chosen = frozenset([t for t in self.nearest_first() if t in mine][:count])
         return [t for t in tiles if t in chosen]
 
     def emit(self) -> dict[int, frozenset[str]]:
@@ -198,28 +213,53 @@ class Spread:
         kept = self.kept(value, view)
         if kept is not None:
             return kept
-        target = code.buffer(self.context.graph.type(value).element, static_shape(view), "w")
-        if self._first(code, at):
-            code.emit("load", target, view, origin=node.origin)
-        self._hand_on(code, at, (target,), node.origin)
+        element = self.context.graph.type(value).element
+        turn = list(self.wholes).index((node.outputs[0], value))
+        if len(self._sharing(code.tile, at, turn)) > 1:
+            return self._shared(code, node, view, element, at, turn)
+        target = code.buffer(element, static_shape(view), "w")
+        code.emit("load", target, view, origin=node.origin)
         return target
 
-    def _sharing(self, tile: int, at: Sequence[Affine]) -> list[int]:
-        """The tiles that need the same operand at these positions of the outer axes, if those are enough to hand it on."""
-        if self.held is not None or self.tasks:
-            return [tile]  # each has its own heads, or loads ahead
+    def _shared(
+        self, code: TileCode, node: Node, view: View, element: Element, at: Sequence[Affine], turn: int
+    ) -> View:
+        """An operand that one tile loads for several, in pieces: one is sent while the next is loaded. The pieces are rows of
+        the value as it lies in its home, and stay so on the tile."""
+        k, n = static_shape(view)
+        turned = abs(view.strides[1]) > abs(view.strides[0])
+        source = View(view.buffer, view.offset, (n, k), view.strides[::-1]) if turned else view
+        rows = n if turned else k
+        target = code.buffer(element, static_shape(source), "w")
+        for piece in pieces(rows, max(1, min(rows, HANDED_PIECES, k * n * element.bytes // HANDED_BYTES))):
+            here, there = (along_rows(v, piece) for v in (target, source))
+            if self._first(code, at, turn):
+                code.emit("load", here, there, origin=node.origin)
+            self._hand_on(code, at, (here,), node.origin, turn)
+        return View(target.buffer, Affine(), (k, n), (1, k)) if turned else target
+
+    def _sharing(self, tile: int, at: Sequence[Affine], turn: int = 0) -> list[int]:
+        """The tiles that need the same operand at these positions of the outer axes, if those are enough to hand it on; the one
+        that loads it first. ``turn``: of the operand among a node's; tasks of a head load one each."""
+        if self.held is not None:
+            return [tile]  # each has its own heads
+        if self.tasks:
+            found = self.takers.get(tuple(a.constant for a in at), [tile])
+            return found if turn % 2 == 0 else found[::-1]
         mine = self.shares[self.share][1][: len(at)]
         found = [t for t, share in self.shares if share[: len(at)] == mine]
         return found if len(found) >= SHARED else [tile]
 
-    def _first(self, code: TileCode, at: Sequence[Affine]) -> bool:
+    def _first(self, code: TileCode, at: Sequence[Affine], turn: int = 0) -> bool:
         """Whether a tile loads an operand itself: its home would serve those that share it one after the other."""
-        return self._sharing(code.tile, at)[0] == code.tile
+        return self._sharing(code.tile, at, turn)[0] == code.tile
 
-    def _hand_on(self, code: TileCode, at: Sequence[Affine], views: Sequence[View], origin: Origin) -> None:
-        """Send what the first of the tiles that share it has to the others, or receive it. All do so in the same order, and
-        the first waits for none of them, so no channel can block for good."""
-        first, *others = self._sharing(code.tile, at)
+    def _hand_on(
+        self, code: TileCode, at: Sequence[Affine], views: Sequence[View], origin: Origin, turn: int = 0
+    ) -> None:
+        """Send what the first of the tiles that share it has to the others, or receive it. All do so in the same order, that of
+        heads and of a head's operands, and so no channel can block for good."""
+        first, *others = self._sharing(code.tile, at, turn)
         for view in views if others else ():
             if code.tile == first:
                 code.emit("send", view, origin=origin, to=tuple(sorted(others)), tag=TAG)

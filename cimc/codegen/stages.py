@@ -83,9 +83,12 @@ class Piece:
 
 
 class Plan:
-    """Stages of a region in blocks of ``rows``. ``tiles``: of every stage that works with vectors or heads; those with heads
-    do ``group`` blocks at once, so that the matmul unit has to be loaded less often. ``room``: bytes of each tile's
-    buffer that may be filled with rings that keep more than they must."""
+    """Stages of a region in blocks of ``rows``. Where these are no part of a sample's rows, blocks *overlap*: block b of B
+    begins at row ``b · rows of a sample // B``, and some rows are done twice, with the same results. ``tiles``: of every
+    stage that works with vectors or heads; those with heads do ``group`` blocks at once, so that the matmul unit has to be
+    loaded less often. ``room``: bytes of each tile's buffer that may be filled with rings that keep more than they must.
+    ``park``: bytes of tiles in which rows may wait for those that take them much later; none where the takers have room.
+    ``prompt``: whether stages of rows, as products do, begin in the step in which rows come; else in the next."""
 
     def __init__(
         self,
@@ -97,11 +100,14 @@ class Plan:
         tiles: Mapping[Job, tuple[int, ...]],
         room: Mapping[int, int] | None = None,
         group: int = 1,
+        park: Mapping[int, int] | None = None,
+        prompt: bool = False,
     ) -> None:
         self.graph, self.region, self.placement = graph, region, placement
         self.rows, self.copy, self.tiles, self.room = rows, copy, tiles, room or {}
-        self.group = group
-        self.blocks = region.rows // rows
+        self.group, self.park, self.prompt = group, park or {}, prompt
+        self.blocks = -(-region.rows // rows)
+        self.overlap = self.blocks * rows > region.rows
         self.job_of: dict[str, Job] = {}
         self.nodes: dict[Job, list[Node]] = {}
         self.number: dict[str, int] = {}
@@ -132,13 +138,16 @@ class Plan:
 
     def on(self, tiles: Mapping[Job, tuple[int, ...]]) -> Plan:
         """This plan on other tiles."""
-        return Plan(
-            self.graph, self.region, self.placement, self.rows, self.copy, tiles, room=self.room, group=self.group
-        )
+        of = (self.graph, self.region, self.placement, self.rows, self.copy)
+        return Plan(*of, tiles, room=self.room, group=self.group, park=self.park, prompt=self.prompt)
 
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""
         return self.group if job.kind == "heads" else 1
+
+    def due(self, job: Job) -> int:
+        """The step at which a stage must have been brought its first block at the latest."""
+        return self.starts[job] - self.period(job)
 
     def meets(self, job: Job) -> bool:
         """Whether partial sums of a product come from several tiles."""
@@ -175,13 +184,17 @@ class Plan:
             self.root_of[node.outputs[0], i] = source.root
             before = self.job_of[source.root]
             own = job.kind == "result" and source.root in self.placement.shards  # made of what is there already
-            delay = self.blocks + 1 if source.over >= 0 else self.period(job) + (not own)
+            delay = self.blocks + 1 if source.over >= 0 else self.period(job) + self._later(job, own)
             delay += self.late(before) - (own and before.kind == "product")
             after[job][before] = max(delay, after[job].get(before, 0))
         starts: dict[Job, int] = {}
         for job in sorted(after, key=lambda j: (j.part, j.stage, KINDS.index(j.kind))):
             starts[job] = max((starts[b] + delay for b, delay in after[job].items()), default=0)
         return starts
+
+    def _later(self, job: Job, own: bool) -> int:
+        """Steps after rows were taken in that a stage begins with them."""
+        return int(not own and job.kind != "product" and not (self.prompt and job.kind == "rows"))
 
     # --- tiles ----------------------------------------------------------------------------------
     def lanes(self, job: Job) -> list[tuple[int, Rect]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from math import prod
 
 from cimc.codegen.apart import quantize_apart
 from cimc.codegen.block import BlockEmit
@@ -18,10 +19,11 @@ from cimc.codegen.overlap import BLOCK, overlapped
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.mapping import Part, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, shares
 from cimc.mapping.space import Index, Space, shared_row, width
+from cimc.mapping.sums import where
 from cimc.ops import OPS, Access
 
 
@@ -227,16 +229,18 @@ class Stream:
         return declare(code, name, placed, part, self.graph.type(placed.weight).element)
 
     def _sum(self, state: State, node: Node, group: list[Shard]) -> Shard:
-        """Partial sums of row blocks on several tiles, added on the first of them."""
-        owner, *others = group
-        code = self.context.code(owner.tile)
-        for other in others:
-            if other.tile == owner.tile:
-                part = other.view
-            else:
-                part = self.flow.message(state, other.tile, [owner.tile], other.view, node.origin)[owner.tile]
-            code.emit("add", owner.view, owner.view, part, origin=node.origin)
-        return owner
+        """Partial sums of row blocks, first of each tile, then of several tiles: their sum is on the first of them."""
+        own: dict[int, Shard] = {}
+        for shard in group:
+            first = own.setdefault(shard.tile, shard)
+            if first is not shard:
+                self.context.code(shard.tile).emit("add", first.view, first.view, shard.view, origin=node.origin)
+        parts = list(own.values())
+        if len(parts) > 1:
+            elements = prod(static_shape(parts[0].view))
+            how = where(self.context.chip, list(own), elements, self.context.mapping.choices.sums)
+            self.flow.added(state, how, [(shard.tile, shard.view) for shard in parts], node.origin)
+        return parts[0]
 
     def _store(self, state: State, node: Node) -> None:
         for out in node.outputs:

@@ -7,7 +7,7 @@ More tiles for a head work off its rows sooner, but each loads its K and V, from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as positions
 from math import ceil
@@ -26,6 +26,16 @@ MOST_TASKS = 8
 
 ROOM_SHARE = 6
 """Operands of one head take at most this part of a tile's buffer: those of two are there, and what is computed."""
+
+SHARED = 3
+"""Tiles with tasks of a head from which on one of them loads an operand and hands it on to the others in one multicast: a home
+would serve them one after the other. Each could also load ahead by itself."""
+
+HANDED = 1.5
+"""Times that an operand takes until it is on all of them: the first pieces come twice, on their way to and from that tile."""
+
+TASK = 100
+"""Cycles of a task's accesses and messages beside their bytes; estimated."""
 
 SOFTMAX = {"vector.alu": 3, "special.func": 1, "special.div": 1}  # actions an element, as its instruction is billed
 
@@ -58,6 +68,18 @@ def tasks(
     every = [Task(at, r) for at in positions(*(range(n) for n in domain[:-1])) for r in pieces(rows, parts)]
     count = min(len(tiles), len(every))
     return [tuple(every[r.low : r.low + r.count]) for r in pieces(len(every), count)]
+
+
+def takers(found: Mapping[int, Sequence[Task]]) -> dict[tuple[int, ...], list[int]]:
+    """By head, the tiles that share its operands, SHARED at least: one loads and hands on. A head is left out if one of its tiles
+    begins with another: there the operands would be late, and the others wait."""
+    heads: dict[tuple[int, ...], list[int]] = {}
+    late: set[tuple[int, ...]] = set()
+    for tile, mine in found.items():
+        for at in dict.fromkeys(task.at for task in mine):
+            heads.setdefault(at, []).append(tile)
+            late.update(() if at == mine[0].at else (at,))
+    return {at: tiles for at, tiles in heads.items() if len(tiles) >= SHARED and at not in late}
 
 
 def _whole(graph: Graph, nodes: Sequence[Node]) -> list[int]:
@@ -99,9 +121,12 @@ class _Work:
         used = min(tiles, heads * parts)
         each = ceil(heads * parts / used)
         takers = ceil(parts / each)  # tiles that load the same K and V
-        begin = takers * sum(self.whole) + count * self.row  # those of one head come over the same links
+        loads = takers if takers < SHARED else HANDED
+        if takers >= SHARED and parts % each:
+            loads *= 2  # tiles with tasks of two heads are handed those of the second one as well
+        begin = loads * sum(self.whole) + count * self.row  # those of one head come over the same links
         compute = sum(self._node(node, count) for node in self.nodes)
-        return begin + each * compute + (each - 1) * max(0.0, count * self.row - compute)
+        return begin + each * (compute + TASK) + (each - 1) * max(0.0, count * self.row - compute)
 
     def _node(self, node: Node, rows: int) -> float:
         width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]

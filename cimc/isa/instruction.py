@@ -10,7 +10,7 @@ import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -32,6 +32,14 @@ class Kind(enum.Enum):
     GLOBAL_READ = "global read"  # view of a global buffer
     GLOBAL_WRITE = "global write"
     MATRIX = "matrix"  # a matrix of this tile, by name
+
+
+class Carries(enum.IntEnum):
+    """What a channel between two tiles carries: each has channels of its own."""
+
+    DATA = 0  # send, recv
+    TOKENS = 1  # signal, wait
+    PARTS = 2  # reduce, collect
 
 
 LOCAL = (Kind.READ, Kind.WRITE, Kind.UPDATE)
@@ -135,6 +143,14 @@ class Machine(Protocol):
         """Take the oldest message of the channel from ``source``, or None if there is none yet."""
         ...
 
+    def contribute(self, data: Array, to: int, tag: int) -> None:
+        """Put a copy of ``data`` into the channel for parts of sums to tile ``to``."""
+        ...
+
+    def collect(self, sources: tuple[int, ...], tag: int) -> list[Array] | None:
+        """Take the oldest part of the channel from each of the tiles, or None if one of them has none yet."""
+        ...
+
     def host(self, call: str, inputs: list[Array]) -> list[Array]:
         """Run the host call of that name (an ONNX node) on the host controller."""
         ...
@@ -200,10 +216,32 @@ class Spec:
         kind = self.operand(index).kind
         if kind is Kind.UPDATE and keywords.get("accumulate", 1) == 0:
             return Kind.WRITE
-        outputs = keywords.get("outputs", 0)
-        if kind is Kind.GLOBAL_READ and isinstance(outputs, int) and index < outputs:
-            return Kind.GLOBAL_WRITE
+        if kind is Kind.GLOBAL_READ:
+            outputs = keywords.get("outputs", 0)
+            if isinstance(outputs, int) and index < outputs:
+                return Kind.GLOBAL_WRITE
         return kind
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of its keywords."""
+        return frozenset(k.name for k in self.keywords)
+
+    @cached_property
+    def inexact(self) -> bool:
+        """Whether a keyword is a floating-point number."""
+        return any(k.type is float for k in self.keywords)
+
+    @cached_property
+    def reaches(self) -> bool:
+        """Whether it has operands in global memory."""
+        return any(o.kind in GLOBAL for o in self.operands)
+
+    @cached_property
+    def fixed(self) -> tuple[Kind, ...]:
+        """The kinds of its operands, where keywords and number do not change them; else empty."""
+        varies = self.variadic or self.names & {"accumulate", "outputs"}
+        return () if varies else tuple(o.kind for o in self.operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +254,15 @@ class Instruction:
     keywords: tuple[tuple[str, Value], ...] = ()
     origin: Origin | None = None
     line: int = field(default=0, compare=False)  # in the text it was parsed from; 0 if built
+
+
+def kinds(step: Instruction) -> tuple[Kind, ...]:
+    """The kinds of an instruction's operands, as :meth:`Spec.access` says."""
+    spec = INSTRUCTIONS[step.mnemonic]
+    if spec.fixed:
+        return spec.fixed
+    keywords = dict(step.keywords)
+    return tuple([spec.access(i, keywords) for i in range(len(step.operands))])
 
 
 MAX_FACTOR = 1 << 16
@@ -243,10 +290,13 @@ class Derived:
         return found % self.modulus if self.modulus else found
 
     def bounds(self, count: int) -> tuple[int, int]:
-        """Bounds of its values in a repeat of ``count`` rounds; the least and the greatest, unless it wraps around."""
+        """Bounds of its values in a repeat of ``count`` rounds; the least and the greatest, unless it wraps around: then of
+        all it has, if it goes on for long enough (steps of ``step`` before the division, from ``first`` on)."""
         low, high = self.offset // self.divisor, (self.offset + max(count - 1, 0) * self.factor) // self.divisor
         if self.modulus and low // self.modulus != high // self.modulus:
-            return 0, self.modulus - 1
+            step = math.gcd(self.factor, self.divisor * self.modulus)
+            first = self.offset % step
+            return first // self.divisor, (self.divisor * self.modulus - step + first) // self.divisor
         return (low % self.modulus, high % self.modulus) if self.modulus else (low, high)
 
 
@@ -299,16 +349,15 @@ def complete(spec: Spec, given: Mapping[str, Value]) -> tuple[tuple[str, Value],
     """The canonical keywords of an instruction: all of the row's, in its order, defaults filled in.
 
     Raises TypeError with the reason for one that is unknown, missing or of the wrong type."""
-    unknown = sorted(set(given) - {k.name for k in spec.keywords})
-    if unknown:
-        raise TypeError(f"{spec.mnemonic} has no keyword '{unknown[0]}'")
+    if not given.keys() <= spec.names:
+        raise TypeError(f"{spec.mnemonic} has no keyword '{min(given.keys() - spec.names)}'")
     out: list[tuple[str, Value]] = []
     for keyword in spec.keywords:
         value = given.get(keyword.name, keyword.default)
         if value is None:
             raise TypeError(f"{spec.mnemonic} needs the keyword '{keyword.name}'")
-        out.append((keyword.name, coerce(keyword, value)))
-    if any(k.type is float for k in spec.keywords):
+        out.append((keyword.name, value if type(value) is keyword.type is not float else coerce(keyword, value)))
+    if spec.inexact:
         return tuple(out)  # 0.0 and -0.0 are equal
     return _shared(spec.mnemonic, tuple(out))
 

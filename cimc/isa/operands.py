@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 
 import ml_dtypes
 import numpy as np
@@ -131,13 +131,17 @@ class Affine:
     def __add__(self, other: Affine | int) -> Affine:
         if isinstance(other, int):
             return Affine(self.constant + other, self.terms)
+        if not other.terms or not self.terms:
+            return Affine(self.constant + other.constant, self.terms or other.terms)
         terms = dict(self.terms)
         for v, c in other.terms:
             terms[v] = terms.get(v, 0) + c
         return Affine.of(self.constant + other.constant, terms)
 
     def __mul__(self, factor: int) -> Affine:
-        return Affine.of(self.constant * factor, {v: c * factor for v, c in self.terms})
+        if not factor:
+            return Affine()
+        return Affine(self.constant * factor, tuple([(v, c * factor) for v, c in self.terms]) if self.terms else ())
 
 
 Extent = int | Affine
@@ -171,7 +175,7 @@ def _strides(strides: tuple[int, ...]) -> tuple[int, ...]:
     return strides
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class View:
     """A strided rectangle of a buffer. Offset and strides count elements; a stride of 0 broadcasts.
 
@@ -184,14 +188,13 @@ class View:
     shape: tuple[Extent, ...]
     strides: tuple[int, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(self, buffer: str, offset: Affine, shape: tuple[Extent, ...], strides: tuple[int, ...]) -> None:
         """Parts that are the same in thousands of views are one object: less memory, and faster to go through."""
         put = object.__setattr__
-        put(self, "buffer", sys.intern(self.buffer))
-        put(self, "shape", _extents(self.shape))
-        put(self, "strides", _strides(self.strides))
-        if not self.offset.terms:
-            put(self, "offset", _constant(self.offset.constant))
+        put(self, "buffer", intern(buffer))
+        put(self, "offset", offset if offset.terms else _constant(offset.constant))
+        put(self, "shape", _extents(shape))
+        put(self, "strides", _strides(strides))
 
 
 def static_shape(view: View) -> tuple[int, ...]:
@@ -200,6 +203,7 @@ def static_shape(view: View) -> tuple[int, ...]:
     return tuple(n for n in view.shape if isinstance(n, int))
 
 
+@lru_cache(SHARED)
 def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements."""
     strides: list[int] = []

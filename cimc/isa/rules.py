@@ -253,3 +253,17 @@ def channels(ends: Sequence[str]) -> Callable[..., str]:
         return "a destination stands twice" if len(set(numbers)) < len(numbers) else ""
 
     return rule
+
+
+def part(x: Shape, *, of: tuple[int, ...], to: int, tag: int) -> str:
+    """x is a part of a sum of several tiles."""
+    return _first(total(x, of=of, tag=tag), "" if to >= 0 else "tiles and tags are not negative")
+
+
+def total(y: Shape, *, of: tuple[int, ...], tag: int) -> str:
+    """y is a sum, or a part of one: of elements that routers add, and of several tiles."""
+    if tag < 0 or any(n < 0 for n in of):
+        return "tiles and tags are not negative"
+    if len(of) < 2 or len(set(of)) < len(of):
+        return f"of names {len(of)} tiles, {len(set(of))} different: two at least, each once"
+    return _among("what is added", y, SUMS)

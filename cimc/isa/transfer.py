@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,10 +116,14 @@ declare(
 )
 
 
-def received(y: Array, message: Array) -> None:
-    """A message into a view. Raises Fault if it is of another size or type."""
+def _fits(y: Array, message: Array) -> None:
     if message.size != y.size or message.dtype != y.dtype:
         raise Fault(f"the message holds {message.size} × {message.dtype}, the view {y.size} × {y.dtype}")
+
+
+def received(y: Array, message: Array) -> None:
+    """A message into a view. Raises Fault if it is of another size or type."""
+    _fits(y, message)
     np.copyto(y, message if message.shape == y.shape else message.reshape(y.shape))
 
 
@@ -139,5 +144,59 @@ declare(
         "Take the next message of the channel from a source tile; waits for it. Its size and element type must be y's.",
         (Keyword("source", int, None, "tile that sends"), _TAG),
         rule=rules.channels(("source",)),
+    )
+)
+
+
+_OF = Keyword("of", tuple, None, "tiles whose parts make the sum; a float sum is taken in this order")
+
+
+def _reduce(machine: Machine, x: Array, *, of: tuple[int, ...], to: int, tag: int) -> None:
+    machine.contribute(x, to, tag)
+
+
+declare(
+    Spec(
+        "reduce",
+        (Operand("x", Kind.READ),),
+        Unit.PORT,
+        _reduce,
+        lambda units, x, *, of, to, tag: {},
+        """Send x as this tile's part of a sum of the tiles ``of``, itself among them, to one tile, which takes it by
+        ``collect``. Routers add the parts where their ways meet, so each link carries one packet. Needs ``noc.reduce``.
+        The parts from a tile, to a tile, with a tag arrive in order, in a channel of their own that pushes back as that
+        of ``send`` does.""",
+        (_OF, Keyword("to", int, None, "tile that takes the sum"), _TAG),
+        rule=rules.part,
+    )
+)
+
+
+def summed(y: Array, parts: Sequence[Array]) -> None:
+    """The sum of parts, one after the other, in a view. Raises Fault if one is of another size or type."""
+    received(y, parts[0])
+    for part in parts[1:]:
+        _fits(y, part)
+        np.add(y, part if part.shape == y.shape else part.reshape(y.shape), out=y)
+
+
+def _collect(machine: Machine, y: Array, *, of: tuple[int, ...], tag: int) -> None:
+    parts = machine.collect(of, tag)
+    if parts is None:
+        raise Blocked
+    summed(y, parts)
+
+
+declare(
+    Spec(
+        "collect",
+        (Operand("y", Kind.WRITE),),
+        Unit.RECEIVE,
+        _collect,
+        lambda units, y, *, of, tag: {"noc.add": (len(of) - 1) * y.size},
+        """Take the next sum of what the tiles ``of`` send by ``reduce``; waits for it. Every part's size and element
+        type must be y's.""",
+        (_OF, _TAG),
+        rule=rules.total,
     )
 )

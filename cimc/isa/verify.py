@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,7 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
     check_held(program, faults)
     _unique("tile", ((str(t.tile), t.line) for t in program.tiles), faults)
     walks: list[tuple[TileProgram, Walk]] = []
+    lawful: set[Hashable] = set()
     for tile in program.tiles:
         if _too_deep(tile, faults):
             continue
@@ -53,7 +56,7 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
         walks.append((tile, walk))
         _tile(tile, chip, weights, faults)
         _variables(tile, walk, params, faults)
-        checker = StepChecker(tile, shared, faults, chip, weights)
+        checker = StepChecker(tile, shared, faults, chip, weights, lawful)
         checker.check(walk)
         _overlaps(tile, checker, walk, faults)
         check_cells(tile, checker.cells, walk, faults)
@@ -317,10 +320,9 @@ def _overlaps(tile: TileProgram, checker: StepChecker, walk: Walk, faults: Fault
 
 
 def _length(walks: Sequence[tuple[TileProgram, Walk]], params: Box, faults: Faults) -> None:
-    total = sum(
-        math.prod(max(bounds(count, params)[1], 0) for count in visit.counts)
-        for _, walk in walks
-        for visit in walk.visits
-    )
+    total = 0
+    for _, walk in walks:
+        for counts, visits in groupby(walk.visits, key=attrgetter("counts")):
+            total += sum(1 for _ in visits) * math.prod(max(bounds(count, params)[1], 0) for count in counts)
     if total > MAX_INSTRUCTIONS:
         faults.add(errors.PROGRAM_LIMIT(what="instructions executed in a run", value=total, limit=MAX_INSTRUCTIONS))

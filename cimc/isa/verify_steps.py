@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Shape, Spec, Unit, Value, complete
-from cimc.isa.operands import Affine, View, extent
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Shape, Spec, Unit, complete, kinds
+from cimc.isa.operands import Affine, Extent, View, extent
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, TileProgram, Weights
 from cimc.isa.ranges import bounds, corners, reach
 from cimc.isa.usage import unknown_instruction, usage, wrong_count
@@ -38,7 +39,9 @@ class StepChecker:
         faults: Faults,
         chip: ChipSpec | None,
         weights: Weights | None,
+        lawful: set[Hashable],
     ) -> None:
+        """``lawful``: what is known to obey its row's rule, over all tiles."""
         self._tile = tile
         self._globals = globals
         self._buffers = {b.name: b for b in tile.buffers}
@@ -46,6 +49,8 @@ class StepChecker:
         self._faults = faults
         self._chip = chip
         self._weights = weights
+        self._lawful = lawful
+        self._able: dict[str, bool] = {}  # mnemonic → whether the tile has its unit
         self.uses = Uses()
         self.cells = Uses()  # of matrices: writing their cells, or reading them
 
@@ -71,26 +76,32 @@ class StepChecker:
         if wrong:
             self._faults.step(errors.WRONG_OPERANDS, self._tile, visit, what=wrong, usage=usage(spec))
             return
-        self._unit(spec, visit)
-        keywords = dict(step.keywords)
-        sound = [self._operand(spec, i, o, keywords, visit) for i, o in enumerate(step.operands)]
-        if all(sound):
+        able = self._able.get(spec.mnemonic)
+        if able is None:
+            able = self._able[spec.mnemonic] = self._has(spec)
+        if not able:
+            self._unit(spec, visit)
+        sound = True
+        for index, (kind, operand) in enumerate(zip(kinds(step), step.operands, strict=True)):
+            sound &= self._operand(spec, index, operand, kind, visit)
+        if sound:
             self._rule(spec, visit)
-        call = keywords.get("call")
-        if isinstance(call, str):
-            self._call(call, visit)
+        for name, value in step.keywords:
+            if name == "call" and isinstance(value, str):
+                self._call(value, visit)
+
+    def _has(self, spec: Spec) -> bool:
+        """Whether the tile has what an instruction needs, if the chip is known."""
+        if self._chip is None or not 0 <= self._tile.tile < self._chip.tile_count:
+            return True
+        unit = spec.unit not in UNITS or _has(self._chip, self._tile.tile, spec.unit)
+        return unit and not _lacks_adders(self._chip, spec)
 
     def _unit(self, spec: Spec, visit: Visit) -> None:
-        if self._chip is None or not 0 <= self._tile.tile < self._chip.tile_count:
-            return
-        tile = self._chip.tile(self._tile.tile)
-        has = {
-            Unit.CORE: tile.core,
-            Unit.VECTOR: tile.vector,
-            Unit.SPECIAL: tile.special,
-            Unit.MATMUL: tile.matmul,
-        }
-        if has.get(spec.unit, True) is not None:
+        assert self._chip is not None
+        if _lacks_adders(self._chip, spec):
+            words = {"mnemonic": spec.mnemonic, "chip": self._chip.name}
+            self._faults.step(errors.NO_ADDERS, self._tile, visit, spec.mnemonic, **words)
             return
         kind = self._chip.kind(self._tile.tile)
         fit = sorted({self._chip.kind(t) for t in range(self._chip.tile_count) if _has(self._chip, t, spec.unit)})
@@ -107,10 +118,7 @@ class StepChecker:
             hint=hint,
         )
 
-    def _operand(
-        self, spec: Spec, index: int, operand: View | str, keywords: Mapping[str, Value], visit: Visit
-    ) -> bool:
-        kind = spec.operand(index).kind
+    def _operand(self, spec: Spec, index: int, operand: View | str, kind: Kind, visit: Visit) -> bool:
         if kind is Kind.MATRIX:
             name = operand if isinstance(operand, str) else operand.buffer
             self.cells.add(name, visit.index, Kind.WRITE if spec.writes_cells else Kind.READ)
@@ -121,11 +129,12 @@ class StepChecker:
             return False
         shared = kind in GLOBAL
         known = self._globals if shared else self._buffers
-        if not self._known(operand.buffer, "global buffer" if shared else "buffer", known, visit):
-            return False
+        buffer = known.get(operand.buffer)
+        if buffer is None:
+            return self._known(operand.buffer, "global buffer" if shared else "buffer", known, visit)
         if not shared:
-            self.uses.add(operand.buffer, visit.index, spec.access(index, keywords))
-        return self._view(operand, known[operand.buffer], 0 if shared else 1, visit)
+            self.uses.add(operand.buffer, visit.index, kind)
+        return _within(operand, buffer, visit) or self._view(operand, buffer, 0 if shared else 1, visit)
 
     def _known(self, name: str, kind: str, known: Mapping[str, object], visit: Visit) -> bool:
         if name in known:
@@ -164,6 +173,9 @@ class StepChecker:
         return False
 
     def _rule(self, spec: Spec, visit: Visit) -> None:
+        form = self._form(visit.step) if "tag" not in spec.names else None
+        if form in self._lawful:
+            return
         names = frozenset(_variables(visit.step))
         for env in corners(visit.box, names) if names else ({},):
             shapes = [self._shape(spec, i, o, env) for i, o in enumerate(visit.step.operands)]
@@ -174,12 +186,25 @@ class StepChecker:
             what = f"{spec.mnemonic}: {what}{at}"
             self._faults.step(errors.WRONG_OPERANDS, self._tile, visit, spec.mnemonic, what=what, usage=usage(spec))
             return
+        if form is not None and not names:
+            self._lawful.add(form)
+
+    def _form(self, step: Instruction) -> Hashable:
+        """All that a rule sees of an instruction; None if it has a matrix."""
+        found: list[tuple[tuple[Extent, ...], str]] = []
+        for kind, operand in zip(kinds(step), step.operands, strict=True):
+            if isinstance(operand, str):
+                return None
+            known = self._globals if kind in GLOBAL else self._buffers
+            found.append((operand.shape, known[operand.buffer].element.value))
+        return step.mnemonic, step.keywords, tuple(found)
 
     def _shape(self, spec: Spec, index: int, operand: View | str, env: Mapping[str, int]) -> Shape | MatrixDecl:
         if isinstance(operand, str):
             return self._matrices[operand]
         known = self._globals if spec.operand(index).kind in GLOBAL else self._buffers
-        return Shape(tuple(extent(e, env) for e in operand.shape), known[operand.buffer].element)
+        element = known[operand.buffer].element
+        return Shape(tuple([e if isinstance(e, int) else extent(e, env) for e in operand.shape]), element)
 
     def _call(self, key: str, visit: Visit) -> None:
         if self._weights is None:
@@ -202,19 +227,69 @@ class StepChecker:
                 self._faults.step(errors.NO_HALT, self._tile, visit, what="'halt' before the end of the stream")
 
 
+UNITS = (Unit.CORE, Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL)
+"""Units that not every tile has."""
+
+
+def _lacks_adders(chip: ChipSpec, spec: Spec) -> bool:
+    """Whether an instruction wants sums added in a network that cannot."""
+    return chip.noc.reduce is None and any(k.name == "of" for k in spec.keywords)
+
+
 def _has(chip: ChipSpec, tile: int, unit: Unit) -> bool:
     spec = chip.tile(tile)
     units = {Unit.CORE: spec.core, Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
     return units[unit] is not None
 
 
+def _complete(spec: Spec, step: Instruction) -> bool:
+    """Whether all keywords are plainly there, in the row's order and of its types."""
+    if len(step.keywords) != len(spec.keywords):
+        return False
+    for keyword, (name, value) in zip(spec.keywords, step.keywords, strict=True):
+        if keyword.name != name or keyword.type is not type(value):
+            return False
+    return True
+
+
 def _wrong_keywords(spec: Spec, step: Instruction) -> str:
+    if _complete(spec, step):
+        return ""
     try:
         complete(spec, dict(step.keywords))
     except TypeError as fault:
         return str(fault)
     missing = {k.name for k in spec.keywords} - {name for name, _ in step.keywords}
     return f"the keyword '{min(missing)}' is not filled in" if missing else ""
+
+
+@lru_cache(1 << 12)
+def _span(shape: tuple[Extent, ...], strides: tuple[int, ...]) -> tuple[int, int] | None:
+    """The first and the last element that a view touches, from its offset on; None for one with extents that vary, none at
+    all, or not as many as strides: those are looked at one by one."""
+    if len(shape) != len(strides) or len(shape) > MAX_RANK:
+        return None
+    low = high = 0
+    for e, stride in zip(shape, strides, strict=True):
+        if not isinstance(e, int) or e < 1:
+            return None
+        low, high = low + min(0, (e - 1) * stride), high + max(0, (e - 1) * stride)
+    return low, high
+
+
+def _within(view: View, buffer: Buffer | GlobalBuffer, visit: Visit) -> bool:
+    """Whether it is plain that a view has elements, all of them of its buffer."""
+    span = _span(view.shape, view.strides)
+    if span is None:
+        return False
+    low = high = view.offset.constant
+    for name, factor in view.offset.terms:
+        limits = visit.box.get(name)
+        if limits is None:
+            return False
+        a, b = factor * limits[0], factor * limits[1]
+        low, high = (low + a, high + b) if a < b else (low + b, high + a)
+    return low + span[0] >= 0 and high + span[1] < buffer.size
 
 
 def _wrong_view(view: View, visit: Visit) -> str:

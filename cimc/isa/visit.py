@@ -14,7 +14,7 @@ from cimc.isa.program import Program, TileProgram
 from cimc.isa.ranges import Box, Span, bounds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes longer to make, and there is one for every instruction
 class Visit:
     """One instruction of a tile: its number in program order, the box of its variables, the counts of the repeats
     around it, outermost first."""
@@ -38,19 +38,19 @@ def walk_tile(tile: TileProgram, params: Box) -> Walk:
     """Walk without recursion: programs may be nested as deeply as their maker liked."""
     walk = Walk()
     boxes: list[Box] = [params]
-    counts: list[Extent] = []
+    counts: list[tuple[Extent, ...]] = [()]
     open_: list[tuple[Repeat, int]] = []
     stack = [iter(tile.steps)]
     while stack:
         step = next(stack[-1], None)
         if isinstance(step, Instruction):
-            walk.visits.append(Visit(step, len(walk.visits), boxes[-1], tuple(counts)))
+            walk.visits.append(Visit(step, len(walk.visits), boxes[-1], counts[-1]))
         elif isinstance(step, Repeat):
             walk.unknown += [(step, name) for name in _strangers(step, params)]
             high = 1 if _strangers(step, params) else bounds(step.count, params)[1]
             derived = {d.name: d.bounds(high) for d in step.derived}
             boxes.append({**boxes[-1], step.variable: (0, max(high - 1, 0)), **derived})
-            counts.append(step.count)
+            counts.append((*counts[-1], step.count))
             open_.append((step, len(walk.visits)))
             stack.append(iter(step.body))
         else:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import accumulate
 
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Kind, Repeat, Step
+from cimc.isa.instruction import LOCAL, Kind, Repeat, Step, kinds
 from cimc.isa.lives import life
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, TileProgram
@@ -24,10 +24,9 @@ def lives(steps: Sequence[Step], buffers: Sequence[Buffer], ends: Sequence[int] 
     walk = walk_tile(TileProgram(0, tuple(buffers), (), tuple(steps)), {})
     accesses: dict[str, list[tuple[int, Kind]]] = {}
     for visit in walk.visits:
-        spec, keywords = INSTRUCTIONS[visit.step.mnemonic], dict(visit.step.keywords)
-        for i, operand in enumerate(visit.step.operands):
-            if isinstance(operand, View) and spec.operand(i).kind in LOCAL:
-                accesses.setdefault(operand.buffer, []).append((visit.index, spec.access(i, keywords)))
+        for kind, operand in zip(kinds(visit.step), visit.step.operands, strict=True):
+            if isinstance(operand, View) and kind in LOCAL:
+                accesses.setdefault(operand.buffer, []).append((visit.index, kind))
     last = len(walk.visits) - 1
     found = {b.name: life(b, accesses.get(b.name, ()), walk.repeats, last) for b in buffers}
     spans = {name: span for name, span in found.items() if span is not None}

@@ -10,7 +10,7 @@ from cimc.ir.graph import Graph
 from cimc.mapping.caches import wanted
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import Views, homes, materialize
-from cimc.mapping.mapping import Mapping, Style
+from cimc.mapping.mapping import Home, Mapping, Segment, Style
 from cimc.mapping.pinned import Pinned, apply
 from cimc.mapping.place import place
 from cimc.mapping.recompute import KEPT_SHARE, recomputed
@@ -42,7 +42,7 @@ def build(
         choices = replace(choices, aside=False)  # a stage's columns stay on the tiles of their products
     region = None
     if choices.optimize == "throughput" and not choices.reload:
-        found, region = find(graph, stored, found)
+        found, stored, region = _region(graph, found, stored)
         region = _shared(region, choices.replicas or 1) if region else None
     if choices.optimize == "latency":
         graph, found = recomputed(graph, found, matmul_room(chip) * 2 // KEPT_SHARE)
@@ -56,6 +56,22 @@ def build(
         parts = (replace(p, segment=replace(p.segment, nodes=ordered[p.segment.index].nodes)) for p in region.parts)
         region = replace(region, parts=tuple(parts))
     return graph, Mapping(stored, ordered, placement, choices, region, caches)
+
+
+def _region(
+    graph: Graph, found: tuple[Segment, ...], stored: dict[str, Home]
+) -> tuple[tuple[Segment, ...], dict[str, Home], Region | None]:
+    """The segments, homes and region of a batch that streams. Where some products do not stream with values as they lie,
+    values with heads are tried row by row: of the two what has more segments in it."""
+    ordered, region = find(graph, stored, found)
+    inside = frozenset(region.segments if region else ())
+    if all(s.style is not Style.STREAM or s.index in inside for s in ordered):
+        return ordered, stored, region
+    other = homes(graph, Views(graph, by_rows=True))
+    again, more = find(graph, other, found)
+    if more is None or len(more.parts) <= len(inside):
+        return ordered, stored, region
+    return again, other, more
 
 
 def _shared(region: Region, copies: int) -> Region:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from cimc import errors
+from cimc.mapping.sums import SUMS_AT, SumsAt
 
 MOST = {"replicas": 4096, "lanes": 64, "rotation": 8, "pool": 1 << 20}
 AUTO = ("replicas", "pool")
@@ -51,6 +52,10 @@ class Choices:
     parts: bool = True
     """Whether such values are cut by columns, so that several tiles share what is read and written."""
 
+    sums: SumsAt = "auto"
+    """Where partial sums of several tiles are added: in ``one`` of them, in a ``tree`` of tiles, by the routers of the
+    ``network`` where they add; ``auto``: where the estimate says it takes least (:mod:`cimc.mapping.sums`)."""
+
     aside: bool = True
     """Whether columns of a product that need a unit its tile lacks go to tiles beside it, column by column."""
 
@@ -81,6 +86,10 @@ def _value(text: str, key: str, value: str) -> int | bool | str | None:
         if value not in CACHE_HOMES:
             why = f"'{value}' is no home of a cache"
             raise errors.MAPPING_CHOICE(text=text, why=why, fix=", ".join(CACHE_HOMES))
+        return value
+    if key == "sums":
+        if value not in SUMS_AT:
+            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no place for sums", fix=", ".join(SUMS_AT))
         return value
     if key not in MOST:
         if value not in SWITCH:

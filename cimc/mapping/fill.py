@@ -61,9 +61,10 @@ class Grid:
     def put(self, tile: int, core: int, r: range, c: range) -> None:
         """Blocks r × c (indices) on the tile's cores from ``core`` on, column by column."""
         blocks: list[PlacedBlock] = []
+        down = [self._span(i, True) for i in r]
         for j in c:
-            for i in r:
-                blocks.append(PlacedBlock(core + len(blocks), self._span(i, True), self._span(j, False)))
+            across = self._span(j, False)
+            blocks += [PlacedBlock(core + len(blocks) + k, span, across) for k, span in enumerate(down)]
         rows = (self._span(r[0], True)[0], self._span(r[-1], True)[1])
         cols = (self._span(c[0], False)[0], self._span(c[-1], False)[1])
         self.parts.append(Part(tile, rows, cols, tuple(blocks)))

@@ -55,10 +55,12 @@ def _by_rows(node: Node, value: str) -> bool:
 class Views:
     """Layouts of all values over the buffers of the values that are stored."""
 
-    def __init__(self, graph: Graph, held: frozenset[str] = frozenset()) -> None:
-        """``held``: joined values that have a home of their own, apart from what they are joined of."""
+    def __init__(self, graph: Graph, held: frozenset[str] = frozenset(), *, by_rows: bool = False) -> None:
+        """``held``: joined values that have a home of their own, apart from what they are joined of. ``by_rows``: of values
+        with axes between the first and the rows (heads), the columns of each row lie together, if all their views allow it."""
         self.graph = graph
         self.held = held
+        self.by_rows = by_rows
         self.uses = graph.uses()
         self.layouts: dict[str, tuple[str, Layout]] = {}
         self.broken: list[Node] = []  # views that no strides can say
@@ -86,6 +88,10 @@ class Views:
                 faults = self._faults(value, other)
                 if faults < fewest:
                     best, fewest = other, faults
+        rank = len(shape)
+        if self.by_rows and rank > 3:
+            other = permuted(shape, (0, rank - 2, *range(1, rank - 2), rank - 1))
+            best = other if self._faults(value, other) <= fewest else best
         return best
 
     def _faults(self, value: str, layout: Layout) -> tuple[int, int]:

@@ -99,6 +99,8 @@ class Pinned:
 
 def read_placement(path: Path) -> Pinned:
     """Read a placement file. Raises FILE_NOT_FOUND, FILE_UNREADABLE, PLACEMENT (not JSON, keys missing or unknown, types)."""
+    if path.is_fifo():
+        raise errors.FILE_UNREADABLE(what="placement", path=path, why="it is no regular file")
     try:
         with path.open("rb") as stream:
             raw = stream.read(MOST_BYTES + 1)

@@ -127,7 +127,7 @@ class _Placer:
         lacking = not self._cim_has(INSTRUCTIONS[node.op].unit)
         if lacking and not (may_go and goes_aside(self.graph, tails, self.uses, node)):
             return ""
-        width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]
+        width = self._width(node.outputs[0])
         sources: set[str] = set()
         for i, v in enumerate(node.inputs):
             if op.access(node, i) is not Access.ROWS:
@@ -138,7 +138,7 @@ class _Placer:
                 if v not in self.graph.constants or product(shape[:-1]) != 1:
                     return ""
             elif tail.root in self.shards:
-                if (tail.start, tail.step, tail.width) != (0, 1, width):
+                if tail != Tail(tail.root, 0, 1, width) or width != self._width(tail.root):
                     return ""
                 sources.add(self.shards[tail.root])
             elif tail.width != 1:
@@ -146,6 +146,9 @@ class _Placer:
         if lacking and len(sources) == 1:
             self.aside.add(node.outputs[0])
         return sources.pop() if len(sources) == 1 else ""
+
+    def _width(self, value: str) -> int:
+        return rows_shape(self.graph.type(value).shape)[-1]
 
     def _cim_has(self, unit: Unit) -> bool:
         return all(
@@ -454,8 +457,9 @@ class _Placer:
         return found
 
     def _able(self, segment: Segment) -> list[int]:
-        """Tiles that can do a segment's vector work."""
-        local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in self.shards]
+        """Tiles that can do a segment's vector work, and that on columns beside their products."""
+        there = self.shards.keys() - self.aside
+        local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in there]
         units = units_needed(local)
         if units not in self.tiles_by_units:
             self.tiles_by_units[units] = snake(self.chip, tiles_with(self.chip, units), self.across)

@@ -9,7 +9,7 @@ this is checked here on the strides, not assumed from names of axes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cimc.ir.graph import Graph, Node
@@ -18,6 +18,7 @@ from cimc.mapping.mapping import Home, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, refine
 from cimc.mapping.space import Reach, Space, shared_row, width
 from cimc.ops import OPS, Access
+from cimc.ops.written import WRITTEN
 
 LONG = 4
 """A value read more than so many segments later is made before the region, if it does not depend on it: to keep its rows
@@ -81,12 +82,17 @@ class _Finder:
         self.segments, self.waves, self.rows = segments, waves, rows
         self.uses = graph.uses()
         self.maker = {o: s.index for s in segments for n in s.nodes for o in n.outputs if o}
+        self.viewed: dict[
+            str, str
+        ] = {}  # view → the value it is of; what lies in a concat's buffer is not made by the concat
+        for node in filter(is_view, graph.nodes):
+            self.viewed[node.outputs[0]] = self.viewed.get(node.inputs[0], node.inputs[0])
         self.axes = {s.index: axes for s in segments if (axes := self._axes(s)) is not None and s.index not in outside}
 
     def _axes(self, segment: Segment) -> tuple[int, ...] | None:
         """Extents of a segment's middle axes if its rows are the batch's, else None."""
-        if segment.style not in (Style.STREAM, Style.SPREAD):
-            return None
+        if segment.style not in (Style.STREAM, Style.SPREAD) or any(n.op == WRITTEN for n in segment.nodes):
+            return None  # what writes operands into cells runs on the tiles that have them, head by head
         if refine((self.waves, self.rows), segment.domain) == (self.waves, self.rows):
             return ()
         domain = segment.domain
@@ -112,7 +118,7 @@ class _Finder:
         admitted: set[int] = set()
         after: set[int] = set()  # outside, and depending on what is inside
         for segment in self.segments:
-            needs = {self.maker[r] for r in self._roots(segment) if r in self.maker} - {segment.index}
+            needs = self._needs(segment)
             if segment.index in chosen and not needs & after:
                 admitted.add(segment.index)
             elif needs & (admitted | after):
@@ -124,7 +130,7 @@ class _Finder:
         before: list[Segment] = []
         after: dict[int, Segment] = {}
         for segment in self.segments:
-            needs = {self.maker[r] for r in self._roots(segment) if r in self.maker} - {segment.index}
+            needs = self._needs(segment)
             if segment.index in chosen:
                 continue
             if needs & (chosen | after.keys()):
@@ -133,11 +139,13 @@ class _Finder:
                 before.append(segment)
         return before, list(after.values())
 
-    def _roots(self, segment: Segment) -> Iterator[str]:
-        for node in segment.nodes:
-            for value in node.inputs:
-                if value in self.homes:
-                    yield self.homes[value].buffer
+    def _needs(self, segment: Segment) -> set[int]:
+        """The other segments that make what a segment reads."""
+        makers = (self._maker(value) for node in segment.nodes for value in node.inputs)
+        return {index for index in makers if index not in (None, segment.index)}
+
+    def _maker(self, value: str) -> int | None:
+        return self.maker.get(self.viewed.get(value, value))
 
     def _stored(self, chosen: set[int]) -> frozenset[str]:
         """Values made inside that something outside reads, and outputs of the graph."""
@@ -184,9 +192,11 @@ class _Finder:
         access = OPS[node.op].access(node, index) if value else Access.CELLS
         if access is Access.CELLS or value in tails or (value in local and access is Access.ROWS):
             return True
-        made = self.maker.get(self.homes[value].buffer) in chosen
+        made = self._maker(value) in chosen
         if access is Access.TABLE or not made:
             return not made and access is not Access.WHOLE
+        if self.homes[value].buffer != self.viewed.get(value, value):
+            return False
         reach = space.reach(node, value, access)
         found = self._source(self.homes[value].buffer, reach, access, space.domain[1:-1])
         if found is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
 
 from cimc.arch.noc import way
 from cimc.arch.spec import ChipSpec
@@ -14,42 +16,59 @@ INTO_WEIGHT = 3
 """How much dearer than a link a tile is: it takes in one message after the other, and works on it."""
 
 
+@dataclass(frozen=True)
+class Hops:
+    """Hops from some tiles, all of them together, to each column and to each row of the mesh, and borders between chips to
+    each chip: what is far from all of them is found without looking at each."""
+
+    across: Sequence[int]
+    down: Sequence[int]
+    borders: Sequence[int]
+
+
+def hops(chip: ChipSpec, sources: Iterable[int]) -> Hops:
+    """How far everything is from some tiles."""
+    known = [(*chip.position(s), chip.chip_of(s)) for s in sources]
+    rows = chip.tile_count // chip.columns
+    return Hops(
+        [sum([abs(x - to) for x, _, _ in known]) for to in range(chip.columns)],
+        [sum([abs(y - to) for _, y, _ in known]) for to in range(rows)],
+        [sum([abs(c - to) for _, _, c in known]) for to in range(chip.chips)],
+    )
+
+
 class Traffic:
     """Loads of links, and of tiles' receive sides, from flows that are added one by one."""
 
     def __init__(self, chip: ChipSpec) -> None:
         self.chip = chip
+        self._mesh = (chip.columns, chip.columns, 0)
         self._load: dict[int, float] = {}
 
     def _way(self, source: int, target: int) -> Iterator[int]:
         """The links of a packet's way, chips side by side as one mesh; then the tile's receive side, a negative number."""
-        yield from way((self.chip.columns, self.chip.columns, 0), source, target)
+        yield from way(self._mesh, source, target)
         yield -1 - target
-
-    def hops(self, a: int, b: int) -> tuple[int, int]:
-        """Borders between chips, and hops, from one tile to another."""
-        (ax, ay), (bx, by) = self.chip.position(a), self.chip.position(b)
-        return abs(self.chip.chip_of(a) - self.chip.chip_of(b)), abs(ax - bx) + abs(ay - by)
 
     def nearest(self, sources: Iterable[int], tiles: Iterable[int]) -> list[int]:
         """The tiles that are worth a look for flows from these sources, the nearest first."""
-        known = list(sources)
+        far, columns, wide = hops(self.chip, sources), self.chip.columns, self.chip.chip_columns
 
         def way(tile: int) -> tuple[int, int]:
-            ways = [self.hops(source, tile) for source in known]
-            return sum(borders for borders, _ in ways), sum(n for _, n in ways)
+            x = tile % columns
+            return far.borders[x // wide], far.across[x] + far.down[tile // columns]
 
-        return sorted(tiles, key=way)[:CANDIDATES]
+        return nsmallest(CANDIDATES, tiles, key=way)
 
     def price(self, flows: Mapping[int, float], tile: int) -> tuple[int, float]:
         """What flows (weight by source) to a tile would cost: borders between chips, and the growth of the sum of squares of
         all loads, so that a way is the dearer the longer and the fuller it is."""
-        borders, cost = 0, 0.0
+        borders, cost, load, at = 0, 0.0, self._load, self.chip.chip_of(tile)
         for source, weight in flows.items():
-            borders += self.hops(source, tile)[0]
-            for link in self._way(source, tile):
-                growth = (2 * self._load.get(link, 0.0) + weight) * weight
-                cost += INTO_WEIGHT * growth if link < 0 else growth
+            borders += abs(self.chip.chip_of(source) - at)
+            for link in way(self._mesh, source, tile):
+                cost += (2 * load.get(link, 0.0) + weight) * weight
+            cost += INTO_WEIGHT * ((2 * load.get(-1 - tile, 0.0) + weight) * weight)
         return borders, cost
 
     def add(self, flows: Mapping[int, float], tile: int) -> None:

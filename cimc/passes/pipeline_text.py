@@ -23,6 +23,7 @@ from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
 from cimc.passes.sink import Sink
+from cimc.passes.smooth import Smooth
 from cimc.passes.split import Split
 from cimc.passes.written import Written
 
@@ -39,6 +40,7 @@ _ALL: tuple[type[Pass], ...] = (
     Outliers,
     Digital,
     Copies,
+    Smooth,
     Quantize,
     Written,
     Partition,

@@ -19,6 +19,8 @@ from cimc.ops import Numerics
 from cimc.ops.matmul import CORES
 from cimc.passes.editor import Editor
 from cimc.passes.integers import BLOCK_STEPS, CODES, STEPS
+from cimc.passes.measured import measured_rows
+from cimc.passes.rounding import Moments, fitted
 
 ACTIVATION_BITS = 8
 """Bits of the codes that ``quantize`` produces (element type q8)."""
@@ -33,7 +35,9 @@ class Quantize:
     read by several layers is quantised once. Weights: symmetric, ``weight_bits``, one scale per output channel; the
     originals stand beside the codes under ``NAME.float``. Weights that the model itself has as 8-bit integers keep their
     codes, and those in blocks of inputs their blocks (see ``integers``) unless
-    ``keep_blocks`` is false: then they are quantised again, per output channel, and need fewer crossbars.
+    ``keep_blocks`` is false: then they are quantised again, per output channel, and need fewer crossbars. ``rounding``:
+    every weight to its ``nearest`` code, or ``fitted`` to what ``calibration`` inputs make of it (see ``rounding.py``); the
+    steps are the same.
 
     A ``linear{unit=digital}`` becomes ``matmul`` instead of ``mvm``, on the same codes and so with the same result, its
     weights cut by columns into pieces of at most ``digital_bytes`` that a tile's buffer holds.
@@ -62,6 +66,7 @@ class Quantize:
     activations: Literal["dynamic", "static"] = "dynamic"
     weight_bits: int = 8
     keep_blocks: bool = True
+    rounding: Literal["nearest", "fitted"] = "nearest"
     digital_bytes: int = 1 << 18
     calibration: tuple[Mapping[str, Array], ...] = field(default=(), compare=False, repr=False)
 
@@ -69,6 +74,9 @@ class Quantize:
         if self.activations not in ("dynamic", "static"):
             why = f"there is no '{self.activations}'"
             raise errors.PASS_OPTION(option="activations", name=self.name, why=why, fix="use dynamic or static")
+        if self.rounding not in ("nearest", "fitted"):
+            why = f"there is no '{self.rounding}'"
+            raise errors.PASS_OPTION(option="rounding", name=self.name, why=why, fix="use nearest or fitted")
         if not 2 <= self.weight_bits <= 8:
             why = f"{self.weight_bits} bits are not possible"
             raise errors.PASS_OPTION(option="weight_bits", name=self.name, why=why, fix="use 2 to 8")
@@ -77,13 +85,19 @@ class Quantize:
             raise errors.PASS_OPTION(option="digital_bytes", name=self.name, why=why, fix="give bytes of a buffer")
 
     def run(self, graph: Graph, constants: Constants) -> tuple[Graph, Constants]:
-        """See the class. Raises CimcError: calibration if static scales cannot be measured; weight-not-finite, when
-        the codes are first read, for weights that hold no finite number."""
+        """See the class. Raises CimcError: calibration if static scales or fitted weights have nothing to be measured on;
+        weight-not-finite, when the codes are first read, for weights that hold no finite number."""
         peaks = self._peaks(graph, constants) if self.activations == "static" else None
-        work = _Quantizer(Editor(graph, constants), self, peaks)
+        moments = self._moments(graph, constants) if self.rounding == "fitted" else None
+        work = _Quantizer(Editor(graph, constants), self, peaks, moments)
         for node in graph.nodes:
             work.visit(node)
         return work.editor.finish(self.leaves)
+
+    def _moments(self, graph: Graph, constants: Constants) -> Moments:
+        """What each linear reads on the calibration inputs."""
+        wanted = {n.inputs[0] for n in graph.nodes if n.op == "linear"} - set(graph.constants)
+        return Moments(measured_rows(graph, constants, wanted, self.calibration))
 
     def _peaks(self, graph: Graph, constants: Constants) -> dict[str, float]:
         """Largest size of each value that a linear reads, over the calibration inputs."""
@@ -107,12 +121,13 @@ class Quantize:
 
 
 class _Quantizer:
-    def __init__(self, editor: Editor, how: Quantize, peaks: dict[str, float] | None) -> None:
+    def __init__(self, editor: Editor, how: Quantize, peaks: dict[str, float] | None, moments: Moments | None) -> None:
         self.editor = editor
         self.keep_blocks = how.keep_blocks
         self.bits = how.weight_bits
         self.piece = how.digital_bytes
         self.peaks = peaks
+        self.moments = moments
         self.activations: dict[str, tuple[str, str]] = {}
         self.weights: dict[str, tuple[str, str]] = {}
 
@@ -225,7 +240,9 @@ class _Quantizer:
         if self.bits == ACTIVATION_BITS and w + STEPS in editor.constants:
             return self._own(w)
         codes = editor.fresh(f"{w}.q{self.bits}")
-        made = _Codes(w, self.bits, node.origin.node)
+        known = self.moments is not None and node.inputs[0] in self.moments.rows
+        fit = (self.moments, node.inputs[0]) if self.moments is not None and known else None
+        made = _Codes(w, self.bits, node.origin.node, fit)
         editor.constant(codes, Type(Element.Q8, shape), made.codes)
         editor.companion(codes + FLOAT_COMPANION, _as_float(w))
         scale = editor.constant(editor.fresh(f"{codes}.scale"), Type(Element.F32, (shape[1],)), made.scale)
@@ -246,16 +263,21 @@ class _Quantizer:
 
 @dataclass(frozen=True)
 class _Codes:
-    """How the codes and the scales of one weight are computed, each when it is asked for."""
+    """How the codes and the scales of one weight are computed, each when it is asked for. ``fit``: the value that it is
+    multiplied with, as measured."""
 
     weight: str
     bits: int
     layer: str
+    fit: tuple[Moments, str] | None = None
 
     def codes(self, constants: Constants) -> Array:
         """int8 codes (k × n)."""
         w = constants[self.weight]
         scales, found = self.scale(constants), np.empty(w.shape, np.int8)
+        if self.fit is not None:
+            wide, steps = (a.astype(np.float32, copy=False) for a in (w, scales))
+            return fitted(wide, steps, self.bits, *self.fit).astype(np.int8)
         for part in _parts(w):
             found[part] = codes_by(w[part].astype(np.float32, copy=False), scales[part[1]], self.bits)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar
 
 from cimc.ir.graph import Attr, Constants, Graph, Node, Type
@@ -19,7 +20,8 @@ _COMMUTE = frozenset((*UNARY, *BINARY, "select", "cast", "pad", "concat"))
 @dataclass(frozen=True)
 class Sink:
     """A transpose that makes columns of rows moves behind elementwise nodes, pads and concats: a convolution's channels
-    stay last, next to the product they come from, up to where their order matters. Constants are transposed instead.
+    stay last, next to the product they come from, up to where their order matters. Constants are transposed instead. A transpose
+    that makes columns again of what were columns before (pixels that become tokens) stays where it is.
 
     Before::
 
@@ -77,9 +79,27 @@ class _Sinker:
             maker = self.editor.producer.get(value)
             if maker is None or maker.op != "transpose" or len(self.editor.types[value].shape) != rank:
                 return None
+            if self._restored(maker):
+                return None
             found.add(integers(maker, "perm"))
         perm = found.pop() if len(found) == 1 else ()
         return perm if perm and perm[-1] != rank - 1 else None
+
+    def _restored(self, node: Node) -> bool:
+        """Whether the last axis of a transpose is the last one of what it looks at through other transposes and reshapes: its
+        columns have been made rows before, and are columns again."""
+        axis = integers(node, "perm")[-1]
+        while (maker := self.editor.producer.get(node.inputs[0])) is not None and maker.op in ("transpose", "reshape"):
+            shape, node = self.editor.types[node.inputs[0]].shape, maker
+            if maker.op == "transpose":
+                axis = integers(maker, "perm")[axis]
+                continue
+            before = self.editor.types[maker.inputs[0]].shape
+            same = (i for i, n in enumerate(before) if n == shape[axis] and prod(before[:i]) == prod(shape[:axis]))
+            axis = next(same, -1)
+            if axis < 0:
+                return False
+        return axis == len(self.editor.types[node.inputs[0]].shape) - 1
 
     def _turned(self, node: Node, value: str, perm: Perm) -> str:
         """An operand as it is before the transpose."""

@@ -250,6 +250,8 @@ def _layer(cost: Cost) -> LayerFigures:
 def read_text(path: Path, what: str) -> str:
     """The text of a report file. Raises FILE_NOT_FOUND or FILE_UNREADABLE."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise errors.FILE_UNREADABLE(what=what, path=path, why="it is no regular file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise errors.FILE_UNREADABLE(what=what, path=path, why=f"larger than {MAX_FILE_BYTES // 2**20} MiB")
         return path.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from cimc import errors
+from cimc import files
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 JsonObject: TypeAlias = "dict[str, Json]"
@@ -35,7 +35,4 @@ def write_text(text: str, target: str | Path) -> None:
     if str(target) == "-":
         sys.stdout.write(text)
         return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as fault:
-        raise errors.REPORT_UNWRITABLE(path=target, why=fault.strerror or str(fault)) from None
+    files.write(Path(target), text)

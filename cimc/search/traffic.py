@@ -132,7 +132,7 @@ def _end(step: Instruction, values: Mapping[str, str]) -> tuple[tuple[int, ...],
     first = step.operands[0] if step.operands else None
     if not isinstance(first, View):
         return None
-    if step.mnemonic == "send":
+    if step.mnemonic in ("send", "reduce"):
         to = dict(step.keywords)["to"]
         return (to if isinstance(to, tuple) else (int(str(to)),)), "", False, first
     if step.mnemonic not in ("load", "store", "gather"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cimc.isa.instruction import Instruction, Matrix
 from cimc.isa.operands import Extent, View
-from cimc.isa.transfer import received
+from cimc.isa.transfer import summed
 from cimc.sim import memory
 from cimc.sim.memory import Env
 from cimc.sim.scope import Row, Scope, meaning_of, row_of
@@ -20,8 +20,10 @@ from cimc.sim.turns import Exchange, Plan
 
 Array = NDArray[np.generic]
 Work = Callable[[], object]
+Place = tuple[int, int, int]
+"""A message's: the exchange, the place in it, its tile."""
 MOST_BOUND = 4  # sets of views kept, of turns that begin elsewhere or are more or fewer
-_SPREAD = frozenset({("mvm", 2), ("gather", 2), ("send", 0)})
+_SPREAD = frozenset({("mvm", 2), ("gather", 2), ("send", 0), ("reduce", 0)})
 """Operands that their meanings count: they have the turns' extent even where they are the same in all of them."""
 
 
@@ -63,7 +65,7 @@ class AtOnce:
             return False
         links.breathe()
         for e in self.plan.takes:
-            links.await_messages((e.to[0], links.tile, e.tag, e.tokens), count * len(e.at))
+            links.await_messages((e.to[0], links.tile, e.tag, e.carries), count * len(e.at))
         return True
 
     def run(self, count: int) -> None:
@@ -83,14 +85,14 @@ class AtOnce:
             np.copyto(own, turn)
         for e, rows in zip(self.plan.sends, bound.outbox, strict=True):
             for block in _blocks(rows):
-                links.send(block, e.to, e.tag, e.tokens)
+                links.send(block, e.to, e.tag, e.carries)
         bound.outbox.clear()
         bound.inbox.clear()
 
     def _taken(self, exchange: Exchange, count: int) -> Sequence[Messages]:
         """Messages, by the instructions that receive them."""
         per, links = len(exchange.at), self._scope.links
-        key = (exchange.to[0], links.tile, exchange.tag, exchange.tokens)
+        key = (exchange.to[0], links.tile, exchange.tag, exchange.carries)
         blocks = list(links.channels.take_blocks(key, count * per))
         first = blocks[0]
         if any(b.shape[1:] != first.shape[1:] or b.dtype != first.dtype for b in blocks):
@@ -114,12 +116,15 @@ class AtOnce:
             views = self._views(step, row, count, last)
             took, sent = (box.get(at) for box in boxes)
             if took is not None:
-                work: Work = partial(_receive, found.inbox, *took, views[0])
+                y = views[0]
+                assert isinstance(y, np.ndarray)
+                work: Work = partial(_receive, found.inbox, _of(step, took), y)
             elif sent is not None:
                 x = views[0]
                 assert isinstance(x, np.ndarray)
-                found.forms[sent[0]][sent[1]] = x.shape[1:], x.dtype
-                work = partial(_send, found.outbox, *sent, x)
+                exchange, place, _ = sent[0]
+                found.forms[exchange][place] = x.shape[1:], x.dtype
+                work = partial(_send, found.outbox, exchange, place, x)
             else:
                 keywords = {**row.defaults, **dict(step.keywords)}
                 work = partial(meaning_of(step, self._scope), self._scope.machine, *views, **keywords)
@@ -181,19 +186,31 @@ def _layout(
     return (1,) * pad + known, (0,) * pad + tuple(s * item for s in strides)
 
 
-def _boxes(exchanges: Sequence[Exchange]) -> dict[int, tuple[int, int]]:
-    """Where an instruction of the body finds its messages: exchange, place in it."""
-    return {at: (e, k) for e, exchange in enumerate(exchanges) for k, at in enumerate(exchange.at)}
+def _boxes(exchanges: Sequence[Exchange]) -> dict[int, list[Place]]:
+    """Where an instruction of the body finds its messages."""
+    found: dict[int, list[Place]] = {}
+    for e, exchange in enumerate(exchanges):
+        for k, at in enumerate(exchange.at):
+            found.setdefault(at, []).append((e, k, exchange.to[0]))
+    return found
 
 
-def _receive(inbox: Sequence[Sequence[Messages]], exchange: int, place: int, y: Array) -> None:
-    """Messages into a view of all turns."""
-    messages = inbox[exchange][place]
-    if isinstance(messages, np.ndarray) and messages.shape == y.shape and messages.dtype == y.dtype:
-        np.copyto(y, messages)
+def _of(step: Instruction, places: Sequence[Place]) -> list[Place]:
+    """Those of an instruction that takes parts of a sum, in the order in which they are added."""
+    of = dict(step.keywords).get("of")
+    return sorted(places, key=lambda p: of.index(p[2])) if isinstance(of, tuple) else [*places]
+
+
+def _receive(inbox: Sequence[Sequence[Messages]], places: Sequence[Place], y: Array) -> None:
+    """Messages, or sums of several, into a view of all turns."""
+    parts = [inbox[exchange][place] for exchange, place, _ in places]
+    if all(isinstance(m, np.ndarray) and m.shape == y.shape and m.dtype == y.dtype for m in parts):
+        np.copyto(y, parts[0])
+        for part in parts[1:]:
+            np.add(y, part, out=y)
         return
-    for own, message in zip(y, messages, strict=True):
-        received(own, message)
+    for own, *messages in zip(y, *parts, strict=True):
+        summed(own, messages)
 
 
 def _send(outbox: Sequence[Sequence[Array]], exchange: int, place: int, x: Array) -> None:

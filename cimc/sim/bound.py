@@ -106,9 +106,9 @@ def _add(work: dict[str, int], price: Price, times: int) -> None:
     job, kind = price.job, price.action
     if kind is Action.COMPUTE:
         work[price.unit] += times * (job.busy * job.cores if price.unit == "core" else job.cycles)
-    elif kind is Action.SEND:
+    elif kind is Action.SEND or kind is Action.REDUCE:
         work["port"] += times * job.cycles
-    elif kind is Action.RECEIVE:
+    elif kind is Action.RECEIVE or kind is Action.COLLECT:
         work["receive"] += times * job.cycles
     elif kind is Action.MEMORY:
         work["global_memory" if job.home < 0 else "remote_buffer"] += times * job.cycles
@@ -143,7 +143,7 @@ def _occupied(layout: Layout, state: State, columns: tuple[int, int, int]) -> In
     for i, column in enumerate(columns):
         np.add.at(packets[i], layout.variant_row, state.executions * flat.costs[layout.variant_cost, column])
     op = flat.rows[:, R_OP]
-    sends = np.flatnonzero(op == Action.SEND)
+    sends = np.flatnonzero((op == Action.SEND) | (op == Action.REDUCE))
     rises = np.zeros(len(flat.trees) + 1, np.int64)  # of the occupation, from one entry of the trees to the next
     np.add.at(rises, flat.rows[sends, R_TREE], packets[0, sends])
     np.subtract.at(rises, flat.rows[sends, R_TREE_END], packets[0, sends])

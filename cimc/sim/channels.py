@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cimc.isa.instruction import Blocked
 
 Array = NDArray[np.generic]
-Key = tuple[int, int, int, bool]  # source, destination, tag, whether it carries tokens
+Key = tuple[int, int, int, int]  # source, destination, tag, what it carries (Carries)
 AHEAD_BYTES = 64 << 20  # messages under way beyond which a sender lets the others run
 
 
@@ -101,10 +101,10 @@ class Links:
         if self.channels.under_way > AHEAD_BYTES:
             self.pause(self.tile)
 
-    def send(self, block: Array, to: tuple[int, ...], tag: int, tokens: bool) -> None:
+    def send(self, block: Array, to: tuple[int, ...], tag: int, carries: int) -> None:
         """Put a block of messages, which nobody changes any more, into the channel to each tile of ``to``."""
         for destination in to:
-            self.channels.put((self.tile, destination, tag, tokens), block)
+            self.channels.put((self.tile, destination, tag, carries), block)
 
     def receive(self, key: Key) -> Array | None:
         """Take the oldest message of a channel, or None; then the next one that comes wakes this tile."""
@@ -112,6 +112,16 @@ class Links:
         if data is None:
             self.channels.waiting[key] = self.tile, 1
         return data
+
+    def receive_all(self, keys: list[Key]) -> list[Array] | None:
+        """Take the oldest message of each of several channels, or none of them if one is empty; then the next one that
+        comes there wakes this tile."""
+        channels = self.channels
+        missing = next((key for key in keys if not channels.messages.get(key)), None)
+        if missing is not None:
+            channels.waiting[missing] = self.tile, 1
+            return None
+        return [data for key in keys if (data := channels.take(key)) is not None]
 
     def await_messages(self, key: Key, count: int) -> None:
         """Raises Short if a channel has fewer than ``count`` messages; this tile is woken when they are there."""

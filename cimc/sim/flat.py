@@ -24,6 +24,10 @@ from cimc.sim.tables import (
     COST_COLUMNS,
     DERIVED_COLUMNS,
     END,
+    N_INPUTS,
+    N_PLACE,
+    N_TOTAL,
+    R_CHANNEL,
     R_DEST,
     R_DEST_END,
     R_OP,
@@ -78,8 +82,17 @@ def flatten(program: Program, chip: ChipSpec, bound: Mapping[str, int]) -> Layou
         ranges=int(decoder.local_views.max(initial=1)),
         widest=int((flat.rows[:, R_TREE_END] - flat.rows[:, R_TREE]).max(initial=1)),
         links_of_chip=noc.link_count(chip),
+        met=_met(flat),
         homes=tuple(home for home in travels.servers if home >= 0),
     )
+
+
+def _met(flat: Flat) -> int:
+    """Places for sums under way, in all routers together."""
+    if not len(flat.routers):
+        return 0
+    last = flat.routers[-1]
+    return int(last[N_PLACE] + np.diff(flat.ring_ptr)[last[N_TOTAL]])
 
 
 def _ints(values: array[int], columns: int = 0) -> Ints:
@@ -130,6 +143,7 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     last = ends_last(rows, costs[cost], owner, listing.row_tile)
     begin, relations, moving = related(rows, ranges, last, decoder.variants, listing.row_tile)
     travels = decoder.travels
+    rings = _rings(decoder, costs[cost, V_SIZE])
     return Flat(
         tile_start=np.array(listing.start, np.int64),
         rows=rows,
@@ -144,11 +158,20 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
         trees=travels.trees,
         way_part=travels.ways.begin,
         way_link=travels.ways.links,
-        ring_ptr=_rings(decoder, costs[cost, V_SIZE]),
+        routers=_places(travels.routers, rings),
+        ring_ptr=rings,
         related_begin=begin,
         related=relations,
         moving=moving,
     )
+
+
+def _places(routers: Ints, rings: Ints) -> Ints:
+    """Routers of sums with the places for what meets in them: as many as sums can be under way, where several meet."""
+    length = np.where(routers[:, N_INPUTS] > 1, np.diff(rings)[routers[:, N_TOTAL]], 0)
+    found = routers.copy()
+    found[:, N_PLACE] = _before(length)
+    return found
 
 
 def _bounds(decoder: Decoder, variants: Ints) -> Ints:
@@ -171,7 +194,7 @@ def _rings(decoder: Decoder, size: Ints) -> Ints:
     """Per channel, where its ring of messages begins: room for all that can be in it at once. ``size``: of the message of
     every variant."""
     rows, listing, travels = decoder.rows, decoder.listing, decoder.travels
-    which = np.flatnonzero(travels.action == Action.SEND)
+    which = np.flatnonzero((travels.action == Action.SEND) | (travels.action == Action.REDUCE))
     sends = listing.at[which]
     parts = rows[sends, R_DEST_END] - rows[sends, R_DEST]
     places = np.arange(int(parts.sum())) + np.repeat(rows[sends, R_DEST] - _before(parts), parts)
@@ -185,6 +208,8 @@ def _rings(decoder: Decoder, size: Ints) -> Ints:
     np.minimum.at(smallest, channels, np.repeat(sizes, parts))
     fit = decoder.pool.chip.noc.channel_bytes // np.maximum(smallest, 1) + 2
     room = np.where(smallest > 0, np.minimum(messages, fit), messages)
+    parts = listing.at[np.flatnonzero(travels.action == Action.REDUCE)]
+    np.maximum.at(room, rows[parts, R_CHANNEL], room[travels.dests[rows[parts, R_DEST], 0]])  # of the sums themselves
     begin = np.concatenate(([0], np.cumsum(np.maximum(room, 1))))
     if begin[-1] > MAX_MESSAGES:
         raise errors.TIMING_TOO_LARGE(what="messages in all channels", need=int(begin[-1]), have=MAX_MESSAGES)

@@ -10,6 +10,7 @@ from cimc.sim.inner import inner
 from cimc.sim.relations import EVERY, FEEDS, LOOK, conflict
 from cimc.sim.state import (
     CHAIN,
+    COLLECT,
     ENDED,
     F_BLOCKED,
     F_CHAIN,
@@ -289,6 +290,17 @@ def same_unit(s: State, t: int, g: int, unit: int, order: int) -> None:
 
 
 @inner
+def end(s: State, g: int, time: int, chain_end: int) -> None:
+    """Note an end; what follows from it is :func:`cimc.sim.issue.finish`'s."""
+    s.flight[g, F_END] = time
+    if s.flight[g, F_FREE] == UNKNOWN:
+        s.flight[g, F_FREE] = time
+    s.flight[g, F_CHAIN_END] = chain_end
+    s.ended[s.scalar[ENDED]] = g
+    s.scalar[ENDED] += 1
+
+
+@inner
 def finish(c: Flat, s: State) -> None:
     """The last of the slots that have ended: free what waits for it."""
     s.scalar[ENDED] -= 1
@@ -299,7 +311,7 @@ def finish(c: Flat, s: State) -> None:
     s.scalar[LAST] = max(s.scalar[LAST], time)
     s.tile[t, T_LATEST] = max(s.tile[t, T_LATEST], time)
     s.tile[t, T_LONGEST] = max(s.tile[t, T_LONGEST], chain_end)
-    if c.rows[row, R_OP] != RECEIVE:  # of which the copying counts, not the waiting
+    if c.rows[row, R_OP] != RECEIVE and c.rows[row, R_OP] != COLLECT:  # of which the copying counts, not the waiting
         s.spent[row, FIRST] = min(s.spent[row, FIRST], s.flight[g, F_START])
     s.spent[row, FINAL] = max(s.spent[row, FINAL], time)
     if s.trace.shape[0]:

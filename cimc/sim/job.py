@@ -14,7 +14,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits, host_cycles, memory_cycles
 from cimc.isa.cells import contended, spans
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, LOCAL, Instruction, Kind, Shape, Spec, Unit, Value
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, LOCAL, Carries, Instruction, Kind, Shape, Spec, Unit, Value
 from cimc.isa.operands import View, extent
 from cimc.isa.program import GlobalBuffer, MatrixDecl, Program, TileProgram
 
@@ -35,6 +35,8 @@ class Action(enum.IntEnum):
     HOST = 4
     WAIT = 5
     HALT = 6
+    REDUCE = 7
+    COLLECT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,16 @@ class Job:
     core_bytes: int = 0  # into the cores' input registers and out of their accumulators
     home: int = -1
     busy: int = 0
+    added: int = 0  # cycles that a router takes to add a part of a sum to another
 
     @property
     def remote_bytes(self) -> int:
         """Bytes read or written in a resident buffer, at its home."""
         return self.request + self.response if self.home >= 0 else 0
 
+
+MESSAGES = (Action.SEND, Action.RECEIVE, Action.REDUCE, Action.COLLECT)
+"""Those whose operand is a message."""
 
 ACTIONS: dict[Unit, Action] = {
     Unit.PORT: Action.SEND,
@@ -92,6 +98,8 @@ def action(instruction: Instruction) -> Action:
 def action_of(mnemonic: str) -> Action:
     """How all instructions of a mnemonic are carried out."""
     spec = INSTRUCTIONS[mnemonic]
+    if any(k.name == "of" for k in spec.keywords):
+        return Action.REDUCE if spec.unit is Unit.PORT else Action.COLLECT
     if spec.unit is Unit.CONTROL:
         return Action.WAIT if any(k.name == "source" for k in spec.keywords) else Action.HALT
     return ACTIONS.get(spec.unit, Action.COMPUTE)
@@ -111,6 +119,19 @@ def is_token(instruction: Instruction) -> bool:
     return not INSTRUCTIONS[instruction.mnemonic].operands
 
 
+def carries(instruction: Instruction) -> Carries:
+    """What its channels carry."""
+    if action(instruction) in (Action.REDUCE, Action.COLLECT):
+        return Carries.PARTS
+    return Carries.TOKENS if is_token(instruction) else Carries.DATA
+
+
+def parts(instruction: Instruction) -> tuple[int, ...]:
+    """The tiles whose parts make the sum that it sends a part of, or takes."""
+    of = keywords(instruction)["of"]
+    return of if isinstance(of, tuple) else ()
+
+
 def keywords(instruction: Instruction) -> dict[str, Value]:
     """All keywords, with the row's defaults."""
     spec = INSTRUCTIONS[instruction.mnemonic]
@@ -120,9 +141,9 @@ def keywords(instruction: Instruction) -> dict[str, Value]:
 
 
 def destinations(instruction: Instruction) -> tuple[int, ...]:
-    """The tiles a send goes to."""
+    """The tiles a send, or a part of a sum, goes to."""
     to = keywords(instruction)["to"]
-    return to if isinstance(to, tuple) else ()
+    return to if isinstance(to, tuple) else (to,) if isinstance(to, int) else ()
 
 
 def number(instruction: Instruction, name: str) -> int:
@@ -166,10 +187,12 @@ class Foreman:
         ranges = self._ranges(spec, instruction, words, env)
         self._bill_buffers(spec, operands, words, bill)
         kind = action(instruction)
-        size = shapes[0].bytes if shapes and kind in (Action.SEND, Action.RECEIVE) else 0
+        size = shapes[0].bytes if shapes and kind in MESSAGES else 0
         if kind is Action.SEND and ways:
             self._bill_links(bill, size, noc.tree(self._chip, self._tile, destinations(instruction)).links)
-        if kind in (Action.SEND, Action.RECEIVE):
+        if kind is Action.REDUCE:
+            return self._part(instruction, bill, ranges, shapes[0], ways=ways)
+        if kind in MESSAGES:
             return Job(noc.packet_cycles(self._chip, size), ranges, bill, bytes=size)
         if kind is Action.MEMORY:
             return self._memory(bill, ranges, self.home(instruction), ways=ways)
@@ -185,6 +208,18 @@ class Foreman:
         kept = any(isinstance(o, MatrixDecl) and o.key for o in operands)
         counted = (macs, 0) if kept else (0, macs)
         return Job(cycles, ranges, bill, 0, 0, 0, *counted, cores=cores, core_bytes=moved, busy=taken)
+
+    def _part(
+        self, instruction: Instruction, bill: Counter[str], ranges: tuple[Range, ...], x: Shape, *, ways: bool
+    ) -> Job:
+        """A part of a sum. Of the links that carry the sum each is billed to the first of the tiles whose part takes it."""
+        of = parts(instruction)
+        if ways:
+            meeting = noc.meeting(self._chip, of, destinations(instruction)[0])
+            self._bill_links(bill, x.bytes, meeting.fresh[of.index(self._tile)])
+        lanes = self._chip.noc.reduce.lanes if self._chip.noc.reduce else 1
+        added = -(-x.size // lanes)
+        return Job(noc.packet_cycles(self._chip, x.bytes), ranges, bill, bytes=x.bytes, added=added)
 
     def _cycles(
         self, spec: Spec, operands: list[Shape | MatrixDecl], words: dict[str, Value], bill: Counter[str]

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cimc.sim.inner import entry, fingerprint, inner
-from cimc.sim.issue import finish, hand_over, issue
+from cimc.sim.issue import end, finish, hand_over, issue
+from cimc.sim.joining import join
 from cimc.sim.lines import enter
 from cimc.sim.state import (
     BAD,
@@ -25,13 +26,12 @@ from cimc.sim.state import (
     C_TAIL,
     C_TAKEN,
     CHANNEL,
+    COLLECT,
     COMPUTE,
     ENDED,
     F_BLOCKED,
     F_CHAIN,
-    F_CHAIN_END,
     F_COST,
-    F_END,
     F_FREE,
     F_ISSUE,
     F_OPERANDS,
@@ -58,6 +58,7 @@ from cimc.sim.state import (
     QUEUE,
     READY,
     RECEIVE,
+    REDUCE,
     SEND,
     UNIT,
     UNKNOWN,
@@ -159,7 +160,7 @@ def begin(c: Flat, s: State) -> None:
     op = c.rows[row, R_OP]
     if op == COMPUTE:
         compute(c, s, g, row)
-    elif op in (RECEIVE, WAIT):
+    elif op in (RECEIVE, WAIT, COLLECT):
         take(c, s, g, row)
     else:
         push(s, s.flight[g, F_START], key_of(s, g, 0))
@@ -181,17 +182,6 @@ def compute(c: Flat, s: State, g: int, row: int) -> None:
 
 
 @inner
-def end(s: State, g: int, time: int, chain_end: int) -> None:
-    """Note an end; what follows from it is :func:`cimc.sim.issue.finish`'s."""
-    s.flight[g, F_END] = time
-    if s.flight[g, F_FREE] == UNKNOWN:
-        s.flight[g, F_FREE] = time
-    s.flight[g, F_CHAIN_END] = chain_end
-    s.ended[s.scalar[ENDED]] = g
-    s.scalar[ENDED] += 1
-
-
-@inner
 def take(c: Flat, s: State, g: int, row: int) -> None:
     """A recv or wait takes its message, or waits for it."""
     cost, channel = s.flight[g, F_COST], c.rows[row, R_CHANNEL]
@@ -201,10 +191,10 @@ def take(c: Flat, s: State, g: int, row: int) -> None:
         return
     first = c.ring_ptr[channel]
     at = first + taken % (c.ring_ptr[channel + 1] - first)
-    if s.message[at, M_BYTES] != c.costs[cost, V_SIZE]:
+    if s.message[at, M_BYTES] != c.costs[cost, V_SIZE] or odd(c, s, row, c.costs[cost, V_SIZE]) >= 0:
         wrong(s, g)
         return
-    busy = c.costs[cost, V_CYCLES] if c.rows[row, R_OP] == RECEIVE else 0
+    busy = c.costs[cost, V_CYCLES] if c.rows[row, R_OP] != WAIT else 0
     copied = s.flight[g, F_START] + busy
     done = max(copied, s.message[at, M_ARRIVAL])
     s.message[at, M_RELEASE] = done
@@ -212,11 +202,30 @@ def take(c: Flat, s: State, g: int, row: int) -> None:
     s.spent[row, BUSY] += busy
     s.spent[row, FIRST] = min(s.spent[row, FIRST], done - busy)  # what came before was waiting
     s.stall[row, MESSAGE] += done - copied
-    sender = s.channel[channel, C_SENDER]
-    if sender >= 0:
-        s.channel[channel, C_SENDER] = -1
-        push(s, done, key_of(s, sender, 0))
+    begin = c.rows[row, R_DEST]
+    for i in range(begin - 1, c.rows[row, R_DEST_END]):  # the channel itself and, of a sum, those of its parts
+        part = channel
+        if i >= begin:
+            part = c.dests[i, 0]
+            first = c.ring_ptr[part]
+            s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_RELEASE] = done
+            s.channel[part, C_TAKEN] += 1
+        sender = s.channel[part, C_SENDER]
+        if sender >= 0:
+            s.channel[part, C_SENDER] = -1
+            push(s, done, key_of(s, sender, 0))
     end(s, g, done, max(s.flight[g, F_CHAIN] + busy, s.message[at, M_CHAIN]))
+
+
+@inner
+def odd(c: Flat, s: State, row: int, size: int) -> int:
+    """The channel of a part of another size, of the sum that a row takes next; -1 if there is none."""
+    for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
+        part = c.dests[i, 0]
+        first = c.ring_ptr[part]
+        if s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_BYTES] != size:
+            return part
+    return -1
 
 
 @inner
@@ -266,7 +275,12 @@ def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             break
         enter = max(enter, at)
     if enter == now:
-        leave(c, s, g, row, now, rates)
+        if s.flight[g, F_BLOCKED] != UNKNOWN:
+            s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
+        if c.rows[row, R_OP] == SEND:
+            leave(c, s, g, row, now, rates)
+        else:
+            join(c, s, g, row, now, rates)
         return
     if s.flight[g, F_BLOCKED] == UNKNOWN:
         s.flight[g, F_BLOCKED] = now
@@ -279,8 +293,6 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A message leaves: it takes its links, and its place in the channels."""
     cost = s.flight[g, F_COST]
     size, occupied = c.costs[cost, V_SIZE], c.costs[cost, V_CYCLES]
-    if s.flight[g, F_BLOCKED] != UNKNOWN:
-        s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
     cross = c.costs[cost, V_CROSS]
     left = now + occupied
     free = occupied  # how long it takes to leave if no link is taken
@@ -412,11 +424,11 @@ def happen(c: Flat, s: State, rates: Ints) -> None:
     g = (key >> 46) * W + ((key >> 2) & ((1 << 44) - 1)) % W
     row = s.flight[g, F_ROW]
     op = c.rows[row, R_OP]
-    if op == SEND:
+    if op in (SEND, REDUCE):
         send(c, s, g, row, now, rates)
     elif op == MEMORY:
         memory(c, s, g, row, key & 3, now, rates)
-    elif op == RECEIVE:  # WRONG
+    elif op in (RECEIVE, COLLECT):  # WRONG
         s.scalar[BAD] = g
     else:
         host(c, s, g, row, now)
@@ -455,7 +467,8 @@ def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
 
 advance = _entry(fingerprint())
 """``advance(flat, state, rates, steps)`` takes up to ``steps`` steps, in each of which at most one instruction ends;
-``rates``: router cycles, channel bytes, memory latency, the first link between chips, its latency. Returns DONE (nothing
+``rates``: router cycles, channel bytes, memory latency, the first link between chips, its latency, cycles by which a router
+that adds is later. Returns DONE (nothing
 is left that can happen), MORE or MISMATCH (a message of the wrong size: the slot BAD has its recv)."""
 
 

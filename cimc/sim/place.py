@@ -62,6 +62,8 @@ def waits(instruction: Instruction) -> str:
     """What a stuck instruction waits for, in words."""
     keywords = dict(instruction.keywords)
     tag = keywords.get("tag", 0)
+    if "of" in keywords and "to" not in keywords:
+        return f"waits for parts of a sum of the tiles {keywords['of']} with tag {tag} that never all come"
     if "source" in keywords:
         return f"waits for a message from tile {keywords['source']} with tag {tag} that never comes"
     if "to" in keywords:

@@ -63,7 +63,7 @@ class Form:
             "memory" if kind is Action.HOST else spec.unit.value,
             tuple(o.kind for o in spec.operands),
             spec.variadic,
-            bool(spec.keywords) and kind in (Action.COMPUTE, Action.HOST, Action.MEMORY),
+            bool(spec.keywords) and kind in (Action.COMPUTE, Action.HOST, Action.MEMORY, Action.COLLECT),
             not spec.operands,
             {k.name: k.default for k in spec.keywords if k.default is not None},
             {k.name: i for i, k in enumerate(spec.keywords)},
@@ -144,11 +144,11 @@ class Pool:
         """Enter what a job costs; its number."""
         chip = self.chip
         request, response = noc.packet_cycles(chip, job.request), noc.packet_cycles(chip, job.response)
-        there = job.bytes if form.action is Action.SEND else job.request
+        there = job.bytes if form.action in (Action.SEND, Action.REDUCE) else job.request
         cross, back = noc.crossing_cycles(chip, there), noc.crossing_cycles(chip, job.response)
         unit = Action.HOST.name.lower() if form.action is Action.HOST else form.unit
         self.prices.append(Price(job, form.action, unit, kind))
-        self.priced.append((job.cycles, job.bytes, request, response, job.busy, job.cores, cross, back))
+        self.priced.append((job.cycles, job.bytes, request, response, job.busy, job.cores, cross, back, job.added))
         return len(self.prices) - 1
 
 

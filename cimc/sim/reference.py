@@ -23,6 +23,13 @@ That is its start. When it ends:
   of the ways, shared links once. The message has arrived when its last byte has: after the header, the longest
   occupation on its way, at least that of a link within a chip. The instruction ends when the last
   byte has left for the first link (the latest of them); what is blocked further on is held by the routers.
+- ``reduce``: as a ``send`` to one tile, along the union of the ways of all tiles ``of`` to it, which is a tree. A router at
+  which several parts (or sums of some) come together passes on one packet: its header leaves ``noc.reduce.cycles`` after
+  the last of theirs came, and it occupies every link from there on for at least ``ceil(elements / noc.reduce.lanes)``
+  cycles. The links behind such a router are reserved when the last of the parts that it waits for leaves its source; a part
+  that meets others at its own router has left when it has been handed to that. The last byte of the sum arrives
+  after its header by the longest occupation on any of the ways.
+- ``collect``: as a ``recv``, of the sum; all the parts leave their channels then.
 - ``recv``: takes the next message of its channel; the copy runs at link width, along with the arrival: ``max(start +
   occupation, arrival)``.
 - ``wait``: ``max(start, arrival)`` of its token; nothing after it issues before that.
@@ -51,17 +58,19 @@ from dataclasses import dataclass, field
 from cimc import errors
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import Instruction, Step
+from cimc.isa.instruction import Carries, Instruction, Step
 from cimc.isa.operands import extent
 from cimc.isa.printer import walk
 from cimc.isa.program import Program
 from cimc.sim import params, place
-from cimc.sim.job import Action, Foreman, Job, action, destinations, is_token, number, unit
+from cimc.sim.job import Action, Foreman, Job, action, carries, destinations, is_token, number, parts, unit
+from cimc.sim.queues import UNTOLD, Channel, Message, Sum, Sums
 
 RESERVATIONS = 16  # of a link that are kept apart; what is free between the first two of more is given up
 WINDOW = 64  # instructions in flight per tile; estimated: deep enough that a loop body and its successor overlap
 
-Key = tuple[int, int, int, bool]  # source, destination, tag, whether it carries tokens
+Key = tuple[int, int, int, Carries]  # source, destination, tag, what it carries
+Total = tuple[tuple[int, ...], int, int]  # the tiles whose parts make a sum, destination, tag
 
 
 @dataclass(eq=False)
@@ -81,15 +90,6 @@ class Flight:
     free: int | None = None  # when it gives its unit to the next one
     end: int | None = None
     queued: bool = False
-
-
-@dataclass
-class Message:
-    """A message in a channel."""
-
-    bytes: int
-    arrival: int
-    release: int | None = None  # when the recv that takes it ends
 
 
 @dataclass
@@ -114,30 +114,6 @@ class Line:
         if len(whole) > RESERVATIONS:
             whole[:2] = [(whole[0][0], whole[1][1])]
         self.taken = whole
-        return at
-
-
-@dataclass
-class Channel:
-    """A channel: messages that are not released or not taken, the recv that waits, the send that waits."""
-
-    messages: list[Message] = field(default_factory=list[Message])
-    receiver: Flight | None = None
-    sender: Flight | None = None
-
-    def untaken(self) -> Message | None:
-        """The oldest message that no recv has taken."""
-        return next((m for m in self.messages if m.release is None), None)
-
-    def room_at(self, now: int, size: int, capacity: int) -> int | None:
-        """The earliest time from ``now`` on at which a message of ``size`` bytes may enter; None if not known yet."""
-        left = [m for m in self.messages if m.release is None or m.release > now]
-        at: int = now
-        while left and sum(m.bytes for m in left) + size > capacity:
-            first = left.pop(0)
-            if first.release is None:
-                return None
-            at = first.release
         return at
 
 
@@ -193,6 +169,7 @@ class Reference:
         self.tiles = {t.tile: TileState(t.tile, Foreman(program, t, chip), unroll(t.steps, env)) for t in program.tiles}
         self.links: dict[int, Line] = {}
         self.channels: dict[Key, Channel] = {}
+        self.sums: dict[Total, Sums] = {}
         self.memory_free: dict[int, int] = {}  # home tile, -1 for global memory
         self.host_free = 0
         self.events: list[tuple[int, int, int, int]] = []  # time, tile, order, phase
@@ -301,8 +278,10 @@ class Reference:
         if kind is Action.COMPUTE:
             flight.free = now + flight.job.busy
             self._end(flight, now + flight.job.cycles)
-        elif kind is Action.SEND:
+        elif kind is Action.SEND or kind is Action.REDUCE:
             self._send(flight, now)
+        elif kind is Action.COLLECT:
+            self._collect(flight)
         elif kind is Action.RECEIVE or kind is Action.WAIT:
             self._receive(flight)
         elif kind is Action.MEMORY:
@@ -313,7 +292,7 @@ class Reference:
             self._end(flight, self.host_free)
 
     def _channel(self, source: int, destination: int, instruction: Instruction) -> Channel:
-        key = (source, destination, number(instruction, "tag"), is_token(instruction))
+        key = (source, destination, number(instruction, "tag"), carries(instruction))
         return self.channels.setdefault(key, Channel())
 
     def _packet(self, flight: Flight, source: int, to: Sequence[int], size: int, now: int) -> tuple[list[int], int]:
@@ -360,6 +339,10 @@ class Reference:
             return
         assert flight.start is not None
         self._stall(flight, "channel", now - flight.start)
+        if action(flight.instruction) is Action.REDUCE:
+            channels[0].messages.append(Message(size, UNTOLD))
+            self._end(flight, self._join(flight, to[0], now))
+            return
         arrivals, left = self._packet(flight, flight.tile, to, size, now)
         for channel, arrival in zip(channels, arrivals, strict=True):
             channel.messages.append(Message(size, arrival))
@@ -368,6 +351,76 @@ class Reference:
                 self._receive(receiver)
         self._end(flight, left)
 
+    def _sums(self, instruction: Instruction, destination: int) -> Sums:
+        of, tag = parts(instruction), number(instruction, "tag")
+        if (of, destination, tag) not in self.sums:
+            self.sums[of, destination, tag] = Sums(noc.meeting(self.chip, of, destination))
+        return self.sums[of, destination, tag]
+
+    def _join(self, flight: Flight, to: int, now: int) -> int:
+        """Send a part of a sum on its way, to the first router that still waits for another; if it is the last that one
+        waits for, the sum goes on from there. When its last byte has left the source."""
+        assert self.chip.noc.reduce is not None
+        job, sums = flight.job, self._sums(flight.instruction, to)
+        one = sums.turn(sums.sent[flight.tile])
+        sums.sent[flight.tile] += 1
+        tree = sums.tree
+        router = tree.starts[parts(flight.instruction).index(flight.tile)]
+        header, slowest, added, first = now, noc.packet_cycles(self.chip, job.bytes), 0, True
+        left = free = now + slowest
+        while True:
+            if tree.inputs[router] > 1:
+                one.came[router] += 1
+                header = one.header[router] = max(one.header[router], header)
+                slowest = one.slowest[router] = max(one.slowest[router], slowest)
+                if one.came[router] < tree.inputs[router]:
+                    break
+                header, added, first = header + self.chip.noc.reduce.cycles, job.added, False
+                slowest = max(slowest, added)
+            link = tree.links[router]
+            if link < 0:
+                self._arrive(sums, one, header + slowest)
+                break
+            hop, occupied = self._link(link, job.bytes)
+            occupied = max(occupied, added)
+            entered = self.links.setdefault(link, Line()).enter(header, occupied, now)
+            if first:
+                left, free = max(left, entered + occupied), max(free, now + occupied)
+            header, slowest, first = entered + hop, max(slowest, occupied), False
+            router = tree.nexts[router]
+        self._stall(flight, "link", left - free)
+        return left
+
+    def _arrive(self, sums: Sums, one: Sum, arrival: int) -> None:
+        one.arrival = arrival
+        if sums.receiver is not None:
+            receiver, sums.receiver = sums.receiver, None
+            self._collect(receiver)
+
+    def _collect(self, flight: Flight) -> None:
+        """Take the next sum: its parts leave all their channels."""
+        sums = self._sums(flight.instruction, flight.tile)
+        one = sums.turn(sums.taken)
+        if one.arrival is None:
+            sums.receiver = flight
+            return
+        channels = [self._channel(source, flight.tile, flight.instruction) for source in parts(flight.instruction)]
+        messages = [m for m in (c.untaken() for c in channels) if m is not None]
+        for source, message in zip(parts(flight.instruction), messages, strict=True):
+            if message.bytes != flight.job.bytes:
+                raise self._mismatch(flight, source, message.bytes)
+        sums.taken += 1
+        assert flight.start is not None
+        copied = flight.start + flight.job.cycles
+        end = max(copied, one.arrival)
+        self._stall(flight, "message", end - copied)
+        for channel, message in zip(channels, messages, strict=True):
+            message.release = end
+            if channel.sender is not None:
+                self._at(end, channel.sender, 0)
+                channel.sender = None
+        self._end(flight, end)
+
     def _receive(self, flight: Flight) -> None:
         channel = self._channel(number(flight.instruction, "source"), flight.tile, flight.instruction)
         message = channel.untaken()
@@ -375,7 +428,7 @@ class Reference:
             channel.receiver = flight
             return
         if message.bytes != flight.job.bytes:
-            raise self._mismatch(flight, message.bytes)
+            raise self._mismatch(flight, number(flight.instruction, "source"), message.bytes)
         assert flight.start is not None
         copied = flight.start + flight.job.cycles
         message.release = max(copied, message.arrival)
@@ -404,8 +457,7 @@ class Reference:
 
     # --- reports --------------------------------------------------------------------------------
 
-    def _mismatch(self, flight: Flight, size: int) -> errors.CimcError:
-        source = number(flight.instruction, "source")
+    def _mismatch(self, flight: Flight, source: int, size: int) -> errors.CimcError:
         why = f"the message from tile {source} has {size} bytes, the view {flight.job.bytes}"
         return place.failed(flight.tile, flight.step, flight.instruction, why)
 

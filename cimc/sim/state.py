@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 W = WINDOW
 assert W <= 64, "one bit per instruction in flight"
 UNKNOWN = -1
-COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT = range(7)  # Action, as numba sees it
+COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT, REDUCE, COLLECT = range(9)  # Action, as numba sees it
 STALLS = ("issue", "operand", "unit", "message", "channel", "link", "memory")
 """What an execution may have to wait for; see docs/contract.md."""
 ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(7)
@@ -62,6 +62,7 @@ class State(NamedTuple):
     line: Ints  # link, n-th reservation: (from, to)
     channel: Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; slots that wait, or -1
     message: Ints  # message, M: CHAIN is the longest chain up to its arrival
+    met: Ints  # router of sums · turn: parts that have come; last header; longest chain; longest occupation
     way: Ints  # link of a tree, (header; cycles of one that meets nobody; longest occupation up to it)
     executions: Ints  # variant: executions
     spent: Ints  # row, (busy cycles, when its work first began, latest end)
@@ -98,6 +99,7 @@ def fresh(layout: Layout, trace: int) -> State:
         line=zeros(layout.links_of_chip, RESERVATIONS + 1, 2),
         channel=zeros(channels, 6),
         message=zeros(int(c.ring_ptr[-1]), 4),
+        met=zeros(layout.met, 4),
         way=zeros(layout.widest, 3),
         executions=zeros(layout.variants),
         spent=zeros(len(c.rows), 3),

@@ -21,10 +21,11 @@ WRITES, ACCUMULATES, READS = 1, 2, 4  # flags of a range
 
 R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_WAY, R_SERVER = range(9)
 R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_DEST_END, R_TREE, R_TREE_END = range(9, 16)
-V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK = range(8)
+V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK, V_ADDED = range(9)
+N_LINK, N_NEXT, N_INPUTS, N_TOTAL, N_PLACE = range(5)
 VARIANT_COST, VARIANT_BOUNDS = range(2)
 RANGE_AFF, RANGE_FLAGS, RANGE_LOW, RANGE_HIGH, RANGE_FIXED = range(5)
-ROW_COLUMNS, COST_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS = 16, 8, 5, 5
+ROW_COLUMNS, COST_COLUMNS, RANGE_COLUMNS, DERIVED_COLUMNS, ROUTER_COLUMNS = 16, 9, 5, 5, 5
 
 
 class Flat(NamedTuple):
@@ -35,7 +36,7 @@ class Flat(NamedTuple):
     rows: Ints  # repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1
     variants: Ints  # the number of the cost, BOUNDS
     # Of costs: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
-    # CROSS, CROSS_BACK: cycles of a message, or of those packets, on a link between chips.
+    # CROSS, CROSS_BACK: cycles of a message, or of those packets, on a link between chips; ADDED: that a router takes to add.
     costs: Ints
     ranges: Ints  # affine offset in bytes, flags; the bytes it can reach; whether it is the same at every execution
     bounds: Ints  # (low, high) of a variant's ranges from that offset
@@ -46,6 +47,9 @@ class Flat(NamedTuple):
     trees: Ints  # (link, parent)
     way_part: Ints  # way 2k goes there and way 2k + 1 back: where its links begin in way_link
     way_link: Ints
+    # Of sums, in the WAY of whose parts stands where they begin: link onwards or -1, router there, inputs, the channel of the
+    # sums, and where a ring as long as that channel's begins in State.met.
+    routers: Ints
     ring_ptr: Ints  # per channel: where its ring of messages begins
     related_begin: Ints  # per row: where its relations begin
     related: Ints  # (earlier row, what is to be expected of it): cimc.sim.relations
@@ -65,7 +69,9 @@ class Price:
     def carried(self) -> int:
         """Bytes that are carried over links."""
         job = self.job
-        return job.bytes or job.request + job.response if self.action in (Action.SEND, Action.MEMORY) else 0
+        return (
+            job.bytes or job.request + job.response if self.action in (Action.SEND, Action.REDUCE, Action.MEMORY) else 0
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class Layout:
     ranges: int  # most ranges a row has
     widest: int  # links of the largest tree
     links_of_chip: int  # how many
+    met: int  # places for sums under way
     homes: tuple[int, ...]  # tiles that serve accesses; server 0 is global memory, then these
 
     @property

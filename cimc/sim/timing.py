@@ -14,7 +14,7 @@ from cimc.collecting import uncollected
 from cimc.isa.program import Program
 from cimc.sim import account, bound, machine, params, place
 from cimc.sim.flat import flatten
-from cimc.sim.job import number
+from cimc.sim.job import number, parts
 from cimc.sim.result import Event, Timing
 from cimc.sim.state import (
     BAD,
@@ -30,7 +30,7 @@ from cimc.sim.state import (
     W,
     fresh,
 )
-from cimc.sim.tables import R_CHANNEL, V_SIZE, Layout
+from cimc.sim.tables import R_CHANNEL, R_DEST, R_DEST_END, V_SIZE, Layout
 
 Progress = Callable[[str, int, int], None]
 """``progress("timing", instructions issued, 0)``, from time to time; ``progress("compile", 0, 0)`` before the first run of
@@ -72,6 +72,7 @@ def simulate(layout: Layout, chip: ChipSpec, sink: Sink | None, progress: Progre
     state = fresh(layout, TRACE_ROWS if sink else 0)
     mesh, crossing = chip.noc, chip.link.latency_cycles if chip.link else 0
     given = (mesh.router_cycles, mesh.channel_bytes, chip.memory.latency_cycles, noc.first_chip_link(chip), crossing)
+    given = (*given, mesh.reduce.cycles if mesh.reduce else 0)
     rates = np.array(given, np.int64)
     outcome = machine.MORE
     while outcome == machine.MORE:
@@ -98,12 +99,19 @@ def _mismatch(layout: Layout, state: State) -> Exception:
     flat, slot = layout.flat, int(state.scalar[BAD])
     row = int(state.flight[slot, F_ROW])
     instruction = layout.instruction(row)
-    channel = flat.rows[row, R_CHANNEL]
-    begin, stop = flat.ring_ptr[channel : channel + 2]
-    got = int(state.message[begin + state.channel[channel, C_TAKEN] % (stop - begin), M_BYTES])
     want = int(flat.costs[state.flight[slot, F_COST], V_SIZE])
-    why = f"the message from tile {number(instruction, 'source')} has {got} bytes, the view {want}"
+    ends = flat.dests[flat.rows[row, R_DEST] : flat.rows[row, R_DEST_END], 0].tolist()
+    of = parts(instruction) if ends else (number(instruction, "source"),)
+    sizes = [_next(layout, state, channel) for channel in ends or [int(flat.rows[row, R_CHANNEL])]]
+    source, got = next((s, n) for s, n in zip(of, sizes, strict=True) if n != want)
+    why = f"the message from tile {source} has {got} bytes, the view {want}"
     return place.failed(layout.tiles[layout.row_tile[row]], layout.step_number(row), instruction, why)
+
+
+def _next(layout: Layout, state: State, channel: int) -> int:
+    """Bytes of the next message of a channel."""
+    begin, stop = layout.flat.ring_ptr[channel : channel + 2]
+    return int(state.message[begin + state.channel[channel, C_TAKEN] % (stop - begin), M_BYTES])
 
 
 def _check_ended(layout: Layout, state: State) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import Value
+from cimc.isa.instruction import Carries, Value
 from cimc.sim.columns import Columns
 from cimc.sim.job import Action
 from cimc.sim.listing import Listing
 from cimc.sim.pool import Numbers, distinct, looked_up, numbers
-from cimc.sim.tables import Ints
+from cimc.sim.tables import ROUTER_COLUMNS, Ints
 
-Channel = tuple[Value, int, Value, bool]  # source, destination, tag, token
+Channel = tuple[Value, int, Value, int]  # source (of sums: all sources), destination, tag, what it carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Parted:
 
 
 class Travels:
-    """Where everything of a listing goes. Per instruction: ``channel`` of a receiver, ``way`` (-1: stays in its tile) and
+    """Where everything of a listing goes. Per instruction: ``channel`` of a receiver or a part of a sum, ``way`` (-1: stays in
+    its tile; of a part of a sum: its line in ``routers``) and
     ``server`` of an access, the parts of ``dests`` and ``trees`` (from, to) of a send in ``sent``, links within chips and
     ``crossings`` between them."""
 
@@ -48,6 +49,9 @@ class Travels:
         self._sends(np.flatnonzero(self.action == Action.SEND))
         waits = (self.action == Action.RECEIVE) | (self.action == Action.WAIT)
         self._receivers(np.flatnonzero(waits))
+        self._meetings: dict[Channel, tuple[int, noc.Meeting]] = {}
+        self.routers: Ints = np.zeros((0, ROUTER_COLUMNS), np.int64)
+        self._sums()
         self._accesses(np.flatnonzero(self.action == Action.MEMORY))
 
     def _alike(self, at: Ints, *names: str) -> tuple[list[tuple[int, bool, Sequence[Value]]], Ints]:
@@ -108,6 +112,49 @@ class Travels:
         alike, of = self._alike(at, "source", "tag")
         channels = self.channels
         self.channel[at] = numbers([channels[source, tile, tag, token] for tile, token, (source, tag) in alike])[of]
+
+    def _sums(self) -> None:
+        """Enter the parts of sums, and who takes these: the routers in which they meet, the channels, the links of which
+        each part is the first to take one."""
+        lines: list[tuple[int, ...]] = []
+        dests: list[tuple[int, int]] = []
+        trees: list[tuple[int, int]] = []
+        for kind in (Action.REDUCE, Action.COLLECT):
+            at = np.flatnonzero(self.action == kind)
+            names = ("of", "to", "tag") if kind is Action.REDUCE else ("of", "tag")
+            alike, which = self._alike(at, *names)
+            found = np.zeros((len(alike), 8), np.int64)
+            for i, (tile, _, (of, *to, tag)) in enumerate(alike):
+                assert isinstance(of, tuple)
+                end = to[0] if to else tile
+                assert isinstance(end, int)
+                total, first, meeting = self._meeting(of, end, tag, lines)
+                dest, tree, mine = len(dests), len(trees), (tile,) if to else of
+                dests += [(self.channels[source, end, tag, Carries.PARTS], -1) for source in mine]
+                links = meeting.fresh[of.index(tile)] if to else ()
+                trees += [(link, -1) for link in links]
+                start = first + meeting.starts[of.index(tile)] if to else 0
+                between = noc.crossings(self._mesh, links)
+                found[i] = total, start, dest, len(dests), tree, len(trees), len(links) - between, between
+            self.channel[at], self.way[at] = found[which, 0], found[which, 1]
+            self.sent[at] = found[which, 2:6] + [len(self.dests), len(self.dests), len(self.trees), len(self.trees)]
+            self.links[at], self.crossings[at] = found[which, 6], found[which, 7]
+        self.dests = np.concatenate((self.dests, np.array(dests, np.int64).reshape(-1, 2)))
+        self.trees = np.concatenate((self.trees, np.array(trees, np.int64).reshape(-1, 2)))
+        self.routers = np.array(lines, np.int64).reshape(-1, ROUTER_COLUMNS)
+
+    def _meeting(
+        self, of: tuple[int, ...], to: int, tag: Value, lines: list[tuple[int, ...]]
+    ) -> tuple[int, int, noc.Meeting]:
+        """The channel of a sum, the line in which its routers begin, and they, entered if they are new."""
+        key: Channel = (of, to, tag, Carries.PARTS)
+        total = self.channels[key]
+        if key not in self._meetings:
+            first, found = len(lines), noc.meeting_in(self._mesh, of, to)
+            self._meetings[key] = first, found
+            routers = zip(found.links, found.nexts, found.inputs, strict=True)
+            lines += [(link, first + after, inputs, total, 0) for link, after, inputs in routers]
+        return total, *self._meetings[key]
 
     def _accesses(self, at: Ints) -> None:
         """Enter the ways from tiles to where accesses are served and back."""

@@ -20,12 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cimc.isa.instruction import Instruction, Kind, Repeat
+from cimc.isa.instruction import Carries, Instruction, Kind, Repeat
 from cimc.isa.operands import Affine, Extent, View
 from cimc.sim.scope import Scope, row_of
 
 MOST_APART = 1 << 24  # elements of a buffer over which stores are compared one by one
 LINE = 64
+SENDS = {"send": Carries.DATA, "signal": Carries.TOKENS, "reduce": Carries.PARTS}
+TAKES = {"recv": Carries.DATA, "wait": Carries.TOKENS, "collect": Carries.PARTS}
 
 
 class Use(NamedTuple):
@@ -45,7 +47,7 @@ class Exchange(NamedTuple):
     to: tuple[int, ...]
     """Tiles: where they go, or the one they come from."""
     tag: int
-    tokens: bool
+    carries: int
     at: tuple[int, ...]
 
 
@@ -218,30 +220,34 @@ def _once(uses: Sequence[Use], count: int) -> bool:
 
 def _takes(body: Iterable[Instruction]) -> Iterator[Exchange]:
     """What the body receives, channel by channel."""
-    found: dict[tuple[int, int, bool], list[int]] = {}
+    found: dict[tuple[int, int, int], list[int]] = {}
     for at, step in enumerate(body):
-        if step.mnemonic in ("recv", "wait"):
+        if step.mnemonic in TAKES:
             words = dict(step.keywords)
-            source, tag = words["source"], words["tag"]
-            assert isinstance(source, int)
+            source, tag = words.get("source"), words["tag"]
             assert isinstance(tag, int)
-            found.setdefault((source, tag, step.mnemonic == "wait"), []).append(at)
-    for (source, tag, tokens), places in found.items():
-        yield Exchange((source,), tag, tokens, tuple(places))
+            of = words["of"] if source is None else (source,)
+            assert isinstance(of, tuple)
+            for tile in of:
+                assert isinstance(tile, int)
+                found.setdefault((tile, tag, TAKES[step.mnemonic]), []).append(at)
+    for (source, tag, carries), places in found.items():
+        yield Exchange((source,), tag, carries, tuple(places))
 
 
 def _sends(body: Sequence[Instruction]) -> tuple[Exchange, ...] | None:
     """What the body sends, in groups that go the same ways; None if a channel takes part in two groups."""
-    found: dict[tuple[tuple[int, ...], int, bool], list[int]] = {}
-    channels: dict[tuple[int, int, bool], tuple[int, ...]] = {}
+    found: dict[tuple[tuple[int, ...], int, int], list[int]] = {}
+    channels: dict[tuple[int, int, int], tuple[int, ...]] = {}
     for at, step in enumerate(body):
-        if step.mnemonic not in ("send", "signal"):
+        if step.mnemonic not in SENDS:
             continue
         words = dict(step.keywords)
-        to, tag, tokens = words["to"], words["tag"], step.mnemonic == "signal"
+        to, tag, carries = words["to"], words["tag"], SENDS[step.mnemonic]
+        to = (to,) if isinstance(to, int) else to
         assert isinstance(to, tuple)
         assert isinstance(tag, int)
-        if any(channels.setdefault((tile, tag, tokens), to) != to for tile in to):
+        if any(channels.setdefault((tile, tag, carries), to) != to for tile in to):
             return None
-        found.setdefault((to, tag, tokens), []).append(at)
-    return tuple(Exchange(to, tag, tokens, tuple(places)) for (to, tag, tokens), places in found.items())
+        found.setdefault((to, tag, carries), []).append(at)
+    return tuple(Exchange(to, tag, carries, tuple(places)) for (to, tag, carries), places in found.items())

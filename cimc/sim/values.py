@@ -18,7 +18,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.collecting import uncollected
 from cimc.device import Device
 from cimc.isa.cells import written, written_first
-from cimc.isa.instruction import Blocked, Fault
+from cimc.isa.instruction import Blocked, Carries, Fault
 from cimc.isa.program import Program, TileProgram, Weights
 from cimc.sim import calibration, memory, params, place
 from cimc.sim.analog import AnalogCores
@@ -58,10 +58,10 @@ class _Pause(Blocked):
 class TileMachine:
     """What a tile's meanings ask of the engine."""
 
-    def __init__(self, links: Links, engine: Engine, *, tokens: bool) -> None:
+    def __init__(self, links: Links, engine: Engine, carries: Carries) -> None:
         self._links = links
         self._host = engine.host
-        self._tokens = tokens
+        self._carries = carries
         self.exact = engine.numerics == "float"
         unit = engine.chip.tile(links.tile).matmul
         self.operand_bits = unit.operand_bits if unit else 8
@@ -69,11 +69,21 @@ class TileMachine:
     def send(self, data: Array, to: tuple[int, ...], tag: int) -> None:
         """Put a copy of ``data`` into the channel to each tile of ``to``."""
         self._links.breathe()
-        self._links.send(np.array(data)[None], to, tag, self._tokens)
+        self._links.send(np.array(data)[None], to, tag, self._carries)
 
     def receive(self, source: int, tag: int) -> Array | None:
         """Take the oldest message of the channel, or None; then the next one that comes wakes this tile."""
-        return self._links.receive((source, self._links.tile, tag, self._tokens))
+        return self._links.receive((source, self._links.tile, tag, self._carries))
+
+    def contribute(self, data: Array, to: int, tag: int) -> None:
+        """Put a copy of ``data`` into the channel for parts of sums to tile ``to``."""
+        self._links.breathe()
+        self._links.send(np.array(data)[None], (to,), tag, Carries.PARTS)
+
+    def collect(self, sources: tuple[int, ...], tag: int) -> list[Array] | None:
+        """Take the oldest part of the channel from each of the tiles, or None; then the next one that is missing wakes
+        this tile."""
+        return self._links.receive_all([(source, self._links.tile, tag, Carries.PARTS) for source in sources])
 
     def host(self, call: str, inputs: list[Array]) -> list[Array]:
         """Run a host call."""
@@ -187,8 +197,8 @@ class Engine:
         links = Links(tile.tile, self.channels, self.maybe_pause)
         scope = Scope(
             tile=tile.tile,
-            machine=TileMachine(links, self, tokens=False),
-            tokens=TileMachine(links, self, tokens=True),
+            machine=TileMachine(links, self, Carries.DATA),
+            tokens=TileMachine(links, self, Carries.TOKENS),
             links=links,
             local=local,
             shared=shared,

@@ -165,8 +165,9 @@ def test_memory_and_host_by_hand():
 
 
 def test_area_and_leakage_by_hand():
-    """A toy tile: 8 crossbars of 8 wordlines, 16 ADCs (4 slices x 8 columns / 2, two cores = 32), 16 KiB."""
-    tile = 8 * 10 + 64 * 1 + 32 * (100 + 10) + 16 * 10 + 4 * 100 + 2 * 200 + 16 * 100 + 1000 + 500
+    """A toy tile: 8 crossbars of 8 wordlines, 16 ADCs (4 slices x 8 columns / 2, two cores = 32), 16 KiB, one
+    adder in the router."""
+    tile = 8 * 10 + 64 * 1 + 32 * (100 + 10) + 16 * 10 + 4 * 100 + 2 * 200 + 16 * 100 + 1000 + 10 + 500
     assert units.area_um2(TOY) == 2 * tile + 10000
     assert sum(units.area_by_part(TOY, "all").values()) == 2 * tile
     assert units.leakage_mw(TOY) == 2 * 1.0 + 2.0

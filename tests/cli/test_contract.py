@@ -269,6 +269,25 @@ def test_graphs_between_passes(model: Path, tmp_path: Path, cimc: Cimc) -> None:
     assert (tmp_path / "o2" / "program.cim").read_bytes() == (tmp_path / "o" / "program.cim").read_bytes()
 
 
+def test_fits_take_calibration_inputs(model: Path, tmp_path: Path, cimc: Cimc) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "cal.npz", x=rng.standard_normal((3, 2, 4)).astype(np.float32))
+    options = ("--hw", "toy", "--dim", "n=2", "--fit", "all", "-o", tmp_path / "o")
+    done = cimc("compile", model, *options, "--calibration", tmp_path / "cal.npz")
+    assert done.exit == 0
+    assert "drawn" not in done.err
+    chosen = json.loads((tmp_path / "o" / "manifest.json").read_text())["options"]
+    assert chosen["fit"] == "all"
+    assert "smooth,quantize{rounding=fitted" in chosen["pipeline"]
+    assert "fitted to drawn inputs" in cimc("compile", model, *options).err
+    np.savez(tmp_path / "bad.npz", y=np.zeros((2, 4), np.float32))
+    done = cimc("check", model, *options[:-2], "--numerics", "integer", "--calibration", tmp_path / "bad.npz")
+    assert done.exit == 2
+    assert "input" in done.err
+    done = cimc("check", model, *options[:-2], "--numerics", "integer", "--calibration", tmp_path / "cal.npz")
+    assert done.exit == 0
+
+
 def test_static_activations_come_from_the_inputs(model: Path, tmp_path: Path, cimc: Cimc) -> None:
     np.savez(tmp_path / "in.npz", x=np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4))
     options = ("--inputs", tmp_path / "in.npz", "--activations", "static", "--hw", "toy", "--numerics", "integer")

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import cimc.compiler
-from cimc.codegen.fold import BLOCK, RING, SAMPLE, Ring, Turn, When, fold, ringed
+from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.near import Message, Places, Want, spread
 from cimc.codegen.stages import Job
 from cimc.codegen.tilecode import TileCode
@@ -90,6 +90,20 @@ def test_bounds_of_derived_variables_hold(offset: int, divisor: int, modulus: in
     assert low != high or set(values) == {low}
 
 
+@hypothesis.given(st.integers(1, 9), st.integers(2, 60), st.integers(0, 7), st.sampled_from([1, 2, 4]))
+def test_overlapping_blocks_begin_where_they_are_due(samples: int, rows: int, start: int, period: int) -> None:
+    """Block b of 8 at row ``b · rows // 8`` of its sample, as also the block three further on; the ring keeps two samples."""
+    blocks, ring = 8, Ring(2 * rows, rows=rows)
+    turns = {ROW: Turn(blocks, rows, rows), f"{ROW}3": Turn(blocks, rows, rows, 3), ring.name(RING): ring.turn(blocks)}
+    stages = {When(start, period): [_step("a", row=1), _step("b", row3=1), _step("c", **{ring.name("ring"): 1})]}
+    want: list[tuple[str, int]] = []
+    for block in range(0, samples * blocks, period):
+        first = block % blocks * rows // blocks
+        further = (block + 3) % blocks * rows // blocks
+        want += [("a", first), ("b", further), ("c", block // blocks % 2 * rows + first)]
+    assert _done(fold(stages, samples * blocks, turns)) == want
+
+
 def test_rings_are_written_place_after_place() -> None:
     code = TileCode(0)
     view = code.buffer(Element.F32, (2, 3), "r")
@@ -118,10 +132,12 @@ def test_pieces_of_a_stage_are_on_tiles_of_their_own() -> None:
     assert sorted(spread(Places(3, 1, dict.fromkeys(ends, want), []), ends).values()) == [0, 1, 2]
 
 
-def _compiled(path: Path, chip: str, how: str, kind: str) -> cimc.compiler.Compiled:
-    dims = {"batch": 3} if kind == "vit" else {"batch": 3, "sequence": 64}
+def _compiled(
+    path: Path, chip: str, how: str, kind: str, rows: int = 64, overrides: tuple[str, ...] = ()
+) -> cimc.compiler.Compiled:
+    dims = {"batch": 3} if kind == "vit" else {"batch": 3, "sequence": rows}
     choices = Choices(optimize=how, replicas=1)
-    return cimc.compiler.compile_model(path, cimc.compiler.Options(chip, (), dims, choices=choices))
+    return cimc.compiler.compile_model(path, cimc.compiler.Options(chip, overrides, dims, choices=choices))
 
 
 def _outputs(model: cimc.compiler.Compiled) -> dict[str, np.ndarray]:
@@ -151,3 +167,43 @@ def test_streaming_computes_bit_for_bit_what_one_layer_after_the_other_does(
     for name, values in want.items():
         np.testing.assert_array_equal(got[name], values)
     assert print_program(_compiled(path, chip, "throughput", kind).program) == print_program(flowing.program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "sizes", "rows", "streams"),
+    [
+        ("vit", {"image": 112, "patch": 8}, 197, "3 samples stream through 5 of 8"),
+        ("gpt2", {"positions": 256}, 134, "3 samples stream through 5 of 6"),
+        ("bert", {"positions": 256}, 67, "3 samples stream through 5 of 7"),
+        ("llama", {"with_past": False}, 67, "3 samples stream through 9 of 11"),
+    ],
+)
+def test_other_shapes_stream_bit_for_bit(
+    kind: str, sizes: dict[str, int], rows: int, streams: str, tmp_path: Path
+) -> None:
+    """Rows that are no whole number of blocks, a causal mask loaded block by block, rotated heads that share keys."""
+    path = tmp_path / "m.onnx"
+    onnx.save(getattr(small, kind)(layers=2, **sizes), path)
+    flowing = _compiled(path, "isaac", "throughput", kind, rows)
+    assert any(streams in note for note in flowing.notes), flowing.notes
+    want, got = _outputs(_compiled(path, "isaac", "latency", kind, rows)), _outputs(flowing)
+    for name, values in want.items():
+        np.testing.assert_array_equal(got[name], values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "room"), [("bert", 40_000), ("gpt2", 45_000)])
+def test_rows_that_wait_in_other_tiles_are_the_same(kind: str, room: int, tmp_path: Path) -> None:
+    """Digital tiles too small for the rows that wait: some wait in tiles of matrices (buffers whose names begin with p)."""
+    path = tmp_path / "m.onnx"
+    onnx.save(getattr(small, kind)(), path)
+    small_tiles = ("layout=4x8", f"tiles.digital.local_bytes={room}")
+    flowing = _compiled(path, "sram-digital", "throughput", kind, overrides=small_tiles)
+    cim = {t.tile for t in flowing.program.tiles if not flowing.hardware.spec.tile(t.tile).matmul}
+    waiting = {t.tile for t in flowing.program.tiles for b in t.buffers if b.name.startswith("p")}
+    assert waiting
+    assert waiting <= cim
+    want, got = _outputs(_compiled(path, "sram-digital", "latency", kind)), _outputs(flowing)
+    for name, values in want.items():
+        np.testing.assert_array_equal(got[name], values)

@@ -42,3 +42,18 @@ def test_the_longest_way_goes_first_and_what_is_read_was_written() -> None:
     code.emit("softmax", c, a)
     stages = {When(1): lone, When(0): code.steps}
     assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["mul", "softmax", "add"]
+
+
+def test_what_a_message_brings_for_the_same_step_comes_after_all_that_need_not_wait() -> None:
+    """A product's stage that receives its rows and uses them at once; another, whose result is there, sends it before."""
+    code = TileCode(TILE)
+    a, b, c = (code.buffer(Element.F32, (8, 512), name) for name in "abc")
+    code.emit("recv", a, source=0, tag=0)
+    code.emit("gelu", a, a)
+    prompt = code.steps
+    code.steps = []
+    code.emit("recv", c, source=0, tag=1)
+    code.emit("add", b, b, b)
+    code.emit("send", b, to=(0,), tag=2)
+    stages = {When(3): prompt, When(0): code.steps}
+    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["add", "send", "recv", "recv", "gelu"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cimc.arch.load import load
-from cimc.codegen.tasks import LEAST_ROWS, MOST_TASKS, tasks
+from cimc.codegen.tasks import LEAST_ROWS, MOST_TASKS, Task, takers, tasks
 from cimc.ir.graph import Graph
+from cimc.mapping.segment import Range
 from tests.passes.graph_builder import Build
 
 CHIP = load("sram-digital").spec
@@ -48,3 +49,11 @@ def test_loops_are_left_to_loop() -> None:
     y = b("matmul", b.input("x", "f32[64x8]"), b.const([[1.0] * 8] * 8))
     constant = b.graph(y)
     assert tasks(constant, constant.nodes, (64,), CHIP, DIGITAL) == []
+
+
+def test_operands_are_handed_on_where_three_tiles_begin_with_a_head() -> None:
+    whole = {t: (Task((0,), Range(8 * t, 8)),) for t in range(3)}
+    assert takers(whole) == {(0,): [0, 1, 2]}
+    assert takers({t: whole[t] for t in (0, 1)}) == {}
+    mixed = {**whole, 2: (Task((1,), Range(0, 8)), *whole[2])}
+    assert takers(mixed) == {}

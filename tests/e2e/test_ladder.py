@@ -111,6 +111,22 @@ def test_the_program_is_the_graph_bit_for_bit(
         assert np.array_equal(got, want)
 
 
+@pytest.mark.parametrize("numerics", ["integer", "analog"])
+def test_what_is_fitted_stays_on_the_ladder(path: Path, given: Feeds, numerics: str) -> None:
+    """Fitted to drawn inputs: the program is its graph bit for bit, the same in float as without, and no worse."""
+    plain, fitted = (compile_model(path, Options("toy", TOY, DIMS, fit=fit)) for fit in ("off", "all"))
+    assert plain is not None
+    assert fitted is not None
+    assert any("fitted to drawn inputs" in note for note in fitted.notes)
+    got = InferenceSession(fitted, numerics, timing=False).run(None, given)  # pyright: ignore[reportArgumentType]
+    wanted = answers((fitted.graph, fitted.constants), given, exact=False)
+    for one, other in zip(got, wanted, strict=True):
+        assert np.array_equal(one, other)
+    exact, same = (answers((m.graph, m.constants), given, exact=True) for m in (plain, fitted))
+    for one, other in zip(exact, same, strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_a_converter_that_is_too_narrow_shows(path: Path, given: Feeds) -> None:
     compiled = compile_model(path, Options("toy", (*TOY[:2], "adc.bits=3"), DIMS))
     assert compiled is not None

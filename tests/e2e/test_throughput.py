@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cimc import errors
+from cimc.checker import CheckOptions, check_model
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.isa.printer import print_program
 from cimc.mapping.choices import Choices
@@ -128,3 +129,13 @@ def test_too_little_local_memory_is_refused_with_the_numbers(folder: Path) -> No
     with pytest.raises(errors.CimcError, match="the local buffer has 4096") as caught:
         compile_model(folder / "bert.onnx", options)
     assert caught.value.exit == 3
+
+
+@pytest.mark.parametrize(("hardware", "attention"), [("hybrid", "nvm-write"), ("xformer", "sram-write")])
+def test_attention_written_into_cells_streams_around_it(hardware: str, attention: str, folder: Path) -> None:
+    """Its products run on tiles that have such cores, head by head: no part of what samples stream through."""
+    path = folder / "bert.onnx"
+    options = Options(
+        hardware=hardware, dims={"batch": 3, "sequence": 8}, attention=attention, choices=Choices(optimize="throughput")
+    )
+    assert check_model(str(path), options, CheckOptions("float")).report.passed

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cimc.arch.load import load
 from cimc.isa import Program, assemble, parse_program, print_program
-from cimc.isa.text import grammar_path, read_program
+from cimc.isa.grammar import grammar_path, read_program
 from cimc.sim.memory import State
 from cimc.sim.values import run_values
 from tests.golden import Golden
@@ -83,6 +83,12 @@ def test_reload() -> None:
 def test_partial_sums() -> None:
     w, x = _codes(32, 8), _codes(2, 32)
     y = _run("partial_sums", {"weights": w, "x": x})["y"]
+    np.testing.assert_array_equal(y, x.astype(np.int64) @ w.astype(np.int64))
+
+
+def test_sums() -> None:
+    w, x = _codes(32, 8), _codes(2, 32)
+    y = _run("sums", {"weights": w, "x": x})["y"]
     np.testing.assert_array_equal(y, x.astype(np.int64) @ w.astype(np.int64))
 
 

@@ -13,9 +13,9 @@ from cimc.errors import CimcError, CimcErrors, Source
 from cimc.isa import Affine, Element, Instruction, Program, Repeat, TileBuilder, View, parse_program, print_program
 from cimc.isa.assembler import MAX_NESTING
 from cimc.isa.fastline import FastReader
+from cimc.isa.grammar import read_line, read_program
 from cimc.isa.instruction import INSTRUCTIONS, complete
 from cimc.isa.operands import dense_view
-from cimc.isa.text import read_line, read_program
 from tests.golden import Golden
 from tests.isa.strategies import programs
 

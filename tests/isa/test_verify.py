@@ -57,7 +57,9 @@ def _refusal(program: Program) -> str:
     return caught.value.render()
 
 
-@pytest.mark.parametrize("name", ["law_views", "law_places", "law_channels", "law_homes", "law_held"])
+@pytest.mark.parametrize(
+    "name", ["law_views", "law_places", "law_channels", "law_homes", "law_held", "law_parts", "law_sums"]
+)
 def test_what_is_unlawful_is_told_as_the_golden_says(name: str, golden: Golden) -> None:
     text = (GOLDEN / f"{name}.cim").read_text()
     with pytest.raises(CimcError) as caught:
@@ -215,6 +217,20 @@ def test_a_unit_the_tile_lacks_is_named_with_the_kinds_that_have_it() -> None:
     with pytest.raises(CimcError, match=r"exp needs a special unit, and tile 1 \(bare\) has none") as caught:
         verify(_program(tile.build()), chip)
     assert "kinds that have one: all" in caught.value.render()
+
+
+def test_sums_need_routers_that_add() -> None:
+    bare = _toy().model_copy(update={"noc": _toy().noc.model_copy(update={"reduce": None})})
+    tiles = [TileBuilder(n) for n in range(2)]
+    for t in tiles:
+        t.buffer("a", Element.Q32, (8,), 0)
+        t.emit("reduce", "a", of=(0, 1), to=0)
+    tiles[0].emit("collect", "a", of=(0, 1))
+    program = _program(*(t.build() for t in tiles))
+    verify(program, _toy())
+    with pytest.raises(CimcError, match="reduce needs routers that add, and those of toy do not") as caught:
+        verify(program, bare)
+    assert "-c 'noc.reduce={lanes: 8, cycles: 1}'" in caught.value.render()
 
 
 @given(st.data())

@@ -23,6 +23,8 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "above": st.floats(0, 1e6),
     "by": st.sampled_from(["weights", "activations"]),
     "activations": st.sampled_from(["dynamic", "static"]),
+    "rounding": st.sampled_from(["nearest", "fitted"]),
+    "where": st.sampled_from(["free", "anywhere"]),
     "cells": st.sampled_from(["sram", "nvm"]),
     "weight_bits": st.integers(2, 8),
     "rows": st.integers(1, 1 << 16),

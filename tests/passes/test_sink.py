@@ -64,3 +64,18 @@ output %e
 """
     graph, _ = rewritten(HEAD + text, {}, Sink())
     assert ops(graph) == ["transpose", "add", "add", "transpose", "relu"]
+
+
+def test_columns_that_come_back_stay() -> None:
+    """Pixels that become tokens: channels are columns of the product, rows for a while, and columns again; a token is joined
+    along the rows then, in its place."""
+    text = """\
+input %x : f32[2x3x3x8]
+%a : f32[2x8x3x3] = transpose{perm=(0, 3, 1, 2)} %x
+%b : f32[2x8x9] = reshape{shape=(2, 8, 9)} %a
+%c : f32[2x9x8] = transpose{perm=(0, 2, 1)} %b
+%d : f32[2x9x8] = relu %c
+output %d
+"""
+    graph, _ = rewritten(HEAD + text, {}, Sink())
+    assert ops(graph) == ["transpose", "reshape", "transpose", "relu"]

@@ -16,6 +16,7 @@ from cimc.arch.spec import (
     MatmulSpec,
     MemorySpec,
     NocSpec,
+    ReduceSpec,
     TileSpec,
 )
 from cimc.isa.instruction import Instruction, Repeat, Step
@@ -39,6 +40,7 @@ ENERGY = {
     "buffer.read_byte": 0.5,
     "buffer.write_byte": 1.0,
     "noc.byte_hop": 0.5,
+    "noc.add": 0.0625,
     "link.byte": 2048.0,
     "memory.read": 16.0,
     "memory.write": 32.0,
@@ -68,10 +70,12 @@ def chip(
     *,
     adc_bits: int | None = 0,
     channel_bytes: int = 64,
+    lanes: int = 1,
     memory_tile: bool = True,
     **changes: object,
 ) -> ChipSpec:
-    """1 GHz, so that ns are cycles; links of 4 bytes a cycle, 2 cycles a hop; memory of 8 bytes a cycle after 20."""
+    """1 GHz, so that ns are cycles; links of 4 bytes a cycle, 2 cycles a hop, 3 more in a router that adds ``lanes``
+    elements a cycle; memory of 8 bytes a cycle after 20."""
     tile = TileSpec(
         letter="t",
         local_bytes=1 << 16,
@@ -90,7 +94,13 @@ def chip(
         "clock_ghz": 1.0,
         "layout": layout,
         "tiles": {"t": tile, "p": port},
-        "noc": NocSpec(flit_bytes=4, router_cycles=2, link_bytes_per_cycle=4, channel_bytes=channel_bytes),
+        "noc": NocSpec(
+            flit_bytes=4,
+            router_cycles=2,
+            link_bytes_per_cycle=4,
+            channel_bytes=channel_bytes,
+            reduce=ReduceSpec(lanes=lanes, cycles=3),
+        ),
         "memory": MemorySpec(capacity_bytes=1 << 30, bytes_per_cycle=8, latency_cycles=20),
         "host": HostSpec(launch_ns=100, bytes_per_ns=2),
         "costs": CostSpec(energy_pj=ENERGY, leakage_mw={"tile": 0.25}, area_um2={}),

@@ -76,6 +76,17 @@ def _work(draw: st.DrawFn, variable: str) -> Instruction:
 
 
 @st.composite
+def _sum(draw: st.DrawFn, variable: str, to: int, sources: tuple[int, ...]) -> list[tuple[int, Instruction]]:
+    """Parts of several tiles and the sum in one, which may be one of them. Sums of other tiles have other tags."""
+    of = tuple(sorted({*sources, draw(st.integers(0, TILES - 1)), (sources[0] + 1) % TILES}))
+    tag = draw(st.integers(0, 1)) * 16 + sum(1 << t for t in of)
+    part = draw(_views("c", variable, fixed=True))
+    taken = View("c", draw(_views("c", variable)).offset, part.shape, part.strides)
+    parts = [(t, do("reduce", part, of=of, to=to, tag=tag, origin="l0")) for t in draw(st.permutations(of))]
+    return [*parts, (to, do("collect", taken, of=of, tag=tag, origin="l2"))]
+
+
+@st.composite
 def _message(draw: st.DrawFn, variable: str) -> list[tuple[int, Instruction]]:
     source = draw(st.integers(0, TILES - 1))
     to = tuple(draw(st.lists(st.integers(0, TILES - 1), min_size=1, max_size=3, unique=True)))
@@ -83,6 +94,8 @@ def _message(draw: st.DrawFn, variable: str) -> list[tuple[int, Instruction]]:
     if draw(st.integers(0, 3)) == 0:
         token = do("signal", to=to, tag=tag)
         return [(source, token), *((t, do("wait", source=source, tag=tag)) for t in to)]
+    if draw(st.integers(0, 2)) == 0:
+        return draw(_sum(variable, source, to))
     sent = draw(_views("a", variable, fixed=True))
     received = View(draw(st.sampled_from("ac")), draw(_views("a", variable)).offset, sent.shape, sent.strides)
     sends = do("send", sent, to=to, tag=tag, origin="l0")

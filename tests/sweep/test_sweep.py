@@ -122,6 +122,7 @@ def cimc_command(capsys: pytest.CaptureFixture[str]) -> Cimc:
         (("hw=toy", "hw=isaac"), "varied twice"),
         (("dim.n=two",), "no number from 1"),
         (("activations=moving",), "dynamic or static"),
+        (("fit=everything",), "rounding or all"),
         (("mapping.replica=2",), "did you mean 'replicas'"),
         (("crossbar.rowz=2",), "no such key"),
         (("time=1d",), "--numerics analog"),

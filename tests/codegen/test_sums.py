@@ -1,0 +1,59 @@
+"""Partial sums in one tile, in a tree or in the network: the same answers, and the choice is really taken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cimc.compiler import Options, compile_model
+from cimc.isa.printer import walk
+from cimc.isa.verify import verify
+from cimc.mapping.choices import Choices, Objective
+from cimc.mapping.sums import SUMS_AT
+from cimc.session import InferenceSession
+from cimc.sim.reference import Reference
+from cimc.sim.timing import run_timing
+from models.graph import save
+from models.small import RECIPES, build
+
+SMALL = (
+    "tiles.cim.cores=1",
+    "crossbar.rows=32",
+    "crossbar.cols=64",
+    "layout=14x12",
+    "noc.reduce={lanes: 8, cycles: 1}",
+)
+"""Tiles of one small core: the sums of most products come from many tiles."""
+
+
+@pytest.mark.parametrize(("optimize", "batch"), [("latency", 1), pytest.param("throughput", 4, marks=pytest.mark.slow)])
+def test_same_bits_wherever_sums_are_added(tmp_path: Path, optimize: Objective, batch: int) -> None:
+    path = tmp_path / "bert.onnx"
+    save(build(RECIPES["bert"].config), path)
+    answers: dict[str, list[bytes]] = {}
+    cycles: dict[str, int] = {}
+    carried: dict[str, int] = {}
+    for way in SUMS_AT:
+        choices = Choices(replicas=1, sums=way, optimize=optimize)
+        made = compile_model(path, Options("sram-digital", SMALL, {"batch": batch, "sequence": 8}, choices=choices))
+        assert made is not None
+        verify(made.program, made.hardware.spec)
+        count = Counter(s.mnemonic for t in made.program.tiles for s in walk(t.steps))
+        assert (count["reduce"] > 2 * count["collect"] > 0) == (way in ("auto", "network"))
+        session = InferenceSession(made, numerics="integer", timing=False)
+        rng = np.random.default_rng(3)
+        feeds = {a.name: rng.integers(0, 2, a.shape).astype(a.type) for a in session.get_inputs()}
+        answers[way] = [np.ascontiguousarray(out).tobytes() for out in session.run(None, feeds)]
+        timing = run_timing(made.program, made.hardware.spec)
+        cycles[way], carried[way] = timing.cycles, timing.traffic_bytes["noc"]
+        assert timing.actions.get("noc.add", 0) > 0 or way in ("one", "tree")
+        assert timing.bound.cycles <= timing.cycles
+        if way == "network":
+            reference = Reference(made.program, made.hardware.spec)
+            assert reference.run() == timing.cycles
+    assert len({tuple(found) for found in answers.values()}) == 1
+    assert carried["network"] < carried["tree"] < carried["one"]
+    assert cycles["network"] < cycles["one"]
