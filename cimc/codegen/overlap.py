@@ -21,14 +21,14 @@ from dataclasses import dataclass, field, replace
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.order import Costs
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Derived, Instruction, Kind, Repeat, Step
 from cimc.isa.operands import Affine, View, static_shape
 
 BLOCK = "@block"
 """The number of the block at hand, in the offsets of its instructions."""
 
 MOST = 8
-"""Buffers at most that blocks take turns with in place of one: each turn has a text of its own."""
+"""Places at most that a buffer has, with which blocks take turns."""
 
 FREE = 1 << 40
 """Cycles from one block to the next when there is no other."""
@@ -222,7 +222,8 @@ class _Tile:
         phases = [p.phase for of in places for p in of]
         self.first, self.span = min(phases), max(phases) - min(phases)
         self.places = places if any(list(p) != list(places[0]) for p in places) else places[:1]
-        self.period = math.lcm(len(self.places), self.every * max([1, *self.rings.values()]))
+        self.period = math.lcm(len(self.places), self.every)
+        self.derived: dict[Derived, Derived] = {}
 
     def emit(self, variable: str) -> None:
         """Steps of which all parts are at work are a repeat; those before and after stand alone."""
@@ -232,9 +233,11 @@ class _Tile:
             self.code.steps += self._step(at, "")
         if end > begin:
             body = [s for at in range(begin, begin + self.period) for s in self._step(at, variable)]
-            self.code.steps.append(Repeat(variable, turns, tuple(body)))
+            self.code.steps.append(Repeat(variable, turns, tuple(body), tuple(self.derived.values())))
         for at in range(end, self.blocks + self.span):
             self.code.steps += self._step(at, "")
+        rooms = self.code.rooms
+        rooms.update((n, replace(rooms[n], shape=(ring, *rooms[n].shape))) for n, ring in self.rings.items())
 
     def _step(self, at: int, variable: str) -> list[Step]:
         """What the tile does in a step; with ``variable``, in the first turn of a repeat."""
@@ -248,14 +251,11 @@ class _Tile:
 
     def _here(self, step: Instruction, block: int, variable: str) -> Instruction:
         """An instruction of a block, with its place in rings and in global buffers."""
-        turn = block // self.every
 
         def view(old: View) -> View:
-            ring = turn % self.rings.get(old.buffer, 1)
-            if ring:
-                name = f"{old.buffer}q{ring}"
-                self.code.rooms.setdefault(name, self.code.rooms[old.buffer])
-                return replace(old, buffer=name)
+            if old.buffer in self.rings:
+                place = self._place(block // self.every, self.rings[old.buffer], variable)
+                return replace(old, offset=old.offset + place * math.prod(self.code.rooms[old.buffer].shape))
             if all(name != BLOCK for name, _ in old.offset.terms):
                 return old
             new = Affine(old.offset.constant)
@@ -267,6 +267,15 @@ class _Tile:
         if not self.rings and not any(isinstance(o, View) and o.offset.terms for o in step.operands):
             return step
         return replace(step, operands=tuple(view(o) if isinstance(o, View) else o for o in step.operands))
+
+    def _place(self, turn: int, ring: int, variable: str) -> Affine:
+        """Which place of a ring a turn has; with ``variable``, in all turns of its repeat."""
+        further = self.period // self.every % ring
+        if not variable or not further:
+            return Affine(turn % ring)
+        found = Derived("", turn % ring, 1, ring, further)
+        named = self.derived.setdefault(found, replace(found, name=f"{variable}w{len(self.derived)}"))
+        return Affine.of(0, {named.name: 1})
 
 
 def overlapped(
