@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.order import Costs
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Derived, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Derived, Instruction, Kind, Repeat, Step, Unit
 from cimc.isa.operands import Affine, View, static_shape
 
 BLOCK = "@block"
@@ -33,7 +33,9 @@ MOST = 8
 FREE = 1 << 40
 """Cycles from one block to the next when there is no other."""
 
-TAKING = ("recv", "collect")
+TAKING, SENDING = ("recv", "collect"), ("send", "reduce")
+
+IN_FLIGHT = 64  # instructions of a tile (isa/SPEC.md, section 6)
 
 RECORDED = tuple[int, Instruction]  # tile, instruction
 
@@ -199,9 +201,32 @@ class Overlap:
             for timed in self.variants
         ]
         first = min((start for of in mine for start, _, _ in of), default=0)
+        if self._in_line([[(start - first, step) for start, _, step in of] for of in mine], self.every.get(tile, 1)):
+            return [[_Place(0, start - first, number, step) for start, number, step in of] for of in mine]
         return [
             [_Place(*divmod(start - first, self.interval), number, step) for start, number, step in of] for of in mine
         ]
+
+    def _in_line(self, blocks: Sequence[Sequence[tuple[int, Instruction]]], every: int) -> bool:
+        """Whether a tile may do one block after the other: its units take what they do in the same order then, nothing waits to
+        be issued, and the text is short, without steps that begin or end it.
+
+        Against the order of all tiles, it then comes to what it does first for a block when it is done with the block before:
+        less than a turn later, if a block takes less than two. So a message is still received before the next is sent on its
+        channel, as long as the tile's own sends are not late: they stand in the last turn."""
+        turn = self.interval * every
+        last = max((start for of in blocks for start, _ in of), default=0)
+        if last >= 2 * turn or 2 * max(map(len, blocks), default=0) > IN_FLIGHT:
+            return False
+        spans: dict[str, tuple[int, int]] = {}
+        for start, step in (item for of in blocks for item in of):
+            if step.mnemonic in SENDING and last - start > turn:
+                return False
+            unit = INSTRUCTIONS[step.mnemonic].unit
+            key = next((o for o in step.operands if isinstance(o, str)), "") if unit is Unit.CORE else unit.value
+            low, high = spans.get(key, (start, start))
+            spans[key] = min(low, start), max(high, start)
+        return all(high - low < turn for low, high in spans.values())
 
 
 @dataclass(frozen=True, slots=True)
