@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from cimc.arch.spec import ChipSpec
-from cimc.codegen.order import Costs
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Derived, Instruction, Kind, Repeat, Step, Unit
-from cimc.isa.operands import Affine, View, static_shape
+from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, works
+from cimc.isa.instruction import INSTRUCTIONS, Derived, Instruction, Repeat, Step, Unit
+from cimc.isa.operands import Affine, View
 
 BLOCK = "@block"
 """The number of the block at hand, in the offsets of its instructions."""
@@ -30,149 +31,7 @@ BLOCK = "@block"
 MOST = 8
 """Places at most that a buffer has, with which blocks take turns."""
 
-FREE = 1 << 40
-"""Cycles from one block to the next when there is no other."""
-
-TAKING, SENDING = ("recv", "collect"), ("send", "reduce")
-
 IN_FLIGHT = 64  # instructions of a tile (isa/SPEC.md, section 6)
-
-RECORDED = tuple[int, Instruction]  # tile, instruction
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """What belongs together, an instruction, a send with its receives or the parts of a sum with its collect, and when it
-    starts if its block is alone."""
-
-    parts: tuple[RECORDED, ...]
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class Touch:
-    """Elements of a buffer, from the first to the last, that an instruction touches until a time."""
-
-    low: int
-    high: int
-    writes: bool
-    end: int
-
-
-@dataclass
-class Alone:
-    """A block, and others like it ``interval`` cycles before and after; units of a tile serve all of those it takes part in,
-    every ``every``-th. ``busy``: by tile and unit, cycles; ``lives``: by tile and buffer, from the start of what touches it
-    first to the end of what touches it last."""
-
-    chip: ChipSpec
-    codes: Mapping[int, TileCode]
-    every: Mapping[int, int]
-    interval: int = FREE
-    timed: list[Timed] = field(default_factory=list[Timed])
-    busy: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
-    lives: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict[tuple[int, str], tuple[int, int]])
-    _costs: dict[int, Costs] = field(default_factory=dict[int, Costs])
-    _taken: dict[tuple[int, str], list[tuple[int, int]]] = field(
-        default_factory=dict[tuple[int, str], list[tuple[int, int]]]
-    )
-    _touched: dict[tuple[int, str], list[Touch]] = field(default_factory=dict[tuple[int, str], list[Touch]])
-    _starts: dict[tuple[int, str], list[int]] = field(default_factory=dict[tuple[int, str], list[int]])
-
-    def run(self, recorded: Sequence[RECORDED]) -> Alone:
-        """Time a block's instructions, given in one order for all tiles."""
-        for group in _groups(recorded):
-            sent = [(tile, *self._work(tile, step, 0)) for tile, step in group if step.mnemonic not in TAKING]
-            start = max(at for _, at, _ in sent)
-            for to, step in group[len(sent) :]:
-                self._work(to, step, max(end + self._way(tile, to) for tile, _, end in sent), start)
-            self.timed.append(Timed(tuple(group), start))
-        self._delay()
-        return self
-
-    def _delay(self) -> None:
-        """Let accesses to global buffers that wait for nothing start as late as they may."""
-        for i, item in enumerate(self.timed):
-            tile, step = item.parts[0]
-            if step.mnemonic != "load" or item.start > 0:
-                continue
-            where = tile, next(self._touches(tile, step))[0][1]
-            first = min((t.end for t in self._touched[where]), default=0)
-            begins = [t for t in self._starts[where] if t >= first]
-            late = min(begins, default=first) - first
-            self.timed[i] = Timed(item.parts, item.start + late)
-            self.lives[where] = self.lives[where][0] + late, self.lives[where][1]
-
-    def _way(self, source: int, to: int) -> int:
-        (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(to)
-        return (abs(x - to_x) + abs(y - to_y)) * self.chip.noc.router_cycles
-
-    def _work(self, tile: int, step: Instruction, arrival: int, sent: int = FREE) -> tuple[int, int]:
-        """Start and end of an instruction; a receive ends not before its message has arrived, and is there when it is
-        ``sent``."""
-        if tile not in self._costs:
-            self._costs[tile] = Costs(self.chip, self.codes[tile])
-        unit, busy, cycles = self._costs[tile].of(step)
-        key = tile, unit
-        touched = list(self._touches(tile, step))
-        ready = max([arrival - cycles, *(self._ready(where, touch) for where, touch in touched)], default=0)
-        start = self._slot(key, max(0, ready), busy)
-        end = start + cycles
-        self.busy[key] = self.busy.get(key, 0) + busy
-        for where, touch in touched:
-            self._touched.setdefault(where, []).append(replace(touch, end=end))
-            self._starts.setdefault(where, []).append(start)
-            low, high = self.lives.get(where, (start, end))
-            self.lives[where] = min(low, start, sent), max(high, end)
-        return start, end
-
-    def _slot(self, key: tuple[int, str], ready: int, busy: int) -> int:
-        """The first time from ``ready`` on at which a unit is free for so long, of all blocks; then it no longer is."""
-        turn = self.interval * self.every.get(key[0], 1)
-        taken = self._taken.setdefault(key, [])
-        start = ready
-        while start < ready + turn:
-            at = start % turn
-            meets = [low + length - at for low, length in taken if low < at + busy and at < low + length]
-            meets += [low + length - at + turn for low, length in taken if low + turn < at + busy]
-            meets += [low + length - turn - at for low, length in taken if at < low + length - turn]
-            if not meets:
-                taken.append((at, busy))
-                return start
-            start += max(meets)
-        return ready
-
-    def _ready(self, where: tuple[int, str], touch: Touch) -> int:
-        return max(
-            (
-                old.end
-                for old in self._touched.get(where, ())
-                if (old.writes or touch.writes) and old.low < touch.high and touch.low < old.high
-            ),
-            default=0,
-        )
-
-    def _touches(self, tile: int, step: Instruction) -> Iterator[tuple[tuple[int, str], Touch]]:
-        """The local buffers that an instruction touches, but constants."""
-        spec, words, rooms = INSTRUCTIONS[step.mnemonic], dict(step.keywords), self.codes[tile].rooms
-        for i, operand in enumerate(step.operands):
-            kind = spec.access(i, words)
-            if isinstance(operand, View) and kind in LOCAL and not rooms[operand.buffer].kept:
-                spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
-                low, high = operand.offset.constant, operand.offset.constant + sum(spans) + 1
-                yield (tile, operand.buffer), Touch(low, high, kind is not Kind.READ, 0)
-
-
-def _groups(recorded: Sequence[RECORDED]) -> list[list[RECORDED]]:
-    """What belongs together: what sends first, then what takes."""
-    groups: list[list[RECORDED]] = []
-    for tile, step in recorded:
-        last = groups[-1][-1][1].mnemonic if groups else ""
-        if step.mnemonic in TAKING or step.mnemonic == last == "reduce":
-            groups[-1].append((tile, step))
-        else:
-            groups.append([(tile, step)])
-    return groups
 
 
 @dataclass(frozen=True)
@@ -312,13 +171,14 @@ def overlapped(
 ) -> Overlap:
     """How blocks overlap whose instructions are given, in one order for all tiles, for each of the lanes that take turns.
     ``rotation``: buffers at least in place of one; 1: blocks come one after the other."""
+    blocks = [works(chip, codes, recorded) for recorded in variants]
     interval = FREE
     if rotation > 1:
         loads: Counter[tuple[int, str]] = Counter()
-        for variant in variants:
-            loads.update(Alone(chip, codes, every).run(variant).busy)
+        for work in chain.from_iterable(chain.from_iterable(blocks)):
+            loads[work.tile, work.unit] += work.busy
         interval = -(-max(loads.values(), default=1) // len(variants))
-    alone = [Alone(chip, codes, every, interval).run(v) for v in variants]
+    alone = [Alone(chip, every, interval).run(groups) for groups in blocks]
     lives: dict[tuple[int, str], int] = {}
     for one in alone:
         for where, (low, high) in one.lives.items():

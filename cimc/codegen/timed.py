@@ -1,0 +1,160 @@
+"""A block of rows of a segment, timed as if it were alone: what comes before what, and how long each buffer is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cimc.arch.spec import ChipSpec
+from cimc.codegen.order import Costs
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind
+from cimc.isa.operands import View, static_shape
+
+FREE = 1 << 40
+"""Cycles from one block to the next when there is no other."""
+
+TAKING, SENDING = ("recv", "collect"), ("send", "reduce")
+
+RECORDED = tuple[int, Instruction]  # tile, instruction
+
+Where = tuple[int, str]  # tile, its buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What belongs together, an instruction, a send with its receives or the parts of a sum with its collect, and when it
+    starts if its block is alone."""
+
+    parts: tuple[RECORDED, ...]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """Elements of a buffer, from the first to the last, that an instruction touches."""
+
+    where: Where
+    low: int
+    high: int
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An instruction of a tile: its unit, the cycles it takes that and those until it ends, and the local buffers it touches,
+    but constants."""
+
+    tile: int
+    step: Instruction
+    unit: str
+    busy: int
+    cycles: int
+    touched: tuple[Touch, ...]
+
+
+def works(chip: ChipSpec, codes: Mapping[int, TileCode], recorded: Sequence[RECORDED]) -> list[list[Work]]:
+    """A block's instructions, given in one order for all tiles, by what belongs together: what sends first, then what
+    takes."""
+    costs = {tile: Costs(chip, code) for tile, code in codes.items()}
+    groups: list[list[Work]] = []
+    for tile, step in recorded:
+        work = Work(tile, step, *costs[tile].of(step), tuple(_touches(codes[tile], step)))
+        last = groups[-1][-1].step.mnemonic if groups else ""
+        if step.mnemonic in TAKING or step.mnemonic == last == "reduce":
+            groups[-1].append(work)
+        else:
+            groups.append([work])
+    return groups
+
+
+def _touches(code: TileCode, step: Instruction) -> Iterator[Touch]:
+    spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
+    for i, operand in enumerate(step.operands):
+        kind = spec.access(i, words)
+        if isinstance(operand, View) and kind in LOCAL and not code.rooms[operand.buffer].kept:
+            spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
+            low = operand.offset.constant
+            yield Touch((code.tile, operand.buffer), low, low + sum(spans) + 1, kind is not Kind.READ)
+
+
+@dataclass
+class Alone:
+    """A block, and others like it ``interval`` cycles before and after; units of a tile serve all of those it takes part in,
+    every ``every``-th. ``lives``: of buffers, from the start of what touches them first to the end of what touches them last."""
+
+    chip: ChipSpec
+    every: Mapping[int, int]
+    interval: int = FREE
+    timed: list[Timed] = field(default_factory=list[Timed])
+    lives: dict[Where, tuple[int, int]] = field(default_factory=dict[Where, tuple[int, int]])
+    _taken: dict[tuple[int, str], list[tuple[int, int]]] = field(
+        default_factory=dict[tuple[int, str], list[tuple[int, int]]]
+    )
+    _touched: dict[Where, list[tuple[Touch, int, int]]] = field(
+        default_factory=dict[Where, list[tuple[Touch, int, int]]]
+    )  # with start and end
+
+    def run(self, groups: Sequence[Sequence[Work]]) -> Alone:
+        """Time a block's instructions."""
+        for group in groups:
+            sent = [(work.tile, *self._work(work, 0)) for work in group if work.step.mnemonic not in TAKING]
+            start = max(at for _, at, _ in sent)
+            for work in group[len(sent) :]:
+                self._work(work, max(end + self._way(tile, work.tile) for tile, _, end in sent), start)
+            self.timed.append(Timed(tuple((work.tile, work.step) for work in group), start))
+        for i, group in enumerate(groups):
+            if group[0].step.mnemonic == "load" and self.timed[i].start == 0:
+                self._delay(i, group[0])
+        return self
+
+    def _delay(self, number: int, load: Work) -> None:
+        """Let a load that waits for nothing start as late as it may."""
+        where = load.touched[0].where
+        first = min(end for _, _, end in self._touched[where])
+        begins = [start for _, start, _ in self._touched[where] if start >= first]
+        late = min(begins, default=first) - first
+        self.timed[number] = Timed(self.timed[number].parts, self.timed[number].start + late)
+        self.lives[where] = self.lives[where][0] + late, self.lives[where][1]
+
+    def _way(self, source: int, to: int) -> int:
+        (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(to)
+        return (abs(x - to_x) + abs(y - to_y)) * self.chip.noc.router_cycles
+
+    def _work(self, work: Work, arrival: int, sent: int = FREE) -> tuple[int, int]:
+        """Start and end of an instruction; a receive ends not before its message has arrived, and is there when it is
+        ``sent``."""
+        ready = max([0, arrival - work.cycles, *(self._ready(touch) for touch in work.touched)])
+        start = self._slot((work.tile, work.unit), ready, work.busy)
+        end = start + work.cycles
+        for touch in work.touched:
+            self._touched.setdefault(touch.where, []).append((touch, start, end))
+            low, high = self.lives.get(touch.where, (start, end))
+            self.lives[touch.where] = min(low, start, sent), max(high, end)
+        return start, end
+
+    def _slot(self, key: tuple[int, str], ready: int, busy: int) -> int:
+        """The first time from ``ready`` on at which a unit is free for so long, of all blocks; then it no longer is."""
+        turn = self.interval * self.every.get(key[0], 1)
+        taken = self._taken.setdefault(key, [])
+        start = ready
+        while start < ready + turn:
+            at = start % turn
+            meets = [low + length - at for low, length in taken if low < at + busy and at < low + length]
+            meets += [low + length - at + turn for low, length in taken if low + turn < at + busy]
+            meets += [low + length - turn - at for low, length in taken if at < low + length - turn]
+            if not meets:
+                taken.append((at, busy))
+                return start
+            start += max(meets)
+        return ready
+
+    def _ready(self, touch: Touch) -> int:
+        return max(
+            (
+                end
+                for old, _, end in self._touched.get(touch.where, ())
+                if (old.writes or touch.writes) and old.low < touch.high and touch.low < old.high
+            ),
+            default=0,
+        )
