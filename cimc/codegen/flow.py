@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed
+from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed, spans
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order
 from cimc.codegen.park import Park
@@ -144,7 +144,7 @@ class Flow:
         found: dict[int, dict[str, Ring]] = {}
         for tile in self.stages:
             rooms = self.context.code(tile).rooms
-            span, rank = self._spans(tile)
+            span, rank = spans(self.stages[tile], rooms)
             least = {name: self._ring((tile, name), 0, *at) for name, at in span.items()}
             more = {name: self._ring((tile, name), 1, *at) for name, at in span.items()}
             size = {name: aligned(rooms[name].bytes) for name in span}
@@ -158,25 +158,6 @@ class Flow:
                     least[name] = more[name]
             found[tile] = least
         return found
-
-    def _spans(self, tile: int) -> tuple[dict[str, tuple[int, int, int]], dict[str, int]]:
-        """Of a tile's buffers: the first and the last start of the stages that touch it, and how many blocks they do at once;
-        and the least place at which a product has it, 3 if none has."""
-        rooms = self.context.code(tile).rooms
-        span: dict[str, tuple[int, int, int]] = {}
-        rank: dict[str, int] = {}
-        touched = (
-            (when, step.mnemonic, i, o.buffer)
-            for when, steps in self.stages[tile].items()
-            for step in walk(steps)
-            for i, o in enumerate(step.operands)
-            if isinstance(o, View) and o.buffer in rooms and not rooms[o.buffer].key
-        )
-        for when, mnemonic, i, name in touched:
-            low, high, group = span.get(name, (when.start, when.start, 1))
-            span[name] = (min(low, when.start), max(high, when.start), max(group, when.period))
-            rank[name] = min(i if mnemonic == "mvm" else 3, rank.get(name, 3))
-        return span, rank
 
     def _ring(self, buffer: tuple[int, str], slack: int, low: int, high: int, group: int) -> Ring:
         """Of a buffer that stages from ``low`` to ``high`` touch, in groups of so many blocks at most."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
-from cimc.codegen.tilecode import TileCode
+from cimc.codegen.tilecode import Room, TileCode
 from cimc.isa.instruction import Derived, Instruction, Repeat, Step
 from cimc.isa.operands import Affine, View
+from cimc.isa.printer import walk
 
 SAMPLE, BLOCK = "@sample", "@block"
 """The sample that a block of rows belongs to, and its number in it."""
@@ -187,6 +188,27 @@ def _value(
         return Affine(low * scale)
     named = derived.setdefault(found, replace(found, name=f"t{len(derived)}"))
     return Affine.of(0, {named.name: scale})
+
+
+def spans(
+    stages: Mapping[When, Sequence[Step]], rooms: Mapping[str, Room]
+) -> tuple[dict[str, tuple[int, int, int]], dict[str, int]]:
+    """Of a tile's buffers: the first and the last start of the stages that touch it, and how many blocks they do at once;
+    and the least place at which a product has it, 3 if none has."""
+    span: dict[str, tuple[int, int, int]] = {}
+    rank: dict[str, int] = {}
+    touched = (
+        (when, step.mnemonic, i, o.buffer)
+        for when, steps in stages.items()
+        for step in walk(steps)
+        for i, o in enumerate(step.operands)
+        if isinstance(o, View) and o.buffer in rooms and not rooms[o.buffer].key
+    )
+    for when, mnemonic, i, name in touched:
+        low, high, group = span.get(name, (when.start, when.start, 1))
+        span[name] = (min(low, when.start), max(high, when.start), max(group, when.period))
+        rank[name] = min(i if mnemonic == "mvm" else 3, rank.get(name, 3))
+    return span, rank
 
 
 def ringed(steps: Sequence[Step], rings: Mapping[str, Ring], code: TileCode) -> list[Step]:

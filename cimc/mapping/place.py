@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import heapq
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -24,10 +23,11 @@ from cimc.mapping.beside import by_columns, column_tiles, columns_aside, compani
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.fill import Cores, Grid, fill
+from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, sharing, worked_off
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.regions import assembling, off_matrices
 from cimc.mapping.rounds import in_turns
-from cimc.mapping.segment import MATRIX_OPS, Tail, constants_held, inside, product, rows_shape, shares
+from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
@@ -43,12 +43,6 @@ LEAVING = 8
 global memory."""
 
 MAX_REPLICAS = 64
-
-WORK = 4
-"""Of the vector unit for a column of a product: three actions to bring it to float, one for a bias; and bytes to send."""
-
-INPUT_BITS = 8  # of activations in every precision
-
 
 EMPTY: Mapping[int, int] = MappingProxyType({})
 
@@ -226,56 +220,15 @@ class _Placer:
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
             if packing in LOOSE and now != last and not self.across:
-                cores.most, cores.columns = self._columns(segment, self.stages[out], capacity, packing), 0
+                of = [n for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] == now[2]]
+                most = worked_off(self.chip, cim[0]) if packing is _Packing.WIDE else 0
+                cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
             last = now
             need -= self._blocks(node)
             if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is _Packing.TIGHT):
                 return None
             placed.setdefault(out, []).append(self._placed(node, replica, grid))
         return {value: tuple(copies) for value, copies in placed.items()}
-
-    def _columns(self, segment: Segment, stage: int, capacity: int, packing: _Packing) -> int:
-        """Columns of blocks that each tile of a stage's matrices is to take, as even as they can be."""
-        grids = [self.grid(n) for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] == stage]
-        across, down = sum(g.across for g in grids), max(g.down for g in grids)
-        most = max(1, capacity // down)
-        if packing is _Packing.WIDE:
-            most = min(most, max(1, self._worked_off() // grids[0].block_cols))
-        return -(-across // -(-across // most))
-
-    def narrows(self) -> bool:
-        """Whether a tile may have more columns of products than it can work off while its cores do the next row."""
-        tiles = self.weight_tiles()
-        if self.across or not tiles:
-            return False
-        widest = max(
-            (self.chip.tile(tiles[0]).cores // self.grid(n).down * self.grid(n).block_cols for _, n in self.mvms()),
-            default=0,
-        )
-        return widest > self._worked_off()
-
-    def _worked_off(self) -> int:
-        """Columns of products that a tile brings to float, and sends, in the time that a core takes for a row."""
-        units = TileUnits(self.chip, self.weight_tiles()[0])
-        spec = self.chip.tile(self.weight_tiles()[0])
-        lanes = min(spec.vector.lanes if spec.vector else 1, int(self.chip.noc.link_bytes_per_cycle))
-        return units.mvm_interval(INPUT_BITS) * lanes // WORK
-
-    def time(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]], copies: Mapping[int, int]) -> int:
-        """Cycles that the segments' rows take, one after the other, in the tiles that hold most columns of their products;
-        estimated: nothing waits."""
-        interval, found = TileUnits(self.chip, self.weight_tiles()[0]).mvm_interval(INPUT_BITS), 0
-        for segment in self.segments:
-            stages: dict[int, dict[int, float]] = {}
-            for node in segment.nodes if segment.style is Style.STREAM else ():
-                if node.op in MATRIX_OPS:
-                    loads = stages.setdefault(self.stages[node.outputs[0]], {})
-                    for tile, columns in column_tiles(matrices[node.outputs[0]][:1]).items():
-                        loads[tile] = loads.get(tile, 0) + columns
-            widest = max((max(loads.values()) for loads in stages.values()), default=0)
-            cycles = max(interval, int(interval * widest) // max(1, self._worked_off()))
-            found += cycles * segment.rows // copies.get(segment.index, 1)
-        return found
 
     def _placed(self, node: Node, replica: int, grid: Grid) -> PlacedMatrix:
         return PlacedMatrix(
@@ -356,7 +309,9 @@ class _Placer:
                 continue
             able = on_chips(self.chip, self._able(segment), beside[segment.index])
             if segment.style is Style.SPREAD:
-                count = self.spread_count(segment, able)
+                count = sharing(
+                    self.graph, segment, self.chip.tile(able[0]), len(able), self.chip.memory.bytes_per_cycle
+                )
                 first = turn if count < len(able) else 0
                 found[segment.index] = tuple(able[(first + i) % len(able)] for i in range(count))
                 turn += count % len(able)
@@ -385,7 +340,7 @@ class _Placer:
         if others and len(able) < least + (replicas * others if replicas > 1 else 1):
             self.crowded.add(segment.index)
         products = self._products(segment)
-        counts = self._lanes(segment, max(stage_count, len(able) // replicas - others))
+        counts = lanes(self._work(segment), max(stage_count, len(able) // replicas - others), self.lanes)
         free: list[int] = []
         traffic = Traffic(self.chip)
         companies: list[dict[int, int]] = []
@@ -396,7 +351,8 @@ class _Placer:
                 partners = companions(columns[replica], free, stage_count, traffic)
                 free = [t for t in free if t not in partners.values()]
                 companies.append(partners)
-            together = self._together(segment, len(able) // replicas - others)
+            apart = self.across or self.chip.tile(self._able(segment)[0]).cores > 0
+            together = 0 if apart else lanes_together(stage_count, len(able) // replicas - others, self.lanes)
             if together:
                 every = [m for of in products.values() for m in of]
                 flows = column_tiles(matrices[v][replica] for v in every)
@@ -420,33 +376,28 @@ class _Placer:
         if companies:
             self.beside[segment.index] = tuple(companies)
 
-    def _together(self, segment: Segment, tiles: int) -> int:
-        """How many tiles do all stages of a segment, each of every so many blocks, where there are less than two tiles for a
-        stage: what one stage hands to another then stays in its tile, and each does as much as the others. 0: stages have
-        tiles of their own."""
-        stages = self.stage_count(segment)
-        beside = self.chip.tile(self._able(segment)[0]).cores == 0
-        if self.across or not beside or min(stages, self.lanes) < 2 or not stages <= tiles < 2 * stages:
-            return 0
-        return 1 << (min(tiles, self.lanes).bit_length() - 1)
-
-    def _lanes(self, segment: Segment, tiles: int) -> list[int]:
-        """How many tiles take turns in each vector stage, of those there are: the stages that handle most elements a row
-        are doubled first."""
+    def _work(self, segment: Segment) -> list[int]:
+        """Elements a row that each vector stage handles."""
         work = [0] * self.stage_count(segment)
         for node in segment.nodes:
             if node.outputs[0] not in self.shards:
                 values = (v for v in (*node.inputs, *node.outputs) if v in self.tails[segment.index])
                 widths = (rows_shape(self.graph.type(v).shape)[-1] for v in values)
                 work[self.stages[node.outputs[0]]] += sum(widths)
-        counts = [1] * len(work)
-        while True:
-            left = tiles - sum(counts)
-            fits = [s for s, n in enumerate(counts) if 2 * n <= self.lanes and n <= left and work[s]]
-            if not fits:
-                return counts
-            most = max(fits, key=lambda s: work[s] / counts[s])
-            counts[most] *= 2
+        return work
+
+    def narrows(self) -> bool:
+        """Whether a tile may have more columns of products than it can work off while its cores do the next row."""
+        tiles = self.weight_tiles()
+        grids = [self.grid(n) for _, n in self.mvms()]
+        if self.across or not tiles or not grids:
+            return False
+        widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols for grid in grids)
+        return widest > worked_off(self.chip, tiles[0])
+
+    def time(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]], copies: Mapping[int, int]) -> int:
+        """Cycles of all segments' rows, estimated by what tiles have to work off."""
+        return columns_time(self.chip, self.weight_tiles()[0], self.segments, self.stages, matrices, copies)
 
     def _products(self, segment: Segment) -> dict[int, list[str]]:
         """The matrix products of each stage: it sends to their tiles, and the next stage receives from them."""
@@ -464,23 +415,6 @@ class _Placer:
         if units not in self.tiles_by_units:
             self.tiles_by_units[units] = snake(self.chip, tiles_with(self.chip, units), self.across)
         return self.tiles_by_units[units]
-
-    def spread_count(self, segment: Segment, able: Sequence[int]) -> int:
-        """Tiles that share a SPREAD segment's rows: all, unless it multiplies by constants. Each tile then loads all of
-        them from global memory, one tile after the other, and works off its rows: T tiles take T · W / bandwidth + C / T
-        cycles, with W bytes of constants and C cycles of rows through matmul and vector units."""
-        held = constants_held(self.graph, segment.nodes)
-        if not held:
-            return len(able)
-        tile = self.chip.tile(able[0])
-        passes = 0
-        for value in held:
-            k, n = self.graph.type(value).shape[-2:]
-            passes += math.ceil(k / tile.matmul.rows) * math.ceil(n / tile.matmul.cols) if tile.matmul else 0
-        elements = sum(self.graph.type(o).size for node in segment.nodes for o in node.outputs if o)
-        cycles = passes * segment.rows + elements / (tile.vector.lanes if tile.vector else 1)
-        best = math.sqrt(cycles * self.chip.memory.bytes_per_cycle / sum(held.values()))
-        return max(1, min(len(able), round(best)))
 
     def _tiles_each(self, segment: Segment) -> int:
         """Tiles one copy takes of those able to do its vector work, so that its matrices need not share theirs."""
