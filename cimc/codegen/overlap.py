@@ -179,10 +179,12 @@ def overlapped(
             loads[work.tile, work.unit] += work.busy
         interval = -(-max(loads.values(), default=1) // len(variants))
     alone = [Alone(chip, every, interval).run(groups) for groups in blocks]
-    lives: dict[tuple[int, str], int] = {}
+    spans: dict[tuple[int, str], tuple[int, int]] = {}  # over all lanes: a block may be early, and the next late
     for one in alone:
         for where, (low, high) in one.lives.items():
-            lives[where] = max(lives.get(where, 0), high - low)
+            first, last = spans.get(where, (low, high))
+            spans[where] = min(first, low), max(last, high)
+    lives = {where: high - low for where, (low, high) in spans.items()}
     longest = max((life // every.get(tile, 1) for (tile, _), life in lives.items()), default=0)
     interval = max(interval, -(-2 * longest // (2 * MOST - 3)))
     least = {tile: max(1, rotation // every.get(tile, 1)) for tile in codes}
