@@ -42,7 +42,7 @@ def test_same_bits_wherever_sums_are_added(tmp_path: Path, optimize: Objective, 
         assert made is not None
         verify(made.program, made.hardware.spec)
         count = Counter(s.mnemonic for t in made.program.tiles for s in walk(t.steps))
-        assert (count["reduce"] > 2 * count["collect"] > 0) == (way in ("auto", "network"))
+        assert (count["reduce"] > count["collect"] > 0) == (way in ("auto", "network"))
         session = InferenceSession(made, numerics="integer", timing=False)
         rng = np.random.default_rng(3)
         feeds = {a.name: rng.integers(0, 2, a.shape).astype(a.type) for a in session.get_inputs()}
