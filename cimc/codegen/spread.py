@@ -10,6 +10,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
+from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.mapping.mapping import Segment
 from cimc.mapping.recompute import KEPT_SHARE
@@ -31,6 +32,9 @@ SHARED = 2
 
 HANDED_PIECES, HANDED_BYTES = 4, 4096
 """Pieces that an operand is handed on in, at most, and bytes of one, at least: each costs a message's latency."""
+
+Ready = tuple[Index, dict[tuple[str, str], View], dict[View, View]]
+"""A block, the operands that it reads whole and the rows that it reads, on the tile."""
 
 TAG = 1 << 17
 """Of the messages that hand operands on: beyond those of segments and reloads."""
@@ -137,18 +141,35 @@ class Spread:
         return self.held.view(self.context.homes[value].buffer, self.share, view) if self.held is not None else None
 
     def _in_turn(self, code: TileCode, found: Sequence[Task]) -> None:
-        """Tasks one after the other, in blocks; what the next block reads is loaded while one is worked on."""
+        """Tasks one after the other, in blocks. Of two products of activations the second one of a block stands behind the
+        first one of the next block: the matmul unit does that while the softmax of this one is worked on. What the block
+        after that reads is loaded then."""
         blocks = [(t.at, b) for t in found for b in pieces(t.rows.count, -(-t.rows.count // self.rows), t.rows.low)]
-        ahead = self._ahead(code, *blocks[0], {})
-        for (at, _), after in zip(blocks, [*blocks[1:], None], strict=True):
-            index, whole, loaded = ahead
-            if after is not None:
-                ahead = self._ahead(code, *after, whole if after[0] == at else {})
-            self._block(code, index, whole, loaded)
+        ready = [self._ahead(code, *blocks[0], {})]
+        late: list[Step] = []
+        for i in range(len(blocks)):
+            if i == 0 and len(blocks) > 1:
+                ready.append(self._after(code, blocks[0], blocks[1], ready[0]))
+            mark = len(code.steps)
+            self._block(code, *ready[i])
+            steps = code.steps[mark:]
+            products = [
+                k for k, step in enumerate(steps) if isinstance(step, Instruction) and step.mnemonic == "matmul"
+            ]
+            cut = products[-1] if len(products) > 1 else len(steps)
+            code.steps[mark:] = [*steps[:cut], *late]
+            late = steps[cut:]
+            if 0 < i < len(blocks) - 1:
+                ready.append(self._after(code, blocks[i], blocks[i + 1], ready[i]))
+        code.steps += late
 
-    def _ahead(
-        self, code: TileCode, at: tuple[int, ...], rows: Range, whole: dict[tuple[str, str], View]
-    ) -> tuple[Index, dict[tuple[str, str], View], dict[View, View]]:
+    def _after(
+        self, code: TileCode, now: tuple[tuple[int, ...], Range], after: tuple[tuple[int, ...], Range], ready: Ready
+    ) -> Ready:
+        """Load what a block reads but what the block before it has: whole operands, where both are of the same task."""
+        return self._ahead(code, *after, ready[1] if after[0] == now[0] else {})
+
+    def _ahead(self, code: TileCode, at: tuple[int, ...], rows: Range, whole: dict[tuple[str, str], View]) -> Ready:
         """Load all that a block reads but what is ``whole`` already, in the order in which it is read."""
         axes = tuple(Affine(n) for n in at)
         index, loaded, found = Index((*axes, Affine(rows.low)), rows.count), dict[View, View](), dict(whole)

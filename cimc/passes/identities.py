@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from cimc.ir.graph import Attr, Node
+from cimc.isa.kernels import UNARY
 from cimc.isa.operands import Element
 from cimc.ops.layout import integers
 from cimc.passes.editor import Editor, merge_origins
@@ -169,6 +170,18 @@ def _cast(editor: Editor, node: Node) -> str | Node | None:
     return _through(node, source)
 
 
+def _once(editor: Editor, node: Node) -> Node | None:
+    """What is done with every element of an expanded value, done before: a mask of tokens is cast once, not for each channel."""
+    source = _before(editor, node, "expand")
+    whole = editor.types[node.outputs[0]]
+    if source is None or editor.types[source.inputs[0]].size >= whole.size:
+        return None
+    name = editor.fresh(f"{node.outputs[0]}.once")
+    editor.emit(node.op, source.inputs, origins=node.origins, output=name, attrs=node.attrs)
+    origins = merge_origins((node, source))
+    return replace(node, op="expand", inputs=(name,), attrs=(("shape", whole.shape),), origins=origins)
+
+
 def _select(editor: Editor, node: Node) -> str | None:
     """One branch where the condition is the same everywhere."""
     condition, a, b = node.inputs
@@ -180,6 +193,7 @@ def _select(editor: Editor, node: Node) -> str | None:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    **dict.fromkeys(UNARY, (_once,)),
     "add": (_neutral(0, either=True),),
     "sub": (_neutral(0, either=False),),
     "mul": (_neutral(1, either=True),),
@@ -188,7 +202,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "and": (_neutral(1, either=True),),
     "or": (_neutral(0, either=True),),
     "select": (_select,),
-    "cast": (_same, _cast),
+    "cast": (_same, _cast, _once),
     "reshape": (_chain("reshape"), _same, _turned_in_batch),
     "expand": (_chain("expand"), _same),
     "transpose": (_transpose,),

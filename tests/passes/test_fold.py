@@ -147,6 +147,26 @@ output %y
     assert ops(graph) == [*after, "neg"]
 
 
+@pytest.mark.parametrize(("op", "kind"), [('cast{to="f32"}', "i64"), ("exp", "f32")])
+def test_elements_that_are_expanded_are_worked_on_once(op: str, kind: str) -> None:
+    before = f"""\
+input %m : {kind}[1x4x1]
+input %x : f32[1x4x8]
+%e : {kind}[1x4x8] = expand{{shape=(1, 4, 8)}} %m
+%c : f32[1x4x8] = {op} %e
+%y : f32[1x4x8] = mul %x, %c
+output %y
+"""
+    after = f"""\
+input %m : {kind}[1x4x1]
+input %x : f32[1x4x8]
+%c.once : f32[1x4x1] = {op} %m
+%y : f32[1x4x8] = mul %x, %c.once
+output %y
+"""
+    assert fold(before) == after
+
+
 def test_outputs_keep_their_names() -> None:
     text = f"{HEAD}input %x : f32[2]\nconst %zero : f32[]\n%y : f32[2] = add %x, %zero\noutput %y\n"
     graph, _ = rewritten(text, {"zero": f32(0)}, Fold())
