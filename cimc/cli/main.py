@@ -95,10 +95,12 @@ def run(argv: list[str] | None = None) -> int:
         # click's answer to a broken pipe: the reader of our output has gone (head, a closed pager); nothing is left to say.
         return Exit.OK
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write at exit
+        _drop_output()
         return Exit.OK
     except OSError as e:  # of a path or disk, where nothing closer to it has a better word
         why = e.strerror or str(e)
+        if e.filename is None:
+            _drop_output()
         click.echo(FILE_SYSTEM(path=e.filename or "standard output", why=why).render(), err=True)
         return Exit.USAGE
     except MemoryError:
@@ -106,6 +108,11 @@ def run(argv: list[str] | None = None) -> int:
         return Exit.DOES_NOT_FIT
     except Exception:  # the last resort: a fault of cimc itself, told as one
         return _bug()
+
+
+def _drop_output() -> None:
+    """Let what is left of the output go nowhere at exit: where it went cannot take it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug() -> int:
