@@ -27,6 +27,12 @@ def route(chip: ChipSpec, source: int, destination: int) -> tuple[int, ...]:
     return way(mesh(chip), source, destination)
 
 
+def hops(chip: ChipSpec, source: int, destination: int) -> int:
+    """How many links the way from one tile to another has."""
+    (x, y), (to_x, to_y) = chip.position(source), chip.position(destination)
+    return abs(to_x - x) + abs(to_y - y)
+
+
 def first_chip_link(chip: ChipSpec) -> int:
     """The number from which on links lead from chip to chip."""
     return 4 * chip.tile_count
@@ -176,13 +182,7 @@ def memory_ports(chip: ChipSpec) -> tuple[int, ...]:
 def nearest(chip: ChipSpec, tile: int, ports: Iterable[int]) -> int:
     """The port with the fewest hops to a tile, of those on its chip if there are any; the lowest number of those equally
     near."""
-    x, y = chip.position(tile)
-
-    def hops(port: int) -> tuple[bool, int, int]:
-        to_x, to_y = chip.position(port)
-        return chip.chip_of(port) != chip.chip_of(tile), abs(to_x - x) + abs(to_y - y), port
-
-    return min(ports, key=hops)
+    return min(ports, key=lambda port: (chip.chip_of(port) != chip.chip_of(tile), hops(chip, tile, port), port))
 
 
 def nearest_of(chip: ChipSpec, tiles: Ints, ports: Ints) -> Ints:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from cimc import errors
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
@@ -20,6 +21,7 @@ from cimc.codegen.sizes import Cost, Size, ranked
 from cimc.codegen.stages import Job, Plan
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, Unit
 from cimc.mapping.allocate import aligned
+from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.region import Region
 from cimc.mapping.units import tiles_with, units_needed
 
@@ -29,8 +31,6 @@ UNEVEN = 1.12
 WAITING = (0.5, 0.9)
 """Of what tiles of matrices have left, the part in which rows may wait: the rest is for rings one deeper, without which a product
 waits for the one before. The second where the first is too little (estimated)."""
-
-INPUT_BITS = 8  # of activations in every precision
 
 AHEAD = 1.6
 """Tiles of matrices that have room for so many times their buffers have two places for what products take and make; else a
@@ -267,24 +267,15 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
         if draft.leaders[job] == job
     }
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
-    places = spread(Places(chip.columns, draft.cycles, wants, messages, _ports(chip)), order)
+    ports = noc.memory_ports(chip)
+    near_ports = [noc.nearest(chip, t, ports) for t in range(chip.tile_count)] if ports else []
+    places = spread(Places(chip.columns, draft.cycles, wants, messages, near_ports), order)
     return [
         plan.on(
             {j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()}
         )
         for plan in draft.plans
     ]
-
-
-def _ports(chip: ChipSpec) -> list[int]:
-    """Of every tile, the nearest of its chip with a memory port (isa/SPEC.md, section 6)."""
-    ports = [t for t in range(chip.tile_count) if chip.tile(t).memory_port]
-
-    def way(tile: int, port: int) -> tuple[bool, int, int]:
-        (x, y), (to_x, to_y) = chip.position(tile), chip.position(port)
-        return chip.chip_of(tile) != chip.chip_of(port), abs(x - to_x) + abs(y - to_y), port
-
-    return [min(ports, key=lambda p: way(t, p)) for t in range(chip.tile_count)] if ports else []
 
 
 def _end(draft: _Draft, plan: Plan, at: tuple[Job, int]) -> End:

@@ -29,6 +29,7 @@ from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step, kinds
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned, allocate, lives
+from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, product
@@ -46,7 +47,6 @@ BLOCK_CYCLES = 128
 """Cycles that a block's rows are to take in the cores, at least (of 64, 128 and 256 the best on the presets): with fewer,
 messages take longer than products; with more, a pipeline's first stage is done long before its last one begins."""
 
-INPUT_BITS = 8  # of activations in every precision
 MAX_STREAM_ROWS = 32
 MAX_SPREAD_ROWS = 128
 REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer

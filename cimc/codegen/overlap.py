@@ -22,7 +22,7 @@ from itertools import chain
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
 from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, works
-from cimc.isa.instruction import INSTRUCTIONS, Derived, Instruction, Repeat, Step, Unit
+from cimc.isa.instruction import INSTRUCTIONS, WINDOW, Derived, Instruction, Repeat, Step, Unit
 from cimc.isa.operands import Affine, View
 
 BLOCK = "@block"
@@ -30,8 +30,6 @@ BLOCK = "@block"
 
 MOST = 8
 """Places at most that a buffer has, with which blocks take turns."""
-
-IN_FLIGHT = 64  # instructions of a tile (isa/SPEC.md, section 6)
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Overlap:
         channel, as long as the tile's own sends are not late: they stand in the last turn."""
         turn = self.interval * every
         last = max((start for of in blocks for start, _ in of), default=0)
-        if last >= 2 * turn or 2 * max(map(len, blocks), default=0) > IN_FLIGHT:
+        if last >= 2 * turn or 2 * max(map(len, blocks), default=0) > WINDOW:
             return False
         spans: dict[str, tuple[int, int]] = {}
         for start, step in (item for of in blocks for item in of):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 
 LEAST = 6
@@ -42,13 +43,7 @@ class Park:
     def stops(self, tile: int, columns: int, column: int) -> list[tuple[int, int, int]]:
         """Where rows of so many columns may wait for a tile, in as few pieces as there is room for: tile, first column,
         columns; nothing if nowhere. ``column``: bytes that one needs."""
-        x, y = self.chip.position(tile)
-
-        def way(at: int) -> tuple[int, int]:
-            to_x, to_y = self.chip.position(at)
-            return abs(x - to_x) + abs(y - to_y), at
-
-        near = sorted(self.left, key=way)
+        near = sorted(self.left, key=lambda at: (noc.hops(self.chip, tile, at), at))
         for cuts in range(1, min(CUTS, columns) + 1):
             each = ceil(columns / cuts)
             found = [t for t in near if self.left[t] >= each * column][:cuts]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from cimc.codegen.tilecode import narrowed
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Step, kinds
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.isa.program import GlobalBuffer
@@ -240,31 +241,20 @@ def _split(step: Instruction, access: Access, plan: Cut) -> Iterator[Instruction
         mine, local = access.view, other
         if (low, high) != (reach.low, reach.high):
             first = low - reach.low
-            mine, local = (_narrowed(v, reach.axis, first, high - low) for v in (mine, local))
-        for i in _rows_apart(local, access, len(plan.meeting(reach))):
-            pair = (_moved(_row(mine, i), plan, k), _row(local, i))
+            mine, local = (narrowed(v, reach.axis, first, high - low) for v in (mine, local))
+        for part, here in _apart(mine, local, access, len(plan.meeting(reach))):
+            pair = (_moved(part, plan, k), here)
             yield replace(step, operands=pair if at == 0 else pair[::-1])
 
 
-def _rows_apart(local: View, access: Access, parts: int) -> list[int]:
-    """The rows that a part is loaded by, one by one, or -1: all at once. Columns of several rows lie between those of other
-    parts, and would wait for them."""
+def _apart(mine: View, local: View, access: Access, parts: int) -> list[tuple[View, View]]:
+    """What a part is loaded by: row by row if they are few, else all at once. Columns of several rows lie between those of
+    other parts, and would wait for them."""
     rows = static_shape(local)[0]
     few = len(local.shape) == 2 and rows > 1 and rows * parts <= MOST_LOADS
-    return list(range(rows)) if few and parts > 1 and not access.writes else [-1]
-
-
-def _row(view: View, row: int) -> View:
-    """A row of a view; all of it if the row is -1."""
-    if row < 0:
-        return view
-    return View(view.buffer, view.offset + row * view.strides[0], (1, *view.shape[1:]), view.strides)
-
-
-def _narrowed(view: View, axis: int, first: int, count: int) -> View:
-    """A view's elements [first, first + count) along an axis."""
-    shape = (*view.shape[:axis], count, *view.shape[axis + 1 :])
-    return View(view.buffer, view.offset + first * view.strides[axis], shape, view.strides)
+    if not few or parts < 2 or access.writes:
+        return [(mine, local)]
+    return [(narrowed(mine, 0, row, 1), narrowed(local, 0, row, 1)) for row in range(rows)]
 
 
 def _moved(view: View, plan: Cut, k: int) -> View:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.tasks import Task, takers, tasks
-from cimc.codegen.tilecode import TileCode, columns
+from cimc.codegen.tilecode import TileCode, columns, narrowed
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import Affine, Element, View, static_shape
@@ -54,12 +54,6 @@ def split(
         cuts.append(pieces(extent, parts))
         left //= parts
     return list(itertools.product(*cuts))
-
-
-def along_rows(view: View, rows: Range) -> View:
-    """Some rows, along its first axis, of a view."""
-    offset = view.offset + rows.low * view.strides[0]
-    return View(view.buffer, offset, (rows.count, *view.shape[1:]), view.strides)
 
 
 def _by_rows(node: Node) -> list[str]:
@@ -253,7 +247,7 @@ class Spread:
         rows = n if turned else k
         target = code.buffer(element, static_shape(source), "w")
         for piece in pieces(rows, max(1, min(rows, HANDED_PIECES, k * n * element.bytes // HANDED_BYTES))):
-            here, there = (along_rows(v, piece) for v in (target, source))
+            here, there = (narrowed(v, 0, piece.low, piece.count) for v in (target, source))
             if self._first(code, at, turn):
                 code.emit("load", here, there, origin=node.origin)
             self._hand_on(code, at, (here,), node.origin, turn)

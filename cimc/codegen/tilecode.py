@@ -123,6 +123,12 @@ def columns(view: View, first: int, step: int, count: int) -> View:
     return View(view.buffer, view.offset + first * col, (view.shape[0], count), (row, col * step))
 
 
+def narrowed(view: View, axis: int, first: int, count: int) -> View:
+    """A view's elements [first, first + count) along an axis."""
+    shape = (*view.shape[:axis], count, *view.shape[axis + 1 :])
+    return View(view.buffer, view.offset + first * view.strides[axis], shape, view.strides)
+
+
 def row_part(view: View, rows: int) -> View:
     """A two-axis view whose single row is shared by ``rows`` rows."""
     return View(view.buffer, view.offset, (rows, view.shape[1]), (0, view.strides[1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.order import Costs
 from cimc.codegen.tilecode import TileCode
@@ -97,11 +98,13 @@ class Alone:
 
     def run(self, groups: Sequence[Sequence[Work]]) -> Alone:
         """Time a block's instructions."""
+        router = self.chip.noc.router_cycles
         for group in groups:
             sent = [(work.tile, *self._work(work, 0)) for work in group if work.step.mnemonic not in TAKING]
             start = max(at for _, at, _ in sent)
             for work in group[len(sent) :]:
-                self._work(work, max(end + self._way(tile, work.tile) for tile, _, end in sent), start)
+                arrival = max(end + noc.hops(self.chip, tile, work.tile) * router for tile, _, end in sent)
+                self._work(work, arrival, start)
             self.timed.append(Timed(tuple((work.tile, work.step) for work in group), start))
         for i, group in enumerate(groups):
             if group[0].step.mnemonic == "load" and self.timed[i].start == 0:
@@ -116,10 +119,6 @@ class Alone:
         late = min(begins, default=first) - first
         self.timed[number] = Timed(self.timed[number].parts, self.timed[number].start + late)
         self.lives[where] = self.lives[where][0] + late, self.lives[where][1]
-
-    def _way(self, source: int, to: int) -> int:
-        (x, y), (to_x, to_y) = self.chip.position(source), self.chip.position(to)
-        return (abs(x - to_x) + abs(y - to_y)) * self.chip.noc.router_cycles
 
     def _work(self, work: Work, arrival: int, sent: int = FREE) -> tuple[int, int]:
         """Start and end of an instruction; a receive ends not before its message has arrived, and is there when it is

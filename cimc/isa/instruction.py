@@ -22,6 +22,10 @@ Array = NDArray[Any]
 Value = int | float | str | tuple[int, ...] | Affine
 Actions = Mapping[str, int]
 
+WINDOW = 64
+"""Instructions in flight per tile (isa/SPEC.md, section 6); estimated: deep enough that a loop body and its successor
+overlap."""
+
 
 class Kind(enum.Enum):
     """What stands at an operand's place."""

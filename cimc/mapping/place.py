@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from cimc import errors
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.ir.graph import Graph, Node
@@ -299,8 +300,7 @@ class _Placer:
         beside = between(self.chip, self.segments, matrices)
         for segment in self.segments:
             if segment.style is Style.HOST:
-                ports = [t for t in range(self.chip.tile_count) if self.chip.tile(t).memory_port]
-                found[segment.index] = (on_chips(self.chip, ports, beside[segment.index])[0],)
+                found[segment.index] = (on_chips(self.chip, noc.memory_ports(self.chip), beside[segment.index])[0],)
                 continue
             if segment.style is Style.STREAM:
                 continue

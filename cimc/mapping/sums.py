@@ -44,10 +44,6 @@ def where(chip: ChipSpec, tiles: Sequence[int], elements: int, wanted: SumsAt) -
     return min(costs, key=itemgetter(0))[1]
 
 
-def _hops(chip: ChipSpec, a: int, b: int) -> int:
-    return len(noc.route(chip, a, b))
-
-
 def _packet(chip: ChipSpec, elements: int) -> int:
     """Cycles that the elements of a sum take on a link."""
     return noc.packet_cycles(chip, elements * Element.Q32.bytes)
@@ -62,7 +58,7 @@ def _add(chip: ChipSpec, tile: int, elements: int) -> int:
 def _one(chip: ChipSpec, tiles: Sequence[int], elements: int) -> tuple[int, int]:
     """Cycles and links if the first takes all, one after the other, and adds each as the next one comes in."""
     first, *others = tiles
-    hops = [_hops(chip, t, first) for t in others]
+    hops = [noc.hops(chip, t, first) for t in others]
     packet, add = _packet(chip, elements), _add(chip, first, elements)
     way = min(hops) * chip.noc.router_cycles
     return way + packet + (len(others) - 1) * max(packet, add) + add, sum(hops)
@@ -72,7 +68,7 @@ def _tree(chip: ChipSpec, tiles: Sequence[int], elements: int) -> tuple[int, int
     """The same if tiles add in pairs, round by round."""
     cycles = links = 0
     for pairs in rounds(len(tiles)):
-        hops = [_hops(chip, tiles[b], tiles[a]) for a, b in pairs]
+        hops = [noc.hops(chip, tiles[b], tiles[a]) for a, b in pairs]
         add = max(_add(chip, tiles[a], elements) for a, _ in pairs)
         cycles += max(hops) * chip.noc.router_cycles + _packet(chip, elements) + add
         links += sum(hops)

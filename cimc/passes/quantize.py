@@ -28,6 +28,12 @@ PART_BYTES = 1 << 20
 """Weights are quantised in parts of about this size (as float32): what lies between then stays in the processor's cache."""
 
 
+def check_weight_bits(name: str, bits: int) -> None:
+    """Raises PASS_OPTION for a number of bits that codes of weights, in the pass of that name, cannot have."""
+    if not 2 <= bits <= 8:
+        raise errors.PASS_OPTION(option="weight_bits", name=name, why=f"{bits} bits are not possible", fix="use 2 to 8")
+
+
 @dataclass(frozen=True)
 class Quantize:
     """Every ``linear`` becomes ``quantize`` → ``mvm`` → ``dequantize``. Activations: symmetric int8, one scale per
@@ -77,9 +83,7 @@ class Quantize:
         if self.rounding not in ("nearest", "fitted"):
             why = f"there is no '{self.rounding}'"
             raise errors.PASS_OPTION(option="rounding", name=self.name, why=why, fix="use nearest or fitted")
-        if not 2 <= self.weight_bits <= 8:
-            why = f"{self.weight_bits} bits are not possible"
-            raise errors.PASS_OPTION(option="weight_bits", name=self.name, why=why, fix="use 2 to 8")
+        check_weight_bits(self.name, self.weight_bits)
         if self.digital_bytes < 1:
             why = f"{self.digital_bytes} is below 1"
             raise errors.PASS_OPTION(option="digital_bytes", name=self.name, why=why, fix="give bytes of a buffer")

@@ -19,6 +19,7 @@ from cimc.passes.absorb import Absorbing, Place
 from cimc.passes.editor import Editor
 from cimc.passes.integers import CODES
 from cimc.passes.measured import Rows, measured_rows
+from cimc.passes.quantize import check_weight_bits
 
 Scales = NDArray[np.float32]
 """Powers of two, one per input of a product."""
@@ -67,9 +68,7 @@ class Smooth:
         if self.where not in ("free", "anywhere"):
             why = f"there is no '{self.where}'"
             raise errors.PASS_OPTION(option="where", name=self.name, why=why, fix="use free or anywhere")
-        if not 2 <= self.weight_bits <= 8:
-            why = f"{self.weight_bits} bits are not possible"
-            raise errors.PASS_OPTION(option="weight_bits", name=self.name, why=why, fix="use 2 to 8")
+        check_weight_bits(self.name, self.weight_bits)
 
     def run(self, graph: Graph, constants: Constants) -> tuple[Graph, Constants]:
         """See the class. Raises CALIBRATION without calibration inputs, or if values are not finite on them."""

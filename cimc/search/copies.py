@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
 from cimc.mapping.beside import columns_aside
@@ -140,5 +141,4 @@ def _column(free: dict[int, list[int]], down: int, busy: set[int], here: set[int
 
 
 def _far(chip: ChipSpec, tile: int, near: Sequence[int]) -> int:
-    x, y = chip.position(tile)
-    return sum(abs(x - chip.position(t)[0]) + abs(y - chip.position(t)[1]) for t in near)
+    return sum(noc.hops(chip, tile, t) for t in near)

@@ -58,7 +58,7 @@ from dataclasses import dataclass, field
 from cimc import errors
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import Carries, Instruction, Step
+from cimc.isa.instruction import WINDOW, Carries, Instruction, Step
 from cimc.isa.operands import extent
 from cimc.isa.printer import walk
 from cimc.isa.program import Program
@@ -67,7 +67,6 @@ from cimc.sim.job import Action, Foreman, Job, action, carries, destinations, is
 from cimc.sim.queues import UNTOLD, Channel, Message, Sum, Sums
 
 RESERVATIONS = 16  # of a link that are kept apart; what is free between the first two of more is given up
-WINDOW = 64  # instructions in flight per tile; estimated: deep enough that a loop body and its successor overlap
 
 Key = tuple[int, int, int, Carries]  # source, destination, tag, what it carries
 Total = tuple[tuple[int, ...], int, int]  # the tiles whose parts make a sum, destination, tag

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.isa.instruction import WINDOW
 from cimc.sim.inner import entry, fingerprint, inner
 from cimc.sim.job import CELLS, Action
-from cimc.sim.reference import WINDOW
 from cimc.sim.tables import (
     ACCUMULATES,
     DERIVE,

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.sim.reference import RESERVATIONS, WINDOW
+from cimc.isa.instruction import WINDOW
+from cimc.sim.reference import RESERVATIONS
 from cimc.sim.tables import R_UNIT, Layout
 
 Ints = NDArray[np.int64]
