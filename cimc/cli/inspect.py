@@ -11,7 +11,7 @@ from cimc.cli import options as opt
 
 
 @click.command("inspect")
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("directory", type=opt.PATH, metavar="DIR")
 @click.option("--html", type=opt.OUT_FILE, metavar="FILE", help="Write one self-contained page.")
 @click.option("--csv", "csv_path", type=opt.OUT_FILE, metavar="FILE", help="Write the table of layers.")
 @click.option("--layer", metavar="NAME", help="One layer: its blocks, where they lie, what they cost.")
