@@ -127,6 +127,11 @@ class Compiled:
     placement: str = ""  # SHA-256 of the file that the placement came from
     searched: Outcome | None = None
 
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """The dims that nobody bound, as ``batch = 1 (default: batch)``."""
+        return tuple(f"{b.name} = {b.value} ({b.source})" for b in self.bindings if b.source.startswith("default"))
+
     @functools.cached_property
     def weights(self) -> Mapping[str, Array]:
         """The arrays of the program by its keys, all in memory, computed when this is first asked for: what a run needs, and
@@ -194,7 +199,9 @@ def compile_model(
     """Compile a model file (or a folder with ``model.onnx``). ``inputs`` bind symbolic dims by their shapes. None if
     ``watch`` stops the pipeline early. Raises CimcError for everything a user can put right."""
     if not str(model):
-        raise errors.ARGUMENT(name="model", why="the path is empty", fix="name an ONNX file, or a folder with model.onnx")
+        raise errors.ARGUMENT(
+            name="model", why="the path is empty", fix="name an ONNX file, or a folder with model.onnx"
+        )
     _agree(options or Options())
     with uncollected():
         return _compile(Path(model), options or Options(), inputs, calibration, watch, specialize)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from cimc.compiler import Options
 from cimc.errors import CimcError, CimcErrors
 from cimc.frontend import importer, reference_values
 from cimc.frontend.reference_extract import Extractor, Part
+from cimc.inputs import Tokens
+from cimc.lookups import beyond
 from cimc.reference import Reference
 
 Array = NDArray[np.generic]
@@ -97,7 +100,7 @@ def _feeds(extractor: Extractor, options: Options, how: CheckOptions, checked: C
     if checked is not None:
         return input_files.draw(checked.compiled.program, how.seed, checked.compiled.tokens)
     try:
-        graph = importer.load(extractor.path, dims=options.dims).graph
+        graph = importer.load(extractor.path, dims=options.dims, misfit=partial(beyond, tokens=Tokens())).graph
         types = {name: graph.types[name] for name in graph.inputs}
     except CimcError:
         types = extractor.input_types(options.dims)
@@ -153,7 +156,7 @@ class _Search:
             path.write_bytes(model)
             found, _ = _check(str(path), self.options, replace(self.how, inputs=feeds))
         same = found is not None and found.kind == self.failure.kind
-        self.say(f"trial {self.limit - self.left}: {len(part.nodes)} nodes {'fail' if same else 'do not fail'}")
+        self.say(f"trial {self.limit - self.left}: {len(part.nodes)} nodes: {'fails' if same else 'does not fail'}")
         if same and found is not None:
             self.best = (part, model, feeds, found)
         return same

@@ -83,18 +83,21 @@ def sweep(model: str, base: Options, axes: Sequence[Axis], how: CheckOptions | N
         why = f"{count} combinations, at most {MOST_POINTS} are run"
         raise errors.SWEEP(text=" ".join(keys), why=why, fix="give fewer values, or several sweeps")
     rows: list[Row] = []
+    notes: dict[str, None] = {}
     refused: errors.CimcError | None = None
     for values in itertools.product(*(a.values for a in axes)):
         setting = dict(zip(keys, values, strict=True))
         try:
             with stage(f"{len(rows) + 1} of {count}, {' '.join(f'{k}={v}' for k, v in setting.items())}"):
-                rows.append(Row(setting, _measure(model, *applied(base, how, setting))))
+                figures, defaults = _measure(model, *applied(base, how, setting))
+                rows.append(Row(setting, figures))
+                notes.update(dict.fromkeys(defaults))
         except errors.CimcError as e:
             refused = refused or e
             rows.append(Row(setting, None, f"{e.code}: {e.message}"))
     if refused is not None and all(row.figures is None for row in rows):
         raise refused
-    return SweepReport(Path(model).name, tuple(keys), rows, how.numerics if how else None)
+    return SweepReport(Path(model).name, tuple(keys), rows, how.numerics if how else None, tuple(notes))
 
 
 def applied(base: Options, how: CheckOptions | None, setting: Mapping[str, str]) -> tuple[Options, CheckOptions | None]:
@@ -177,16 +180,17 @@ OPTIONS: Mapping[str, Callable[[Options, str], Options]] = {
 """What stands for an option of ``cimc compile``; everything else is a field of the hardware."""
 
 
-def _measure(model: str, options: Options, how: CheckOptions | None) -> Figures:
+def _measure(model: str, options: Options, how: CheckOptions | None) -> tuple[Figures, tuple[str, ...]]:
+    """What a variant takes, and the dims that nobody bound."""
     if how is None:
         made = compile_model(model, options)
         assert made is not None
         with stage("timing"):
             timing = run_timing(made.program, made.hardware.spec, progress=follow)
-        return _figures(made, timing, None)
+        return _figures(made, timing, None), made.defaults
     checked = check_model(model, options, how)
     assert checked.result.timing is not None
-    return _figures(checked.compiled, checked.result.timing, checked.report.least_cosine)
+    return _figures(checked.compiled, checked.result.timing, checked.report.least_cosine), checked.compiled.defaults
 
 
 def _figures(made: Compiled, timing: Timing, cosine: float | None) -> Figures:

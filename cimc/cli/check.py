@@ -160,5 +160,4 @@ def _blocks(program: str, checked: Checked, quiet: bool) -> list[Block]:
 
 def _remarks(compiled: Compiled) -> list[str]:
     """Defaults that bound dimensions, and what the frontend has to say."""
-    defaults = [f"{b.name} = {b.value} ({b.source})" for b in compiled.bindings if b.source.startswith("default")]
-    return [*defaults, *(str(note) for note in compiled.notes)]
+    return [*compiled.defaults, *compiled.notes]

@@ -71,7 +71,7 @@ def command(
         made = compile_model(model, chosen, inputs=given, calibration=calibration, watch=watch)
         if made is None:
             return
-        for note in (*(str(n) for n in made.notes), *_defaults(made.bindings)):
+        for note in (*made.notes, *made.defaults):
             opt.note(note, quiet)
         if output is not None:
             made.write(output)
@@ -84,13 +84,6 @@ def command(
         opt.put_json(made.mapping, json_target)  # pyright: ignore[reportArgumentType]  # a JSON object by construction
     if output is not None and json_target != "-" and not quiet:
         _summary(output)
-
-
-def _defaults(bindings: tuple[object, ...]) -> list[str]:
-    from cimc.compiler import Binding
-
-    found = [b for b in bindings if isinstance(b, Binding)]
-    return [f"{b.name} = {b.value} ({b.source})" for b in found if b.source.startswith("default")]
 
 
 def _summary(output: Path) -> None:

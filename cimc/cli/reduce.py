@@ -59,6 +59,8 @@ def command(
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = opt.note
+    if given is None:
+        say(f"inputs drawn from seed {seed}", quiet)
     found = reducer.reduce_model(str(model), chosen, how, max_trials=max_trials, say=lambda text: say(text, quiet))
     inputs = output.with_suffix(".npz")
     opt.save_bytes(output, found.model)

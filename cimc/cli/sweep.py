@@ -77,6 +77,9 @@ def command(
             given = input_files.read(inputs_path) if inputs_path else None
             how = CheckOptions(numerics, seed, given, device=DeviceOptions())
         found = sweep(str(model), base, wanted, how)
+    drawn = [f"inputs drawn from seed {seed}"] if how is not None and how.inputs is None else []
+    for remark in (*drawn, *found.notes):
+        opt.note(remark, quiet)
     if csv_path:
         jsontext.write_text(report.csv_text(found), csv_path)
     if html:

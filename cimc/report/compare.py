@@ -273,7 +273,7 @@ def _verdict(error: float, cosine: float, largest: float, tolerance: Tolerance, 
         verdicts.append(Verdict("max_abs_error", error, limit, error <= limit, why))
     if tolerance.bounds_cosine:
         limit = tolerance.min_cosine
-        why = "" if cosine >= limit else f"cosine {cosine:.4f} below {limit}"
+        why = "" if cosine >= limit else f"cosine {cosine:.6f} below {limit}"
         verdicts.append(Verdict("cosine_similarity", cosine, limit, cosine >= limit, why))
     return max(verdicts, key=lambda v: (not v.passed, v.strain))
 

@@ -154,7 +154,7 @@ def trials_table(found: Sequence[Trial]) -> Block:
 def moments_table(found: Sequence[Moment]) -> Block:
     """Accuracy over time."""
     rows = [
-        (time_text(m.seconds), k, *_cells([t.errors[k] for t in m.trials])) for m in found for k in m.trials[0].errors
+        (units.age(m.seconds), k, *_cells([t.errors[k] for t in m.trials])) for m in found for k in m.trials[0].errors
     ]
     return Table("Accuracy over time since programming", (">after", "output", *SPREAD_HEADER), rows)
 
@@ -175,14 +175,3 @@ def _cells(errors: Sequence[Error]) -> tuple[str, ...]:
 
 def _share(value: float | None) -> str:
     return units.NOTHING if value is None else f"{100 * value:.3g} %"
-
-
-TIMES = ((31536000.0, "y"), (2592000.0, "mo"), (86400.0, "d"), (3600.0, "h"), (60.0, "min"))
-
-
-def time_text(seconds: float) -> str:
-    """Seconds in the largest unit that makes one or more of them: ``1 d``."""
-    for size, name in TIMES:
-        if seconds >= size:
-            return f"{seconds / size:.4g} {name}"
-    return f"{seconds:g} s"

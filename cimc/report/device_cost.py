@@ -237,7 +237,7 @@ def blocks(found: Cost) -> list[Block]:
     active = device.active(found.core) if found.core else ()
     rows: list[tuple[str, str] | tuple[str, str, str]] = [
         ("technology", device.technology, f"{device.model.model.name}: {device.model.model.source}"),
-        ("effects", ", ".join(active) or "none", f"{device.seconds:g} s after programming"),
+        ("effects", ", ".join(active) or "none", f"{units.age(device.seconds)} after programming"),
         *_temperature(device),
         ("cells used", units.whole(found.cells), f"{cells_per_weight(found.core)} a weight" if found.core else ""),
     ]

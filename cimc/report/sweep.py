@@ -50,12 +50,14 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """All variants, in the order of the axes' values. ``numerics``: how values were computed, None if they were not."""
+    """All variants, in the order of the axes' values. ``numerics``: how values were computed, None if they were not.
+    ``notes``: dims that nobody bound, each once."""
 
     model: str
     keys: tuple[str, ...]
     rows: Sequence[Row]
     numerics: str | None
+    notes: tuple[str, ...] = ()
     front: frozenset[int] = field(init=False)
     """Places of the rows that no other row equals or beats in everything and beats in something."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from cimc.report import units
 from cimc.report.jsontext import JsonObject
 from cimc.report.render import Block, Facts, Table
 
@@ -59,7 +60,7 @@ def to_json(about: Setting, found: Sequence[Variant]) -> JsonObject:
 def blocks(about: Setting, found: Sequence[Variant], most_error: float) -> list[Block]:
     """The table, and of the designs within ``most_error`` the cheapest by energy, time and area."""
     facts: list[tuple[str, str] | tuple[str, str, str]] = [
-        ("hardware", about.hardware, f"technology {about.technology}, {about.seconds:g} s after programming"),
+        ("hardware", about.hardware, f"technology {about.technology}, {units.age(about.seconds)} after programming"),
         ("weights", f"{about.inputs} x {about.outputs}", f"normal 8-bit codes, RMS {about.weight_rms}"),
         ("inputs", str(about.inputs), f"normal 8-bit codes, RMS {about.input_rms}"),
     ]

@@ -166,7 +166,11 @@ class TrainingNoise:
             "Noise to train with",
             [
                 ("technology", device.technology, f"{device.model.model.name}: {device.model.model.source}"),
-                ("effects", ", ".join(device.active(self.core)) or "none", f"{device.seconds:g} s after programming"),
+                (
+                    "effects",
+                    ", ".join(device.active(self.core)) or "none",
+                    f"{units.age(device.seconds)} after programming",
+                ),
                 ("measured", f"{len(self.seeds)} seeds", "relative to the largest weight, and the largest input"),
             ],
         )

@@ -117,3 +117,14 @@ def decibel(value: float | None) -> str:
 def printable(text: str) -> str:
     """A name from a file, safe to print: control characters, which a terminal would obey, become ``\\x1b`` etc."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+_AGES = ((31536000.0, "y"), (2592000.0, "mo"), (86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def age(seconds: float) -> str:
+    """Seconds in the largest unit that makes one or more of them: ``1 d``."""
+    for size, name in _AGES:
+        if seconds >= size:
+            return f"{seconds / size:.4g} {name}"
+    return f"{seconds:g} s"

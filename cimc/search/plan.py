@@ -56,7 +56,8 @@ class Outcome:
         """The outcome in a line."""
         gain = 1 - self.cycles / self.begun if self.begun else 0.0
         accepted = sum(k.accepted for k in self.kinds.values())
-        told = f"search: {self.begun:,} → {self.cycles:,} cycles ({gain:.1%} fewer), {self.trials} trials, {accepted} accepted"
+        cycles = f"{self.begun:,} → {self.cycles:,} cycles ({100 * gain:.1f} % fewer)"
+        told = f"search: {cycles}, {self.trials} trials, {accepted} accepted"
         repeat = f"--search {self.trials}" + (f",seed={self.seed}" if self.seed else "")
         return f"{told}; out of time: `{repeat}` gives the same program" if self.out_of_time else told
 

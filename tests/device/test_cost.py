@@ -14,7 +14,8 @@ from cimc.cli.main import run as command
 from cimc.device import Device
 from cimc.isa.operands import Element
 from cimc.isa.program import GlobalBuffer
-from cimc.report.device import error_of, spread, time_text
+from cimc.report import units
+from cimc.report.device import error_of, spread
 from cimc.report.device_cost import Wear, cost
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog
@@ -87,8 +88,8 @@ def test_spread_and_errors_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (90, "1.5 min"), (86400, "1 d"), (2592000, "1 mo")])
-def test_time_text(seconds: float, text: str) -> None:
-    assert time_text(seconds) == text
+def test_ages(seconds: float, text: str) -> None:
+    assert units.age(seconds) == text
 
 
 @pytest.fixture(scope="module")

@@ -148,3 +148,10 @@ def test_names_from_files_are_escaped(model: Path, cimc_command: Cimc, tmp_path:
 def test_no_axis_at_all(model: Path) -> None:
     with pytest.raises(CimcError, match="vary"):
         cimc.sweep(model, {}, hardware="toy")
+
+
+def test_what_nobody_gave_is_said(model: Path, cimc_command: Cimc) -> None:
+    done = cimc_command("sweep", model, "--vary", "hw=toy", "--numerics", "float", "--seed", "3", "--json", "-")
+    assert done.exit == 0
+    assert done.err.splitlines() == ["inputs drawn from seed 3", "n = 1 (default)"]
+    assert cimc_command("sweep", model, "--vary", "hw=toy", "-q", "--json", "-").err == ""
