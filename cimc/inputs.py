@@ -31,8 +31,10 @@ _FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
 
 def read(path: Path) -> dict[str, Array]:
     """The arrays of an .npz by name. Pickled objects are refused; sizes are checked before anything is read."""
-    if not path.is_file():
+    if not path.exists():
         raise errors.FILE_NOT_FOUND(what="inputs file", path=path)
+    if not path.is_file():
+        raise errors.FILE_UNREADABLE(what="inputs file", path=path, why="it is no regular file")
     try:
         return npz.read(path, MAX_NPZ_BYTES)
     except npz.Unreadable as e:

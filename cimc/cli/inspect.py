@@ -41,7 +41,7 @@ def command(
 
     found = bundle.read(directory)
     inspection = layers.load(directory, found.hardware.spec)
-    one = inspect.find_layer(inspection, layer) if layer else None
+    one = inspect.find_layer(inspection, layer) if layer is not None else None
     place = inspect.find_tile(inspection, tile) if tile is not None else None
     if html:
         jsontext.write_text(page.page(inspection, read_manifest(directory / bundle.MANIFEST)), html)

@@ -131,7 +131,7 @@ def _costs(decoder: Decoder) -> tuple[Ints, Ints]:
 
 def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     pool, listing, rows = decoder.pool, decoder.listing, decoder.rows
-    controls = np.array(listing.controls, np.int64)
+    controls = np.array(listing.controls, np.int64).reshape(-1, 5)
     for i, column in enumerate((R_OP, R_SLOT, R_TARGET, R_TRIPS)):
         rows[controls[:, 0], column] = controls[:, i + 1]
     rows[-1, R_OP] = END

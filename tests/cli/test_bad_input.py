@@ -368,3 +368,11 @@ def test_designs_with_a_converter_for_signs_alone(cimc: Cimc) -> None:
     assert made == {("offset", 2), ("offset", 1), ("differential", 2)}
     asked = ("hw", "trade", "toy", "--encoding", "differential", "--adc-bits", "1")
     refused(cimc(*asked), 2, "analog-config", "'adc.bits'", "2 bits or more")
+
+
+def test_inputs_that_are_a_folder(model: Path, tmp_path: Path, cimc: Cimc) -> None:
+    refused(cimc("check", model, "--inputs", tmp_path, "-q"), 2, "file-unreadable", "no regular file")
+
+
+def test_a_layer_without_a_name(folder: Path, cimc: Cimc) -> None:
+    refused(cimc("inspect", folder, "--layer", ""), 2, "unknown-layer")

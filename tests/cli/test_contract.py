@@ -356,6 +356,16 @@ def test_a_program_that_its_own_verifier_refuses_is_a_bug(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_of_no_rows_takes_no_time(model: Path, cimc: Cimc) -> None:
+    """A dimension may be 0: no tile has anything to do, which is no program to fail on."""
+    done = cimc("check", model, "--dim", "n=0", "--hw", "toy", "--json", "-", "-q")
+    assert done.exit == 0, done.err
+    found = json.loads(done.out)
+    validate(found, "check")
+    assert found["outputs"][0]["shape"] == [0, 4]
+    assert (found["run"]["cycles"], found["run"]["instructions"], found["run"]["energy_pj"]["total"]) == (0, 0, 0)
+
+
 def test_a_trace_opens(folder: Path, tmp_path: Path, cimc: Cimc) -> None:
     assert cimc("run", folder, "--trace", tmp_path / "t.json", "-q").exit == 0
     trace = json.loads((tmp_path / "t.json").read_text())
