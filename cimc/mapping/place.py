@@ -26,7 +26,7 @@ from cimc.mapping.choices import Choices
 from cimc.mapping.fill import Cores, Grid, fill
 from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, sharing, worked_off
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.regions import assembling, off_matrices
+from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
@@ -342,6 +342,7 @@ class _Placer:
         products = self._products(segment)
         counts = lanes(self._work(segment), max(stage_count, len(able) // replicas - others), self.lanes)
         free: list[int] = []
+        others_of = of_other_copies(segment, matrices, replicas)
         traffic = Traffic(self.chip)
         companies: list[dict[int, int]] = []
         for replica in range(replicas):
@@ -369,7 +370,8 @@ class _Placer:
                 flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
                 flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
                 for _ in range(count):
-                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, free))
+                    own = [t for t in free if t not in others_of[replica]]
+                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, own or free))
                     free.remove(chosen[-1])
                 stages.append(tuple(chosen))
             yield tuple(stages)
