@@ -196,6 +196,24 @@ class View:
         put(self, "shape", _extents(shape))
         put(self, "strides", _strides(strides))
 
+    def of(self, buffer: str) -> View:
+        """The same rectangle of another buffer."""
+        found, put = object.__new__(View), object.__setattr__
+        put(found, "buffer", intern(buffer))
+        put(found, "offset", self.offset)
+        put(found, "shape", self.shape)
+        put(found, "strides", self.strides)
+        return found
+
+    def at(self, offset: Affine) -> View:
+        """A rectangle like it that begins elsewhere."""
+        found, put = object.__new__(View), object.__setattr__
+        put(found, "buffer", self.buffer)
+        put(found, "offset", offset if offset.terms else _constant(offset.constant))
+        put(found, "shape", self.shape)
+        put(found, "strides", self.strides)
+        return found
+
 
 def static_shape(view: View) -> tuple[int, ...]:
     """A view's extents where they are known: programs that the compiler makes have no runtime parameters."""
