@@ -4,10 +4,11 @@ the code been written there. Writing it anew would give the same and take severa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cimc.codegen.context import Context
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.instruction import Repeat, Step
 from cimc.isa.operands import View
 
 
@@ -36,9 +37,8 @@ class _Renaming:
 
     def _step(self, step: Step) -> Step:
         if isinstance(step, Repeat):
-            return Repeat(step.variable, step.count, tuple([self._step(s) for s in step.body]), step.derived)
-        operands = tuple([self._view(o) if isinstance(o, View) else o for o in step.operands])
-        return Instruction(step.mnemonic, operands, step.keywords, step.origin)
+            return replace(step, body=tuple([self._step(s) for s in step.body]))
+        return step.on(tuple([self._view(o) if isinstance(o, View) else o for o in step.operands]))
 
     def _view(self, view: View) -> View:
         found = self.views.get(id(view))
