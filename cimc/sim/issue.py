@@ -9,23 +9,22 @@ import numpy as np
 from cimc.sim.inner import index, inner
 from cimc.sim.relations import EVERY, FEEDS, LOOK, conflict
 from cimc.sim.state import (
+    C_FIRST,
+    C_RING,
     CHAIN,
     COLLECT,
     ENDED,
-    F_BLOCKED,
     F_CHAIN,
     F_CHAIN_END,
     F_COST,
     F_END,
     F_FREE,
     F_HAZARD,
-    F_ISSUE,
     F_MASK,
     F_OPERANDS,
     F_ORDER,
     F_PREVIOUS,
     F_RAW,
-    F_RETIRED,
     F_ROW,
     F_SAME,
     F_START,
@@ -37,7 +36,9 @@ from cimc.sim.state import (
     ISSUE,
     ISSUED,
     LAST,
+    LATEST,
     OPEN,
+    OPERAND,
     READY,
     RECEIVE,
     S_HIGH,
@@ -138,8 +139,8 @@ def issue(c: Flat, s: State) -> None:
     row = index(row)
     g = index(t * W + order % W)
     free = max(s.tile[t, T_NEXT_ISSUE], s.tile[t, T_BARRIER_END])
-    when = max(free, s.flight[g, F_RETIRED]) if order >= W else free
-    s.stall[row, ISSUE] += when - free
+    when = max(free, s.retired[g]) if order >= W else free
+    s.spent[row, ISSUE] += when - free
     s.tile[t, T_NEXT_ISSUE] = when + 1
     s.tile[t, T_TAIL] = order + 1
     s.scalar[ISSUED] += 1
@@ -152,6 +153,7 @@ def issue(c: Flat, s: State) -> None:
         s.ended[s.scalar[ENDED]] = g
         s.scalar[ENDED] += 1
         return
+    s.spent[row, OPERAND] -= when  # and what it becomes is added when it begins
     if c.rows[row, R_EVERYTHING]:
         depend_on_all(s, t, g, order)
     else:
@@ -159,7 +161,7 @@ def issue(c: Flat, s: State) -> None:
     same_unit(s, t, g, index(c.rows[row, R_UNIT]), order)
     if op == WAIT:
         s.tile[t, T_BARRIER] = g
-    if s.mask[g, F_MASK] == 0:
+    if s.flight[g, F_MASK] == 0:
         s.ready[s.scalar[READY]] = g
         s.scalar[READY] += 1
 
@@ -174,21 +176,19 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
     s.flight[g, F_ROW] = row
     s.flight[g, F_ORDER] = order
     s.flight[g, F_COST] = c.variants[variant, VARIANT_COST]
-    s.flight[g, F_ISSUE] = when
     s.flight[g, F_OPERANDS] = when
     s.flight[g, F_UNIT] = when
     s.flight[g, F_START] = UNKNOWN
     s.flight[g, F_END] = UNKNOWN
     s.flight[g, F_FREE] = UNKNOWN
-    s.flight[g, F_BLOCKED] = UNKNOWN
     s.flight[g, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
     s.flight[g, F_CHAIN_END] = 0
-    s.flight[g, F_PREVIOUS] = s.last[row]
-    s.mask[g, F_MASK] = 0
-    s.mask[g, F_HAZARD] = 0
-    s.mask[g, F_SAME] = 0
-    s.mask[g, F_RAW] = 0
-    s.mask[g, F_WAITERS] = 0
+    s.flight[g, F_PREVIOUS] = s.spent[row, LATEST]
+    s.flight[g, F_MASK] = 0
+    s.flight[g, F_HAZARD] = 0
+    s.flight[g, F_SAME] = 0
+    s.flight[g, F_RAW] = 0
+    s.flight[g, F_WAITERS] = 0
     if c.moving[row]:
         bounds, first = index(c.variants[variant, VARIANT_BOUNDS]), index(c.rows[row, R_RANGE])
         for i in range(c.rows[row + 1, R_RANGE] - first):
@@ -206,7 +206,7 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
     for i in range(c.related_begin[row], c.related_begin[row + 1]):
         earlier, kind = index(c.related[index(i), 0]), c.related[index(i), 1]
         every = c.moving[earlier] == EVERY
-        j = int(s.last[earlier])
+        j = int(s.spent[earlier, LATEST])
         hazard = False
         while order - j < W:
             other = index(t * W + j % W)
@@ -217,7 +217,7 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
             if kind != LOOK or (not every and (found == FEEDS or (hazard and order - j > NEAR))):
                 break
             j = s.flight[other, F_PREVIOUS]
-    s.last[row] = order
+    s.spent[row, LATEST] = order
 
 
 @inner
@@ -244,13 +244,13 @@ def depend_on(s: State, g: int, other: int, hazard: bool, feeds: bool) -> None:
         if feeds:
             s.flight[g, F_CHAIN] = max(s.flight[g, F_CHAIN], s.flight[other, F_CHAIN_END])
         return
-    bit = np.uint64(1) << np.uint64(other % W)
-    s.mask[g, F_MASK] |= bit
-    s.mask[other, F_WAITERS] |= np.uint64(1) << np.uint64(g % W)
+    bit = 1 << other % W
+    s.flight[g, F_MASK] |= bit
+    s.flight[other, F_WAITERS] |= 1 << g % W
     if hazard:
-        s.mask[g, F_HAZARD] |= bit
+        s.flight[g, F_HAZARD] |= bit
     if feeds:
-        s.mask[g, F_RAW] |= bit
+        s.flight[g, F_RAW] |= bit
 
 
 @inner
@@ -258,15 +258,15 @@ def depend_on_all(s: State, t: int, g: int, order: int) -> None:
     """A signal waits for all that is in flight. What has left the window ended before it was issued."""
     s.flight[g, F_OPERANDS] = max(s.flight[g, F_OPERANDS], s.tile[t, T_LATEST])
     s.flight[g, F_CHAIN] = max(s.flight[g, F_CHAIN], s.tile[t, T_LONGEST])
-    mine = np.uint64(1) << np.uint64(g % W)
+    mine = 1 << g % W
     for j in range(s.tile[t, T_HEAD], order):
         other = index(t * W + j % W)
         if s.flight[other, F_END] == UNKNOWN:
-            bit = np.uint64(1) << np.uint64(j % W)
-            s.mask[g, F_MASK] |= bit
-            s.mask[g, F_HAZARD] |= bit
-            s.mask[g, F_RAW] |= bit
-            s.mask[other, F_WAITERS] |= mine
+            bit = 1 << j % W
+            s.flight[g, F_MASK] |= bit
+            s.flight[g, F_HAZARD] |= bit
+            s.flight[g, F_RAW] |= bit
+            s.flight[other, F_WAITERS] |= mine
 
 
 @inner
@@ -280,10 +280,16 @@ def same_unit(s: State, t: int, g: int, unit: int, order: int) -> None:
     if s.flight[other, F_FREE] != UNKNOWN:
         s.flight[g, F_UNIT] = max(s.flight[g, F_UNIT], s.flight[other, F_FREE])
         return
-    bit = np.uint64(1) << np.uint64(previous % W)
-    s.mask[g, F_MASK] |= bit
-    s.mask[g, F_SAME] |= bit
-    s.mask[other, F_WAITERS] |= np.uint64(1) << np.uint64(g % W)
+    bit = 1 << previous % W
+    s.flight[g, F_MASK] |= bit
+    s.flight[g, F_SAME] |= bit
+    s.flight[other, F_WAITERS] |= 1 << g % W
+
+
+@inner
+def message_at(s: State, channel: int, turn: int) -> int:
+    """Where the turn-th message of a channel stands."""
+    return index(s.channel[channel, C_FIRST] + index(turn) % s.channel[channel, C_RING])
 
 
 # --- what an end sets free ----------------------------------------------------------------------
@@ -321,11 +327,11 @@ def finish(c: Flat, s: State) -> None:
         s.trace[n, 1] = row
         s.trace[n, 2] = s.flight[g, F_START]
         s.trace[n, 3] = time
-    waiters = s.mask[g, F_WAITERS]
+    waiters = s.flight[g, F_WAITERS]
     while waiters:
-        low = waiters & (~waiters + np.uint64(1))
+        low = waiters & -waiters
         waiters ^= low
-        release(s, g, t * W + int(_BIT[(low * _DE_BRUIJN) >> np.uint64(58)]), time, chain_end)
+        release(s, g, t * W + int(_BIT[(np.uint64(low) * _DE_BRUIJN) >> np.uint64(58)]), time, chain_end)
     if s.tile[t, T_BARRIER] == g:
         s.tile[t, T_BARRIER] = -1
         s.tile[t, T_BARRIER_END] = max(s.tile[t, T_BARRIER_END], time)
@@ -340,17 +346,17 @@ def finish(c: Flat, s: State) -> None:
 @inner
 def release(s: State, g: int, other: int, time: int, chain_end: int) -> None:
     """Tell an instruction that one it waits for ends."""
-    bit = np.uint64(1) << np.uint64(g % W)
-    if not s.mask[other, F_MASK] & bit:
+    bit = 1 << g % W
+    if not s.flight[other, F_MASK] & bit:
         return  # it waited for the unit alone, and has got it
-    s.mask[other, F_MASK] &= ~bit
-    if s.mask[other, F_HAZARD] & bit:
+    s.flight[other, F_MASK] &= ~bit
+    if s.flight[other, F_HAZARD] & bit:
         s.flight[other, F_OPERANDS] = max(s.flight[other, F_OPERANDS], time)
-    if s.mask[other, F_SAME] & bit:
+    if s.flight[other, F_SAME] & bit:
         s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], s.flight[g, F_FREE])
-    if s.mask[other, F_RAW] & bit:
+    if s.flight[other, F_RAW] & bit:
         s.flight[other, F_CHAIN] = max(s.flight[other, F_CHAIN], chain_end)
-    if s.mask[other, F_MASK] == 0:
+    if s.flight[other, F_MASK] == 0:
         s.ready[s.scalar[READY]] = other
         s.scalar[READY] += 1
 
@@ -359,18 +365,18 @@ def release(s: State, g: int, other: int, time: int, chain_end: int) -> None:
 def hand_over(s: State, g: int, time: int) -> None:
     """An instruction that has not ended gives its unit to the next one."""
     s.flight[g, F_FREE] = time
-    bit = np.uint64(1) << np.uint64(g % W)
-    waiters = s.mask[g, F_WAITERS]
+    bit = 1 << g % W
+    waiters = s.flight[g, F_WAITERS]
     while waiters:
-        low = waiters & (~waiters + np.uint64(1))
+        low = waiters & -waiters
         waiters ^= low
-        other = g // W * W + int(_BIT[(low * _DE_BRUIJN) >> np.uint64(58)])
-        if s.mask[other, F_SAME] & bit:
-            s.mask[other, F_SAME] &= ~bit
+        other = g // W * W + int(_BIT[(np.uint64(low) * _DE_BRUIJN) >> np.uint64(58)])
+        if s.flight[other, F_SAME] & bit:
+            s.flight[other, F_SAME] &= ~bit
             s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], time)
-            if not (s.mask[other, F_HAZARD] | s.mask[other, F_RAW]) & bit:
-                s.mask[other, F_MASK] &= ~bit
-                if s.mask[other, F_MASK] == 0:
+            if not (s.flight[other, F_HAZARD] | s.flight[other, F_RAW]) & bit:
+                s.flight[other, F_MASK] &= ~bit
+                if s.flight[other, F_MASK] == 0:
                     s.ready[s.scalar[READY]] = other
                     s.scalar[READY] += 1
 
@@ -379,9 +385,9 @@ def hand_over(s: State, g: int, time: int) -> None:
 def retire(s: State, t: int) -> None:
     """Move on the oldest order of which the end is not known; RETIRED is when all up to it had ended."""
     head = index(s.tile[t, T_HEAD])
-    retired = s.flight[t * W + (head - 1) % W, F_RETIRED] if head > 0 else 0
+    retired = s.retired[t * W + (head - 1) % W] if head > 0 else 0
     while head < s.tile[t, T_TAIL] and s.flight[t * W + head % W, F_END] != UNKNOWN:
         retired = max(retired, s.flight[t * W + head % W, F_END])
-        s.flight[t * W + head % W, F_RETIRED] = retired
+        s.retired[t * W + head % W] = retired
         head += 1
     s.tile[t, T_HEAD] = head

@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cimc.sim.inner import entry, fingerprint, index, inner
-from cimc.sim.issue import end, finish, hand_over, issue
+from cimc.sim.issue import end, finish, hand_over, issue, message_at
 from cimc.sim.joining import join
 from cimc.sim.lines import enter
 from cimc.sim.state import (
     BAD,
     BUSY,
     C_BYTES,
+    C_FIRST,
     C_HEAD,
     C_RECEIVER,
+    C_RING,
     C_SENDER,
     C_TAIL,
     C_TAKEN,
@@ -29,11 +31,9 @@ from cimc.sim.state import (
     COLLECT,
     COMPUTE,
     ENDED,
-    F_BLOCKED,
     F_CHAIN,
     F_COST,
     F_FREE,
-    F_ISSUE,
     F_OPERANDS,
     F_ORDER,
     F_ROW,
@@ -155,8 +155,8 @@ def begin(c: Flat, s: State) -> None:
         operands = s.flight[g, F_OPERANDS]
         start = max(operands, s.flight[g, F_UNIT])
         s.flight[g, F_START] = start
-        s.stall[row, OPERAND] += operands - s.flight[g, F_ISSUE]
-        s.stall[row, UNIT] += start - operands
+        s.spent[row, OPERAND] += operands
+        s.spent[row, UNIT] += start - operands
     op = c.rows[row, R_OP]
     if op == COMPUTE:
         compute(c, s, g, row)
@@ -189,8 +189,7 @@ def take(c: Flat, s: State, g: int, row: int) -> None:
     if taken == s.channel[channel, C_TAIL]:
         s.channel[channel, C_RECEIVER] = g
         return
-    first = index(c.ring_ptr[channel])
-    at = first + index(taken) % (c.ring_ptr[channel + 1] - first)
+    at = message_at(s, channel, taken)
     if s.message[at, M_BYTES] != c.costs[cost, V_SIZE] or odd(c, s, row, c.costs[cost, V_SIZE]) >= 0:
         wrong(s, g)
         return
@@ -201,14 +200,13 @@ def take(c: Flat, s: State, g: int, row: int) -> None:
     s.channel[channel, C_TAKEN] = taken + 1
     s.spent[row, BUSY] += busy
     s.spent[row, FIRST] = min(s.spent[row, FIRST], done - busy)  # what came before was waiting
-    s.stall[row, MESSAGE] += done - copied
+    s.spent[row, MESSAGE] += done - copied
     begin = c.rows[row, R_DEST]
     for i in range(begin - 1, c.rows[row, R_DEST_END]):  # the channel itself and, of a sum, those of its parts
         part = channel
         if i >= begin:
             part = index(c.dests[i, 0])
-            first = c.ring_ptr[part]
-            s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_RELEASE] = done
+            s.message[message_at(s, part, s.channel[part, C_TAKEN]), M_RELEASE] = done
             s.channel[part, C_TAKEN] += 1
         sender = s.channel[part, C_SENDER]
         if sender >= 0:
@@ -222,8 +220,7 @@ def odd(c: Flat, s: State, row: int, size: int) -> int:
     """The channel of a part of another size, of the sum that a row takes next; -1 if there is none."""
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
         part = c.dests[i, 0]
-        first = c.ring_ptr[part]
-        if s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_BYTES] != size:
+        if s.message[message_at(s, part, s.channel[part, C_TAKEN]), M_BYTES] != size:
             return part
     return -1
 
@@ -244,8 +241,7 @@ def wrong(s: State, g: int) -> None:
 @inner
 def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) -> int:
     """When a message may enter the channel, from now on; -1 if not known yet. Forgets what has been released."""
-    first = index(c.ring_ptr[channel])
-    ring = c.ring_ptr[channel + 1] - first
+    first, ring = index(s.channel[channel, C_FIRST]), s.channel[channel, C_RING]
     head, taken = s.channel[channel, C_HEAD], s.channel[channel, C_TAKEN]
     while head < taken and s.message[first + head % ring, M_RELEASE] <= now:
         s.channel[channel, C_BYTES] -= s.message[first + head % ring, M_BYTES]
@@ -275,15 +271,16 @@ def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             break
         enter = max(enter, at)
     if enter == now:
-        if s.flight[g, F_BLOCKED] != UNKNOWN:
-            s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
+        if s.blocked[g] != UNKNOWN:
+            s.spent[row, CHANNEL] += now - s.blocked[g]
+            s.blocked[g] = UNKNOWN
         if c.rows[row, R_OP] == SEND:
             leave(c, s, g, row, now, rates)
         else:
             join(c, s, g, row, now, rates)
         return
-    if s.flight[g, F_BLOCKED] == UNKNOWN:
-        s.flight[g, F_BLOCKED] = now
+    if s.blocked[g] == UNKNOWN:
+        s.blocked[g] = now
     if enter > now:
         push(s, enter, key_of(s, g, 0))
 
@@ -312,8 +309,7 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     chain, held = s.flight[g, F_CHAIN] + free, left - now - free
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
         channel, leaf = index(c.dests[i, 0]), c.dests[i, 1]
-        base = index(c.ring_ptr[channel])
-        at = base + index(s.channel[channel, C_TAIL]) % (c.ring_ptr[channel + 1] - base)
+        at = message_at(s, channel, s.channel[channel, C_TAIL])
         header = now if leaf < 0 else s.way[leaf, 0]
         alone = 0 if leaf < 0 else s.way[leaf, 1]
         slowest = occupied if leaf < 0 else s.way[leaf, 2]
@@ -328,7 +324,7 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             s.ready[s.scalar[READY]] = s.channel[channel, C_RECEIVER]
             s.scalar[READY] += 1
             s.channel[channel, C_RECEIVER] = -1
-    s.stall[row, LINK] += held
+    s.spent[row, LINK] += held
     end(s, g, left, chain)
 
 
@@ -361,7 +357,7 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
     way, server = c.rows[row, R_WAY], index(c.rows[row, R_SERVER])
     if phase == 1:
         starts = max(now, s.server[server, Q_FREE])
-        s.stall[row, QUEUE] += starts - now
+        s.spent[row, QUEUE] += starts - now
         s.server[server, Q_BUSY] += c.costs[cost, V_CYCLES]
         s.server[server, Q_FREE] = starts + c.costs[cost, V_CYCLES]
         push(s, s.server[server, Q_FREE] + (rates[2] if server == 0 else hop), key_of(s, g, 2))
@@ -373,7 +369,7 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
     if way >= 0:
         first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
         there, left, free = packet(s, c.way_link, first, stop, now, occupied, cross, rates)
-        s.stall[row, LINK] += there - now - free
+        s.spent[row, LINK] += there - now - free
     if phase == 0:
         s.spent[row, BUSY] += left - s.flight[g, F_START]
         push(s, there, key_of(s, g, 1))
@@ -406,7 +402,7 @@ def host(c: Flat, s: State, g: int, row: int, now: int) -> None:
     """A host call: one at a time on the whole chip."""
     busy = c.costs[s.flight[g, F_COST], V_CYCLES]
     starts = max(now, s.scalar[HOST_FREE])
-    s.stall[row, UNIT] += starts - now
+    s.spent[row, UNIT] += starts - now
     s.scalar[HOST_FREE] = starts + busy
     s.spent[row, BUSY] += busy
     end(s, g, starts + busy, s.flight[g, F_CHAIN] + busy)
