@@ -21,6 +21,7 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.isa.operands import Element
 from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
+from cimc.mapping.brought import ELEMENTWISE, Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.fill import Cores, Grid, fill
@@ -71,8 +72,9 @@ class _Placer:
         precision: str,
         choices: Choices,
         inside_only: frozenset[int],
+        brought: Brought,
     ) -> None:
-        self.graph = graph
+        self.graph, self.brought = graph, brought
         self.lanes = choices.lanes
         self.across = choices.optimize == "throughput"
         self.inside = inside_only
@@ -103,10 +105,10 @@ class _Placer:
                 self.shards[node.outputs[0]] = node.outputs[0]
                 stage = max((self.stages[r] for r in roots), default=0)
             else:
-                source = self._shard_source(node, tails, may_go)
+                source = self._shard_source(node, tails, may_go, stage)
                 if source:
                     self.shards[node.outputs[0]] = source
-                    stage = max((self.stages[r] for r in roots), default=0)
+                    stage = max((self.stages[r] + (self.shards.get(r, source) != source) for r in roots), default=0)
                 elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
                     self.shards[node.outputs[0]] = self.shards[roots[0]]
             for out in node.outputs:
@@ -114,8 +116,8 @@ class _Placer:
                     self.stages[out] = stage
             self.reads[node.outputs[0]] = tuple(roots)
 
-    def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool) -> str:
-        """The mvm whose column shards a node can work on in place, or "" if it needs whole rows."""
+    def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool, stage: int) -> str:
+        """The mvm whose column shards a node can work on in place, or "" if it needs whole rows. ``stage``: which has these."""
         op = OPS[node.op]
         if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
             return ""
@@ -129,6 +131,8 @@ class _Placer:
                 return ""
             tail = tails.get(v)
             shape = self.graph.type(v).shape
+            if (node.outputs[0], i) in self.brought and (tail is None or self.stages[tail.root] < stage):
+                continue
             if tail is None:
                 if v not in self.graph.constants or product(shape[:-1]) != 1:
                     return ""
@@ -428,11 +432,6 @@ class _Placer:
         return 1 + max((self.stages[o] for n in rows for o in n.outputs if o), default=0)
 
 
-ELEMENTWISE = frozenset(
-    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
-)
-
-
 def place(
     graph: Graph,
     segments: Sequence[Segment],
@@ -441,12 +440,13 @@ def place(
     choices: Choices,
     inside_only: frozenset[int] = frozenset(),
     said: Mapping[int, int] = EMPTY,
+    brought: Brought = frozenset(),
 ) -> Placement:
     """Tiles and cores for everything. ``inside_only``: segments in which no columns go to tiles beside their own; those
-    without tiles to spare for it join them. ``said``: segments with exactly so many copies of their weights. Raises the
-    does-not-fit diagnostic with what is short."""
+    without tiles to spare for it join them. ``said``: segments with exactly so many copies of their weights. ``brought``:
+    operands that tiles of products are brought. Raises the does-not-fit diagnostic with what is short."""
     inside_only = inside_only if choices.aside and not choices.reload else frozenset(s.index for s in segments)
-    placer = _Placer(graph, segments, chip, precision, choices, inside_only)
+    placer = _Placer(graph, segments, chip, precision, choices, inside_only, brought)
     placer.said = said
     single = placer.replicas(choices.replicas or 1)
     placer.reserve(single)
@@ -462,7 +462,7 @@ def place(
             matrices = stretched(matrices, snake(chip, placer.weight_tiles(), across=True), chip)
         homes = placer.homes(copies, matrices)
         if placer.crowded:
-            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said)
+            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)
         found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
         writing = placer.writing
         return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)
