@@ -207,16 +207,12 @@ class View:
         put(found, "offset", self.offset)
         put(found, "shape", self.shape)
         put(found, "strides", self.strides)
+        put(found, "lie", self.lie)
         return found
 
     def at(self, offset: Affine) -> View:
         """A rectangle like it that begins elsewhere."""
-        found, put = object.__new__(View), object.__setattr__
-        put(found, "buffer", self.buffer)
-        put(found, "offset", offset if offset.terms else _constant(offset.constant))
-        put(found, "shape", self.shape)
-        put(found, "strides", self.strides)
-        return found
+        return View(self.buffer, offset, self.shape, self.strides)
 
 
 def static_shape(view: View) -> tuple[int, ...]:
