@@ -21,7 +21,7 @@ from itertools import chain
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
-from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, works
+from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, alike, works
 from cimc.isa.instruction import INSTRUCTIONS, WINDOW, Derived, Instruction, Phase, Repeat, Unit
 from cimc.isa.operands import Affine, View
 from cimc.isa.phases import written_out
@@ -184,7 +184,11 @@ def overlapped(
         for work in chain.from_iterable(chain.from_iterable(blocks)):
             loads[work.tile, work.unit] += work.busy
         interval = -(-max(loads.values(), default=1) // len(variants))
-    alone = [Alone(chip, every, interval).run(groups) for groups in blocks]
+    alone: list[Alone] = []
+    for groups in blocks:
+        like = next((one for one, other in zip(alone, blocks, strict=False) if alike(groups, other)), None)
+        timing = Alone(chip, every, interval)
+        alone.append(timing.like(like, groups) if like else timing.run(groups))
     spans: dict[tuple[int, str], tuple[int, int]] = {}  # over all lanes: a block may be early, and the next late
     for one in alone:
         for where, (low, high) in one.lives.items():
