@@ -184,11 +184,10 @@ def overlapped(
         for work in chain.from_iterable(chain.from_iterable(blocks)):
             loads[work.tile, work.unit] += work.busy
         interval = -(-max(loads.values(), default=1) // len(variants))
-    alone: list[Alone] = []
-    for groups in blocks:
-        like = next((one for one, other in zip(alone, blocks, strict=False) if alike(groups, other)), None)
-        timing = Alone(chip, every, interval)
-        alone.append(timing.like(like, groups) if like else timing.run(groups))
+    alone = [Alone(chip, every, interval).run(groups) for groups in blocks]
+    if all(alike(blocks[0], groups) for groups in blocks[1:]):
+        nearest = min(alone, key=lambda one: max((t.start for t in one.timed), default=0))
+        alone = [Alone(chip, every, interval).like(nearest, groups) for groups in blocks]
     spans: dict[tuple[int, str], tuple[int, int]] = {}  # over all lanes: a block may be early, and the next late
     for one in alone:
         for where, (low, high) in one.lives.items():
