@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,5 +104,5 @@ def sent(links: Links, tile: int, steps: Sequence[Step], sizes: dict[str, int]) 
             to = dict(step.keywords)["to"]
             to = (to,) if isinstance(to, int) else to
             assert isinstance(to, tuple)
-            size = sizes[view.buffer] * int(np.prod(static_shape(view)))
+            size = sizes[view.buffer] * prod(static_shape(view))
             links.send(tile, to, times * max(1, -(-size // width)))

@@ -46,18 +46,25 @@ class Overlap:
 
     def emit(self, codes: Mapping[int, TileCode], blocks: int, variable: str) -> None:
         """Append the code of so many blocks to the tiles."""
+        mine = self._by_tile()
         for tile, code in codes.items():
-            places = self._places(tile)
+            places = self._places(tile, mine[tile]) if tile in mine else []
             if any(places):
                 _Tile(self, code, places, blocks).emit(variable)
 
-    def _places(self, tile: int) -> list[list[_Place]]:
+    def _by_tile(self) -> dict[int, list[list[tuple[int, int, Instruction]]]]:
+        """By tile, what it does of a block of each variant: start, number, instruction."""
+        found: dict[int, list[list[tuple[int, int, Instruction]]]] = {}
+        for variant, timed in enumerate(self.variants):
+            for number, item in enumerate(timed):
+                for tile, step in item.parts:
+                    of = found.get(tile) or found.setdefault(tile, [[] for _ in self.variants])
+                    of[variant].append((item.start, number, step))
+        return found
+
+    def _places(self, tile: int, mine: Sequence[Sequence[tuple[int, int, Instruction]]]) -> list[list[_Place]]:
         """What a tile does of a block of each variant, and where: (step, time in it, number). Its first step begins with what it
         does first: so what it is done with in one step needs no other."""
-        mine = [
-            [(item.start, number, step) for number, item in enumerate(timed) for to, step in item.parts if to == tile]
-            for timed in self.variants
-        ]
         first = min((start for of in mine for start, _, _ in of), default=0)
         if self._in_line([[(start - first, step) for start, _, step in of] for of in mine], self.every.get(tile, 1)):
             return [[_Place(0, start - first, number, step) for start, number, step in of] for of in mine]

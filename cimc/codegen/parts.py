@@ -247,7 +247,7 @@ def _split(step: Instruction, access: Access, plan: Cut) -> Iterator[Instruction
             mine, local = (narrowed(v, reach.axis, first, high - low) for v in (mine, local))
         for part, here in _apart(mine, local, access, len(plan.meeting(reach))):
             pair = (_moved(part, plan, k), here)
-            yield replace(step, operands=pair if at == 0 else pair[::-1])
+            yield step.on(pair if at == 0 else pair[::-1])
 
 
 def _apart(mine: View, local: View, access: Access, parts: int) -> list[tuple[View, View]]:

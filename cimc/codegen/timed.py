@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.order import Costs
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind
+from cimc.isa.instruction import LOCAL, Instruction, Kind, kinds
 from cimc.isa.operands import View, static_shape
 
 FREE = 1 << 40
@@ -57,7 +58,8 @@ class Work:
 def works(chip: ChipSpec, codes: Mapping[int, TileCode], recorded: Sequence[RECORDED]) -> list[list[Work]]:
     """A block's instructions, given in one order for all tiles, by what belongs together: what sends first, then what
     takes."""
-    costs = {tile: Costs(chip, code) for tile, code in codes.items()}
+    known: dict[str, dict[Hashable, int]] = {}  # by kind of tile
+    costs = {tile: Costs(chip, code, known.setdefault(chip.kind(tile), {})) for tile, code in codes.items()}
     groups: list[list[Work]] = []
     for tile, step in recorded:
         work = Work(tile, step, *costs[tile].of(step), tuple(_touches(codes[tile], step)))
@@ -70,13 +72,17 @@ def works(chip: ChipSpec, codes: Mapping[int, TileCode], recorded: Sequence[RECO
 
 
 def _touches(code: TileCode, step: Instruction) -> Iterator[Touch]:
-    spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
-    for i, operand in enumerate(step.operands):
-        kind = spec.access(i, words)
+    for kind, operand in zip(kinds(step), step.operands, strict=True):
         if isinstance(operand, View) and kind in LOCAL and not code.rooms[operand.buffer].kept:
-            spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
             low = operand.offset.constant
-            yield Touch((code.tile, operand.buffer), low, low + sum(spans) + 1, kind is not Kind.READ)
+            high = low + _reach(static_shape(operand), operand.strides)
+            yield Touch((code.tile, operand.buffer), low, high, kind is not Kind.READ)
+
+
+@lru_cache(1 << 12)
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements from the first to the last of a view."""
+    return sum([(n - 1) * s for n, s in zip(shape, strides, strict=True)]) + 1
 
 
 def alike(groups: Sequence[Sequence[Work]], others: Sequence[Sequence[Work]]) -> bool:

@@ -30,6 +30,8 @@ overlap."""
 class Kind(enum.Enum):
     """What stands at an operand's place."""
 
+    __hash__ = object.__hash__  # each is one object; an enum's own looks at the name, and takes ten times as long
+
     READ = "read"  # view of a local buffer, read
     WRITE = "write"  # view of a local buffer, written
     UPDATE = "update"  # view of a local buffer, read and written
@@ -52,6 +54,8 @@ GLOBAL = (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE)
 
 class Unit(enum.Enum):
     """The units of a tile. Each executes one instruction at a time; CORE is one unit per matrix."""
+
+    __hash__ = object.__hash__
 
     CORE = "core"
     MATMUL = "matmul"
@@ -282,6 +286,14 @@ class Instruction:
     origin: Origin | None = None
     line: int = field(default=0, compare=False)  # in the text it was parsed from; 0 if built
     phase: Phase | None = None
+
+    def on(self, operands: tuple[View | str, ...]) -> Instruction:
+        """The same on other operands: what ``replace`` gives, sooner, for there are many."""
+        found, put = object.__new__(Instruction), object.__setattr__
+        for name in Instruction.__slots__:
+            put(found, name, getattr(self, name))
+        put(found, "operands", operands)
+        return found
 
 
 def kinds(step: Instruction) -> tuple[Kind, ...]:

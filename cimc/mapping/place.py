@@ -25,10 +25,11 @@ from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.fill import Cores, Grid, fill
 from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, sharing, worked_off
+from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.regions import assembling, off_matrices
+from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.rounds import in_turns
-from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
+from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
@@ -240,8 +241,9 @@ class _Placer:
         """The copies of matrices whose products leave for global memory by so many bytes that one link takes far longer
         than the cores, on tiles of their own; none if these do not suffice."""
         found: dict[tuple[str, int], Grid] = {}
+        leaving = stored_outputs(self.graph)
         for segment, replica, node in self._copies(replicas):
-            outputs = (o for n in segment.nodes for o in n.outputs if o in self.graph.outputs)
+            outputs = (o for n in segment.nodes for o in n.outputs if o in leaving)
             if not any(self.shards.get(o) == node.outputs[0] for o in outputs):
                 continue
             cycles = self.graph.type(node.outputs[0]).size * Element.F32.bytes / self.chip.noc.link_bytes_per_cycle
@@ -342,6 +344,7 @@ class _Placer:
         products = self._products(segment)
         counts = lanes(self._work(segment), max(stage_count, len(able) // replicas - others), self.lanes)
         free: list[int] = []
+        others_of = of_other_copies(segment, matrices, replicas)
         traffic = Traffic(self.chip)
         companies: list[dict[int, int]] = []
         for replica in range(replicas):
@@ -369,7 +372,8 @@ class _Placer:
                 flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
                 flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
                 for _ in range(count):
-                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, free))
+                    own = [t for t in free if t not in others_of[replica]]
+                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, own or free))
                     free.remove(chosen[-1])
                 stages.append(tuple(chosen))
             yield tuple(stages)
@@ -426,11 +430,6 @@ class _Placer:
         found."""
         rows = (n for n in segment.nodes if n.outputs[0] not in self.shards or n.op == "quantize")
         return 1 + max((self.stages[o] for n in rows for o in n.outputs if o), default=0)
-
-
-ELEMENTWISE = frozenset(
-    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
-)
 
 
 def place(
