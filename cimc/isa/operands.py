@@ -207,15 +207,18 @@ class View:
         put(found, "offset", self.offset)
         put(found, "shape", self.shape)
         put(found, "strides", self.strides)
+        put(found, "lie", self.lie)
         return found
 
     def at(self, offset: Affine) -> View:
         """A rectangle like it that begins elsewhere."""
         found, put = object.__new__(View), object.__setattr__
+        lie = _lie(offset.constant, offset.terms, self.shape, self.strides)
         put(found, "buffer", self.buffer)
-        put(found, "offset", offset if offset.terms else _constant(offset.constant))
-        put(found, "shape", self.shape)
-        put(found, "strides", self.strides)
+        put(found, "offset", lie.offset)
+        put(found, "shape", lie.shape)
+        put(found, "strides", lie.strides)
+        put(found, "lie", lie)
         return found
 
 
