@@ -10,6 +10,7 @@ from typing import Literal, Unpack
 import click
 
 from cimc.cli import options as opt
+from cimc.collecting import uncollected
 
 
 @click.command("compile")
@@ -28,6 +29,7 @@ from cimc.cli import options as opt
 @click.option("--print-pipeline", is_flag=True, help="Print the passes that ran, as text for -p.")
 @opt.json_option
 @opt.verbosity
+@uncollected()
 def command(
     model: Path,
     output: Path | None,
