@@ -228,7 +228,7 @@ class Engine:
         steps: memory.Steps,
     ) -> _Tile:
         rewritten = frozenset(written(tile.steps)) if tile.matrices else frozenset[str]()
-        blank = written_first(tile.steps) if rewritten else rewritten
+        blank = written_first(tile.straight) if rewritten else rewritten
         self._writes |= bool(rewritten)
         links = Links(tile.tile, self.channels, self.maybe_pause)
         scope = Scope(
@@ -250,7 +250,7 @@ class Engine:
             arena=self._arena,
             ordered=self._ordered,
         )
-        return _Tile(tile.tile, decode(tile.steps, scope), scope)
+        return _Tile(tile.tile, decode(tile.straight, scope), scope)
 
     def _loop(self, tiles: Mapping[int, _Tile], progress: Progress | None) -> None:
         done = 0
