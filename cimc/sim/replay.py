@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.isa.instruction import Machine, Matrix
+from cimc.isa.instruction import Matrix
 from cimc.isa.program import Port, Program
 from cimc.sim.batches import Batch, Direct, Gathered, Placing
 from cimc.sim.memory import Storage
@@ -36,13 +36,10 @@ def enter_inputs(program: Program, recorder: Recorder, real: Storages, numbers: 
 
 
 class Replay:
-    """A recorded program, to be run any number of times. ``machine``: any tile's, for what all have in common. Raises
-    Unsuited if it takes too much memory."""
+    """A recorded program, to be run any number of times. Raises Unsuited if it takes too much memory."""
 
-    def __init__(
-        self, program: Program, recorder: Recorder, real: Storages, numbers: Storages, machine: Machine
-    ) -> None:
-        self._program, self._real, self._machine = program, real, machine
+    def __init__(self, program: Program, recorder: Recorder, real: Storages, numbers: Storages) -> None:
+        self._program, self._real = program, real
         written = [p for p in program.outputs if real[p.buffer].raw.flags.writeable]
         ends = {p.name: recorder.kept(numbers[p.buffer].array().reshape(-1)) for p in written}
         placing = Placing(recorder)
@@ -111,7 +108,7 @@ class Replay:
             if part.role == "update":
                 target = operands[i]
                 assert isinstance(target, np.ndarray)
-                works.append(self._filled(target, place))
+                works.append(self._filled(batch, part, target, place))
             elif isinstance(place, Direct):
                 operands[i] = self._array(batch, part, self._values, place)
             else:
@@ -124,14 +121,14 @@ class Replay:
             if part.role in ("fixed", "matrix"):
                 operands[i] = next(rest)
         views = [operands[i] for i in range(len(form.parts))]
-        works.append(partial(form.meaning(), self._machine, *views, **form.keywords))
+        works.append(partial(form.meaning(), form.scope.machine, *views, **form.keywords))
         return works
 
-    def _filled(self, target: Array, place: Direct | Gathered) -> Work:
+    def _filled(self, batch: Batch, part: Part, target: Array, place: Direct | Gathered) -> Work:
         """What was there before it is updated."""
         if isinstance(place, Gathered):
             return self._take(place, target.reshape(-1).view(np.uint8))
-        return partial(np.copyto, target, np.ndarray(target.shape, target.dtype, self._values, place.at))
+        return partial(np.copyto, target, self._array(batch, part, self._values, place))
 
     def _take(self, place: Gathered, room: Bytes) -> Work:
         pieces, out = self._pieces(place.size), room.reshape(-1, place.size)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cimc.arch.spec import ChipSpec
 from cimc.collecting import uncollected
 from cimc.device import Device
+from cimc.errors import CimcError
 from cimc.isa.cells import written, written_first
 from cimc.isa.instruction import Blocked, Carries, Fault
 from cimc.isa.program import Program, TileProgram, Weights
@@ -29,7 +30,8 @@ from cimc.sim.kept import Kept
 from cimc.sim.matrices import MatrixFactory
 from cimc.sim.memory import State, Storage
 from cimc.sim.packing import Unsuited
-from cimc.sim.recording import Recorder, TileRecorder, numbered
+from cimc.sim.recorded import MOST_STEPS, TileRecorder, executed, numbered
+from cimc.sim.recording import Recorder
 from cimc.sim.replay import Replay, enter_inputs
 from cimc.sim.scope import Arena, NotFinite, Scope
 from cimc.sim.tally import Samples, Tally
@@ -184,13 +186,14 @@ class Engine:
         self.again()
         shared = numbered(self._shared)
         try:
+            if sum(executed(t.steps) for t in self.program.tiles) > MOST_STEPS:
+                return None
             enter_inputs(self.program, recorder, self._shared, shared)
             tiles = {t.tile: self._named(t, shared, recorder) for t in self.program.tiles}
             self._ready.extend(tiles)
             self._loop(tiles, None)
-            machine = next(iter(self._tiles.values())).scope.machine
-            return Replay(self.program, recorder, self._shared, shared, machine)
-        except Unsuited:
+            return Replay(self.program, recorder, self._shared, shared)
+        except (Unsuited, CimcError):  # nothing is wrong with the program: it has been run
             return None
 
     def _named(self, tile: TileProgram, shared: Mapping[str, Storage], recorder: Recorder) -> _Tile:
@@ -200,7 +203,7 @@ class Engine:
             real,
             local=numbered(real.local),
             shared=shared,
-            arena=Arena(0),
+            arena=replace(real.arena, size=0),
             recorded=TileRecorder(recorder, real),
             steps={},
         )
