@@ -17,6 +17,8 @@ class Element(enum.Enum):
     numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics. Numbers of less than
     a byte and 8-bit floats (the ``narrow`` ones) are stored, moved and converted, never computed with."""
 
+    __hash__ = object.__hash__  # each is one object; an enum's own looks at the name, and takes ten times as long
+
     F64 = "f64"
     F32 = "f32"
     F16 = "f16"
@@ -198,11 +200,30 @@ class View:
         put(self, "strides", lie.strides)
         put(self, "lie", lie)
 
+    def of(self, buffer: str) -> View:
+        """The same rectangle of another buffer."""
+        found, put = object.__new__(View), object.__setattr__
+        put(found, "buffer", intern(buffer))
+        put(found, "offset", self.offset)
+        put(found, "shape", self.shape)
+        put(found, "strides", self.strides)
+        put(found, "lie", self.lie)
+        return found
+
+    def at(self, offset: Affine) -> View:
+        """A rectangle like it that begins elsewhere."""
+        return View(self.buffer, offset, self.shape, self.strides)
+
 
 def static_shape(view: View) -> tuple[int, ...]:
     """A view's extents where they are known: programs that the compiler makes have no runtime parameters."""
-    assert all(isinstance(n, int) for n in view.shape), f"{view} depends on a runtime parameter"
-    return tuple(n for n in view.shape if isinstance(n, int))
+    return _static(view.shape)
+
+
+@lru_cache(SHARED)
+def _static(shape: tuple[Extent, ...]) -> tuple[int, ...]:
+    assert all(isinstance(n, int) for n in shape), f"{shape} depends on a runtime parameter"
+    return tuple(n for n in shape if isinstance(n, int))
 
 
 @lru_cache(SHARED)
