@@ -56,7 +56,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
         layers=_layers(layout, state, billed.energy(chip), names, of),
         bound=bound,
         host_cycles=int(state.spent[layout.flat.rows[:, R_OP] == Action.HOST, BUSY].sum()),
-        stalls=_causes(state.spent[:, ISSUE:].sum(axis=0)),
+        stalls=_causes(state.spent[:, ISSUE:].sum(axis=0).tolist()),
         tile_stalls=_tile_stalls(layout, state),
         writings=tuple(_writings(layout, state)),
         events=events,
@@ -153,12 +153,15 @@ def _utilization(layout: Layout, state: State, cycles: int, names: list[str], of
     queue, ``remote_buffer`` the queues of the tiles that hold resident buffers, ``memory`` the tiles' paths to both."""
     spent = state.spent[: len(of), BUSY]
     rows = np.flatnonzero(spent)
+    busy = np.zeros(len(names), np.int64)
+    np.add.at(busy, of[rows], spent[rows])
+    width = int(layout.flat.rows[:, R_UNIT].max(initial=0)) + 1
+    units = np.unique((of[rows] * len(layout.tiles) + layout.row_tile[rows]) * width + layout.flat.rows[rows, R_UNIT])
+    counts = np.bincount(units // (len(layout.tiles) * width), minlength=len(names)).tolist()
     found: dict[str, float] = {}
-    for name, number in sorted((n, i) for i, n in enumerate(names)):
-        mine = rows[of[rows] == number]
-        units = np.unique(layout.row_tile[mine] * (1 << 32) + layout.flat.rows[mine, R_UNIT])
-        if len(mine):
-            found[name] = int(spent[mine].sum()) / (cycles * (1 if name == "host" else len(units)))
+    for name, cycles_of, count in sorted(zip(names, busy.tolist(), counts, strict=True)):
+        if count:
+            found[name] = cycles_of / (cycles * (1 if name == "host" else count))
     shared, *homes = state.server[:, Q_BUSY].tolist()
     if shared:
         found["global_memory"] = shared / cycles
@@ -181,7 +184,8 @@ def _layers(
     np.add.at(busy, (layers[rows], of[rows]), spent[rows, BUSY])
     np.minimum.at(first, layers[rows], spent[rows, FIRST])
     np.maximum.at(last, layers[rows], spent[rows, FINAL])
-    np.add.at(stall, layers, state.spent[: len(of), ISSUE:])
+    runs = np.flatnonzero(np.diff(layers, prepend=-1))  # of rows of the same layer
+    np.add.at(stall, layers[runs], np.add.reduceat(state.spent[: len(of), ISSUE:], runs))
     found: dict[str, Cost] = {}
     begun, ended, cycles, waits = first.tolist(), last.tolist(), busy.tolist(), stall.tolist()
     for layer in sorted(energy, key=lambda n: (begun[n], ended[n], layout.layers[n])):
@@ -191,11 +195,11 @@ def _layers(
     return found
 
 
-def _causes(stalls: Ints) -> dict[str, int]:
-    return dict(zip(STALLS, stalls.tolist(), strict=True))
+def _causes(stalls: list[int]) -> dict[str, int]:
+    return dict(zip(STALLS, stalls, strict=True))
 
 
 def _tile_stalls(layout: Layout, state: State) -> dict[int, dict[str, int]]:
     """What each tile's stream waited for."""
     found = np.add.reduceat(state.spent[: len(layout.row_tile), ISSUE:], layout.flat.tile_start)
-    return {tile: _causes(found[i]) for i, tile in enumerate(layout.tiles)}
+    return {tile: _causes(stalls) for tile, stalls in zip(layout.tiles, found.tolist(), strict=True)}

@@ -18,7 +18,7 @@ from cimc.isa.program import TileProgram
 from cimc.origin import Origin
 from cimc.sim.job import CELLS
 from cimc.sim.listing import Listing
-from cimc.sim.pool import Form, Numbers, Pool, Words, attributes, looked_up, numbers, read_off
+from cimc.sim.pool import Form, Numbers, Pool, Words, attribute, gathered, looked_up, numbered, numbers, read_off
 from cimc.sim.tables import Ints
 
 OUTSIDE = ""  # the layer of instructions without an origin
@@ -89,16 +89,17 @@ class Columns:
     def __init__(self, pool: Pool, listing: Listing) -> None:
         self._pool, self._tile, steps = pool, listing.tile, listing.steps
         mnemonics: Numbers[str] = Numbers()
-        self.form = read_off(mnemonics, _MNEMONIC, steps)
+        words: Numbers[Words] = Numbers()
+        of_form, of_word, origins, operands = gathered(
+            steps, numbered(mnemonics, _MNEMONIC), numbered(words, _KEYWORDS), attribute(_ORIGIN), attribute(_OPERANDS)
+        )
+        self.form, self.word = numbers(of_form), numbers(of_word)
         self.forms = [Form.of(m) for m in mnemonics]
         writes = [INSTRUCTIONS[m].writes_cells for m in mnemonics]
         self.names = Names(pool, listing, writes=any(writes))
         self.writers: Ints = np.flatnonzero(np.array(writes, np.bool_)[self.form])
-        words: Numbers[Words] = Numbers()
-        self.word = read_off(words, _KEYWORDS, steps)
         self.words = list(words)
-        self.layers, self.layer = _layers(attributes(_ORIGIN, steps))
-        operands = attributes(_OPERANDS, steps)
+        self.layers, self.layer = _layers(origins)
         counts = np.fromiter(map(len, operands), np.int64, len(operands))
         self.first: Ints = np.concatenate(([0], np.cumsum(counts)))
         self._owner = np.repeat(np.arange(len(steps)), counts)
@@ -142,8 +143,8 @@ class Columns:
         held = np.flatnonzero(names.home[arrays] >= 0)[::-1]  # of several the first counts
         self.home[self._owner[shared[held]]] = names.home[arrays[held]]
         local, views = self._some(LOCAL)
-        lie = read_off(pool.lies, _LIE, views)
-        buffers = self._buffers(local, attributes(_BUFFER, views))
+        of_lie, named = gathered(views, numbered(pool.lies, _LIE), attribute(_BUFFER))
+        lie, buffers = numbers(of_lie), self._buffers(local, named)
         element[local], shape[local] = names.element[buffers], np.array(pool.lies.shape, np.int64)[lie]
         if any(shapes.varies):
             varies = np.array(shapes.varies, np.bool_)[shape]

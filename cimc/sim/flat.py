@@ -205,8 +205,8 @@ def _rings(decoder: Decoder, size: Ints) -> Ints:
     sizes = size[rows[sends, R_VARIANT]]
     for row, (costs, _) in decoder.varying.items():
         sizes[sends == row] = min(decoder.pool.prices[c].job.bytes for c in costs)
-    messages = np.zeros(len(travels.channels), np.int64)
-    smallest = np.full(len(travels.channels), 1 << 60)
+    messages = np.zeros(travels.channel_count, np.int64)
+    smallest = np.full(travels.channel_count, 1 << 60)
     np.add.at(messages, channels, np.repeat(times, parts))
     np.minimum.at(smallest, channels, np.repeat(sizes, parts))
     fit = decoder.pool.chip.noc.channel_bytes // np.maximum(smallest, 1) + 2

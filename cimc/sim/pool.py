@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from cimc.sim.tables import ACCUMULATES, READS, WRITES, Ints, Price
 
 Words = tuple[tuple[str, Value], ...]  # an instruction's keywords
 K = TypeVar("K")
+PIECE = 512  # things that are looked at together
 
 
 class Numbers(dict[K, int]):
@@ -168,9 +170,25 @@ def read_off(table: Mapping[Any, int], get: attrgetter[Any], things: Sequence[ob
     return np.fromiter(map(table.__getitem__, map(get, things)), np.int64, len(things))
 
 
-def attributes(get: attrgetter[Any], things: Iterable[object]) -> list[Any]:
-    """An attribute of each of many things."""
-    return list(map(get, things))
+def attribute(get: attrgetter[Any]) -> Callable[[Iterable[object]], Iterable[Any]]:
+    """For :func:`gathered`: an attribute."""
+    return partial(map, get)
+
+
+def numbered(table: Mapping[Any, int], get: attrgetter[Any]) -> Callable[[Iterable[object]], Iterable[int]]:
+    """For :func:`gathered`: the number of an attribute in a table."""
+    return lambda things: map(table.__getitem__, map(get, things))
+
+
+def gathered(things: Sequence[object], *ways: Callable[[Iterable[object]], Iterable[Any]]) -> tuple[list[Any], ...]:
+    """What several ways of looking at them find in many things. They lie all over memory: so some hundred are looked at in
+    every way before the next, while they are still near, which halves the time."""
+    found: tuple[list[Any], ...] = tuple([[] for _ in ways])
+    for begin in range(0, len(things), PIECE):
+        piece = things[begin : begin + PIECE]
+        for way, into in zip(ways, found, strict=True):
+            into.extend(way(piece))
+    return found
 
 
 def distinct(code: Ints) -> tuple[Ints, Ints]:
