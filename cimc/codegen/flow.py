@@ -413,7 +413,8 @@ class Flow:
         rooms = {(p.tile, p.view.buffer): self.context.code(p.tile).rooms[p.view.buffer] for p, _ in parts}
         element = next(iter(rooms.values())).element
         column = need.rect.rows * element.bytes * wait
-        if need.job.kind == "result" and need.rect.cols > 1 and wait >= LEAST:
+        bound = need.job.kind == "result" and need.rect.cols > 1 and wait >= LEAST
+        if bound:
             if not self.park.left:
                 return self._kept(value, need)
             if self.park.taken(need.tile, need.rect.cols * column):
@@ -432,7 +433,7 @@ class Flow:
                     if (some := common.meet(stop.rect)) is not None:
                         self._move(value, piece, some, {stop.tile: stop})
         if not waiting:
-            return False
+            return bound and self._kept(value, need)
         self._late(value, need, waiting, (value.job, value.pieces))
         return True
 
