@@ -162,7 +162,9 @@ class Plan:
     def beside(self, node: Node, source: Source) -> bool:
         """Whether a node works on columns of a product, and its operand is these, where they are."""
         shards = self.placement.shards
-        return node.op not in MATRIX_OPS and source.root in shards and shards.get(node.outputs[0]) == shards[source.root]
+        return (
+            node.op not in MATRIX_OPS and source.root in shards and shards.get(node.outputs[0]) == shards[source.root]
+        )
 
     def source(self, part: Part, node: Node, index: int) -> Source | None:
         """Where an operand's rows are, None if it comes from outside the region or is a weight."""

@@ -10,13 +10,9 @@ from collections.abc import Iterator
 
 from cimc.ir.graph import Graph, Node
 from cimc.mapping.region import Part, Region
-from cimc.mapping.segment import MATRIX_OPS
+from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS
 from cimc.mapping.space import width
 from cimc.ops import OPS, Access
-
-ELEMENTWISE = frozenset(
-    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
-)
 
 Brought = frozenset[tuple[str, int]]
 """Operands: (the node's result, position)."""

@@ -7,7 +7,6 @@ in order and would make one stage wait for the other.
 
 from __future__ import annotations
 
-import enum
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,15 +20,16 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.isa.operands import Element
 from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
-from cimc.mapping.brought import ELEMENTWISE, Brought
+from cimc.mapping.brought import Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
-from cimc.mapping.fill import Cores, Grid, fill
+from cimc.mapping.fill import LOOSE, Cores, Grid, Packing, fill
 from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, sharing, worked_off
+from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.regions import assembling, off_matrices
+from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.rounds import in_turns
-from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
+from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
@@ -47,18 +47,6 @@ global memory."""
 MAX_REPLICAS = 64
 
 EMPTY: Mapping[int, int] = MappingProxyType({})
-
-
-class _Packing(enum.Enum):
-    """How much room stages leave to each other. Stages on one tile wait for each other, because its stream is in order."""
-
-    WIDE = "wide"  # besides, no tile has more columns of products than it can work off while its cores do the next row
-    APART = "apart"  # every stage begins on a tile of its own
-    CLOSE = "close"  # those that the cores suffice for do
-    TIGHT = "tight"  # no core is left free
-
-
-LOOSE = (_Packing.WIDE, _Packing.APART)
 
 
 class _Placer:
@@ -200,7 +188,7 @@ class _Placer:
         """Copies of a segment at most whose vector stages have tiles of their own."""
         return min(MAX_REPLICAS, len(self._able(segment)) // self._tiles_each(segment))
 
-    def matrices(self, replicas: Mapping[int, int], packing: _Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
+    def matrices(self, replicas: Mapping[int, int], packing: Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
         """All matrices on cores, copy by copy, or None if the tiles run out."""
         cim = self.weight_tiles()
         if not cim:
@@ -220,17 +208,17 @@ class _Placer:
                 need -= self._blocks(node)
                 continue
             now = (segment.index, replica, self.stages[out])
-            room = packing in LOOSE or (packing is _Packing.CLOSE and cores.left >= need)
+            room = packing in LOOSE or (packing is Packing.CLOSE and cores.left >= need)
             fresh = now != last and cores.used and room
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
             if packing in LOOSE and now != last and not self.across:
                 of = [n for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] == now[2]]
-                most = worked_off(self.chip, cim[0]) if packing is _Packing.WIDE else 0
+                most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
                 cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
             last = now
             need -= self._blocks(node)
-            if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is _Packing.TIGHT):
+            if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is Packing.TIGHT):
                 return None
             placed.setdefault(out, []).append(self._placed(node, replica, grid))
         return {value: tuple(copies) for value, copies in placed.items()}
@@ -244,8 +232,9 @@ class _Placer:
         """The copies of matrices whose products leave for global memory by so many bytes that one link takes far longer
         than the cores, on tiles of their own; none if these do not suffice."""
         found: dict[tuple[str, int], Grid] = {}
+        leaving = stored_outputs(self.graph)
         for segment, replica, node in self._copies(replicas):
-            outputs = (o for n in segment.nodes for o in n.outputs if o in self.graph.outputs)
+            outputs = (o for n in segment.nodes for o in n.outputs if o in leaving)
             if not any(self.shards.get(o) == node.outputs[0] for o in outputs):
                 continue
             cycles = self.graph.type(node.outputs[0]).size * Element.F32.bytes / self.chip.noc.link_bytes_per_cycle
@@ -268,10 +257,10 @@ class _Placer:
         tiles, count = self.writing.shared(), self.writing.wanted()
         if not tiles:
             return
-        alone = self.matrices(replicas, _Packing.APART) or {}
+        alone = self.matrices(replicas, Packing.APART) or {}
         used = {part.tile for copies in alone.values() for m in copies for part in m.parts}
         count = min(count, max(1, (len(tiles) - len(used)) // 2))
-        for packing in _Packing:
+        for packing in Packing:
             for kept in (count >> k for k in range(count.bit_length())):
                 self.writing.reserved = frozenset(tiles[-kept:])
                 if self.matrices(replicas, packing) is not None:
@@ -346,6 +335,7 @@ class _Placer:
         products = self._products(segment)
         counts = lanes(self._work(segment), max(stage_count, len(able) // replicas - others), self.lanes)
         free: list[int] = []
+        others_of = of_other_copies(segment, matrices, replicas)
         traffic = Traffic(self.chip)
         companies: list[dict[int, int]] = []
         for replica in range(replicas):
@@ -373,7 +363,8 @@ class _Placer:
                 flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
                 flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
                 for _ in range(count):
-                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, free))
+                    own = [t for t in free if t not in others_of[replica]]
+                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, own or free))
                     free.remove(chosen[-1])
                 stages.append(tuple(chosen))
             yield tuple(stages)
@@ -451,11 +442,11 @@ def place(
     single = placer.replicas(choices.replicas or 1)
     placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
-    best, copies = _most_copies(placer, single, more, _Packing.APART)
-    wide, fewer = _most_copies(placer, single, more, _Packing.WIDE) if placer.narrows() else (None, copies)
+    best, copies = _most_copies(placer, single, more, Packing.APART)
+    wide, fewer = _most_copies(placer, single, more, Packing.WIDE) if placer.narrows() else (None, copies)
     if best is not None and wide is not None and placer.time(wide, fewer) < placer.time(best, copies):
         best, copies = wide, fewer
-    attempts = (placer.matrices(single, packing) for packing in (_Packing.CLOSE, _Packing.TIGHT))
+    attempts = (placer.matrices(single, packing) for packing in (Packing.CLOSE, Packing.TIGHT))
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         if choices.optimize == "throughput":
@@ -479,7 +470,7 @@ def place(
 
 
 def _most_copies(
-    placer: _Placer, single: Mapping[int, int], more: Sequence[tuple[int, int]], packing: _Packing
+    placer: _Placer, single: Mapping[int, int], more: Sequence[tuple[int, int]], packing: Packing
 ) -> tuple[dict[str, tuple[PlacedMatrix, ...]] | None, dict[int, int]]:
     """The matrices with the longest start of the list of further copies that finds room, and those copies: which do is
     nearly always a matter of their number."""
