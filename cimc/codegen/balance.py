@@ -40,9 +40,13 @@ IDLE = 2
 """Products take so many times as long as what tiles do beside them, at least, where a stage of rows begins in the step in which
 its rows come: then there is time left in it for their way (estimated)."""
 
-FINE = (3, 6)
-"""A stage is cut so that no piece has more than this part of the load of a tile; the second where buffers are too small for
-large pieces."""
+FINE = (2, 3, 6)
+"""A stage is cut so that no piece has more than this part of the load of a tile; the others where buffers are too small for
+large pieces, the second at least where rows wait in other tiles (estimated)."""
+
+CROWDED = 2
+"""The power of what stages keep, in parts of what tiles for vector work have, by which these take longer than that, where it is
+more than they have: rows then wait elsewhere, and rings are as short as can be (estimated)."""
 
 
 def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, int] | None = None) -> list[Plan]:
@@ -91,7 +95,8 @@ def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
 
     def cost(size: Size) -> Cost:
         measured = _loads(context, region, chip, size)
-        found = replace(least(size), tiles=math.hypot(*_means(measured.loads, region.copies)))
+        crowd = max(1.0, _filled(measured.loads, chip, region.copies)) ** CROWDED
+        found = replace(least(size), tiles=crowd * math.hypot(*_means(measured.loads, region.copies)))
         if all(measured.needs[t] * AHEAD <= chip.tile(t).local_bytes for t in tiles):
             return found
         return replace(found, cells=max(u.mvm_cycles(size.rows, INPUT_BITS) for u in units))
@@ -187,6 +192,7 @@ def _balanced(
     none = (0.0,) * (len(next(iter(loads.values())).cycles) + 1) if loads else ()
     has = dict.fromkeys(able, none)
     tiles: list[dict[Job, tuple[int, ...]]] = [{} for _ in range(copies)]
+    fine = max(fine, FINE[1]) if measured.plan.park else fine
     counts = {job: _cuts(region, size, job, load, mean, fine) for job, load in loads.items()}
     order = sorted(loads, key=lambda j: (-max(loads[j].parts(mean, counts[j])), j.part, j.stage))
     for job in order:
@@ -225,8 +231,13 @@ def _short(loads: Mapping[Job, _Load], copies: int) -> _Short:
 
 def _roomy(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> bool:
     """Whether all tiles together have room for what the stages keep."""
+    return _filled(loads, chip, copies) <= FULL
+
+
+def _filled(loads: Mapping[Job, _Load], chip: ChipSpec, copies: int) -> float:
+    """What the stages keep, in parts of what all tiles for vector work have."""
     able = {t for load in loads.values() for t in load.tiles}
-    return copies * sum(load.bytes for load in loads.values()) <= FULL * sum(chip.tile(t).local_bytes for t in able)
+    return copies * sum(load.bytes for load in loads.values()) / max(1, sum(chip.tile(t).local_bytes for t in able))
 
 
 def _together(loads: Mapping[Job, _Load], plan: Plan) -> tuple[dict[Job, _Load], dict[Job, Job]]:

@@ -24,9 +24,10 @@ from cimc.codegen.context import Context
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed, spans
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order
-from cimc.codegen.park import LEAST, Park
+from cimc.codegen.park import Park
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
+from cimc.codegen.waiting import waited
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
 from cimc.isa.operands import Affine, View
@@ -41,7 +42,7 @@ from cimc.origin import Origin
 
 
 @dataclass
-class _Value:
+class Value:
     """Where a value's block is: as it was made, and what has been brought of it where."""
 
     job: Job
@@ -64,7 +65,7 @@ class Flow:
         self.samples = region.waves // region.copies
         self.blocks = plan.blocks
         self.placement = context.placement
-        self.values: dict[str, _Value] = {}
+        self.values: dict[str, Value] = {}
         self.stages: dict[int, dict[When, list[Step]]] = {}  # tile → when → what it does then
         self.aside: dict[int, list[Step]] = {}  # tile → its stream so far
         self.whole: set[tuple[int, str]] = set()  # rings that gather samples
@@ -216,7 +217,7 @@ class Flow:
         block.lower()
         self._spend(job, code, mark, before)
         for out, view in block.outputs.items():
-            made = self.values.setdefault(out, _Value(job, start, node.origin))
+            made = self.values.setdefault(out, Value(job, start, node.origin))
             made.pieces.append(Piece(tile, Rect(rect.row, rect.rows, 0, width(self.graph, out)), view))
 
     def _rows(self, node: Node, index: int, source: Source, tile: int, rect: Rect) -> View:
@@ -235,7 +236,7 @@ class Flow:
         placed = self.placement.matrices[node.outputs[0]][self.copy]
         whole = Rect(0, self.plan.rows, 0, placed.rows)
         source = self.plan.source(part, node, 0)
-        made = self.values.setdefault(node.outputs[0], _Value(job, start + self.plan.late(job), node.origin))
+        made = self.values.setdefault(node.outputs[0], Value(job, start + self.plan.late(job), node.origin))
         stem = f"W{part.segment.index}_{self.plan.number[node.outputs[0]]}_{self.copy}"
         element = self.graph.type(placed.weight).element
         groups: dict[tuple[int, int], list[Piece]] = {}
@@ -279,7 +280,7 @@ class Flow:
             element = self.context.code(other.tile).rooms[other.view.buffer].element
             shape = (other.rect.rows, other.rect.cols)
             part = Piece(owner.tile, other.rect, self.at(owner.tile, start).buffer(element, shape, "r"))
-            self._send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
+            self.send(other, other.rect, {owner.tile: part}, (start, start), node.origin)
             self.at(owner.tile, end).emit("add", owner.view, owner.view, part.view, origin=node.origin)
         return owner
 
@@ -301,7 +302,7 @@ class Flow:
         out = node.outputs[0]
         start = self.plan.starts[job]
         pieces = self.values[self.placement.shards[out]].pieces
-        made = self.values.setdefault(out, _Value(job, start, node.origin))
+        made = self.values.setdefault(out, Value(job, start, node.origin))
         for k, piece in enumerate(pieces):
             code = self.at(piece.tile, start)
 
@@ -360,7 +361,7 @@ class Flow:
 
     def made(self, out: str, job: Job, origin: Origin) -> list[Piece]:
         """The pieces of a value that a stage makes."""
-        return self.values.setdefault(out, _Value(job, self.plan.starts[job] + self.plan.late(job), origin)).pieces
+        return self.values.setdefault(out, Value(job, self.plan.starts[job] + self.plan.late(job), origin)).pieces
 
     def found(self, root: str, out: str, i: int, tile: int) -> Piece:
         """The piece of a value that a node's operand is in, on a tile: brought there, or made there."""
@@ -375,7 +376,7 @@ class Flow:
         value = self.values[root]
         same: dict[tuple[int, Rect, bool], Piece] = {}
         for need in self.wanted.get(root, ()):
-            if not need.whole and self._waited(value, need):
+            if not need.whole and waited(self, value, need):
                 continue
             if not need.whole and any(p.tile == need.tile and p.rect.holds(need.rect) for p in value.pieces):
                 size = need.rect.rows * need.rect.cols * self.graph.type(root).element.bytes
@@ -383,7 +384,7 @@ class Flow:
                 continue
             key = (need.tile, need.rect, need.whole)
             if key not in same:
-                same[key] = self._taken(value, need, value.start + 1)
+                same[key] = self.taken(value, need, value.start + 1)
                 if need.whole:
                     self.whole.add((need.tile, same[key].view.buffer))
             value.brought[need] = same[key]
@@ -396,7 +397,7 @@ class Flow:
             for common, found in targets.items():
                 self._bring(value, piece, common, found)
 
-    def _taken(self, value: _Value, need: Need, start: int) -> Piece:
+    def taken(self, value: Value, need: Need, start: int) -> Piece:
         """A buffer for what a stage needs of a value, which is received from a step on."""
         element = self.context.code(value.pieces[0].tile).rooms[value.pieces[0].view.buffer].element
         view = self.at(need.tile, start).buffer(element, (need.rect.rows, need.rect.cols), "w" if need.whole else "r")
@@ -405,67 +406,7 @@ class Flow:
         self.received[need.job] += need.rect.rows * need.rect.cols * element.bytes
         return Piece(need.tile, need.rect, view)
 
-    def _waited(self, value: _Value, need: Need) -> bool:
-        """Whether rows wait for a stage in another tile that has more room, until it is time; then they are brought."""
-        due = self.plan.due(need.job)
-        wait = due - value.start
-        parts = [(p, common) for p in value.pieces if (common := p.rect.meet(need.rect)) is not None]
-        rooms = {(p.tile, p.view.buffer): self.context.code(p.tile).rooms[p.view.buffer] for p, _ in parts}
-        element = next(iter(rooms.values())).element
-        column = need.rect.rows * element.bytes * wait
-        if need.job.kind == "result" and need.rect.cols > 1 and wait >= LEAST:
-            if not self.park.left:
-                return self._kept(value, need)
-            if self.park.taken(need.tile, need.rect.cols * column):
-                return False
-        elif not self.park.pays(need.tile, wait):
-            return False
-        waiting = [p for p, _ in parts]
-        if not self.park.keep({at: aligned(room.bytes) * wait for at, room in rooms.items()}):
-            waiting = [
-                Piece(tile, rect, self.at(tile, value.start + 1).buffer(element, (rect.rows, rect.cols), "p"))
-                for tile, first, count in self.park.stops(need.tile, need.rect.cols, column)
-                for rect in [replace(need.rect, col=need.rect.col + first, cols=count)]
-            ]
-            for stop in waiting:
-                for piece, common in parts:
-                    if (some := common.meet(stop.rect)) is not None:
-                        self._move(value, piece, some, {stop.tile: stop})
-        if not waiting:
-            return False
-        self._late(value, need, waiting, (value.job, value.pieces))
-        return True
-
-    def _kept(self, value: _Value, need: Need) -> bool:
-        """Whether columns that a product's tile needs much later wait in a tile for vector work: where they are made, or
-        brought anyway. A tile of matrices has less room."""
-        able = {t for tiles in self.plan.tiles.values() for t in tiles}
-        held: dict[Job, list[Piece]] = {value.job: value.pieces}
-        for other, piece in value.brought.items():
-            if not other.whole and self.plan.due(other.job) < self.plan.due(need.job):
-                held.setdefault(other.job, []).append(piece)
-        for job, pieces_ in held.items():
-            commons = [c for p in pieces_ if p.tile in able and (c := p.rect.meet(need.rect)) is not None]
-            if sum(c.rows * c.cols for c in commons) == need.rect.rows * need.rect.cols:
-                self._late(value, need, pieces_, (job, pieces_))
-                return True
-        return False
-
-    def _late(self, value: _Value, need: Need, waiting: Sequence[Piece], origin: tuple[Job, Sequence[Piece]]) -> None:
-        """Bring a stage, in time, what waits for it. ``origin``: the stage that has it before that, and where."""
-        due, (job, senders) = self.plan.due(need.job), origin
-        brought = value.brought[need] = self._taken(value, need, due)
-        element = self.context.code(need.tile).rooms[brought.view.buffer].element
-        for piece in senders:
-            if (common := piece.rect.meet(need.rect)) is not None:
-                size = common.rows * common.cols * element.bytes
-                self.messages.append((size, (job, piece.tile), ((need.job, need.tile),)))
-                self.sent[job] += size
-        for piece in waiting:
-            if (common := piece.rect.meet(need.rect)) is not None:
-                self._send(piece, common, {need.tile: brought}, (due - 1, due), value.origin)
-
-    def _bring(self, value: _Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
+    def _bring(self, value: Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
         """Copy or send a rectangle of a piece; a tile that has two buffers for it gets two messages."""
         left = list(targets)
         while left:
@@ -476,9 +417,9 @@ class Flow:
             self.messages.append((size, (value.job, piece.tile), ends))
             if now.keys() != {piece.tile}:
                 self.sent[value.job] += size
-            self._move(value, piece, common, now)
+            self.move(value, piece, common, now)
 
-    def _move(self, value: _Value, piece: Piece, common: Rect, to: Mapping[int, Piece]) -> None:
+    def move(self, value: Value, piece: Piece, common: Rect, to: Mapping[int, Piece]) -> None:
         """Copy or send a rectangle of a piece, as soon as it is made."""
         others = dict(to)
         own = others.pop(piece.tile, None)
@@ -486,9 +427,9 @@ class Flow:
             code = self.at(piece.tile, value.start + 1)
             code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
         if others:
-            self._send(piece, common, others, (value.start, value.start + 1), value.origin)
+            self.send(piece, common, others, (value.start, value.start + 1), value.origin)
 
-    def _send(
+    def send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
     ) -> None:
         """Send a rectangle of a piece, in the stage that begins at the first step, and receive it in the second's."""

@@ -21,7 +21,7 @@ TOGETHER = (32, 16, 8)
 SLACK = 1.0
 """What the fullest tile has to do, in parts of what a tile has on average (estimated)."""
 
-STEP = 200
+STEP = 80
 """Cycles that a step takes beside its work: ways of messages that somebody waits for (estimated)."""
 
 WORTH = 1.03
