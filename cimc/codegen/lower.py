@@ -384,12 +384,13 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
     names = graph.output_names or graph.outputs
     outputs = tuple(Port(n, context.global_name(v)) for n, v in zip(names, graph.outputs, strict=True))
     movable, said = _movable(context), context.placement.residents
+    shapes = {context.homes[v].buffer: graph.type(v).shape for v in graph.outputs}
     pinned = {name: said[v] for v, name in context.names.items() if v in said and name in movable}
     buffers = [
         GlobalBuffer(
             name,
             graph.type(value).element,
-            graph.type(value).shape,
+            shapes.get(value, graph.type(value).shape),
             value if value in graph.constants else "",
             pieces=context.held.pieces(value),
         )
@@ -446,7 +447,7 @@ def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[_Chunk]
 
 def _movable(context: Context) -> frozenset[str]:
     """Global buffers of values between segments: they may lie in tiles."""
-    fixed = {*context.graph.inputs, *context.graph.outputs, *context.graph.constants}
+    fixed = {*context.graph.inputs, *context.outputs, *context.graph.constants}
     kept = context.mapping.choices.residence
     return frozenset(name for value, name in context.names.items() if kept and value not in fixed)
 

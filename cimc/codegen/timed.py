@@ -85,6 +85,13 @@ def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return sum([(n - 1) * s for n, s in zip(shape, strides, strict=True)]) + 1
 
 
+def alike(groups: Sequence[Sequence[Work]], others: Sequence[Sequence[Work]]) -> bool:
+    """Whether two blocks are the same work, on other tiles."""
+    return [[(w.step.mnemonic, w.cycles) for w in g] for g in groups] == [
+        [(w.step.mnemonic, w.cycles) for w in g] for g in others
+    ]
+
+
 @dataclass
 class Alone:
     """A block, and others like it ``interval`` cycles before and after; units of a tile serve all of those it takes part in,
@@ -94,6 +101,7 @@ class Alone:
     every: Mapping[int, int]
     interval: int = FREE
     timed: list[Timed] = field(default_factory=list[Timed])
+    starts: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])  # of the instructions of each of them
     lives: dict[Where, tuple[int, int]] = field(default_factory=dict[Where, tuple[int, int]])
     _taken: dict[tuple[int, str], list[tuple[int, int]]] = field(
         default_factory=dict[tuple[int, str], list[tuple[int, int]]]
@@ -102,16 +110,29 @@ class Alone:
         default_factory=dict[Where, list[tuple[Touch, int, int]]]
     )  # with start and end
 
+    def like(self, other: Alone, groups: Sequence[Sequence[Work]]) -> Alone:
+        """Time a block's instructions as those of another one like it (:func:`alike`), which other tiles do: where they lie makes
+        a difference of some hops, and what is issued in the same order needs its text only once."""
+        for group, timed, starts in zip(groups, other.timed, other.starts, strict=True):
+            for work, start in zip(group, starts, strict=True):
+                sent = timed.start if work.step.mnemonic in TAKING else FREE
+                self._lives(work, start, start + work.cycles, sent)
+            self.timed.append(Timed(tuple((work.tile, work.step) for work in group), timed.start))
+            self.starts.append(starts)
+        return self
+
     def run(self, groups: Sequence[Sequence[Work]]) -> Alone:
         """Time a block's instructions."""
         router = self.chip.noc.router_cycles
         for group in groups:
             sent = [(work.tile, *self._work(work, 0)) for work in group if work.step.mnemonic not in TAKING]
             start = max(at for _, at, _ in sent)
+            starts = [at for _, at, _ in sent]
             for work in group[len(sent) :]:
                 arrival = max(end + noc.hops(self.chip, tile, work.tile) * router for tile, _, end in sent)
-                self._work(work, arrival, start)
+                starts.append(self._work(work, arrival, start)[0])
             self.timed.append(Timed(tuple((work.tile, work.step) for work in group), start))
+            self.starts.append(tuple(starts))
         for i, group in enumerate(groups):
             if group[0].step.mnemonic == "load" and self.timed[i].start == 0:
                 self._delay(i, group[0])
@@ -124,6 +145,7 @@ class Alone:
         begins = [start for _, start, _ in self._touched[where] if start >= first]
         late = min(begins, default=first) - first
         self.timed[number] = Timed(self.timed[number].parts, self.timed[number].start + late)
+        self.starts[number] = (self.starts[number][0] + late, *self.starts[number][1:])
         self.lives[where] = self.lives[where][0] + late, self.lives[where][1]
 
     def _work(self, work: Work, arrival: int, sent: int = FREE) -> tuple[int, int]:
@@ -134,9 +156,13 @@ class Alone:
         end = start + work.cycles
         for touch in work.touched:
             self._touched.setdefault(touch.where, []).append((touch, start, end))
+        self._lives(work, start, end, sent)
+        return start, end
+
+    def _lives(self, work: Work, start: int, end: int, sent: int) -> None:
+        for touch in work.touched:
             low, high = self.lives.get(touch.where, (start, end))
             self.lives[touch.where] = min(low, start, sent), max(high, end)
-        return start, end
 
     def _slot(self, key: tuple[int, str], ready: int, busy: int) -> int:
         """The first time from ``ready`` on at which a unit is free for so long, of all blocks; then it no longer is."""
