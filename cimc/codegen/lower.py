@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -211,6 +212,15 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
     return assemble(context, segment, chip.tile(tile).local_bytes // REGION_SHARE)
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """A segment's code in a context of its own, in blocks of so many rows; what each tile stores."""
+
+    rows: int
+    context: Context
+    stored: dict[int, frozenset[str]]
+
+
 class _RowChooser:
     """Rows per block of each segment: as many as wanted, halved until every tile's buffers fit."""
 
@@ -220,9 +230,7 @@ class _RowChooser:
         self.placed = shared.mapping
         self.chip = chip
         self.room: dict[int, int] = {}  # bytes of local buffers beside the constants
-        self.tried: dict[
-            int, tuple[int, Context, dict[int, frozenset[str]]]
-        ] = {}  # by segment: the last trial, and its rows
+        self.tried: dict[int, _Tried] = {}  # by segment: the last trial
 
     def constants(self) -> dict[int, int]:
         """Bytes that constants of the segments that do not stream take on each tile."""
@@ -247,16 +255,16 @@ class _RowChooser:
     def _trial(self, segment: Segment, rows: int) -> Context:
         context = self.shared.apart()
         if segment.index not in self.streamed:
-            self.tried[segment.index] = rows, context, _emit(context, segment, rows, self.chip)
+            self.tried[segment.index] = _Tried(rows, context, _emit(context, segment, rows, self.chip))
         return context
 
     def emit(self, context: Context, segment: Segment, rows: int) -> dict[int, frozenset[str]]:
         """Append a segment's code in blocks of so many rows; returns what each tile stored."""
-        tried, trial, stored = self.tried.pop(segment.index, (0, context, {}))
-        if tried != rows:
+        tried = self.tried.pop(segment.index, None)
+        if tried is None or tried.rows != rows:
             return _emit(context, segment, rows, self.chip)
-        take(trial, context)
-        return stored
+        take(tried.context, context)
+        return tried.stored
 
     def _rows(self, segment: Segment, first: Context, room: Mapping[int, int]) -> int:
         wanted = self.placed.placement.rows.get(segment.index, 0)
@@ -445,11 +453,17 @@ def _movable(context: Context) -> frozenset[str]:
     return frozenset(name for value, name in context.names.items() if kept and value not in fixed)
 
 
+@lru_cache(1 << 12)
+def _wait(source: int) -> Step:
+    """In MiniLM one instruction in five is a wait, in SqueezeNet seven in ten."""
+    return instruction("wait", source=source)
+
+
 def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:
     steps: list[Step] = []
     ends: list[int] = []
     for chunk in chunks:
-        steps.extend(instruction("wait", source=source) for source in chunk.waits)
+        steps.extend(map(_wait, chunk.waits))
         steps.extend(chunk.steps)
         if chunk.signals:
             steps.append(instruction("signal", to=tuple(sorted(chunk.signals))))

@@ -8,28 +8,20 @@ the mesh, whose costs are differences of running sums."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cimc.arch.noc import way
 from cimc.codegen.stages import Job
+from cimc.codegen.ways import IN, OUT, SIDES, Costs, Numbers, Spots, Ways, power
 
-Costs = NDArray[np.float64]
+NOWHERE: Numbers = np.array([], np.intp)
 
 SWEEPS = 8
 """How often every piece is put anew, at most."""
-
-AWAY = 0.02
-"""What a link taken for the whole of a block costs, however free it is: of several ways to spread messages, the short one
-(estimated)."""
-
-SIDES = 6
-EAST, WEST, SOUTH, NORTH, OUT, IN = range(SIDES)
-"""Of a tile: its links to its neighbours as :mod:`cimc.arch.noc` numbers them, its port and its receive side."""
 
 FULL, BURST = 0.95, 1000.0
 """A buffer is to be filled to this part at most, and what it costs to go over it: more than any way (estimated)."""
@@ -69,65 +61,6 @@ def _sent(columns: int, source: int, target: int) -> tuple[int, ...]:
     return (source * SIDES + OUT, *_links(columns, source, target), target * SIDES + IN)
 
 
-def _power(of: Costs) -> Costs:
-    """The sixth: high, so that the fullest tile or link decides (estimated)."""
-    square = of * of
-    return square * square * square
-
-
-class _Ways:
-    """Costs of the ways between a tile and all others, given what each link costs; for several messages at once, each with
-    costs of its own (the first axis), because a message alone is soon done."""
-
-    def __init__(self, costs: Costs, rows: int, columns: int) -> None:
-        mesh = costs.reshape(-1, rows, columns, SIDES)
-        by_row, by_column = mesh.transpose(1, 0, 2, 3), mesh.transpose(2, 0, 1, 3)
-        self.south, self.north = _sums(by_row[..., SOUTH]), _sums(by_row[..., NORTH])
-        self.east, self.west = _sums(by_column[..., EAST]), _sums(by_column[..., WEST])
-        self.out, self.into = mesh[..., OUT], mesh[..., IN]
-
-    def loaded(self, k: int, y: int, x: int) -> Costs:
-        """Of links alone, from one tile, for message ``k``."""
-        return _from(self.east[:, k, y], self.west[:, k, y], x) + _from(self.south[:, k], self.north[:, k], y)
-
-    def to_all(self, k: int, y: int, x: int) -> Costs:
-        """Of message ``k`` from one tile."""
-        found = self.loaded(k, y, x) + self.out[k, y, x] + self.into[k]
-        found[y, x] = 0.0
-        return found
-
-    def from_all(self, k: int, y: int, x: int) -> Costs:
-        """Of message ``k`` to one tile."""
-        along = _into(self.east[:, k], self.west[:, k], x).T
-        down = _into(self.south[:, k, x], self.north[:, k, x], y)
-        found = along + down[:, None] + self.out[k] + self.into[k, y, x]
-        found[y, x] = 0.0
-        return found
-
-
-def _sums(costs: Costs) -> Costs:
-    """Running sums along the first axis, from 0 on."""
-    found = np.zeros((len(costs) + 1, *costs.shape[1:]))
-    np.cumsum(costs, axis=0, out=found[1:])
-    return found
-
-
-def _from(up: Costs, down: Costs, at: int) -> Costs:
-    """From one place along the first axis to all, given running sums of both ways."""
-    found = np.empty((len(up) - 1, *up.shape[1:]))
-    np.subtract(down[at + 1], down[1 : at + 2], out=found[: at + 1])
-    np.subtract(up[at + 1 : -1], up[at], out=found[at + 1 :])
-    return found
-
-
-def _into(up: Costs, down: Costs, at: int) -> Costs:
-    """From all places along the first axis to one."""
-    found = np.empty((len(up) - 1, *up.shape[1:]))
-    np.subtract(up[at], up[:at], out=found[:at])
-    np.subtract(down[at + 1 :], down[at + 1], out=found[at:])
-    return found
-
-
 class Places:
     """Where pieces are, and what that costs. ``whole``: cycles of a block, which links are compared with."""
 
@@ -151,56 +84,65 @@ class Places:
                     self.of[end].append(message)
                     last = max(last, -1 - end[2])
         self.rows = max(last, len(ports) - 1) // columns + 1
-        self.links = np.zeros(self.rows * columns * SIDES)
+        self.links = np.zeros(SIDES * self.rows * columns)  # by side, then tile
+        self.known: dict[tuple[int, ...], Numbers] = {}  # ways by their ends
         width = max((len(want.parts) for want in wants.values()), default=1)
         self.tiles = np.zeros((self.rows * columns, width))
         self.able = {want.tiles: np.array(want.tiles) for want in wants.values()}
+        self.spots = {tiles: Spots(tiles, len(self.tiles), columns) for tiles in self.able}
 
     def _tile(self, end: End) -> int | None:
         return -1 - end[2] if end[2] < 0 else self.at.get(end)
 
-    def _links(self, message: Message) -> list[int]:
+    def _links(self, message: Message) -> Numbers:
         """Links that a message takes, as far as its ends are placed."""
         tiles = [t for t in map(self._tile, message.targets) if t is not None]
-        if message.source is None:
-            return [x for t in tiles for x in _links(self.columns, self.ports[t], t)]
-        source = self._tile(message.source)
-        return [] if source is None else list({x for t in tiles for x in _sent(self.columns, source, t)})
+        source = -1 if message.source is None else self._tile(message.source)
+        if source is None:
+            return NOWHERE
+        found = self.known.get((source, *tiles))
+        if found is None:
+            sent = (self._fetched(t) if source < 0 else _sent(self.columns, source, t) for t in tiles)
+            way = np.array(list(dict.fromkeys(x for links in sent for x in links)), np.intp)
+            found = self.known[source, *tiles] = way % SIDES * (len(self.links) // SIDES) + way // SIDES
+        return found
+
+    def _fetched(self, tile: int) -> tuple[int, ...]:
+        return _links(self.columns, self.ports[tile], tile)
 
     def costs(self, end: End) -> Costs:
         """What it would add to put a piece, of none so far, on each of the tiles that can do it."""
-        total = np.zeros((self.rows, self.columns))
-        for found in self._way_costs(end, self.of[end]) if self.of[end] else ():
-            total += found
+        total = np.zeros(len(self.tiles))
+        if self.of[end]:
+            total[self.able[self.wants[end].tiles]] = self._way_costs(end, self.of[end])
         want = self.wants[end]
         able = self.able[want.tiles]
         has, parts = self.tiles[able], np.array(want.parts)
         full = np.maximum(0.0, has[:, -1] + parts[-1] - FULL)
-        return total.reshape(-1)[able] + (_power(has + parts) - _power(has)).sum(axis=1) + BURST * full
+        return total.reshape(-1)[able] + (power(has + parts) - power(has)).sum(axis=1) + BURST * full
 
-    def _way_costs(self, end: End, messages: Sequence[Message]) -> Iterator[Costs]:
-        """Of each message, with the piece on each tile of the mesh."""
-        parts = np.array([[m.cycles] for m in messages]) / self.whole
-        now = self.links / self.whole
-        costs = _power(now + parts) - _power(now) + AWAY * parts
-        for k, message in enumerate(messages):
-            if message.source is not None and message.source != end:
-                costs[k, self._links(message)] = 0.0
-        ways = _Ways(costs, self.rows, self.columns)
+    def _way_costs(self, end: End, messages: Sequence[Message]) -> Costs:
+        """Of all messages, with the piece on each of its tiles."""
+        spots = self.spots[self.wants[end].tiles]
+        ways = Ways(self.links / self.whole, spots)
+        parts = np.array([m.cycles for m in messages]) / self.whole
+        found = np.zeros((len(messages), len(spots.tiles)))
+        come: list[tuple[int, int]] = []
         for k, message in enumerate(messages):
             if message.source is None:
-                nearest = np.array(self.ports).reshape(self.rows, self.columns)
-                for p in sorted({*self.ports}):
-                    yield np.where(nearest == p, ways.loaded(k, *divmod(p, self.columns)), 0.0)
-                continue
-            if end != message.source:
-                source = self._tile(message.source)
-                if source is not None:
-                    yield ways.to_all(k, *divmod(source, self.columns))
-                continue
-            places = [divmod(t, self.columns) for t in map(self._tile, message.targets) if t is not None]
-            if places:
-                yield reduce(np.maximum, [ways.from_all(k, y, x) for y, x in places])
+                found[k] = ways.fetched(parts[k], np.array(self.ports)[spots.tiles])
+            elif message.source == end:
+                targets = [t for t in map(self._tile, message.targets) if t is not None]
+                found[k] = ways.leaving(parts[k], np.array(targets)) if targets else 0.0
+            elif (source := self._tile(message.source)) is not None:
+                come.append((k, source))
+        if come:
+            arriving, sources = (list(of) for of in zip(*come, strict=True))
+            had = np.zeros((len(come), len(self.links)), np.bool_)
+            for i, k in enumerate(arriving):
+                had[i, self._links(messages[k])] = True
+            found[arriving] = ways.arriving(parts[arriving], np.array(sources), had)
+        return np.add.reduce(found, axis=0)
 
     def put(self, end: End, tile: int) -> None:
         """Put a piece there."""

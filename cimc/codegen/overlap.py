@@ -160,13 +160,13 @@ class _Tile:
         """A view of a block, with its place in a ring or in a global buffer."""
         if old.buffer in self.rings:
             place = self._place(self.rings[old.buffer], variable)
-            return replace(old, offset=old.offset + place * math.prod(self.code.rooms[old.buffer].shape))
+            return old.at(old.offset + place * math.prod(self.code.rooms[old.buffer].shape))
         if all(name != BLOCK for name, _ in old.offset.terms):
             return old
         new = Affine(old.offset.constant)
         for name, factor in old.offset.terms:
             new = new + Affine.of(*((self.first, {variable: self.step}) if name == BLOCK else (0, {name: 1}))) * factor
-        return replace(old, offset=new)
+        return old.at(new)
 
     def _place(self, ring: int, variable: str) -> Affine:
         """Which place of a ring a block has: turns count the blocks that the tile takes part in."""

@@ -177,7 +177,7 @@ class StepChecker:
         return False
 
     def _rule(self, spec: Spec, visit: Visit) -> None:
-        form = self._form(visit.step) if "tag" not in spec.names else None
+        form = self._form(visit.step)
         if form in self._lawful:
             return
         names = frozenset(_variables(visit.step))

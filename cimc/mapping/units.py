@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cimc import errors
-from cimc.arch.spec import ChipSpec
+from cimc.arch.spec import ChipSpec, TileSpec
 from cimc.ir.graph import Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 
@@ -24,12 +24,12 @@ def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
 def tiles_with(chip: ChipSpec, units: frozenset[Unit]) -> list[int]:
     """Tiles that have all the units; those without cores if there are any. Raises if there is none."""
 
-    def has(tile: int) -> bool:
-        spec = chip.tile(tile)
+    def has(spec: TileSpec) -> bool:
         present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
         return all(present[u] is not None for u in units)
 
-    able = [t for t in range(chip.tile_count) if has(t)]
+    kinds = {kind for kind, spec in chip.tiles.items() if has(spec)}
+    able = [t for t in range(chip.tile_count) if chip.kind(t) in kinds]
     if not able:
         missing = ", ".join(sorted(u.value for u in units))
         raise errors.UNIT_MISSING(chip=chip.name, units=missing)
