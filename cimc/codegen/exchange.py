@@ -126,9 +126,10 @@ def _sent(chip: ChipSpec, code: TileCode, steps: Sequence[Step], times: int) -> 
         elif step.mnemonic in ("send", "reduce"):
             view, to = step.operands[0], dict(step.keywords)["to"]
             assert isinstance(view, View)
-            assert not isinstance(to, str)
+            to = (to,) if isinstance(to, int) else to
+            assert isinstance(to, tuple)
             size = product(static_shape(view)) * code.rooms[view.buffer].element.bytes
-            yield (to if isinstance(to, tuple) else (to,)), times * noc.packet_cycles(chip, size)
+            yield to, times * noc.packet_cycles(chip, size)
 
 
 def _moved(placement: Placement, segment: Segment, moves: Mapping[int, int]) -> Placement:
