@@ -22,7 +22,7 @@ from cimc.codegen.caches import note as cache_note
 from cimc.codegen.caches import told as cache_told
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
-from cimc.codegen.lower import Lowered, lowered
+from cimc.codegen.lower import Lowered, arranged, lowered
 from cimc.collecting import uncollected
 from cimc.inputs import Tokens, draw_calibration, read_tokens
 from cimc.inputs import calibration as calibration_runs
@@ -242,6 +242,7 @@ def _compile(
             options, hardware = _enough_chips(outcome.graph, options)
         graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices, pinned)
     with stage("code generation"):
+        mapping = mapping if pinned else arranged(graph, mapping, hardware.spec)
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
         made = lowered(graph, mapping, hardware.spec, header)
     mapping, made, searched = _searched(graph, mapping, hardware, header, options.search, made)

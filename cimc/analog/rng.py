@@ -21,7 +21,7 @@ from cimc.analog.kernels.draw import fast_normals
 from cimc.analog.normal import STEP, hashed, mix, normal_of
 
 Generator = np.random.Generator
-PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration", "inputs", "search")
+PURPOSES = ("programming", "drift", "read", "stuck", "conversion", "calibration", "inputs", "search", "exchange")
 
 # Sum of eight uniform bytes: mean 8 * 255 / 2, variance 8 * (256**2 - 1) / 12.
 BYTES_MEAN = 1020.0

@@ -197,7 +197,8 @@ compile_options = stack(
         "mapping",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off, sums=tree.",
+        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off, exchange=off,"
+        " sums=tree.",
     ),
     click.option(
         "--placement",

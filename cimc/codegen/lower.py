@@ -12,6 +12,7 @@ from cimc.arch.units import TileUnits
 from cimc.codegen.balance import plans
 from cimc.codegen.caches import SHARES, plan
 from cimc.codegen.context import Context
+from cimc.codegen.exchange import exchanged
 from cimc.codegen.flow import Flow
 from cimc.codegen.held import Held
 from cimc.codegen.links import Links, sent
@@ -74,6 +75,13 @@ def lower(
 ) -> Program:
     """The program of a mapped graph. Raises the does-not-fit diagnostic if a block of one row exceeds a local buffer."""
     return lowered(graph, placed, chip, header, progress).program
+
+
+def arranged(graph: Graph, placed: Placed, chip: ChipSpec) -> Placed:
+    """The mapping with tiles exchanged where that makes links carry more evenly; not for a batch that streams."""
+    if placed.region is not None or not placed.choices.exchange:
+        return placed
+    return exchanged(placed, chip, _RowChooser(Context(graph, placed, chip), chip, frozenset()).draft)
 
 
 @dataclass(frozen=True)
@@ -257,6 +265,10 @@ class _RowChooser:
         if segment.index not in self.streamed:
             self.tried[segment.index] = _Tried(rows, context, _emit(context, segment, rows, self.chip))
         return context
+
+    def draft(self, segment: Segment) -> Context:
+        """A segment's code alone, with as many rows in a block as it is to have."""
+        return self._trial(segment, self._wanted(segment))
 
     def emit(self, context: Context, segment: Segment, rows: int) -> dict[int, frozenset[str]]:
         """Append a segment's code in blocks of so many rows; returns what each tile stored."""

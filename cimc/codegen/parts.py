@@ -21,8 +21,8 @@ from cimc.isa.program import GlobalBuffer
 MOST_PIECES = 4
 """Parts of a value that some load takes in whole rows: such a load falls into as many, one after the other."""
 
-MOST_LOADS = 8
-"""Loads that one of a few rows falls into at most, so that none of them waits for another."""
+MOST_LOADS = 24
+"""Loads that one of a few rows falls into at most, so that none of them waits for another (of 8 and 24; text grows with it)."""
 
 STORING, MOST_STORED = 10, 6
 """So many tiles that store columns of a value are worth one part more than MOST_PIECES would have, up to so many parts: they

@@ -59,6 +59,10 @@ class Choices:
     aside: bool = True
     """Whether columns of a product that need a unit its tile lacks go to tiles beside it, column by column."""
 
+    exchange: bool = True
+    """Whether a segment's tiles change places with others of their kind, so that links carry more evenly
+    (:mod:`cimc.codegen.exchange`)."""
+
 
 DEFAULT = Choices()
 

@@ -37,7 +37,7 @@ def test_same_bits_wherever_sums_are_added(tmp_path: Path, optimize: Objective, 
     cycles: dict[str, int] = {}
     carried: dict[str, int] = {}
     for way in SUMS_AT:
-        choices = Choices(replicas=1, sums=way, optimize=optimize)
+        choices = Choices(replicas=1, sums=way, optimize=optimize, exchange=False)  # on the same tiles
         made = compile_model(path, Options("sram-digital", SMALL, {"batch": batch, "sequence": 8}, choices=choices))
         assert made is not None
         verify(made.program, made.hardware.spec)

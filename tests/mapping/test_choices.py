@@ -18,7 +18,10 @@ def test_texts() -> None:
     ("text", "message"),
     [
         ("replica=2", "did you mean 'replicas'"),
-        ("x", "the keys are replicas, lanes, rotation, optimize, residence, reload, pool, cache, parts, sums, aside"),
+        (
+            "x",
+            "the keys are replicas, lanes, rotation, optimize, residence, reload, pool, cache, parts, sums, aside, exchange",
+        ),
         ("lanes=0", "no number from 1 to 64"),
         ("lanes=1e3", "no number from 1 to 64"),
         ("lanes=99999999999999999999", "no number from 1 to 64"),

@@ -1,0 +1,240 @@
+"""Tiles of a STREAM segment change places until its links carry as evenly as can be found.
+
+Matrices take tiles in the order of execution, and each vector stage the tile that seems best when its turn comes. What a
+segment's tiles send each other is known when its code is drafted; some links then carry many times what others do, and set the
+pace. Any two tiles of one kind can do each other's work, so pairs change places: at first also where that makes links
+fuller, less and less so (simulated annealing), by the sum of fourth powers of what links carry: the fullest ones decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cimc.analog.rng import Streams
+from cimc.arch import noc
+from cimc.arch.spec import ChipSpec
+from cimc.arch.units import TileUnits
+from cimc.codegen.context import Context
+from cimc.codegen.tilecode import TileCode
+from cimc.isa.instruction import Repeat, Step
+from cimc.isa.operands import View, static_shape
+from cimc.mapping.lanes import INPUT_BITS
+from cimc.mapping.mapping import Mapping as Placed
+from cimc.mapping.mapping import Placement, Segment, Style
+from cimc.mapping.segment import MATRIX_OPS, product
+
+TRIALS, EACH = 1500, 50
+"""Pairs that are tried for a segment at most, and for each of its tiles. As the numbers below the best of a few, by the fullest
+links of MiniLM's and BERT-base's segments; twice as many trials find some percent more."""
+
+PACE = 0.5
+"""Links that carry less than this part of what the cores take do not set the pace, and tiles stay where they are (estimated)."""
+
+HEAT, COOLING = 0.05, 6
+"""How much worse a pair may make it at the beginning, as part of the fullest link's fourth power; the power of the part of all
+trials that is left with which that falls."""
+
+BASE = 0.1
+"""What every link counts as carrying in any case, as part of the fullest one: so a way costs the more the longer it is."""
+
+HOT = 0.8
+"""Links that carry more than this part of the fullest: half of the pairs are drawn from those whose messages take one."""
+
+EVERY = 50
+"""Trials after which the fullest links are looked for anew."""
+
+Message = tuple[int, tuple[int, ...], int]  # tile that sends, tiles that take it, cycles of a link in all
+
+Draft = Callable[[Segment], Context]
+"""A segment's code alone."""
+
+
+def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
+    """The mapping with tiles of STREAM segments exchanged. Who loads or stores what stays in global memory stays where the
+    way there is short."""
+    placement = placed.placement
+    if placement.reload is not None:
+        return placed  # tiles of matrices that take turns are shared by many segments
+    users = Counter(tile for s in placed.segments for tile in _matrix_tiles(placement, s))
+    writing = bool(placement.written)
+    for segment in placed.segments:
+        if segment.style is not Style.STREAM:
+            continue
+        found = draft(segment)
+        codes, graph = found.codes, found.graph
+        values = {*graph.inputs, *graph.outputs, *graph.constants}
+        bound = {name for value, name in found.names.items() if value in values}
+        fixed = {t for t, code in codes.items() if any(n in bound for n in _globals(code.steps, code))}
+        alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing} - fixed
+        groups = [*_alike(chip, _vector_tiles(chip) - fixed), *_alike(chip, alone)]
+        exchange = Exchange(chip, _messages(chip, codes), groups)
+        if exchange.fullest > PACE * _cells(placement, segment, chip):
+            placement = _moved(placement, segment, exchange.run())
+    return replace(placed, placement=placement)
+
+
+def _cells(placement: Placement, segment: Segment, chip: ChipSpec) -> float:
+    """Cycles that the cores of each copy take for its share of the segment's rows."""
+    copies = [placement.matrices[n.outputs[0]] for n in segment.nodes if n.op in MATRIX_OPS]
+    interval = TileUnits(chip, copies[0][0].parts[0].tile).mvm_interval(INPUT_BITS)
+    return segment.rows * interval / len(copies[0])
+
+
+def _matrix_tiles(placement: Placement, segment: Segment) -> set[int]:
+    copies = (m for n in segment.nodes if n.op in MATRIX_OPS for m in placement.matrices[n.outputs[0]])
+    return {part.tile for copy in copies for part in copy.parts}
+
+
+def _vector_tiles(chip: ChipSpec) -> set[int]:
+    """Tiles that do vector work and hold no weights."""
+    return {t for t in range(chip.tile_count) if chip.tile(t).vector is not None and not chip.tile(t).cores}
+
+
+def _alike(chip: ChipSpec, tiles: Iterable[int]) -> list[list[int]]:
+    """The tiles by kind and chip."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for tile in sorted(tiles):
+        found.setdefault((chip.kind(tile), chip.chip_of(tile)), []).append(tile)
+    return list(found.values())
+
+
+def _globals(steps: Sequence[Step], code: TileCode) -> Iterator[str]:
+    """The global arrays that steps of a tile touch."""
+    for step in steps:
+        if isinstance(step, Repeat):
+            yield from _globals(step.body, code)
+        else:
+            yield from (o.buffer for o in step.operands if isinstance(o, View) and o.buffer not in code.rooms)
+
+
+def _messages(chip: ChipSpec, codes: Mapping[int, TileCode]) -> list[Message]:
+    """What tiles send each other, that between the same tiles as one."""
+    found: Counter[tuple[int, tuple[int, ...]]] = Counter()
+    for tile, code in codes.items():
+        for to, cycles in _sent(chip, code, code.steps, 1):
+            found[tile, to] += cycles
+    return [(source, to, cycles) for (source, to), cycles in found.items()]
+
+
+def _sent(chip: ChipSpec, code: TileCode, steps: Sequence[Step], times: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    for step in steps:
+        if isinstance(step, Repeat):
+            yield from _sent(chip, code, step.body, times * (step.count if isinstance(step.count, int) else 1))
+        elif step.mnemonic in ("send", "reduce"):
+            view, to = step.operands[0], dict(step.keywords)["to"]
+            assert isinstance(view, View)
+            to = (to,) if isinstance(to, int) else to
+            assert isinstance(to, tuple)
+            size = product(static_shape(view)) * code.rooms[view.buffer].element.bytes
+            yield to, times * noc.packet_cycles(chip, size)
+
+
+def _moved(placement: Placement, segment: Segment, moves: Mapping[int, int]) -> Placement:
+    """A segment's work on the tiles that it moves to."""
+
+    def at(tile: int) -> int:
+        return moves.get(tile, tile)
+
+    index = segment.index
+    homes = {**placement.homes, index: tuple(tuple(tuple(map(at, s)) for s in r) for r in placement.homes[index])}
+    beside = dict(placement.beside)
+    if index in beside:
+        beside[index] = tuple({at(tile): at(aside) for tile, aside in of.items()} for of in beside[index])
+    matrices = dict(placement.matrices)
+    for value in (n.outputs[0] for n in segment.nodes if n.op in MATRIX_OPS):
+        parts = (tuple(replace(p, tile=at(p.tile)) for p in copy.parts) for copy in matrices[value])
+        matrices[value] = tuple(replace(copy, parts=p) for copy, p in zip(matrices[value], parts, strict=True))
+    return replace(placement, homes=homes, beside=beside, matrices=matrices)
+
+
+@dataclass
+class Exchange:
+    """The search. ``groups``: tiles that may change places with each other. ``at``: where the work of a tile is done."""
+
+    chip: ChipSpec
+    messages: Sequence[Message]
+    groups: Sequence[Sequence[int]]
+    at: dict[int, int] = field(default_factory=dict[int, int])
+    _base: int = 0
+    load: defaultdict[int, int] = field(default_factory=lambda: defaultdict[int, int](int))
+
+    def __post_init__(self) -> None:
+        self._mesh = noc.mesh(self.chip)
+        self._of: dict[int, list[int]] = {}
+        for i, (source, to, _) in enumerate(self.messages):
+            for tile in {source, *to}:
+                self._of.setdefault(tile, []).append(i)
+        self._ways = [self._way(i) for i in range(len(self.messages))]
+        for way, (_, _, cycles) in zip(self._ways, self.messages, strict=True):
+            for link in way:
+                self.load[link] += cycles
+
+    @property
+    def fullest(self) -> int:
+        """Cycles that the fullest link is taken for."""
+        return max(self.load.values(), default=0)
+
+    def run(self) -> dict[int, int]:
+        """Try pairs; where the work of each tile is done then, none if the fullest link carries no less for it."""
+        group = {tile: tiles for tiles in self.groups for tile in tiles if len(tiles) > 1}
+        roles = hot = sorted(tile for tile in self._of if tile in group)
+        trials = min(TRIALS, EACH * len(roles))
+        if not trials:
+            return {}
+        before = top = self.fullest
+        self._base = int(BASE * top)
+        draws = Streams(0).generator("exchange").random((4, trials)).tolist()
+        for n, (which, role, other, luck) in enumerate(zip(*draws, strict=True)):
+            if n % EVERY == 0:
+                top = self.fullest
+                hot = [tile for tile in roles if tile in self._hot(HOT * top)] or roles
+            offered = hot if which < 0.5 else roles
+            one = offered[int(role * len(offered))]
+            two = group[one][int(other * len(group[one]))]
+            heat = HEAT * top**4 * (1 - n / trials) ** COOLING
+            if one != two:
+                self._swap(one, two, -heat * math.log(max(luck, 1e-9)))
+        return {tile: at for tile, at in self.at.items() if tile != at} if self.fullest < before else {}
+
+    def _hot(self, least: float) -> set[int]:
+        """The tiles whose messages take links that carry more than ``least``."""
+        links = {link for link, cycles in self.load.items() if cycles > least}
+        ends = (self.messages[i] for i, way in enumerate(self._ways) if not links.isdisjoint(way))
+        return {tile for source, to, _ in ends for tile in (source, *to)}
+
+    def _swap(self, one: int, two: int, most: float) -> None:
+        """Let two tiles change places, if the sum of fourth powers grows by less than ``most``."""
+        at, load, base = self.at, self.load, self._base
+        here, there = at.get(one, one), at.get(two, two)
+        at[one], at[two] = there, here
+        ways = {i: self._way(i) for i in {*self._of.get(one, ()), *self._of.get(two, ())}}
+        change: dict[int, int] = {}
+        for i, way in ways.items():
+            old, cycles = self._ways[i], self.messages[i][2]
+            for link in old - way:
+                change[link] = change.get(link, 0) - cycles
+            for link in way - old:
+                change[link] = change.get(link, 0) + cycles
+        grown = 0
+        for link, more in change.items():
+            has = load[link] + base
+            grown += (has + more) ** 4 - has**4
+        if grown >= most:
+            at[one], at[two] = here, there
+            return
+        for link, more in change.items():
+            load[link] += more
+        for i, way in ways.items():
+            self._ways[i] = way
+
+    def _way(self, number: int) -> set[int]:
+        """The links of a message; a multicast takes shared ones once."""
+        source, to, _ = self.messages[number]
+        at, here = self.at, self.at.get(source, source)
+        found: set[int] = set()
+        for tile in to:
+            found.update(noc.way(self._mesh, here, at.get(tile, tile)))
+        return found

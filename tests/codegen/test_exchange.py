@@ -1,0 +1,88 @@
+"""Tiles that change places: less on the fullest link, the same values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cimc.arch import load, noc
+from cimc.arch.spec import ChipSpec
+from cimc.codegen.exchange import Exchange, Message
+from cimc.compiler import Options, compile_model
+from cimc.mapping.choices import Choices
+from cimc.session import InferenceSession
+from models.graph import save
+from models.small import RECIPES, build
+
+
+@pytest.fixture(scope="module")
+def chip() -> ChipSpec:
+    return load.load("sram-digital", ("layout=5x16",)).spec
+
+
+def _carried(chip: ChipSpec, messages: list[Message], at: dict[int, int]) -> Counter[int]:
+    """Cycles by link, one message after the other, one link after the other."""
+    found: Counter[int] = Counter()
+    for source, to, cycles in messages:
+        found.update(
+            {x: cycles for t in to for x in noc.route(chip, at.get(source, source), at.get(t, t))}
+        )  # a link once
+    return found
+
+
+def _crowded(chip: ChipSpec) -> tuple[list[Message], list[list[int]]]:
+    """All tiles of the first row that hold weights send to its first digital tile, and to two others together."""
+    weights = [t for t in range(chip.tile_count) if chip.tile(t).cores]
+    digital = [t for t in range(chip.tile_count) if chip.tile(t).matmul is not None]
+    row = [t for t in weights if chip.position(t)[1] == 0]
+    one = [(t, (digital[0],), 100 + k) for k, t in enumerate(row)]
+    both = [(t, (digital[1], digital[2]), 40) for t in row]
+    return [*one, *both], [weights, digital]
+
+
+def test_the_fullest_link_carries_less(chip: ChipSpec) -> None:
+    messages, groups = _crowded(chip)
+    before = max(_carried(chip, messages, {}).values())
+    found = Exchange(chip, messages, groups)
+    assert found.fullest == before
+    moves = found.run()
+    after = _carried(chip, messages, moves)
+    assert max(after.values()) == found.fullest < before * 0.8
+    assert {link: n for link, n in found.load.items() if n} == dict(after)
+
+
+def test_tiles_change_places_within_their_group_only(chip: ChipSpec) -> None:
+    messages, groups = _crowded(chip)
+    moves = Exchange(chip, messages, groups).run()
+    assert sorted(moves) == sorted(moves.values())
+    assert all(any({tile, at} <= set(group) for group in groups) for tile, at in moves.items())
+
+
+def test_the_same_every_time_and_nothing_without_gain(chip: ChipSpec) -> None:
+    messages, groups = _crowded(chip)
+    assert Exchange(chip, messages, groups).run() == Exchange(chip, messages, groups).run()
+    beside = [(0, (1,), 100)]
+    assert Exchange(chip, beside, groups).run() == {}
+    assert Exchange(chip, [], groups).run() == {}
+
+
+def test_same_bits_with_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bert.onnx"
+    save(build(RECIPES["bert"].config), path)
+    answers: list[list[bytes]] = []
+    placed: list[object] = []
+    monkeypatch.setattr("cimc.codegen.exchange.PACE", 0.0)  # a small model's links are never as busy as its cores
+    for exchange in (True, False):
+        choices = Choices(exchange=exchange)
+        made = compile_model(path, Options("sram-digital", (), {"batch": 1, "sequence": 64}, choices=choices))
+        assert made is not None
+        placed.append((made.mapping["static"], made.mapping["segments"]))
+        session = InferenceSession(made, numerics="integer", timing=False)
+        rng = np.random.default_rng(3)
+        feeds = {a.name: rng.integers(0, 2, a.shape).astype(a.type) for a in session.get_inputs()}
+        answers.append([np.ascontiguousarray(out).tobytes() for out in session.run(None, feeds)])
+    assert placed[0] != placed[1]
+    assert answers[0] == answers[1]
