@@ -194,7 +194,9 @@ def compile_model(
     """Compile a model file (or a folder with ``model.onnx``). ``inputs`` bind symbolic dims by their shapes. None if
     ``watch`` stops the pipeline early. Raises CimcError for everything a user can put right."""
     if not str(model):
-        raise errors.ARGUMENT(name="model", why="the path is empty", fix="name an ONNX file, or a folder with model.onnx")
+        raise errors.ARGUMENT(
+            name="model", why="the path is empty", fix="name an ONNX file, or a folder with model.onnx"
+        )
     _agree(options or Options())
     with uncollected():
         return _compile(Path(model), options or Options(), inputs, calibration, watch, specialize)

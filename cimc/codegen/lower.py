@@ -220,7 +220,9 @@ class _RowChooser:
         self.placed = shared.mapping
         self.chip = chip
         self.room: dict[int, int] = {}  # bytes of local buffers beside the constants
-        self.tried: dict[int, tuple[int, Context, dict[int, frozenset[str]]]] = {}  # by segment: the last trial, and its rows
+        self.tried: dict[
+            int, tuple[int, Context, dict[int, frozenset[str]]]
+        ] = {}  # by segment: the last trial, and its rows
 
     def constants(self) -> dict[int, int]:
         """Bytes that constants of the segments that do not stream take on each tile."""
