@@ -40,8 +40,8 @@ def _unrolled(program: Program) -> Program:
 
 @pytest.mark.parametrize("chip", ["sram-digital", "isaac"])
 def test_as_the_definition(chip: str, tmp_path: Path) -> None:
-    onnx.save(small.bert(hidden=128, heads=4, ffn=512, positions=64, layers=1), tmp_path / "m.onnx")
-    model = compile_model(tmp_path / "m.onnx", Options(chip, (), {"batch": 1, "sequence": 27}))
+    onnx.save(small.bert(hidden=64, heads=2, ffn=256, positions=32, layers=1), tmp_path / "m.onnx")
+    model = compile_model(tmp_path / "m.onnx", Options(chip, (), {"batch": 1, "sequence": 21}))
     assert model is not None
     program, spec = model.program, model.hardware.spec
     phases = [s.phase for tile in program.tiles for s in walk(tile.steps) if s.phase is not None]
