@@ -156,9 +156,8 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
         return InstructionLine(str(name), given.operands, given.keywords, number, phase or NO_PHASE)
 
     def phase(self, first: str | tuple[int, int], turn: tuple[int, int] | None = None) -> tuple[int, int, int]:
-        if isinstance(first, tuple):
-            return (0, *first)
-        return (int(first), *(turn or (0, 1)))
+        stage, (of, turns) = (0, first) if isinstance(first, tuple) else (int(first), turn or (0, 1))
+        return stage, of, turns
 
     def turn(self, turn: str, turns: str) -> tuple[int, int]:
         return int(turn), int(turns)

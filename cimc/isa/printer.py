@@ -199,7 +199,9 @@ def _others(step: Instruction, steps: Sequence[Step], at: int) -> Sequence[Instr
         if (other.mnemonic, other.operands, other.origin) != (step.mnemonic, step.operands, step.origin):
             return ()
         others.append(other)
-    complete = len(others) == phase.turns - 1 and all([n for n, _ in o.keywords] == [n for n, _ in step.keywords] for o in others)
+    complete = len(others) == phase.turns - 1 and all(
+        [n for n, _ in o.keywords] == [n for n, _ in step.keywords] for o in others
+    )
     return others if complete and any(o.keywords != step.keywords for o in others) else ()
 
 

@@ -141,9 +141,9 @@ def unroll(
             yield step, first, dict(env)
             first += 1
             continue
-        for i, inner, number in _rounds(step, extent(step.count, env), first):
+        for i, inner, nth in _rounds(step, extent(step.count, env), first):
             derived = {d.name: d.at(i) for d in step.derived}
-            yield from unroll((inner,), {**env, step.variable: i, **derived}, number)
+            yield from unroll((inner,), {**env, step.variable: i, **derived}, nth)
         first += sum(1 for _ in walk(step.body))
 
 
@@ -154,10 +154,10 @@ def _rounds(repeat: Repeat, count: int, first: int) -> Iterator[tuple[int, Step,
         body.append((step, first, (step.phase if isinstance(step, Instruction) else None) or Phase()))
         first += sum(1 for _ in walk((step,)))
     for at in range(count + max((p.stage for _, _, p in body), default=0)):
-        for step, number, phase in body:
+        for step, nth, phase in body:
             i = at - phase.stage
             if 0 <= i < count and i % phase.turns == phase.turn:
-                yield i, step, number
+                yield i, step, nth
 
 
 @dataclass(frozen=True)

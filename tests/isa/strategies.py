@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ from cimc.isa import (
     View,
     dense_strides,
 )
-from cimc.isa.instruction import GLOBAL
+from cimc.isa.instruction import GLOBAL, Phase
 from cimc.isa.operands import implied_strides
 from cimc.origin import Origin
 
@@ -137,8 +138,22 @@ def steps(
             out.append(Repeat(variable, count, inner, derived))
             continue
         spec = draw(st.sampled_from(_writable(local, shared, matrices)))
-        out.append(draw(instructions(spec, local, shared, matrices, [*around, *params])))
+        step = draw(instructions(spec, local, shared, matrices, [*around, *params]))
+        out += draw(_in_turns(spec, step)) if around else [step]
     return tuple(out)
+
+
+@st.composite
+def _in_turns(draw: st.DrawFn, spec: Spec, step: Instruction) -> list[Instruction]:
+    """The instruction of a repeat's body, perhaps late, perhaps in some rounds only, or with other keywords in each turn."""
+    stage, turns = draw(st.integers(0, 2)), draw(st.integers(1, 3))
+    if draw(st.booleans()):
+        phase = Phase(stage, draw(st.integers(0, turns - 1)), turns)
+        return [replace(step, phase=None if phase == Phase() else phase)]
+    if turns == 1:
+        return [step]
+    words = [tuple((k.name, draw(keyword_values(k))) for k in spec.keywords) for _ in range(turns)]
+    return [replace(step, keywords=w, phase=Phase(stage, k, turns)) for k, w in enumerate(words)]
 
 
 def _writable(local: dict[str, tuple[int, ...]], shared: dict[str, tuple[int, ...]], matrices: list[str]) -> list[Spec]:

@@ -67,6 +67,11 @@ def test_mvm_rows() -> None:
     np.testing.assert_array_equal(y, x.astype(np.int64) @ w.astype(np.int64))
 
 
+def test_overlap() -> None:
+    x = _floats(6, 16)
+    np.testing.assert_array_equal(_run("overlap", {"x": x})["y"], x * x + x * x)
+
+
 def test_two_tiles() -> None:
     x = _floats(4, 16)
     e = np.exp(x.astype(np.float64))
