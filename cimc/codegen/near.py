@@ -23,6 +23,9 @@ Costs = NDArray[np.float64]
 SWEEPS = 8
 """How often every piece is put anew, at most."""
 
+EARLY = 2
+"""How often while buffers may still be too full."""
+
 AWAY = 0.02
 """What a link taken for the whole of a block costs, however free it is: of several ways to spread messages, the short one
 (estimated)."""
@@ -31,8 +34,9 @@ SIDES = 6
 EAST, WEST, SOUTH, NORTH, OUT, IN = range(SIDES)
 """Of a tile: its links to its neighbours as :mod:`cimc.arch.noc` numbers them, its port and its receive side."""
 
-FULL, BURST = 0.95, 1000.0
-"""A buffer is to be filled to this part at most, and what it costs to go over it: more than any way (estimated)."""
+FULL, BURSTS = 0.95, (10.0, 1e2, 1e3, 1e4, 1e6)
+"""A buffer is to be filled to this part at most, and what it costs to go over it: at last more than any way (estimated). Less at
+first, so that what does not fit makes room by and by beside it; else the last pieces go wherever room is left, far away."""
 
 End = tuple[int, Job, int]  # which copy of the region, stage, and its piece; a piece of -1 - t is bound to tile t
 
@@ -155,6 +159,8 @@ class Places:
         width = max((len(want.parts) for want in wants.values()), default=1)
         self.tiles = np.zeros((self.rows * columns, width))
         self.able = {want.tiles: np.array(want.tiles) for want in wants.values()}
+        self.limits = np.full(self.rows * columns, FULL)
+        self.burst = BURSTS[-1]
 
     def _tile(self, end: End) -> int | None:
         return -1 - end[2] if end[2] < 0 else self.at.get(end)
@@ -175,8 +181,8 @@ class Places:
         want = self.wants[end]
         able = self.able[want.tiles]
         has, parts = self.tiles[able], np.array(want.parts)
-        full = np.maximum(0.0, has[:, -1] + parts[-1] - FULL)
-        return total.reshape(-1)[able] + (_power(has + parts) - _power(has)).sum(axis=1) + BURST * full
+        full = np.maximum(0.0, has[:, -1] + parts[-1] - self.limits[able])
+        return total.reshape(-1)[able] + (_power(has + parts) - _power(has)).sum(axis=1) + self.burst * full
 
     def _way_costs(self, end: End, messages: Sequence[Message]) -> Iterator[Costs]:
         """Of each message, with the piece on each tile of the mesh."""
@@ -201,6 +207,15 @@ class Places:
             places = [divmod(t, self.columns) for t in map(self._tile, message.targets) if t is not None]
             if places:
                 yield reduce(np.maximum, [ways.from_all(k, y, x) for y, x in places])
+
+    def narrow(self, tile: int, part: float) -> None:
+        """Fill the buffer of a tile with less than now, by so much: pieces are no even parts of their stages, and rings are
+        whole, so only their code shows what they take."""
+        self.limits[tile] = min(self.limits[tile], self.tiles[tile, -1]) - part
+
+    def fullest(self) -> float:
+        """What the fullest unit, link, port or receive side has to do for a block, in parts of ``whole``."""
+        return max(self.tiles[:, :-1].max(initial=0.0), self.links.max(initial=0.0) / self.whole)
 
     def put(self, end: End, tile: int) -> None:
         """Put a piece there."""
@@ -247,16 +262,25 @@ def _merged(messages: Iterable[Message]) -> list[Message]:
 
 
 def spread(places: Places, order: Sequence[End]) -> dict[End, int]:
-    """Put all pieces, one after the other; then each anew until none moves."""
-    for end in order:
-        places.put(end, places.best(end))
-    for _ in range(SWEEPS):
-        moved = 0
+    """Put all pieces, one after the other, then each anew until none moves; those that are somewhere already, only anew."""
+    bursts = BURSTS[-1:] if places.at else BURSTS
+    for burst in bursts:
+        places.burst = burst
         for end in order:
-            before = places.take(end)
-            after = places.best(end)
-            places.put(end, after)
-            moved += before != after
-        if not moved:
-            break
+            if end not in places.at:
+                places.put(end, places.best(end))
+        for _ in range(SWEEPS if burst == bursts[-1] else EARLY):
+            if not _anew(places, order):
+                break
     return dict(places.at)
+
+
+def _anew(places: Places, order: Sequence[End]) -> int:
+    """Put each piece anew; how many moved."""
+    moved = 0
+    for end in order:
+        before = places.take(end)
+        after = places.best(end)
+        places.put(end, after)
+        moved += before != after
+    return moved
