@@ -68,6 +68,7 @@ class Work:
 MM64 = Theirs(60_766, 68_164, 20_880, 132)
 FFN64 = Theirs(168_795, 186_519, 83_520, 136)
 BERTLIN = Theirs(796_215, 330_803, 129_195, 142)
+CNN_S = Theirs(773_809, 523_984, 271_440, 141)
 MM1 = Theirs(6_718, 6_614, 2_610, 4)
 SMALL = (
     Work("mm1", MM1),
@@ -75,8 +76,11 @@ SMALL = (
     Work("mm64", Theirs(388_835, 0, 167_040, 4), ALONE, "no replication"),
     Work("mm64", Theirs(388_835, 0, 167_040, 4), (*ONE_CORE, *ALONE), "no replication, row blocks take turns"),
     Work("ffn64", FFN64),
+    Work("ffn64", FFN64, ALONE, "no replication"),
     Work("bertlin", BERTLIN),
-    Work("cnn_s", Theirs(773_809, 523_984, 271_440, 141)),
+    Work("bertlin", BERTLIN, ALONE, "no replication"),
+    Work("cnn_s", CNN_S),
+    Work("cnn_s", CNN_S, ALONE, "no replication"),
     Work("mm1", MM1, ONE_AT_A_TIME, "one MVM at a time"),
     Work("mm64", MM64, ONE_AT_A_TIME, "one MVM at a time"),
     Work("ffn64", FFN64, ONE_AT_A_TIME, "one MVM at a time"),

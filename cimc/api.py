@@ -217,7 +217,7 @@ class _Compile:
             if not isinstance(size, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's types are not checked
                 raise errors.ARGUMENT(name="dims", why=f"{name} is {size!r}", fix="give whole numbers")
         return Options(
-            self.hardware or Options().hardware,
+            Options().hardware if self.hardware is None else self.hardware,
             (*self.overrides, *self._chips()),
             dict(self.dims or {}),
             self.precision,

@@ -260,7 +260,7 @@ def _hardware(program: Program, folder: Path | None, hardware: str | None, overr
     if hardware is None and folder is not None:
         path = folder / HARDWARE
         return hardware_files.parse(_text(path, "hardware file"), str(path), overrides, name=program.hardware)
-    return hardware_files.load(hardware or program.hardware, overrides)
+    return hardware_files.load(program.hardware if hardware is None else hardware, overrides)
 
 
 def _text(path: Path, what: str) -> str:

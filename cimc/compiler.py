@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
+from cimc.lookups import beyond
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
@@ -51,6 +52,9 @@ from cimc.passes.split import Split
 from cimc.pipeline import Watch, default_pipeline, fits, measures, run_pipeline, with_calibration
 from cimc.report.progress import stage
 from cimc.search.plan import Outcome, Plan
+
+if TYPE_CHECKING:
+    from cimc.frontend.importer import Imported
 
 PRECISION = re.compile(r"w([2-8])a8")
 Fit = Literal["off", "scales", "rounding", "all"]
@@ -85,6 +89,10 @@ class Options:
     search: Plan | None = None
     attention: str = DIGITAL_ATTENTION
     fit: Fit = "off"
+
+
+class InvalidProgram(AssertionError):
+    """Code generation made a program that the verifier refuses: a bug in cimc, whatever the input."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +193,24 @@ def compile_model(
 ) -> Compiled | None:
     """Compile a model file (or a folder with ``model.onnx``). ``inputs`` bind symbolic dims by their shapes. None if
     ``watch`` stops the pipeline early. Raises CimcError for everything a user can put right."""
+    if not str(model):
+        raise errors.ARGUMENT(
+            name="model", why="the path is empty", fix="name an ONNX file, or a folder with model.onnx"
+        )
+    _agree(options or Options())
     with uncollected():
         return _compile(Path(model), options or Options(), inputs, calibration, watch, specialize)
+
+
+def _agree(options: Options) -> None:
+    """Raise MAPPING_CHOICE for choices that contradict each other, however they were given."""
+    choices, no = options.choices, errors.MAPPING_CHOICE
+    if choices.reload and choices.optimize == "throughput":
+        why = "weights that take turns in cells, and optimize=throughput keeps all layers in them"
+        raise no(text="reload=on", why=why, fix="give one of them")
+    if choices.reload and options.auto_chips:
+        why = "it does with fewer chips than all weights need, and --chips auto takes as many"
+        raise no(text="reload=on", why=why, fix="give one of them, or --chips N")
 
 
 def _compile(
@@ -197,14 +221,10 @@ def _compile(
     watch: Watch | None,
     specialize: bool,
 ) -> Compiled | None:
-    from cimc.frontend import importer
-
     asked, hardware = options, hardware_files.load(options.hardware, options.overrides)
     pinned = read_placement(Path(options.placement)) if options.placement else None
     text = _pipeline(options, hardware)
-    with stage("import"):
-        imported = importer.load(model, dims=dict(options.dims), inputs=inputs, specialize=specialize)
-    tokens = read_tokens(imported.path.parent)
+    imported, tokens = _imported(model, options, inputs, specialize)
     passes, notes = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
     with stage("passes"):
         outcome = run_pipeline(imported.graph, imported.constants, passes, watch)
@@ -225,7 +245,7 @@ def _compile(
     told = fit(outcome.graph, mapping, hardware.spec, options.precision, _chips(options))
     caches = cache_told(graph, mapping, made.held, hardware.spec)
     with stage("verify"):
-        verify(program, hardware.spec, None)
+        _verified(program, hardware.spec)
     return Compiled(
         imported.path,
         imported.model_hash,
@@ -256,6 +276,33 @@ def _compile(
         pinned.digest if pinned else "",
         searched,
     )
+
+
+def _imported(
+    model: Path, options: Options, inputs: Mapping[str, NDArray[np.generic]] | None, specialize: bool
+) -> tuple[Imported, Tokens]:
+    """The model at level imported, and what it says about its tokens. A length that nobody gave is one that its tables
+    hold; one that was given and that they do not is noted."""
+    from cimc.frontend import importer
+
+    tokens = read_tokens(model if model.is_dir() else model.parent)
+    misfit = functools.partial(beyond, tokens=tokens)
+    with stage("import"):
+        found = importer.load(model, dims=options.dims, inputs=inputs, specialize=specialize, misfit=misfit)
+    if inputs or not (why := misfit(found.graph, found.constants)):
+        return found, tokens
+    told = f"drawn inputs will fail: {why}; bind less with --dim, or give --inputs"
+    return replace(found, notes=(*found.notes, told)), tokens
+
+
+def _verified(program: Program, chip: ChipSpec) -> None:
+    """Raises InvalidProgram, PROGRAM_TOO_BIG for a chip without the room, PROGRAM_LIMIT for a run without end."""
+    try:
+        verify(program, chip, None)
+    except errors.CimcError as e:
+        if e.diagnostic in (errors.PROGRAM_TOO_BIG, errors.PROGRAM_LIMIT):
+            raise
+        raise InvalidProgram(e.render()) from None
 
 
 def _calibrated(

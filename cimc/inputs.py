@@ -138,10 +138,15 @@ def draw(program: Program, seed: int, tokens: Tokens | None = None) -> dict[str,
 def draw_calibration(graph: Graph, tokens: Tokens) -> dict[str, Array]:
     """Inputs of a graph to fit scales and weights to where nobody gave any; not those that :func:`draw` makes for a run of
     seed 0."""
+    return draw_graph(graph, tokens, "calibration")
+
+
+def draw_graph(graph: Graph, tokens: Tokens, purpose: str = "inputs") -> dict[str, Array]:
+    """Inputs of a graph; without another ``purpose`` those that :func:`draw` makes for its program and seed 0."""
     rows = _indexed_rows(graph)
     found: dict[str, Array] = {}
     for number, name in enumerate(graph.inputs):
-        rng = _generator(0, number, "calibration")
+        rng = _generator(0, number, purpose)
         found[name] = _draw(name, graph.types[name], rows.get(name), rng, tokens)
     return found
 

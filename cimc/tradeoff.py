@@ -97,8 +97,9 @@ def _combinations(core: CoreSpec, choices: Choices) -> Iterator[tuple[str, ...]]
     many = choices.devices or (core.crossbar.devices,)
     for encoding, cell, row, devices in itertools.product(choices.encodings, choices.cell_bits, rows, many):
         bar = f"crossbar.cell_bits={cell}", f"crossbar.devices={devices}"
-        need = _need(core, cell, row)
-        for adc in dict.fromkeys(b or need for b in choices.adc_bits or (need, need - 1)):
+        least = 2 if encoding == "differential" else 1
+        need = max(least, _need(core, cell, row))
+        for adc in dict.fromkeys(b or need for b in choices.adc_bits or (need, max(least, need - 1))):
             yield f"core.encoding={encoding}", *bar, f"active_rows={row}", f"adc.bits={adc}"
 
 

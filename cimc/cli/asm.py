@@ -10,7 +10,7 @@ from cimc.cli import options as opt
 
 
 @click.command("asm")
-@click.argument("program", type=click.Path(path_type=Path))
+@click.argument("program", type=opt.PATH)
 @click.option("-o", "--output", type=opt.OUT_FILE, metavar="FILE.cim", help="Write the canonical text here.")
 @opt.hardware_options
 @opt.silence

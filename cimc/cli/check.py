@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("check")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=opt.PATH)
 @opt.compile_options
 @opt.calibrate_option
 @opt.run_options
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     metavar="COSINE",
     help="Analog numerics: keep the most sensitive layers digital until every output's cosine reaches this.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep the compiled folder.")
+@click.option("-o", "--output", type=opt.PATH, metavar="DIR", help="Keep the compiled folder.")
 @click.option("--outputs", "outputs_path", type=opt.OUT_FILE, help="Write the outputs to an .npz.")
 @click.option("--atol", type=opt.Finite(min=0), help="Largest absolute error allowed.")
 @click.option("--rtol", type=opt.Finite(min=0), help="Largest error allowed, relative to the output's largest value.")

@@ -10,24 +10,26 @@ from typing import Literal, Unpack
 import click
 
 from cimc.cli import options as opt
+from cimc.collecting import uncollected
 
 
 @click.command("compile")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@click.argument("model", type=opt.PATH)
+@click.option("-o", "--output", type=opt.PATH, metavar="DIR", help="Folder to write.")
 @opt.compile_options
 @opt.calibrate_option
 @opt.calibration_option
-@click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz whose shapes bind dimensions.")
+@click.option("--inputs", "inputs_path", type=opt.PATH, help="An .npz whose shapes bind dimensions.")
 @click.option(
     "--print-after", multiple=True, metavar="PASS", help="Print the graph after a pass ('*': after every one)."
 )
 @click.option("--stop-after", default="", metavar="PASS", help="Stop after a pass and print the graph.")
-@click.option("--dump-phases", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass.")
+@click.option("--dump-phases", type=opt.PATH, metavar="DIR", help="Write the graph after each pass.")
 @click.option("--time-passes", is_flag=True, help="Print how long each pass took.")
 @click.option("--print-pipeline", is_flag=True, help="Print the passes that ran, as text for -p.")
 @opt.json_option
 @opt.verbosity
+@uncollected()
 def command(
     model: Path,
     output: Path | None,

@@ -10,8 +10,8 @@ from cimc.cli import options as opt
 
 
 @click.command("diff")
-@click.argument("a", type=click.Path(path_type=Path), metavar="DIR_A")
-@click.argument("b", type=click.Path(path_type=Path), metavar="DIR_B")
+@click.argument("a", type=opt.PATH, metavar="DIR_A")
+@click.argument("b", type=opt.PATH, metavar="DIR_B")
 @opt.json_option
 @opt.silence
 def command(a: Path, b: Path, json_target: str | None) -> None:

@@ -62,7 +62,7 @@ def show(hardware: str, overrides: tuple[str, ...], json_target: str | None) -> 
 
 
 @command.command("validate")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=opt.PATH)
 @opt.silence
 def validate(file: Path) -> None:
     """Check a hardware file.
@@ -156,7 +156,7 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
 @click.option("--device", "settings", multiple=True, metavar="KEY=VALUE", help="Part of the device model: drift=off.")
 @click.option(
     "--program",
-    type=click.Path(path_type=Path),
+    type=opt.PATH,
     metavar="DIR",
     help="A compiled model, for its own weights, layer by layer; without it one core of Gaussian weights.",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from cimc.cli import options as opt
 
 
 @click.command("inspect")
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("directory", type=opt.PATH, metavar="DIR")
 @click.option("--html", type=opt.OUT_FILE, metavar="FILE", help="Write one self-contained page.")
 @click.option("--csv", "csv_path", type=opt.OUT_FILE, metavar="FILE", help="Write the table of layers.")
 @click.option("--layer", metavar="NAME", help="One layer: its blocks, where they lie, what they cost.")
@@ -38,14 +37,14 @@ def command(
     from cimc import bundle
     from cimc.report import html as page
     from cimc.report import inspect, jsontext, layers
+    from cimc.report.manifest_file import read_manifest
 
     found = bundle.read(directory)
     inspection = layers.load(directory, found.hardware.spec)
     one = inspect.find_layer(inspection, layer) if layer else None
     place = inspect.find_tile(inspection, tile) if tile is not None else None
     if html:
-        settings = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (found.manifest or {}).items()}
-        jsontext.write_text(page.page(inspection, settings), html)
+        jsontext.write_text(page.page(inspection, read_manifest(directory / bundle.MANIFEST)), html)
     if csv_path:
         jsontext.write_text(inspect.csv_text(inspection), csv_path)
     if json_target:

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from cimc.collecting import leave, uncollected
 from cimc.errors import FILE_SYSTEM, CimcError, Exit, did_you_mean
 
 COMMANDS = {
@@ -35,7 +36,8 @@ class Group(click.Group):
         """The command of that name, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        found = importlib.import_module(f"cimc.cli.{cmd_name}").command
+        with uncollected():
+            found = importlib.import_module(f"cimc.cli.{cmd_name}").command
         assert isinstance(found, click.Command)
         return found
 
@@ -70,7 +72,9 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no µ gets a question mark, not a traceback
-    sys.exit(run(argv))
+    code = run(argv)
+    leave()
+    sys.exit(code)
 
 
 def run(argv: list[str] | None = None) -> int:

@@ -40,7 +40,18 @@ def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-class _OutFile(click.Path):
+class _Named(click.Path):
+    """A path that is not empty: an empty one, of a shell's variable that is not set, would be the current folder."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if not str(value):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _OutFile(_Named):
     """A file to write, asked for before work of minutes begins; ``-`` is stdout. Raises REPORT_UNWRITABLE."""
 
     def convert(
@@ -48,11 +59,13 @@ class _OutFile(click.Path):
     ) -> str | bytes | os.PathLike[str]:
         from cimc import files
 
+        path = super().convert(value, param, ctx)
         if str(value) != "-":
             files.check_target(Path(value))
-        return super().convert(value, param, ctx)
+        return path
 
 
+PATH = _Named(path_type=Path)
 OUT_FILE = _OutFile(path_type=Path)
 OUT_JSON = _OutFile(path_type=str)
 
@@ -209,7 +222,7 @@ calibrate_option = click.option(
     help="Calibrate the columns of the analog cores at the start of the program, against drift and converter errors.",
 )
 run_options = stack(
-    click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz with the model's inputs."),
+    click.option("--inputs", "inputs_path", type=PATH, help="An .npz with the model's inputs."),
     click.option(
         "--numerics",
         type=click.Choice(["float", "integer", "analog"]),
@@ -250,7 +263,7 @@ device_options = stack(
 calibration_option = click.option(
     "--calibration",
     "calibration_path",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE.npz",
     help="Inputs (or several, along a first axis) that scales, weights (--fit, --activations static) and ADC ranges "
     "(analog numerics) are fitted to, in place of --inputs.",
@@ -307,7 +320,7 @@ def compile_as(**flags: Unpack[CompileFlags]) -> Options:
             "--chips auto takes as many chips as all weights need, --reload on does with fewer: give one"
         )
     return Options(
-        flags["hardware"] or DEFAULT,
+        DEFAULT if flags["hardware"] is None else flags["hardware"],
         (*flags["overrides"], f"chips={chips}") if chips and chips != "auto" else flags["overrides"],
         parse_dims(flags["dims"]),
         flags["precision"],

@@ -15,7 +15,7 @@ from cimc.session import Numerics
 
 
 @click.command("reduce")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=opt.PATH)
 @click.option("-o", "--output", type=opt.OUT_FILE, required=True, metavar="OUT.onnx", help="Where the part goes.")
 @opt.compile_options
 @opt.run_options

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("program", type=click.Path(path_type=Path))
+@click.argument("program", type=opt.PATH)
 @opt.run_options
 @opt.hardware_options
 @opt.device_options

@@ -12,7 +12,7 @@ from cimc.session import Numerics
 
 
 @click.command("sweep")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=opt.PATH)
 @click.option(
     "--vary",
     "axes",
@@ -24,7 +24,7 @@ from cimc.session import Numerics
 )
 @opt.compile_options
 @opt.calibrate_option
-@click.option("--inputs", "inputs_path", type=click.Path(path_type=Path), help="An .npz with the model's inputs.")
+@click.option("--inputs", "inputs_path", type=opt.PATH, help="An .npz with the model's inputs.")
 @click.option(
     "--numerics",
     type=click.Choice(["none", "float", "integer", "analog"]),

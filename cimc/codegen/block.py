@@ -9,7 +9,7 @@ from cimc.codegen.tilecode import TileCode, columns, row_part
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Value
 from cimc.isa.operands import Element, View
-from cimc.mapping.place import ELEMENTWISE
+from cimc.mapping.segment import ELEMENTWISE
 from cimc.mapping.space import width
 from cimc.ops import OPS, Access
 from cimc.origin import Origin

@@ -12,7 +12,7 @@ from cimc.codegen.held import Held
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
-from cimc.mapping.layout import is_view
+from cimc.mapping.layout import is_view, stored_outputs
 from cimc.mapping.mapping import Home, Mapping, Placement, Segment
 from cimc.mapping.segment import Tail, inside
 from cimc.mapping.space import Index, Space, shared_row, width
@@ -33,7 +33,7 @@ class Context:
         self.homes: dict[str, Home] = dict(self.mapping.homes)
         self.placement: Placement = self.mapping.placement
         self.segment_of = {o: s.index for s in self.mapping.segments for n in s.nodes for o in n.outputs if o}
-        self.outputs = frozenset(self.graph.outputs)
+        self.outputs = stored_outputs(self.graph)
         self.late: set[int] = (
             set()
         )  # segments whose whole operands are loaded for each block of rows, where they are read

@@ -24,7 +24,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed, spans
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order
-from cimc.codegen.park import Park
+from cimc.codegen.park import LEAST, Park
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
@@ -312,8 +312,10 @@ class Flow:
                     one = width(self.graph, value) == 1
                     first, count = (0, 1) if one else (piece.rect.col, piece.rect.cols)
                     return code.constant(value, self.graph.type(value).element, first, count)
-                if source.root in self.placement.shards:
+                if self.plan.beside(n, source):
                     return self.values[source.root].pieces[k].view
+                if source.shape[-1] > 1:  # of a residual, the columns of the product
+                    source = replace(source, first=source.first + piece.rect.col, shape=(piece.rect.cols,))
                 return self._rows(n, i, source, piece.tile, Rect(0, self.plan.rows, 0, 0))
 
             emit = BlockEmit(self.graph, code, self.plan.rows, operand, node, width=piece.rect.cols, dying=self.dying)
@@ -406,14 +408,20 @@ class Flow:
     def _waited(self, value: _Value, need: Need) -> bool:
         """Whether rows wait for a stage in another tile that has more room, until it is time; then they are brought."""
         due = self.plan.due(need.job)
-        if not self.park.pays(need.tile, due - value.start):
-            return False
+        wait = due - value.start
         parts = [(p, common) for p in value.pieces if (common := p.rect.meet(need.rect)) is not None]
         rooms = {(p.tile, p.view.buffer): self.context.code(p.tile).rooms[p.view.buffer] for p, _ in parts}
-        waiting = [p for p, _ in parts]
         element = next(iter(rooms.values())).element
-        if not self.park.keep({at: aligned(room.bytes) * (due - value.start) for at, room in rooms.items()}):
-            column = need.rect.rows * element.bytes * (due - value.start)
+        column = need.rect.rows * element.bytes * wait
+        if need.job.kind == "result" and need.rect.cols > 1 and wait >= LEAST:
+            if not self.park.left:
+                return self._kept(value, need)
+            if self.park.taken(need.tile, need.rect.cols * column):
+                return False
+        elif not self.park.pays(need.tile, wait):
+            return False
+        waiting = [p for p, _ in parts]
+        if not self.park.keep({at: aligned(room.bytes) * wait for at, room in rooms.items()}):
             waiting = [
                 Piece(tile, rect, self.at(tile, value.start + 1).buffer(element, (rect.rows, rect.cols), "p"))
                 for tile, first, count in self.park.stops(need.tile, need.rect.cols, column)
@@ -425,15 +433,37 @@ class Flow:
                         self._move(value, piece, some, {stop.tile: stop})
         if not waiting:
             return False
+        self._late(value, need, waiting, (value.job, value.pieces))
+        return True
+
+    def _kept(self, value: _Value, need: Need) -> bool:
+        """Whether columns that a product's tile needs much later wait in a tile for vector work: where they are made, or
+        brought anyway. A tile of matrices has less room."""
+        able = {t for tiles in self.plan.tiles.values() for t in tiles}
+        held: dict[Job, list[Piece]] = {value.job: value.pieces}
+        for other, piece in value.brought.items():
+            if not other.whole and self.plan.due(other.job) < self.plan.due(need.job):
+                held.setdefault(other.job, []).append(piece)
+        for job, pieces_ in held.items():
+            commons = [c for p in pieces_ if p.tile in able and (c := p.rect.meet(need.rect)) is not None]
+            if sum(c.rows * c.cols for c in commons) == need.rect.rows * need.rect.cols:
+                self._late(value, need, pieces_, (job, pieces_))
+                return True
+        return False
+
+    def _late(self, value: _Value, need: Need, waiting: Sequence[Piece], origin: tuple[Job, Sequence[Piece]]) -> None:
+        """Bring a stage, in time, what waits for it. ``origin``: the stage that has it before that, and where."""
+        due, (job, senders) = self.plan.due(need.job), origin
         brought = value.brought[need] = self._taken(value, need, due)
-        for piece, common in parts:
-            size = common.rows * common.cols * element.bytes
-            self.messages.append((size, (value.job, piece.tile), ((need.job, need.tile),)))
-            self.sent[value.job] += size
+        element = self.context.code(need.tile).rooms[brought.view.buffer].element
+        for piece in senders:
+            if (common := piece.rect.meet(need.rect)) is not None:
+                size = common.rows * common.cols * element.bytes
+                self.messages.append((size, (job, piece.tile), ((need.job, need.tile),)))
+                self.sent[job] += size
         for piece in waiting:
             if (common := piece.rect.meet(need.rect)) is not None:
                 self._send(piece, common, {need.tile: brought}, (due - 1, due), value.origin)
-        return True
 
     def _bring(self, value: _Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
         """Copy or send a rectangle of a piece; a tile that has two buffers for it gets two messages."""

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import pairwise
 
 from cimc.codegen.tilecode import Room, TileCode
-from cimc.isa.instruction import Derived, Instruction, Repeat, Step
+from cimc.isa.instruction import Derived, Repeat, Step
 from cimc.isa.operands import Affine, View
 from cimc.isa.printer import walk
 
@@ -114,9 +114,7 @@ def substitute(steps: Sequence[Step], value: Callable[[str], Affine]) -> list[St
         if isinstance(old, Repeat):
             return replace(old, body=tuple([step(s) for s in old.body]))
         operands = tuple([view(o) for o in old.operands])
-        return (
-            old if operands == old.operands else Instruction(old.mnemonic, operands, old.keywords, old.origin, old.line)
-        )
+        return old if operands == old.operands else old.on(operands)
 
     return [step(s) for s in steps]
 
@@ -220,13 +218,13 @@ def ringed(steps: Sequence[Step], rings: Mapping[str, Ring], code: TileCode) -> 
             return old
         if any(name == WHOLE for name, _ in old.offset.terms):
             terms = {ring.name(WHOLE) if name == WHOLE else name: factor for name, factor in old.offset.terms}
-            return replace(old, offset=Affine.of(old.offset.constant, terms))
+            return old.at(Affine.of(old.offset.constant, terms))
         place = math.prod(code.rooms[old.buffer].shape[1 if ring.rows else 0 :])
-        return replace(old, offset=old.offset + Affine.of(0, {ring.name(RING): place}))
+        return old.at(old.offset + Affine.of(0, {ring.name(RING): place}))
 
     def step(old: Step) -> Step:
         if isinstance(old, Repeat):
             return replace(old, body=tuple(step(s) for s in old.body))
-        return replace(old, operands=tuple(view(o) if isinstance(o, View) else o for o in old.operands))
+        return old.on(tuple([view(o) if isinstance(o, View) else o for o in old.operands]))
 
     return [step(s) for s in steps]

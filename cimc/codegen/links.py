@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import Repeat, Step
+from cimc.isa.instruction import Step
 from cimc.isa.operands import View, static_shape
+from cimc.isa.printer import executed
 
 Grid = NDArray[np.float64]  # by row and column of the mesh
 SERVING = 3
@@ -92,17 +94,15 @@ def _to(up: Grid, down: Grid, at: int) -> Grid:
     return np.maximum(over[at] - over, 0) + np.maximum(under - under[at], 0)
 
 
-def sent(links: Links, tile: int, steps: Sequence[Step], sizes: dict[str, int], times: int = 1) -> None:
+def sent(links: Links, tile: int, steps: Sequence[Step], sizes: dict[str, int]) -> None:
     """Add all messages that a tile's steps send; ``sizes``: bytes of an element of each of its buffers."""
     width = links.chip.noc.link_bytes_per_cycle
-    for step in steps:
-        if isinstance(step, Repeat):
-            sent(links, tile, step.body, sizes, times * (step.count if isinstance(step.count, int) else 1))
-        elif step.mnemonic in ("send", "reduce"):  # as if what meets on the way of a sum shared no link
+    for step, times in executed(steps):
+        if step.mnemonic in ("send", "reduce"):  # as if what meets on the way of a sum shared no link
             view = step.operands[0]
             assert isinstance(view, View)
             to = dict(step.keywords)["to"]
             to = (to,) if isinstance(to, int) else to
             assert isinstance(to, tuple)
-            size = sizes[view.buffer] * int(np.prod(static_shape(view)))
+            size = sizes[view.buffer] * prod(static_shape(view))
             links.send(tile, to, times * max(1, -(-size // width)))

@@ -22,6 +22,7 @@ from cimc.codegen.serving import better_away
 from cimc.codegen.spread import Spread
 from cimc.codegen.stages import Plan, by_stage
 from cimc.codegen.stream import Stream
+from cimc.codegen.taken import take
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.codegen.written import Written, wanted_rows
 from cimc.ir.graph import Graph
@@ -141,7 +142,7 @@ def _lowered(
         if segment.index in streamed:
             stored = _flow(context, segment, flows)
         else:
-            stored = _emit(context, segment, rows[segment.index], chip)
+            stored = chooser.emit(context, segment, rows[segment.index])
         for tile, steps in reloads(context, segment, chip, chooser.room):
             _insert(chunks.setdefault(tile, []), _Chunk(segment.index, steps, reload=True))
         for tile, code in context.codes.items():
@@ -219,6 +220,9 @@ class _RowChooser:
         self.placed = shared.mapping
         self.chip = chip
         self.room: dict[int, int] = {}  # bytes of local buffers beside the constants
+        self.tried: dict[
+            int, tuple[int, Context, dict[int, frozenset[str]]]
+        ] = {}  # by segment: the last trial, and its rows
 
     def constants(self) -> dict[int, int]:
         """Bytes that constants of the segments that do not stream take on each tile."""
@@ -242,10 +246,17 @@ class _RowChooser:
 
     def _trial(self, segment: Segment, rows: int) -> Context:
         context = self.shared.apart()
-        if segment.index in self.streamed:
-            return context
-        _emit(context, segment, rows, self.chip)
+        if segment.index not in self.streamed:
+            self.tried[segment.index] = rows, context, _emit(context, segment, rows, self.chip)
         return context
+
+    def emit(self, context: Context, segment: Segment, rows: int) -> dict[int, frozenset[str]]:
+        """Append a segment's code in blocks of so many rows; returns what each tile stored."""
+        tried, trial, stored = self.tried.pop(segment.index, (0, context, {}))
+        if tried != rows:
+            return _emit(context, segment, rows, self.chip)
+        take(trial, context)
+        return stored
 
     def _rows(self, segment: Segment, first: Context, room: Mapping[int, int]) -> int:
         wanted = self.placed.placement.rows.get(segment.index, 0)
@@ -366,12 +377,13 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
     names = graph.output_names or graph.outputs
     outputs = tuple(Port(n, context.global_name(v)) for n, v in zip(names, graph.outputs, strict=True))
     movable, said = _movable(context), context.placement.residents
+    shapes = {context.homes[v].buffer: graph.type(v).shape for v in graph.outputs}
     pinned = {name: said[v] for v, name in context.names.items() if v in said and name in movable}
     buffers = [
         GlobalBuffer(
             name,
             graph.type(value).element,
-            graph.type(value).shape,
+            shapes.get(value, graph.type(value).shape),
             value if value in graph.constants else "",
             pieces=context.held.pieces(value),
         )
@@ -428,7 +440,7 @@ def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[_Chunk]
 
 def _movable(context: Context) -> frozenset[str]:
     """Global buffers of values between segments: they may lie in tiles."""
-    fixed = {*context.graph.inputs, *context.graph.outputs, *context.graph.constants}
+    fixed = {*context.graph.inputs, *context.outputs, *context.graph.constants}
     kept = context.mapping.choices.residence
     return frozenset(name for value, name in context.names.items() if kept and value not in fixed)
 

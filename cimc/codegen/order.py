@@ -9,7 +9,7 @@ there is most of a step for their way. Last comes what they bring for the same s
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -95,11 +95,12 @@ class Order:
 
 
 class Costs:
-    """What instructions take of the units of a tile."""
+    """What instructions take of the units of a tile. ``known``: what those of its kind of tile have been found to take."""
 
-    def __init__(self, chip: ChipSpec, code: TileCode) -> None:
+    def __init__(self, chip: ChipSpec, code: TileCode, known: dict[Hashable, int] | None = None) -> None:
         self.chip, self.code = chip, code
         self.units = TileUnits(chip, code.tile)
+        self.known: dict[Hashable, int] = {} if known is None else known
 
     def of(self, step: Step) -> tuple[str, int, int]:
         """Unit, cycles it is taken, cycles until the result is there; a repeat takes all units (an empty name)."""
@@ -125,8 +126,15 @@ class Costs:
 
     def worked(self, step: Instruction) -> int:
         """Cycles of an instruction of a vector, special or matmul unit."""
-        spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
         shapes = self._shapes(step)
+        key = (step.mnemonic, step.keywords, *[(s.extents, s.element) for s in shapes])
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = self._counted(step, shapes)
+        return found
+
+    def _counted(self, step: Instruction, shapes: Sequence[Shape]) -> int:
+        spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
         if spec.cycles is not None:
             return spec.cycles(self.units, *shapes, **words)
         return self.units.lane_cycles(spec.unit.value, spec.bill(self.units, *shapes, **words))

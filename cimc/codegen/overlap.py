@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
-from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, works
-from cimc.isa.instruction import INSTRUCTIONS, WINDOW, Derived, Instruction, Repeat, Step, Unit
+from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, alike, works
+from cimc.isa.instruction import INSTRUCTIONS, WINDOW, Derived, Instruction, Phase, Repeat, Unit
 from cimc.isa.operands import Affine, View
+from cimc.isa.phases import written_out
 
 BLOCK = "@block"
 """The number of the block at hand, in the offsets of its instructions."""
@@ -45,18 +46,25 @@ class Overlap:
 
     def emit(self, codes: Mapping[int, TileCode], blocks: int, variable: str) -> None:
         """Append the code of so many blocks to the tiles."""
+        mine = self._by_tile()
         for tile, code in codes.items():
-            places = self._places(tile)
+            places = self._places(tile, mine[tile]) if tile in mine else []
             if any(places):
                 _Tile(self, code, places, blocks).emit(variable)
 
-    def _places(self, tile: int) -> list[list[_Place]]:
+    def _by_tile(self) -> dict[int, list[list[tuple[int, int, Instruction]]]]:
+        """By tile, what it does of a block of each variant: start, number, instruction."""
+        found: dict[int, list[list[tuple[int, int, Instruction]]]] = {}
+        for variant, timed in enumerate(self.variants):
+            for number, item in enumerate(timed):
+                for tile, step in item.parts:
+                    of = found.get(tile) or found.setdefault(tile, [[] for _ in self.variants])
+                    of[variant].append((item.start, number, step))
+        return found
+
+    def _places(self, tile: int, mine: Sequence[Sequence[tuple[int, int, Instruction]]]) -> list[list[_Place]]:
         """What a tile does of a block of each variant, and where: (step, time in it, number). Its first step begins with what it
         does first: so what it is done with in one step needs no other."""
-        mine = [
-            [(item.start, number, step) for number, item in enumerate(timed) for to, step in item.parts if to == tile]
-            for timed in self.variants
-        ]
         first = min((start for of in mine for start, _, _ in of), default=0)
         if self._in_line([[(start - first, step) for start, _, step in of] for of in mine], self.every.get(tile, 1)):
             return [[_Place(0, start - first, number, step) for start, number, step in of] for of in mine]
@@ -94,70 +102,77 @@ class _Place:
     step: Instruction
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What a tile does for its blocks, and when: (place in a step, time, stages from the last on, number), and for which of its
+    variants."""
+
+    key: tuple[int, int, int, int]
+    step: Instruction
+    of: tuple[int, ...]
+
+
 class _Tile:
-    """One tile's stream."""
+    """One tile's stream: a repeat over the blocks it takes part in, block ``first`` and every ``step``-th from there on."""
 
     def __init__(self, overlap: Overlap, code: TileCode, places: Sequence[Sequence[_Place]], blocks: int) -> None:
-        self.code, self.blocks = code, blocks
+        self.code = code
         self.every = overlap.every.get(code.tile, 1)
         self.rings = {name: ring for (tile, name), ring in overlap.rings.items() if tile == code.tile and ring > 1}
-        phases = [p.phase for of in places for p in of]
-        self.first, self.span = min(phases), max(phases) - min(phases)
-        self.places = places if any(list(p) != list(places[0]) for p in places) else places[:1]
-        self.period = math.lcm(len(self.places), self.every)
-        self.derived: dict[Derived, Derived] = {}
+        mine = [k for k, of in enumerate(places) if of]
+        own = mine == list(range(mine[0], len(places), self.every)) and len(places) % self.every == 0
+        self.first, self.step = (mine[0], self.every) if own else (0, 1)
+        self.places = places[self.first :: self.step]
+        self.count = len(range(self.first, blocks, self.step))
+        self.derived: dict[int, Derived] = {}
 
     def emit(self, variable: str) -> None:
-        """Steps of which all parts are at work are a repeat; those before and after stand alone."""
-        turns = max(0, self.blocks - self.span) // self.period
-        begin, end = (self.span, self.span + turns * self.period) if turns > 1 else (0, 0)
-        for at in range(begin):
-            self.code.steps += self._step(at, "")
-        if end > begin:
-            body = [s for at in range(begin, begin + self.period) for s in self._step(at, variable)]
-            self.code.steps.append(Repeat(variable, turns, tuple(body), tuple(self.derived.values())))
-        for at in range(end, self.blocks + self.span):
-            self.code.steps += self._step(at, "")
+        """Append the steps, and give rings their places."""
+        body = tuple(s for line in self._lines() for s in self._steps(line, variable))
+        repeat = Repeat(variable, self.count, body, tuple(self.derived.values()))
+        if self.count > 1:
+            self.code.steps.append(repeat)
+        else:
+            self.code.steps += written_out(repeat)
         rooms = self.code.rooms
         rooms.update((n, replace(rooms[n], shape=(ring, *rooms[n].shape))) for n, ring in self.rings.items())
 
-    def _step(self, at: int, variable: str) -> list[Step]:
-        """What the tile does in a step; with ``variable``, in the first turn of a repeat."""
-        found: list[tuple[int, int, int, Instruction]] = []
-        for block in range(max(0, at - self.span), min(self.blocks, at + 1)):
-            phase = at - block + self.first
-            of = self.places[block % len(self.places)]
-            found += [(p.at, block, p.number, p.step) for p in of if p.phase == phase]
-        found.sort(key=lambda f: f[:3])
-        return [self._here(step, block, variable) for _, block, _, step in found]
+    def _lines(self) -> list[_Line]:
+        """What is done, in the order of all tiles: in a step by time, of the same time for the earlier block first."""
+        first = min(p.phase for of in self.places for p in of)
+        found: dict[tuple[tuple[int, int, int, int], Instruction], list[int]] = {}
+        for k, of in enumerate(self.places):
+            for p in of:
+                stage, at = divmod(p.phase - first, self.step)
+                found.setdefault(((at, p.at, -stage, p.number), p.step), []).append(k)
+        lines = [_Line(key, step, tuple(of)) for (key, step), of in found.items()]
+        return sorted(lines, key=lambda line: (line.key, line.of))
 
-    def _here(self, step: Instruction, block: int, variable: str) -> Instruction:
-        """An instruction of a block, with its place in rings and in global buffers."""
+    def _steps(self, line: _Line, variable: str) -> Iterator[Instruction]:
+        """The instruction of a line: once, or for each of its variants."""
+        stage, turns = -line.key[2], len(self.places)
+        operands = tuple(self._view(o, variable) if isinstance(o, View) else o for o in line.step.operands)
+        for turn, of in ((0, 1),) if len(line.of) == turns else ((k, turns) for k in line.of):
+            phase = Phase(stage, turn, of) if stage or of > 1 else None
+            yield Instruction(line.step.mnemonic, operands, line.step.keywords, line.step.origin, phase=phase)
 
-        def view(old: View) -> View:
-            if old.buffer in self.rings:
-                place = self._place(block // self.every, self.rings[old.buffer], variable)
-                return replace(old, offset=old.offset + place * math.prod(self.code.rooms[old.buffer].shape))
-            if all(name != BLOCK for name, _ in old.offset.terms):
-                return old
-            new = Affine(old.offset.constant)
-            now = Affine.of(block, {variable: self.period} if variable else {})
-            for name, factor in old.offset.terms:
-                new = new + (now if name == BLOCK else Affine.of(0, {name: 1})) * factor
-            return replace(old, offset=new)
+    def _view(self, old: View, variable: str) -> View:
+        """A view of a block, with its place in a ring or in a global buffer."""
+        if old.buffer in self.rings:
+            place = self._place(self.rings[old.buffer], variable)
+            return replace(old, offset=old.offset + place * math.prod(self.code.rooms[old.buffer].shape))
+        if all(name != BLOCK for name, _ in old.offset.terms):
+            return old
+        new = Affine(old.offset.constant)
+        for name, factor in old.offset.terms:
+            new = new + Affine.of(*((self.first, {variable: self.step}) if name == BLOCK else (0, {name: 1}))) * factor
+        return replace(old, offset=new)
 
-        if not self.rings and not any(isinstance(o, View) and o.offset.terms for o in step.operands):
-            return step
-        return replace(step, operands=tuple(view(o) if isinstance(o, View) else o for o in step.operands))
-
-    def _place(self, turn: int, ring: int, variable: str) -> Affine:
-        """Which place of a ring a turn has; with ``variable``, in all turns of its repeat."""
-        further = self.period // self.every % ring
-        if not variable or not further:
-            return Affine(turn % ring)
-        found = Derived("", turn % ring, 1, ring, further)
-        named = self.derived.setdefault(found, replace(found, name=f"{variable}w{len(self.derived)}"))
-        return Affine.of(0, {named.name: 1})
+    def _place(self, ring: int, variable: str) -> Affine:
+        """Which place of a ring a block has: turns count the blocks that the tile takes part in."""
+        if ring not in self.derived:
+            self.derived[ring] = Derived(f"{variable}w{len(self.derived)}", 0, self.every // self.step, ring)
+        return Affine.of(0, {self.derived[ring].name: 1})
 
 
 def overlapped(
@@ -177,6 +192,9 @@ def overlapped(
             loads[work.tile, work.unit] += work.busy
         interval = -(-max(loads.values(), default=1) // len(variants))
     alone = [Alone(chip, every, interval).run(groups) for groups in blocks]
+    if all(alike(blocks[0], groups) for groups in blocks[1:]):
+        nearest = min(alone, key=lambda one: max((t.start for t in one.timed), default=0))
+        alone = [Alone(chip, every, interval).like(nearest, groups) for groups in blocks]
     spans: dict[tuple[int, str], tuple[int, int]] = {}  # over all lanes: a block may be early, and the next late
     for one in alone:
         for where, (low, high) in one.lives.items():

@@ -27,6 +27,13 @@ class Park:
         """Whether rows that a tile takes so many steps after they were made had better wait elsewhere."""
         return bool(self.left) and tile not in self.left and wait >= LEAST
 
+    def taken(self, tile: int, size: int) -> bool:
+        """Let rows wait on the tile that takes them, if it has room for so many bytes."""
+        if self.left.get(tile, 0) < size:
+            return False
+        self.left[tile] -= size
+        return True
+
     def keep(self, buffers: Mapping[tuple[int, str], int]) -> bool:
         """Let rows wait in the buffers that they were made in, if the rings that these become have room: bytes by (tile,
         buffer)."""
@@ -43,7 +50,7 @@ class Park:
     def stops(self, tile: int, columns: int, column: int) -> list[tuple[int, int, int]]:
         """Where rows of so many columns may wait for a tile, in as few pieces as there is room for: tile, first column,
         columns; nothing if nowhere. ``column``: bytes that one needs."""
-        near = sorted(self.left, key=lambda at: (noc.hops(self.chip, tile, at), at))
+        near = sorted(self.left.keys() - {tile}, key=lambda at: (noc.hops(self.chip, tile, at), at))
         for cuts in range(1, min(CUTS, columns) + 1):
             each = ceil(columns / cuts)
             found = [t for t in near if self.left[t] >= each * column][:cuts]

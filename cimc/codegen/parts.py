@@ -35,7 +35,8 @@ MIN_BYTES = 16384  # of an array that is worth cutting: others are read and writ
 @dataclass(frozen=True, slots=True)
 class Access:
     """A load or store of a global array by a tile. ``loops``: the repeats around it with their counts. ``even``: both
-    sides have the same extents, so that it can be done in pieces. ``phase``: accesses of one are made at about the same time."""
+    sides have the same extents, so that it can be done in pieces. ``phase``: accesses of one are made at about the same time.
+    ``turns``: it is made in one of so many rounds of the innermost loop."""
 
     tile: int
     view: View
@@ -43,14 +44,15 @@ class Access:
     writes: bool
     even: bool
     phase: int = 0
+    turns: int = 1
 
     @property
     def moved(self) -> int:
-        """Elements of all its executions."""
+        """Elements of all its executions; where it takes turns, about."""
         n = 1
         for extent in (*static_shape(self.view), *(count for _, count in self.loops)):
             n *= extent
-        return n
+        return n // self.turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ def _of(
             continue
         other = step.operands[1 - i]
         even = isinstance(other, View) and other.shape == operand.shape
-        yield operand.buffer, Access(tile, operand, loops, kind is Kind.GLOBAL_WRITE, even, phase)
+        turns = step.phase.turns if step.phase else 1
+        yield operand.buffer, Access(tile, operand, loops, kind is Kind.GLOBAL_WRITE, even, phase, turns)
 
 
 def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
@@ -244,7 +247,7 @@ def _split(step: Instruction, access: Access, plan: Cut) -> Iterator[Instruction
             mine, local = (narrowed(v, reach.axis, first, high - low) for v in (mine, local))
         for part, here in _apart(mine, local, access, len(plan.meeting(reach))):
             pair = (_moved(part, plan, k), here)
-            yield replace(step, operands=pair if at == 0 else pair[::-1])
+            yield step.on(pair if at == 0 else pair[::-1])
 
 
 def _apart(mine: View, local: View, access: Access, parts: int) -> list[tuple[View, View]]:

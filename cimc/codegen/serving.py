@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Step
 from cimc.isa.operands import View
+from cimc.isa.printer import executed
 from cimc.isa.program import GlobalBuffer, TileProgram
 
 BESIDE = 2
@@ -64,12 +65,10 @@ def _count(view: View) -> int:
     return n
 
 
-def _accesses(steps: Sequence[Step], times: int = 1) -> Iterator[tuple[View, int]]:
+def _accesses(steps: Sequence[Step]) -> Iterator[tuple[View, int]]:
     """Views of global arrays, and how often they are taken."""
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _accesses(step.body, times * (step.count if isinstance(step.count, int) else 1))
-        elif step.mnemonic in _REACHING:
+    for step, times in executed(steps):
+        if step.mnemonic in _REACHING:
             yield from ((view, times) for view in _global_views(step))
 
 

@@ -159,6 +159,13 @@ class Plan:
             return 1 + self.meets(job)
         return self.group if job.kind == "heads" and self.group > 1 else 0
 
+    def beside(self, node: Node, source: Source) -> bool:
+        """Whether a node works on columns of a product, and its operand is these, where they are."""
+        shards = self.placement.shards
+        return (
+            node.op not in MATRIX_OPS and source.root in shards and shards.get(node.outputs[0]) == shards[source.root]
+        )
+
     def source(self, part: Part, node: Node, index: int) -> Source | None:
         """Where an operand's rows are, None if it comes from outside the region or is a weight."""
         value = node.inputs[index]
@@ -183,7 +190,7 @@ class Plan:
         for job, _, node, i, source in self._operands():
             self.root_of[node.outputs[0], i] = source.root
             before = self.job_of[source.root]
-            own = job.kind == "result" and source.root in self.placement.shards  # made of what is there already
+            own = self.beside(node, source)
             delay = self.blocks + 1 if source.over >= 0 else self.period(job) + self._later(job, own)
             delay += self.late(before) - (own and before.kind == "product")
             after[job][before] = max(delay, after[job].get(before, 0))
@@ -245,7 +252,7 @@ class Plan:
                 yield tile, Rect(rect.row, rect.rows, source.first, cols)
             return
         value = node.outputs[0]
-        if job.kind == "result" and source.root in self.placement.shards:
+        if self.beside(node, source):
             return  # the product's own columns, where they are
         product = value if node.op in MATRIX_OPS else self.placement.shards[value]
         for part in self.placement.matrices[product][self.copy].parts:
@@ -253,8 +260,11 @@ class Plan:
             if node.op in MATRIX_OPS:
                 at = source.first + first * source.step
                 yield part.tile, Rect(0, self.rows, at, (last - first - 1) * source.step + 1)
-            else:
+            elif cols == 1:
                 yield part.tile, Rect(0, self.rows, source.first, cols)
+            elif first == 0:  # where partial sums meet
+                low, high = part.cols
+                yield part.tile, Rect(0, self.rows, source.first + low, high - low)
 
 
 def heads_columns(axes: Sequence[int], ranges: Sequence[tuple[int, int]], inner: int) -> tuple[int, int]:

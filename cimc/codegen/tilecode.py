@@ -93,6 +93,27 @@ class TileCode:
         else:
             self.journal.append((self.tile, step))
 
+    def take(self, other: TileCode) -> dict[str, str]:
+        """Declare what another code of this tile declares, as if it had been asked for here; returns the names here of its
+        buffers."""
+        names: dict[str, str] = {}
+        constants = {name: piece for piece, name in other.constants.items()}
+        buffers = 0
+        for old, room in other.rooms.items():
+            name = old
+            if room.key:
+                key, first, count = constants[old]
+                name = self.constant(key, room.element, first, count).buffer
+            elif not room.state:
+                name = f"{old.removesuffix(str(buffers))}{self._count + buffers}"
+                buffers += 1
+            self.rooms.setdefault(name, room)
+            names[old] = name
+        self._count += buffers
+        for name, matrix in other.matrices.items():
+            self.matrices.setdefault(name, matrix)
+        return names
+
     @contextmanager
     def repeat(self, variable: str, count: int) -> Generator[None]:
         """Steps emitted inside become the body of a repeat; a count of 1 needs none, and the variable must not occur."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.order import Costs
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind
+from cimc.isa.instruction import LOCAL, Instruction, Kind, kinds
 from cimc.isa.operands import View, static_shape
 
 FREE = 1 << 40
@@ -57,7 +58,8 @@ class Work:
 def works(chip: ChipSpec, codes: Mapping[int, TileCode], recorded: Sequence[RECORDED]) -> list[list[Work]]:
     """A block's instructions, given in one order for all tiles, by what belongs together: what sends first, then what
     takes."""
-    costs = {tile: Costs(chip, code) for tile, code in codes.items()}
+    known: dict[str, dict[Hashable, int]] = {}  # by kind of tile
+    costs = {tile: Costs(chip, code, known.setdefault(chip.kind(tile), {})) for tile, code in codes.items()}
     groups: list[list[Work]] = []
     for tile, step in recorded:
         work = Work(tile, step, *costs[tile].of(step), tuple(_touches(codes[tile], step)))
@@ -70,13 +72,24 @@ def works(chip: ChipSpec, codes: Mapping[int, TileCode], recorded: Sequence[RECO
 
 
 def _touches(code: TileCode, step: Instruction) -> Iterator[Touch]:
-    spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
-    for i, operand in enumerate(step.operands):
-        kind = spec.access(i, words)
+    for kind, operand in zip(kinds(step), step.operands, strict=True):
         if isinstance(operand, View) and kind in LOCAL and not code.rooms[operand.buffer].kept:
-            spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
             low = operand.offset.constant
-            yield Touch((code.tile, operand.buffer), low, low + sum(spans) + 1, kind is not Kind.READ)
+            high = low + _reach(static_shape(operand), operand.strides)
+            yield Touch((code.tile, operand.buffer), low, high, kind is not Kind.READ)
+
+
+@lru_cache(1 << 12)
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements from the first to the last of a view."""
+    return sum([(n - 1) * s for n, s in zip(shape, strides, strict=True)]) + 1
+
+
+def alike(groups: Sequence[Sequence[Work]], others: Sequence[Sequence[Work]]) -> bool:
+    """Whether two blocks are the same work, on other tiles."""
+    return [[(w.step.mnemonic, w.cycles) for w in g] for g in groups] == [
+        [(w.step.mnemonic, w.cycles) for w in g] for g in others
+    ]
 
 
 @dataclass
@@ -88,6 +101,7 @@ class Alone:
     every: Mapping[int, int]
     interval: int = FREE
     timed: list[Timed] = field(default_factory=list[Timed])
+    starts: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])  # of the instructions of each of them
     lives: dict[Where, tuple[int, int]] = field(default_factory=dict[Where, tuple[int, int]])
     _taken: dict[tuple[int, str], list[tuple[int, int]]] = field(
         default_factory=dict[tuple[int, str], list[tuple[int, int]]]
@@ -96,16 +110,29 @@ class Alone:
         default_factory=dict[Where, list[tuple[Touch, int, int]]]
     )  # with start and end
 
+    def like(self, other: Alone, groups: Sequence[Sequence[Work]]) -> Alone:
+        """Time a block's instructions as those of another one like it (:func:`alike`), which other tiles do: where they lie makes
+        a difference of some hops, and what is issued in the same order needs its text only once."""
+        for group, timed, starts in zip(groups, other.timed, other.starts, strict=True):
+            for work, start in zip(group, starts, strict=True):
+                sent = timed.start if work.step.mnemonic in TAKING else FREE
+                self._lives(work, start, start + work.cycles, sent)
+            self.timed.append(Timed(tuple((work.tile, work.step) for work in group), timed.start))
+            self.starts.append(starts)
+        return self
+
     def run(self, groups: Sequence[Sequence[Work]]) -> Alone:
         """Time a block's instructions."""
         router = self.chip.noc.router_cycles
         for group in groups:
             sent = [(work.tile, *self._work(work, 0)) for work in group if work.step.mnemonic not in TAKING]
             start = max(at for _, at, _ in sent)
+            starts = [at for _, at, _ in sent]
             for work in group[len(sent) :]:
                 arrival = max(end + noc.hops(self.chip, tile, work.tile) * router for tile, _, end in sent)
-                self._work(work, arrival, start)
+                starts.append(self._work(work, arrival, start)[0])
             self.timed.append(Timed(tuple((work.tile, work.step) for work in group), start))
+            self.starts.append(tuple(starts))
         for i, group in enumerate(groups):
             if group[0].step.mnemonic == "load" and self.timed[i].start == 0:
                 self._delay(i, group[0])
@@ -118,6 +145,7 @@ class Alone:
         begins = [start for _, start, _ in self._touched[where] if start >= first]
         late = min(begins, default=first) - first
         self.timed[number] = Timed(self.timed[number].parts, self.timed[number].start + late)
+        self.starts[number] = (self.starts[number][0] + late, *self.starts[number][1:])
         self.lives[where] = self.lives[where][0] + late, self.lives[where][1]
 
     def _work(self, work: Work, arrival: int, sent: int = FREE) -> tuple[int, int]:
@@ -128,9 +156,13 @@ class Alone:
         end = start + work.cycles
         for touch in work.touched:
             self._touched.setdefault(touch.where, []).append((touch, start, end))
+        self._lives(work, start, end, sent)
+        return start, end
+
+    def _lives(self, work: Work, start: int, end: int, sent: int) -> None:
+        for touch in work.touched:
             low, high = self.lives.get(touch.where, (start, end))
             self.lives[touch.where] = min(low, start, sent), max(high, end)
-        return start, end
 
     def _slot(self, key: tuple[int, str], ready: int, busy: int) -> int:
         """The first time from ``ready`` on at which a unit is free for so long, of all blocks; then it no longer is."""

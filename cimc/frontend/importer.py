@@ -6,7 +6,7 @@ Everything unsupported in a model is reported at once, node by node.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,37 +57,52 @@ class Imported:
     fixed: frozenset[str] = frozenset()  # inputs compiled in at their values
 
 
+def _fits(_graph: Graph, _constants: Constants) -> str:
+    return ""
+
+
 def load(
     path: Path | str,
     *,
     dims: Mapping[str, int] | None = None,
     inputs: Mapping[str, NDArray[np.generic]] | None = None,
     specialize: bool = False,
+    misfit: Callable[[Graph, Constants], str] = _fits,
 ) -> Imported:
     """Read a model file, or a folder with ``model.onnx``. ``dims`` binds symbolic dims by name, ``inputs`` by shape.
-    A sequence length that nobody gave is 128, or the largest smaller power of two with which the model makes sense.
+    A sequence length that nobody gave is 128, or the largest smaller power of two with which the model makes sense, and
+    with which ``misfit`` has nothing to tell of its graph.
     With ``specialize``, small inputs whose values decide shapes or trip counts are compiled in at their values in
     ``inputs``; they are then no inputs of the graph, and ``notes`` names them. Raises CimcError."""
     model = onnx_reader.read(Path(path))
-    sequence = SEQUENCE
+    sequence, told = SEQUENCE, ""
     first: errors.CimcError | None = None
+    longest: Imported | None = None
     fixed: dict[str, Array] = {}
     while True:
         opened = groups.opened(_open_inputs(model), inputs)
         bound = Dims.bind(model.path, opened.tensors, dims or {}, inputs, sequence)
         attempt = _Import(model, bound, fixed, opened)
+        shorter = sequence > SHORTEST and any(b.default and b.value == sequence for b in bound.bound.values())
         try:
-            return attempt.result(first)
+            imported = attempt.result(told)
         except errors.CimcError as e:
             asked = attempt.asked - fixed.keys()
             if specialize and inputs is not None and asked and asked <= inputs.keys():
                 fixed.update({name: np.asarray(inputs[name]) for name in asked})
                 continue
             first = first or e
-            chosen = any(b.default and b.value == sequence for b in bound.bound.values())
-            if e.diagnostic is not errors.MODEL_NODE or not chosen or sequence <= SHORTEST:
+            if e.diagnostic is not errors.MODEL_NODE or not shorter:
                 raise first from None
-            sequence //= 2
+            told = told or e.message
+        else:
+            why = misfit(imported.graph, imported.constants) if shorter or longest else ""
+            if not why:
+                return imported
+            longest, told = longest or imported, told or why
+            if not shorter:
+                return longest
+        sequence //= 2
 
 
 def _open_inputs(model: OnnxModel) -> tuple[tuple[str, TensorType], ...]:
@@ -126,7 +141,7 @@ class _Import:
         self.notes: list[str] = []
         self.count = 0
 
-    def result(self, shortened: errors.CimcError | None) -> Imported:
+    def result(self, shortened: str) -> Imported:
         scope = _Scope(self.model.opsets, "", (), {})
         for name, kind in self.dims.inputs:
             declared = self.input_type(name, kind)
@@ -141,8 +156,8 @@ class _Import:
         graph, constants = self.b.finish(
             self.model.graph.name or self.model.path.stem, outputs, tuple((b.name, b.value) for b in bindings)
         )
-        if shortened is not None:
-            self.notes.append(f"the default sequence length was shortened: with a longer one, {shortened.message}")
+        if shortened:
+            self.notes.append(f"the default sequence length was shortened: with a longer one, {shortened}")
         return Imported(
             graph,
             constants,

@@ -15,14 +15,17 @@ from cimc.isa.instruction import (
     Derived,
     Instruction,
     Kind,
+    Phase,
     Repeat,
     Spec,
     Step,
+    Value,
     complete,
 )
 from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram
 from cimc.isa.statement import (
+    NO_PHASE,
     ArrayLine,
     CloseLine,
     HardwareLine,
@@ -35,6 +38,7 @@ from cimc.isa.statement import (
     RepeatLine,
     Statement,
     TileLine,
+    Turns,
     VersionLine,
 )
 from cimc.isa.usage import unknown_instruction, usage, wrong_count
@@ -301,15 +305,35 @@ class Assembler:
         if wrong:
             raise errors.WRONG_OPERANDS(where="", what=wrong, usage=usage(spec), source=self._source())
         operands = tuple(self._operand(o, spec.operand(i).kind, tile) for i, o in enumerate(statement.operands))
+        origin = self._origin(statement.origin)
+        for phase, given in self._turns(statement):
+            try:
+                if len(dict(given)) < len(given):
+                    raise TypeError("a keyword stands twice")
+                keywords = complete(spec, dict(given))
+            except TypeError as fault:
+                raise self._keyword_fault(statement, spec, str(fault)) from None
+            tile.bodies[-1].append(Instruction(statement.mnemonic, operands, keywords, origin, self._line, phase))
+
+    def _turns(self, statement: InstructionLine) -> Iterator[tuple[Phase | None, list[tuple[str, Value]]]]:
+        """The instructions of a line, one for each turn: phase and keywords."""
+        counts = {len(value.values) for _, value in statement.keywords if isinstance(value, Turns)}
+        stage, turn, turns = statement.phase
+        if counts and (len(counts) > 1 or turns != 1):
+            self._wrong("the keywords of a line take different turns", "give all of them as many values, and no turn")
+        for k in range(max(counts, default=1)):
+            given = [(n, v.values[k] if isinstance(v, Turns) else v) for n, v in statement.keywords]
+            yield self._phase(stage, *((k, max(counts)) if counts else (turn, turns))), given
+
+    def _phase(self, stage: int, turn: int, turns: int) -> Phase | None:
+        if (stage, turn, turns) == NO_PHASE:
+            return None
+        if self._tile is None or not self._tile.open:
+            self._wrong("an instruction with a phase stands outside repeats", "phases belong to the repeat around them")
         try:
-            if len(dict(statement.keywords)) < len(statement.keywords):
-                raise TypeError("a keyword stands twice")
-            keywords = complete(spec, dict(statement.keywords))
-        except TypeError as fault:
-            raise self._keyword_fault(statement, spec, str(fault)) from None
-        tile.bodies[-1].append(
-            Instruction(statement.mnemonic, operands, keywords, self._origin(statement.origin), self._line)
-        )
+            return Phase(stage, turn, turns)
+        except ValueError as fault:
+            self._wrong(str(fault), "write '+STAGE TURN%TURNS:', or values of a keyword with '|' between")
 
     def _operand(self, operand: str | RawView, kind: Kind, tile: _Tile) -> View | str:
         name = operand if isinstance(operand, str) else operand.name

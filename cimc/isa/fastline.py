@@ -17,6 +17,7 @@ from cimc.isa.program import Block, Piece
 from cimc.isa.statement import (
     MAX_DIGITS,
     MAX_NAME,
+    NO_PHASE,
     SCALAR,
     ArrayLine,
     CloseLine,
@@ -29,6 +30,7 @@ from cimc.isa.statement import (
     RepeatLine,
     Statement,
     TileLine,
+    Turns,
 )
 
 _NAME = rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MAX_NAME - 1}}}"
@@ -49,7 +51,8 @@ _FLOAT = re.compile(rf"-?(?:inf|nan|{_UINT}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
 _LIST = re.compile(rf"\[((?:-?{_UINT}(?:,-?{_UINT})*)?)\]")
 _QUOTED = re.compile(_STRING)
 
-_INSTRUCTION = re.compile(rf"({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
+_INSTRUCTION = re.compile(rf"(?:([+0-9][+0-9% ]*): )?({_NAME})(?: (\S.*?))?(?:  @({_UINT}))?")
+_PHASE = re.compile(rf"(?:\+({_UINT}))?/(?:({_UINT})%({_UINT}))?")
 _REPEAT = re.compile(rf"repeat ({_NAME}) ({_EXTENT})((?:, {_NAME}=[^,]*)*) {{")
 _DERIVED = re.compile(rf"({_NAME})=\(({_NAME})(?:\*({_UINT}))?\+({_UINT})\)(?:/({_UINT}))?(?:%({_UINT}))?")
 _TILE = re.compile(rf"\.tile ({_UINT})")
@@ -99,11 +102,14 @@ class FastReader:
 
     def _instruction(self, text: str) -> InstructionLine | None:
         match = _INSTRUCTION.fullmatch(text)
-        if match is None or match[1] == "repeat":
+        if match is None or match[2] == "repeat":
+            return None
+        phase = _phase(match[1]) if match[1] else NO_PHASE
+        if phase is None:
             return None
         operands: list[str | RawView] = []
-        keywords: list[tuple[str, Value]] = []
-        for part in match[2].split(", ") if match[2] is not None else ():
+        keywords: list[tuple[str, Value | Turns]] = []
+        for part in match[3].split(", ") if match[3] is not None else ():
             operand = self._operands.get(part) or self._operand(part)
             if operand is not None and not keywords:
                 operands.append(operand)
@@ -112,8 +118,8 @@ class FastReader:
             if keyword is None:
                 return None
             keywords.append(keyword)
-        origin = int(match[3]) if match[3] else None
-        return InstructionLine(match[1], tuple(operands), tuple(keywords), origin)
+        origin = int(match[4]) if match[4] else None
+        return InstructionLine(match[2], tuple(operands), tuple(keywords), origin, phase)
 
     def _operand(self, text: str) -> str | RawView | None:
         if _PLAIN.fullmatch(text):
@@ -160,10 +166,27 @@ def _shape(text: str) -> tuple[Extent, ...]:
     return tuple(int(m[1]) if m[1] else plain(_affine(m[2])) for m in _EXTENTS.finditer(text))
 
 
-def _keyword(text: str) -> tuple[str, Value] | None:
+def _phase(text: str) -> tuple[int, int, int] | None:
+    late, _, turn = text.rpartition(" ") if " " in text else (text, "", "") if text[0] == "+" else ("", "", text)
+    match = _PHASE.fullmatch(f"{late}/{turn}")
+    if match is None:
+        return None
+    return int(match[1] or 0), int(match[2] or 0), int(match[3] or 1)
+
+
+def _keyword(text: str) -> tuple[str, Value | Turns] | None:
     match = _KEYWORD.fullmatch(text)
-    value = _value(match[2]) if match else None
-    return (match[1], value) if match and value is not None else None
+    if match is None:
+        return None
+    value = _value(match[2]) if "|" not in text else _turns(match[2])
+    return (match[1], value) if value is not None else None
+
+
+def _turns(text: str) -> Value | Turns | None:
+    if text.startswith('"'):
+        return _value(text)
+    values = [v for v in map(_value, text.split("|")) if v is not None]
+    return Turns(tuple(values)) if len(values) > text.count("|") else None
 
 
 def _value(text: str) -> Value | None:

@@ -21,6 +21,7 @@ from cimc.isa.statement import (
     DIRECTIVES,
     MAX_DIGITS,
     MAX_NAME,
+    NO_PHASE,
     ArrayLine,
     CloseLine,
     DerivedText,
@@ -34,6 +35,7 @@ from cimc.isa.statement import (
     RepeatLine,
     Statement,
     TileLine,
+    Turns,
     VersionLine,
 )
 
@@ -146,17 +148,30 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     def close(self) -> CloseLine:
         return CloseLine()
 
-    def instruction(self, name: str, arguments: InstructionLine | None, origin: str | None) -> InstructionLine:
+    def instruction(
+        self, phase: tuple[int, int, int] | None, name: str, arguments: InstructionLine | None, origin: str | None
+    ) -> InstructionLine:
         given = arguments or InstructionLine("", (), (), None)
-        return InstructionLine(str(name), given.operands, given.keywords, None if origin is None else int(origin))
+        number = None if origin is None else int(origin)
+        return InstructionLine(str(name), given.operands, given.keywords, number, phase or NO_PHASE)
+
+    def phase(self, first: str | tuple[int, int], turn: tuple[int, int] | None = None) -> tuple[int, int, int]:
+        if isinstance(first, tuple):
+            return (0, *first)
+        return (int(first), *(turn or (0, 1)))
+
+    def turn(self, turn: str, turns: str) -> tuple[int, int]:
+        return int(turn), int(turns)
 
     def positional(self, operands: tuple[str | RawView, ...]) -> InstructionLine:
         return InstructionLine("", operands, (), None)
 
-    def named(self, keywords: tuple[tuple[str, Value], ...]) -> InstructionLine:
+    def named(self, keywords: tuple[tuple[str, Value | Turns], ...]) -> InstructionLine:
         return InstructionLine("", (), keywords, None)
 
-    def mixed(self, operands: tuple[str | RawView, ...], keywords: tuple[tuple[str, Value], ...]) -> InstructionLine:
+    def mixed(
+        self, operands: tuple[str | RawView, ...], keywords: tuple[tuple[str, Value | Turns], ...]
+    ) -> InstructionLine:
         return InstructionLine("", operands, keywords, None)
 
     def operands(
@@ -164,7 +179,7 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     ) -> tuple[str | RawView, ...]:
         return (*first, *rest) if isinstance(first, tuple) else (first,)
 
-    def keywords(self, first: tuple[object, ...], *rest: tuple[str, Value]) -> tuple[object, ...]:
+    def keywords(self, first: tuple[object, ...], *rest: tuple[str, Value | Turns]) -> tuple[object, ...]:
         return (*first, *rest) if rest else (first,)
 
     def whole(self, name: str) -> str:
@@ -173,8 +188,8 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     def view(self, name: str, offset: Affine, shape: tuple[Extent, ...], strides: tuple[int, ...] | None) -> RawView:
         return RawView(str(name), offset, shape, strides)
 
-    def keyword(self, name: str, value: Value) -> tuple[str, Value]:
-        return str(name), value
+    def keyword(self, name: str, value: Value, *more: Value) -> tuple[str, Value | Turns]:
+        return str(name), Turns((value, *more)) if more else value
 
     def number(self, text: str) -> int | float:
         return int(text) if text.lstrip("-").isdigit() else number(text)

@@ -30,6 +30,8 @@ overlap."""
 class Kind(enum.Enum):
     """What stands at an operand's place."""
 
+    __hash__ = object.__hash__  # each is one object; an enum's own looks at the name, and takes ten times as long
+
     READ = "read"  # view of a local buffer, read
     WRITE = "write"  # view of a local buffer, written
     UPDATE = "update"  # view of a local buffer, read and written
@@ -52,6 +54,8 @@ GLOBAL = (Kind.GLOBAL_READ, Kind.GLOBAL_WRITE)
 
 class Unit(enum.Enum):
     """The units of a tile. Each executes one instruction at a time; CORE is one unit per matrix."""
+
+    __hash__ = object.__hash__
 
     CORE = "core"
     MATMUL = "matmul"
@@ -248,16 +252,48 @@ class Spec:
         return () if varies else tuple(o.kind for o in self.operands)
 
 
+MAX_STAGE = 64
+"""Of an instruction in a repeat that overlaps, and of the turns its instructions take: what engines unroll stays small then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """When an instruction of a repeat is executed: ``stage`` rounds late, and only for the rounds that are ``turn`` modulo
+    ``turns``. Raises ValueError for numbers that mean nothing."""
+
+    stage: int = 0
+    turn: int = 0
+    turns: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.stage <= MAX_STAGE and 0 <= self.turn < self.turns <= MAX_STAGE):
+            raise ValueError(f"stages are 0 to {MAX_STAGE}, there are 1 to {MAX_STAGE} turns, numbered from 0")
+
+    def times(self, count: int) -> int:
+        """How often it is executed in a repeat of so many rounds."""
+        return max(0, -(-(count - self.turn) // self.turns))
+
+
 @dataclass(frozen=True, slots=True)
 class Instruction:
     """One instruction of a tile program. ``operands`` follow the row; a matrix operand is its name. ``keywords`` are
-    complete and in the row's order (:func:`complete`), so that equal instructions are equal records."""
+    complete and in the row's order (:func:`complete`), so that equal instructions are equal records. ``phase``: in the body of
+    a repeat, if it is not executed in every round for that round; never one that says nothing."""
 
     mnemonic: str
     operands: tuple[View | str, ...] = ()
     keywords: tuple[tuple[str, Value], ...] = ()
     origin: Origin | None = None
     line: int = field(default=0, compare=False)  # in the text it was parsed from; 0 if built
+    phase: Phase | None = None
+
+    def on(self, operands: tuple[View | str, ...]) -> Instruction:
+        """The same on other operands: what ``replace`` gives, sooner, for there are many."""
+        found, put = object.__new__(Instruction), object.__setattr__
+        for name in Instruction.__slots__:
+            put(found, name, getattr(self, name))
+        put(found, "operands", operands)
+        return found
 
 
 def kinds(step: Instruction) -> tuple[Kind, ...]:
@@ -307,7 +343,7 @@ class Derived:
 @dataclass(frozen=True, slots=True)
 class Repeat:
     """``repeat variable count { body }``: the body with variable = 0 … count-1, and what is derived from it. ``count``
-    may be affine in parameters."""
+    may be affine in parameters, unless instructions have phases: then it is a number, and the body holds no repeats."""
 
     variable: str
     count: Extent

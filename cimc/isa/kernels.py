@@ -213,9 +213,11 @@ def _fmod(a: Array, b: Array) -> Array:
 
 
 def _power(a: Array, b: Array) -> Array:
-    if np.issubdtype(a.dtype, np.integer):
-        return np.power(a.astype(np.float64), b.astype(np.float64))
-    return np.power(a, b.astype(a.dtype, copy=False))
+    # In float64, an exponent for every element: NumPy takes a square root, square or reciprocal where one exponent stands for
+    # all, and these round otherwise than its power, so the result would depend on how rows are cut.
+    wide, exponents = np.broadcast_arrays(a.astype(np.float64), b.astype(np.float64))
+    powers = np.power(wide, np.ascontiguousarray(exponents))
+    return powers if np.issubdtype(a.dtype, np.integer) else powers.astype(a.dtype)
 
 
 BINARY: dict[str, tuple[str, Callable[[Array, Array], Array], str]] = {

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from cimc.isa.instruction import Kind, Repeat
+from cimc.isa.instruction import Instruction, Kind, Repeat
 from cimc.isa.program import Buffer, TileProgram
 from cimc.isa.ranges import Box, Span
 from cimc.isa.verify_steps import Uses
@@ -21,8 +21,8 @@ def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats,
     """The steps over which a buffer holds something; None if it is never touched.
 
     From its first access to its last. A repeat runs again and again: a buffer that is also used outside its body, or
-    whose first access in the body is not a write, lives through all of it. ``repeats`` innermost first. Constants and
-    state live always."""
+    whose first access in the body is not a write in every round, lives through all of it; and so it does where rounds
+    overlap. ``repeats`` innermost first. Constants and state live always."""
     if buffer.key or buffer.state:
         return Span(0, last)
     if not accesses:
@@ -31,10 +31,19 @@ def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats,
     first = accesses[0][0]
     # An instruction that reads what it writes (add s, s, x) is no fresh start.
     fresh = all(kind is Kind.WRITE for _, kind in takewhile(lambda a: a[0] == first, accesses))
-    for _, body, _ in repeats:
-        if body.meets(span) and not (body.holds(span) and fresh):
+    for repeat, body, _ in repeats:
+        if body.meets(span) and not (body.holds(span) and fresh and not _overlaps(repeat, first - body.first)):
             span = body.join(span)
     return span
+
+
+def _overlaps(repeat: Repeat, first: int) -> bool:
+    """Whether rounds of a repeat overlap, or an instruction of its body is executed in some of them only."""
+    phases = [step.phase for step in repeat.body if isinstance(step, Instruction) and step.phase is not None]
+    if not phases:
+        return False
+    step = repeat.body[first]
+    return any(p.stage for p in phases) or (isinstance(step, Instruction) and step.phase is not None)
 
 
 def lives(tile: TileProgram, uses: Uses, repeats: Repeats, last: int) -> dict[str, Span]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
 
@@ -16,6 +16,8 @@ class Element(enum.Enum):
     """Element types of buffers. The ``q`` types are what cimc quantises: integers in ``integer`` and ``analog``
     numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics. Numbers of less than
     a byte and 8-bit floats (the ``narrow`` ones) are stored, moved and converted, never computed with."""
+
+    __hash__ = object.__hash__  # each is one object; an enum's own looks at the name, and takes ten times as long
 
     F64 = "f64"
     F32 = "f32"
@@ -160,19 +162,19 @@ def plain(value: Extent) -> Extent:
 SHARED = 1 << 12  # different parts of views that are kept once
 
 
-@lru_cache(SHARED)
-def _constant(value: int) -> Affine:
-    return Affine(value)
+@dataclass(frozen=True, slots=True, eq=False)
+class Lie:
+    """How a view lies in its buffer. Views that lie alike share one of these (as long as it is remembered), so that who
+    goes through thousands of views can tell by identity which of them to look at."""
+
+    offset: Affine
+    shape: tuple[Extent, ...]
+    strides: tuple[int, ...]
 
 
 @lru_cache(SHARED)
-def _extents(shape: tuple[Extent, ...]) -> tuple[Extent, ...]:
-    return tuple([plain(e) for e in shape])
-
-
-@lru_cache(SHARED)
-def _strides(strides: tuple[int, ...]) -> tuple[int, ...]:
-    return strides
+def _lie(constant: int, terms: tuple[tuple[str, int], ...], shape: tuple[Extent, ...], strides: tuple[int, ...]) -> Lie:
+    return Lie(Affine(constant, terms), tuple([plain(e) for e in shape]), strides)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -187,20 +189,41 @@ class View:
     offset: Affine
     shape: tuple[Extent, ...]
     strides: tuple[int, ...]
+    lie: Lie = field(init=False, repr=False, compare=False)
 
     def __init__(self, buffer: str, offset: Affine, shape: tuple[Extent, ...], strides: tuple[int, ...]) -> None:
         """Parts that are the same in thousands of views are one object: less memory, and faster to go through."""
-        put = object.__setattr__
+        put, lie = object.__setattr__, _lie(offset.constant, offset.terms, shape, strides)
         put(self, "buffer", intern(buffer))
-        put(self, "offset", offset if offset.terms else _constant(offset.constant))
-        put(self, "shape", _extents(shape))
-        put(self, "strides", _strides(strides))
+        put(self, "offset", lie.offset)
+        put(self, "shape", lie.shape)
+        put(self, "strides", lie.strides)
+        put(self, "lie", lie)
+
+    def of(self, buffer: str) -> View:
+        """The same rectangle of another buffer."""
+        found, put = object.__new__(View), object.__setattr__
+        put(found, "buffer", intern(buffer))
+        put(found, "offset", self.offset)
+        put(found, "shape", self.shape)
+        put(found, "strides", self.strides)
+        put(found, "lie", self.lie)
+        return found
+
+    def at(self, offset: Affine) -> View:
+        """A rectangle like it that begins elsewhere."""
+        return View(self.buffer, offset, self.shape, self.strides)
 
 
 def static_shape(view: View) -> tuple[int, ...]:
     """A view's extents where they are known: programs that the compiler makes have no runtime parameters."""
-    assert all(isinstance(n, int) for n in view.shape), f"{view} depends on a runtime parameter"
-    return tuple(n for n in view.shape if isinstance(n, int))
+    return _static(view.shape)
+
+
+@lru_cache(SHARED)
+def _static(shape: tuple[Extent, ...]) -> tuple[int, ...]:
+    assert all(isinstance(n, int) for n in shape), f"{shape} depends on a runtime parameter"
+    return tuple(n for n in shape if isinstance(n, int))
 
 
 @lru_cache(SHARED)

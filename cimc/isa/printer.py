@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Repeat, Step, Value
+from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Phase, Repeat, Step, Value
 from cimc.isa.operands import Affine, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Piece, Program, TileProgram
 from cimc.isa.statement import SCALAR
@@ -75,16 +75,33 @@ def value_text(value: Value) -> str:
     return repr(value)
 
 
-def instruction_text(step: Instruction, local: Shapes, globals: Shapes) -> str:
-    """One instruction without its origin; keywords at their default are left out."""
+def phase_text(phase: Phase) -> str:
+    """``+1 0%4: ``; what it does not say is left out."""
+    late = f"+{phase.stage}" if phase.stage else ""
+    turn = f"{phase.turn}%{phase.turns}" if phase.turns > 1 else ""
+    return f"{late} {turn}".strip() + ": "
+
+
+def instruction_text(step: Instruction, local: Shapes, globals: Shapes, others: Sequence[Instruction] = ()) -> str:
+    """One instruction without its origin; keywords at their default are left out. ``others``: what is executed in its place in
+    the turns that follow its own, the first."""
     spec = INSTRUCTIONS.get(step.mnemonic)
     parts: list[str] = []
     for i, operand in enumerate(step.operands):
         shared = spec is not None and spec.operands and spec.operand(i).kind in GLOBAL
         parts.append(operand if isinstance(operand, str) else view_text(operand, globals if shared else local))
     defaults = {k.name: k.default for k in spec.keywords} if spec else {}
-    parts += [f"{name}={value_text(v)}" for name, v in step.keywords if defaults.get(name) != v]
-    return f"{step.mnemonic} {', '.join(parts)}" if parts else step.mnemonic
+    phase = step.phase
+    if not others:
+        parts += [f"{name}={value_text(v)}" for name, v in step.keywords if defaults.get(name) != v]
+    else:
+        phase = Phase(phase.stage) if phase and phase.stage else None
+        for (name, v), *more in zip(step.keywords, *(o.keywords for o in others), strict=True):
+            if any(w != v for _, w in more):
+                parts.append(f"{name}={'|'.join(map(value_text, (v, *(w for _, w in more))))}")
+            elif defaults.get(name) != v:
+                parts.append(f"{name}={value_text(v)}")
+    return f"{phase_text(phase) if phase else ''}{step.mnemonic}" + (f" {', '.join(parts)}" if parts else "")
 
 
 def walk(steps: Iterable[Step]) -> Iterator[Instruction]:
@@ -101,14 +118,16 @@ def walk(steps: Iterable[Step]) -> Iterator[Instruction]:
 
 
 def executed(steps: Iterable[Step], times: int = 1) -> Iterator[tuple[Instruction, int]]:
-    """All instructions in program order, a repeat's body once, and how often each is executed. Counts must be known, as in
-    programs that the compiler makes."""
+    """All instructions in program order, a repeat's body once, and how often each is executed. A count that is known only
+    when a run starts counts as one."""
     for step in steps:
-        if isinstance(step, Repeat):
-            assert isinstance(step.count, int)
-            yield from executed(step.body, times * step.count)
-        else:
+        if not isinstance(step, Repeat):
             yield step, times
+            continue
+        count = step.count if isinstance(step.count, int) else 1
+        for inner, often in executed(step.body, times * count):
+            late = inner.phase  # only instructions right in the body have one
+            yield inner, often if late is None or late.turns == 1 else times * late.times(count)
 
 
 def _tail(key: str, state: bool) -> str:
@@ -158,19 +177,45 @@ def _header(lines: Iterable[str]) -> Iterator[str]:
             yield f"# {line}".rstrip()
 
 
+def _lines_of(steps: Sequence[Step]) -> Iterator[tuple[Step, Sequence[Instruction]]]:
+    """What stands in a line each: steps, and of instructions that only differ in turn and keywords the first with the others."""
+    at = 0
+    while at < len(steps):
+        step = steps[at]
+        others = _others(step, steps, at) if isinstance(step, Instruction) and step.phase is not None else ()
+        yield step, others
+        at += 1 + len(others)
+
+
+def _others(step: Instruction, steps: Sequence[Step], at: int) -> Sequence[Instruction]:
+    """The instructions behind one that are the same in the other turns but for keywords; none if one is missing."""
+    phase = step.phase
+    if phase is None or phase.turn or phase.turns == 1:
+        return ()
+    others: list[Instruction] = []
+    for k, other in enumerate(steps[at + 1 : at + phase.turns], start=1):
+        if not isinstance(other, Instruction) or other.phase != Phase(phase.stage, k, phase.turns):
+            return ()
+        if (other.mnemonic, other.operands, other.origin) != (step.mnemonic, step.operands, step.origin):
+            return ()
+        others.append(other)
+    complete = len(others) == phase.turns - 1 and all([n for n, _ in o.keywords] == [n for n, _ in step.keywords] for o in others)
+    return others if complete and any(o.keywords != step.keywords for o in others) else ()
+
+
 def _steps(tile: TileProgram, globals: Shapes, origins: Mapping[Origin, int]) -> Iterator[str]:
     local = {b.name: b.shape for b in tile.buffers}
-    stack = [iter(tile.steps)]
+    stack = [_lines_of(tile.steps)]
     while stack:
         indent = "  " * (len(stack) - 1)
-        step = next(stack[-1], None)
+        step, others = next(stack[-1], (None, ()))
         if isinstance(step, Repeat):
             head = ", ".join((f"{step.variable} {extent_text(step.count)}", *derived_texts(step)))
             yield f"{indent}repeat {head} {{"
-            stack.append(iter(step.body))
+            stack.append(_lines_of(step.body))
         elif step is not None:
             tail = "" if step.origin is None else f"  @{origins[step.origin]}"
-            yield f"{indent}{instruction_text(step, local, globals)}{tail}"
+            yield f"{indent}{instruction_text(step, local, globals, others)}{tail}"
         else:
             stack.pop()
             if stack:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.instruction import Step
 from cimc.isa.operands import Element
+from cimc.isa.phases import straight
 
 Weights = Mapping[str, NDArray[np.generic]]
 """``weights.safetensors`` as arrays by key, memory-mapped where possible.
@@ -141,6 +143,11 @@ class TileProgram:
     matrices: tuple[MatrixDecl, ...]
     steps: tuple[Step, ...]
     line: int = field(default=0, compare=False)
+
+    @cached_property
+    def straight(self) -> tuple[Step, ...]:
+        """Its steps as they are executed: without phases (:func:`cimc.isa.phases.straight`)."""
+        return straight(self.steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,13 +143,25 @@ class RawView:
 
 
 @dataclass(frozen=True, slots=True)
+class Turns:
+    """``A|B|C``: values that a keyword takes in turns, two at least."""
+
+    values: tuple[Value, ...]
+
+
+NO_PHASE = (0, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class InstructionLine:
-    """``mnemonic operand, ..., name=value, ...  @origin``; a string operand is a whole buffer or a matrix."""
+    """``+stage turn%turns: mnemonic operand, ..., name=value, ...  @origin``; a string operand is a whole buffer or a matrix.
+    ``phase``: stage, turn, turns."""
 
     mnemonic: str
     operands: tuple[str | RawView, ...]
-    keywords: tuple[tuple[str, Value], ...]
+    keywords: tuple[tuple[str, Value | Turns], ...]
     origin: int | None
+    phase: tuple[int, int, int] = NO_PHASE
 
 
 Statement = (

@@ -24,6 +24,7 @@ from cimc.isa.verify_cells import check_cells
 from cimc.isa.verify_channels import check_channels
 from cimc.isa.verify_held import check_held
 from cimc.isa.verify_homes import check_homes
+from cimc.isa.verify_phases import check_phases
 from cimc.isa.verify_steps import StepChecker
 from cimc.isa.visit import Faults, Walk, walk_tile
 
@@ -49,8 +50,9 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
     _unique("tile", ((str(t.tile), t.line) for t in program.tiles), faults)
     walks: list[tuple[TileProgram, Walk]] = []
     lawful: set[Hashable] = set()
-    for tile in program.tiles:
-        if _too_deep(tile, faults):
+    unphased = check_phases(program, faults)
+    for place, tile in enumerate(program.tiles):
+        if place in unphased or _too_deep(tile, faults):
             continue
         walk = walk_tile(tile, params)
         walks.append((tile, walk))

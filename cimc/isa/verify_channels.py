@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cimc import errors
 from cimc.isa.instruction import INSTRUCTIONS, Carries
-from cimc.isa.operands import View, extent
+from cimc.isa.operands import Element, Extent, View, extent
 from cimc.isa.program import Buffer, TileProgram
 from cimc.isa.ranges import Box, corners
 from cimc.isa.visit import Faults, Visit, Walk
@@ -169,26 +169,33 @@ def _compare(channel: Channel, ends: _Ends, env: Mapping[str, int], buffers: _Bu
 
 def _messages(uses: Sequence[Use], env: Mapping[str, int], buffers: _Buffers) -> Counter[str]:
     """Number of messages by what they hold; the empty text where that depends on a repeat variable."""
-    out: Counter[str] = Counter()
+    alike: dict[tuple[int, Element | None], int] = {}  # by the identity of the extents, which many views share
+    shapes: dict[int, tuple[Extent, ...]] = {}
     for tile, visit in uses:
         times = 1
         for count in visit.counts:
-            times *= max(extent(count, env), 0)
-        out[_content(visit, env, buffers[id(tile)])] += times
+            times *= max(count if isinstance(count, int) else extent(count, env), 0)
+        view = visit.step.operands[0] if visit.step.operands else None
+        buffer = buffers[id(tile)].get(view.buffer) if isinstance(view, View) else None
+        shape = view.shape if isinstance(view, View) else ()
+        shapes[id(shape)] = shape
+        key = id(shape), buffer.element if buffer else None
+        alike[key] = alike.get(key, 0) + times
+    out: Counter[str] = Counter()
+    for (shape, element), times in alike.items():
+        out[_content(shapes[shape], element, env)] += times
     return +out
 
 
-def _content(visit: Visit, env: Mapping[str, int], buffers: Mapping[str, Buffer]) -> str:
-    view = visit.step.operands[0] if visit.step.operands else None
-    buffer = buffers.get(view.buffer) if isinstance(view, View) else None
-    if buffer is None or not isinstance(view, View):
+def _content(shape: tuple[Extent, ...], element: Element | None, env: Mapping[str, int]) -> str:
+    if element is None:
         return ""
     size = 1
-    for e in view.shape:
+    for e in shape:
         if not isinstance(e, int) and any(name not in env for name, _ in e.terms):
             return ""
         size *= extent(e, env)
-    return f"{size} {buffer.element.value}"
+    return f"{size} {element.value}"
 
 
 def _list(messages: Counter[str]) -> str:

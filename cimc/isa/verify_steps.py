@@ -41,7 +41,8 @@ class StepChecker:
         weights: Weights | None,
         lawful: set[Hashable],
     ) -> None:
-        """``lawful``: what is known to obey its row's rule, over all tiles."""
+        """``lawful``: what is known to have the keywords of its row and to obey its rule, over all tiles: by identity, as the
+        program lives for longer than this."""
         self._tile = tile
         self._globals = globals
         self._buffers = {b.name: b for b in tile.buffers}
@@ -72,10 +73,13 @@ class StepChecker:
             where = "" if source else f"{self._faults.place(self._tile, visit)}: "
             self._faults.add(unknown_instruction(step.mnemonic, where, source))
             return
-        wrong = wrong_count(spec, len(step.operands)) or _wrong_keywords(spec, step)
-        if wrong:
-            self._faults.step(errors.WRONG_OPERANDS, self._tile, visit, what=wrong, usage=usage(spec))
-            return
+        words = (step.mnemonic, id(step.keywords), len(step.operands))  # thousands of steps share their keywords
+        if words not in self._lawful:
+            wrong = wrong_count(spec, len(step.operands)) or _wrong_keywords(spec, step)
+            if wrong:
+                self._faults.step(errors.WRONG_OPERANDS, self._tile, visit, what=wrong, usage=usage(spec))
+                return
+            self._lawful.add(words)
         able = self._able.get(spec.mnemonic)
         if able is None:
             able = self._able[spec.mnemonic] = self._has(spec)
@@ -191,13 +195,13 @@ class StepChecker:
 
     def _form(self, step: Instruction) -> Hashable:
         """All that a rule sees of an instruction; None if it has a matrix."""
-        found: list[tuple[tuple[Extent, ...], str]] = []
+        found: list[Hashable] = [step.mnemonic, id(step.keywords)]
         for kind, operand in zip(kinds(step), step.operands, strict=True):
             if isinstance(operand, str):
                 return None
             known = self._globals if kind in GLOBAL else self._buffers
-            found.append((operand.shape, known[operand.buffer].element.value))
-        return step.mnemonic, step.keywords, tuple(found)
+            found += (id(operand.shape), known[operand.buffer].element)
+        return tuple(found)
 
     def _shape(self, spec: Spec, index: int, operand: View | str, env: Mapping[str, int]) -> Shape | MatrixDecl:
         if isinstance(operand, str):

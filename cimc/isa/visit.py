@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cimc import errors
-from cimc.isa.instruction import Instruction, Repeat
+from cimc.isa.instruction import Instruction, Phase, Repeat
 from cimc.isa.operands import Extent
 from cimc.isa.printer import instruction_text
 from cimc.isa.program import Program, TileProgram
@@ -17,7 +17,7 @@ from cimc.isa.ranges import Box, Span, bounds
 @dataclass(slots=True)  # not frozen: that takes longer to make, and there is one for every instruction
 class Visit:
     """One instruction of a tile: its number in program order, the box of its variables, the counts of the repeats
-    around it, outermost first."""
+    around it, outermost first (of the innermost, the rounds that it is executed for)."""
 
     step: Instruction
     index: int
@@ -44,7 +44,8 @@ def walk_tile(tile: TileProgram, params: Box) -> Walk:
     while stack:
         step = next(stack[-1], None)
         if isinstance(step, Instruction):
-            walk.visits.append(Visit(step, len(walk.visits), boxes[-1], counts[-1]))
+            around = counts[-1] if step.phase is None else _taken(step.phase, counts[-1])
+            walk.visits.append(Visit(step, len(walk.visits), boxes[-1], around))
         elif isinstance(step, Repeat):
             walk.unknown += [(step, name) for name in _strangers(step, params)]
             high = 1 if _strangers(step, params) else bounds(step.count, params)[1]
@@ -61,6 +62,11 @@ def walk_tile(tile: TileProgram, params: Box) -> Walk:
                 boxes.pop()
                 counts.pop()
     return walk
+
+
+def _taken(phase: Phase, counts: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    inmost = counts[-1] if counts else 0
+    return (*counts[:-1], phase.times(inmost)) if counts and isinstance(inmost, int) else counts
 
 
 def _strangers(repeat: Repeat, params: Box) -> list[str]:

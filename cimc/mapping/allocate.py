@@ -23,10 +23,14 @@ def lives(steps: Sequence[Step], buffers: Sequence[Buffer], ends: Sequence[int] 
     With ``ends``, ascending numbers of steps, a life is stretched over all of the steps between two of them that it meets."""
     walk = walk_tile(TileProgram(0, tuple(buffers), (), tuple(steps)), {})
     accesses: dict[str, list[tuple[int, Kind]]] = {}
-    for visit in walk.visits:
-        for kind, operand in zip(kinds(visit.step), visit.step.operands, strict=True):
-            if isinstance(operand, View) and kind in LOCAL:
-                accesses.setdefault(operand.buffer, []).append((visit.index, kind))
+    for index, visit in enumerate(walk.visits):
+        step = visit.step
+        for kind, operand in zip(kinds(step), step.operands, strict=True):
+            if kind in LOCAL and isinstance(operand, View):
+                known = accesses.get(operand.buffer)
+                if known is None:
+                    known = accesses[operand.buffer] = []
+                known.append((index, kind))
     last = len(walk.visits) - 1
     found = {b.name: life(b, accesses.get(b.name, ()), walk.repeats, last) for b in buffers}
     spans = {name: span for name, span in found.items() if span is not None}

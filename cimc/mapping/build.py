@@ -7,6 +7,7 @@ from dataclasses import replace
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
+from cimc.mapping.brought import brought
 from cimc.mapping.caches import wanted
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import Views, homes, materialize
@@ -48,7 +49,7 @@ def build(
         graph, found = recomputed(graph, found, matmul_room(chip) * 2 // KEPT_SHARE)
         stored = homes(graph, Views(graph, held))
     said = dict.fromkeys(region.segments, region.copies) if region else {}
-    placement = place(graph, found, chip, precision, choices, said=said)
+    placement = place(graph, found, chip, precision, choices, said=said, brought=brought(graph, region))
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
     if pinned is not None:
         placement = apply(pinned, graph, ordered, chip, precision, placement)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cimc.mapping.mapping import Part, PlacedBlock
+
+
+class Packing(enum.Enum):
+    """How much room stages leave to each other. Stages on one tile wait for each other, because its stream is in order."""
+
+    WIDE = "wide"  # besides, no tile has more columns of products than it can work off while its cores do the next row
+    APART = "apart"  # every stage begins on a tile of its own
+    CLOSE = "close"  # those that the cores suffice for do
+    TIGHT = "tight"  # no core is left free
+
+
+LOOSE = (Packing.WIDE, Packing.APART)
 
 
 @dataclass

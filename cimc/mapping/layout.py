@@ -62,6 +62,7 @@ class Views:
         self.held = held
         self.by_rows = by_rows
         self.uses = graph.uses()
+        self.shown = dict(viewed_by_outputs(graph).values())
         self.layouts: dict[str, tuple[str, Layout]] = {}
         self.broken: list[Node] = []  # views that no strides can say
         # Serialized host calls are constants without a type: nothing reads them as values.
@@ -79,8 +80,8 @@ class Views:
     def _stored_layout(self, value: str) -> Layout:
         shape = self.graph.type(value).shape
         best = Layout.dense(shape)
-        if value in self.graph.outputs:
-            return best
+        if value in self.graph.outputs or value in self.shown:
+            return self.shown.get(value, best)
         fewest = self._faults(value, best)
         for node in self.uses.get(value, []):
             if any(fewest) and node.op == "transpose":
@@ -210,15 +211,15 @@ def _insert_copies(graph: Graph, sources: set[str], broken: set[str]) -> Graph:
 
 
 def _own_outputs(graph: Graph) -> Graph:
-    """Every output is produced by a node that stores it, once."""
-    producers = graph.producers()
+    """Every output is produced by a node that stores it, once, or is a view of what a node stores for it alone."""
+    producers, viewed = graph.producers(), viewed_by_outputs(graph)
     types: dict[str, Type] = dict(graph.types)
     nodes = list(graph.nodes)
     outputs: list[str] = []
     names = graph.output_names or graph.outputs
     for value in graph.outputs:
         node = producers.get(value)
-        if node is not None and not is_view(node) and value not in outputs:
+        if value in viewed or (node is not None and not is_view(node) and value not in outputs):
             outputs.append(value)
             continue
         own = f"{value}.out{len(outputs)}"
@@ -227,6 +228,37 @@ def _own_outputs(graph: Graph) -> Graph:
         outputs.append(own)
     changed = replace(graph, outputs=tuple(outputs), output_names=tuple(names))
     return changed.with_nodes(tuple(nodes), types)
+
+
+def stored_outputs(graph: Graph) -> frozenset[str]:
+    """The graph's outputs, and in place of those that are views what they are views of."""
+    viewed = viewed_by_outputs(graph)
+    return frozenset(viewed[o][0] if o in viewed else o for o in graph.outputs)
+
+
+def viewed_by_outputs(graph: Graph) -> dict[str, tuple[str, Layout]]:
+    """Output → the value of which it is a view, and that value's layout where the output is dense: of outputs that show all
+    of a value which nothing else reads. Who else read it would find it in global memory, where outputs are."""
+    producers, uses = graph.producers(), graph.uses()
+    found = {o: _viewed(graph, o, producers, uses) for o in graph.outputs if graph.outputs.count(o) == 1}
+    return {o: value for o, value in found.items() if value is not None}
+
+
+def _viewed(
+    graph: Graph, output: str, producers: Mapping[str, Node], uses: Mapping[str, list[Node]]
+) -> tuple[str, Layout] | None:
+    value, layout, readers = output, Layout.dense(graph.type(output).shape), 0
+    while (
+        value in producers and len(uses.get(value, ())) == readers and (value == output or value not in graph.outputs)
+    ):
+        node = producers[value]
+        if not is_view(node):
+            return (value, layout) if readers and OPS[node.op].form is not Form.HOST else None
+        before = _back(graph, node, layout)
+        if before is None:
+            return None
+        value, layout, readers = node.inputs[0], before, 1
+    return None
 
 
 def homes(graph: Graph, views: Views) -> dict[str, Home]:

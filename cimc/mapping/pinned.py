@@ -19,6 +19,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Unit
 from cimc.mapping.dump import first_node
+from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.parts import CoreBlock, parts
 from cimc.mapping.segment import MATRIX_OPS, shares
@@ -360,7 +361,9 @@ class _Work:
 
     def _residents(self) -> Iterator[tuple[str, int | None]]:
         seen: set[str] = set()
-        inside = {o for s in self.segments.values() for n in s.nodes for o in n.outputs if o} - {*self.graph.outputs}
+        inside = {o for s in self.segments.values() for n in s.nodes for o in n.outputs if o} - stored_outputs(
+            self.graph
+        )
         for entry in self.pinned.file.residents:
             if entry.value not in inside or entry.value in seen:
                 why = "stands there twice" if entry.value in seen else "is no value between segments of this model"

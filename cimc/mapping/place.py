@@ -7,7 +7,6 @@ in order and would make one stage wait for the other.
 
 from __future__ import annotations
 
-import enum
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,14 +20,16 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.isa.operands import Element
 from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
+from cimc.mapping.brought import Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
-from cimc.mapping.fill import Cores, Grid, fill
+from cimc.mapping.fill import LOOSE, Cores, Grid, Packing, fill
 from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, sharing, worked_off
+from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
-from cimc.mapping.regions import assembling, off_matrices
+from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.rounds import in_turns
-from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, rows_shape, shares
+from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
@@ -48,18 +49,6 @@ MAX_REPLICAS = 64
 EMPTY: Mapping[int, int] = MappingProxyType({})
 
 
-class _Packing(enum.Enum):
-    """How much room stages leave to each other. Stages on one tile wait for each other, because its stream is in order."""
-
-    WIDE = "wide"  # besides, no tile has more columns of products than it can work off while its cores do the next row
-    APART = "apart"  # every stage begins on a tile of its own
-    CLOSE = "close"  # those that the cores suffice for do
-    TIGHT = "tight"  # no core is left free
-
-
-LOOSE = (_Packing.WIDE, _Packing.APART)
-
-
 class _Placer:
     """Places the matrices of all segments."""
 
@@ -71,8 +60,9 @@ class _Placer:
         precision: str,
         choices: Choices,
         inside_only: frozenset[int],
+        brought: Brought,
     ) -> None:
-        self.graph = graph
+        self.graph, self.brought = graph, brought
         self.lanes = choices.lanes
         self.across = choices.optimize == "throughput"
         self.inside = inside_only
@@ -103,10 +93,10 @@ class _Placer:
                 self.shards[node.outputs[0]] = node.outputs[0]
                 stage = max((self.stages[r] for r in roots), default=0)
             else:
-                source = self._shard_source(node, tails, may_go)
+                source = self._shard_source(node, tails, may_go, stage)
                 if source:
                     self.shards[node.outputs[0]] = source
-                    stage = max((self.stages[r] for r in roots), default=0)
+                    stage = max((self.stages[r] + (self.shards.get(r, source) != source) for r in roots), default=0)
                 elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
                     self.shards[node.outputs[0]] = self.shards[roots[0]]
             for out in node.outputs:
@@ -114,8 +104,8 @@ class _Placer:
                     self.stages[out] = stage
             self.reads[node.outputs[0]] = tuple(roots)
 
-    def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool) -> str:
-        """The mvm whose column shards a node can work on in place, or "" if it needs whole rows."""
+    def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool, stage: int) -> str:
+        """The mvm whose column shards a node can work on in place, or "" if it needs whole rows. ``stage``: which has these."""
         op = OPS[node.op]
         if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
             return ""
@@ -129,6 +119,8 @@ class _Placer:
                 return ""
             tail = tails.get(v)
             shape = self.graph.type(v).shape
+            if (node.outputs[0], i) in self.brought and (tail is None or self.stages[tail.root] < stage):
+                continue
             if tail is None:
                 if v not in self.graph.constants or product(shape[:-1]) != 1:
                     return ""
@@ -196,7 +188,7 @@ class _Placer:
         """Copies of a segment at most whose vector stages have tiles of their own."""
         return min(MAX_REPLICAS, len(self._able(segment)) // self._tiles_each(segment))
 
-    def matrices(self, replicas: Mapping[int, int], packing: _Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
+    def matrices(self, replicas: Mapping[int, int], packing: Packing) -> dict[str, tuple[PlacedMatrix, ...]] | None:
         """All matrices on cores, copy by copy, or None if the tiles run out."""
         cim = self.weight_tiles()
         if not cim:
@@ -216,17 +208,17 @@ class _Placer:
                 need -= self._blocks(node)
                 continue
             now = (segment.index, replica, self.stages[out])
-            room = packing in LOOSE or (packing is _Packing.CLOSE and cores.left >= need)
+            room = packing in LOOSE or (packing is Packing.CLOSE and cores.left >= need)
             fresh = now != last and cores.used and room
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
             if packing in LOOSE and now != last and not self.across:
                 of = [n for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] == now[2]]
-                most = worked_off(self.chip, cim[0]) if packing is _Packing.WIDE else 0
+                most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
                 cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
             last = now
             need -= self._blocks(node)
-            if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is _Packing.TIGHT):
+            if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is Packing.TIGHT):
                 return None
             placed.setdefault(out, []).append(self._placed(node, replica, grid))
         return {value: tuple(copies) for value, copies in placed.items()}
@@ -240,8 +232,9 @@ class _Placer:
         """The copies of matrices whose products leave for global memory by so many bytes that one link takes far longer
         than the cores, on tiles of their own; none if these do not suffice."""
         found: dict[tuple[str, int], Grid] = {}
+        leaving = stored_outputs(self.graph)
         for segment, replica, node in self._copies(replicas):
-            outputs = (o for n in segment.nodes for o in n.outputs if o in self.graph.outputs)
+            outputs = (o for n in segment.nodes for o in n.outputs if o in leaving)
             if not any(self.shards.get(o) == node.outputs[0] for o in outputs):
                 continue
             cycles = self.graph.type(node.outputs[0]).size * Element.F32.bytes / self.chip.noc.link_bytes_per_cycle
@@ -264,10 +257,10 @@ class _Placer:
         tiles, count = self.writing.shared(), self.writing.wanted()
         if not tiles:
             return
-        alone = self.matrices(replicas, _Packing.APART) or {}
+        alone = self.matrices(replicas, Packing.APART) or {}
         used = {part.tile for copies in alone.values() for m in copies for part in m.parts}
         count = min(count, max(1, (len(tiles) - len(used)) // 2))
-        for packing in _Packing:
+        for packing in Packing:
             for kept in (count >> k for k in range(count.bit_length())):
                 self.writing.reserved = frozenset(tiles[-kept:])
                 if self.matrices(replicas, packing) is not None:
@@ -342,6 +335,7 @@ class _Placer:
         products = self._products(segment)
         counts = lanes(self._work(segment), max(stage_count, len(able) // replicas - others), self.lanes)
         free: list[int] = []
+        others_of = of_other_copies(segment, matrices, replicas)
         traffic = Traffic(self.chip)
         companies: list[dict[int, int]] = []
         for replica in range(replicas):
@@ -369,7 +363,8 @@ class _Placer:
                 flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
                 flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
                 for _ in range(count):
-                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, free))
+                    own = [t for t in free if t not in others_of[replica]]
+                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, own or free))
                     free.remove(chosen[-1])
                 stages.append(tuple(chosen))
             yield tuple(stages)
@@ -428,11 +423,6 @@ class _Placer:
         return 1 + max((self.stages[o] for n in rows for o in n.outputs if o), default=0)
 
 
-ELEMENTWISE = frozenset(
-    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
-)
-
-
 def place(
     graph: Graph,
     segments: Sequence[Segment],
@@ -441,28 +431,29 @@ def place(
     choices: Choices,
     inside_only: frozenset[int] = frozenset(),
     said: Mapping[int, int] = EMPTY,
+    brought: Brought = frozenset(),
 ) -> Placement:
     """Tiles and cores for everything. ``inside_only``: segments in which no columns go to tiles beside their own; those
-    without tiles to spare for it join them. ``said``: segments with exactly so many copies of their weights. Raises the
-    does-not-fit diagnostic with what is short."""
+    without tiles to spare for it join them. ``said``: segments with exactly so many copies of their weights. ``brought``:
+    operands that tiles of products are brought. Raises the does-not-fit diagnostic with what is short."""
     inside_only = inside_only if choices.aside and not choices.reload else frozenset(s.index for s in segments)
-    placer = _Placer(graph, segments, chip, precision, choices, inside_only)
+    placer = _Placer(graph, segments, chip, precision, choices, inside_only, brought)
     placer.said = said
     single = placer.replicas(choices.replicas or 1)
     placer.reserve(single)
     more = [] if choices.replicas else placer.growth(single)
-    best, copies = _most_copies(placer, single, more, _Packing.APART)
-    wide, fewer = _most_copies(placer, single, more, _Packing.WIDE) if placer.narrows() else (None, copies)
+    best, copies = _most_copies(placer, single, more, Packing.APART)
+    wide, fewer = _most_copies(placer, single, more, Packing.WIDE) if placer.narrows() else (None, copies)
     if best is not None and wide is not None and placer.time(wide, fewer) < placer.time(best, copies):
         best, copies = wide, fewer
-    attempts = (placer.matrices(single, packing) for packing in (_Packing.CLOSE, _Packing.TIGHT))
+    attempts = (placer.matrices(single, packing) for packing in (Packing.CLOSE, Packing.TIGHT))
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         if choices.optimize == "throughput":
             matrices = stretched(matrices, snake(chip, placer.weight_tiles(), across=True), chip)
         homes = placer.homes(copies, matrices)
         if placer.crowded:
-            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said)
+            return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)
         found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
         writing = placer.writing
         return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)
@@ -479,7 +470,7 @@ def place(
 
 
 def _most_copies(
-    placer: _Placer, single: Mapping[int, int], more: Sequence[tuple[int, int]], packing: _Packing
+    placer: _Placer, single: Mapping[int, int], more: Sequence[tuple[int, int]], packing: Packing
 ) -> tuple[dict[str, tuple[PlacedMatrix, ...]] | None, dict[int, int]]:
     """The matrices with the longest start of the list of further copies that finds room, and those copies: which do is
     nearly always a matter of their number."""

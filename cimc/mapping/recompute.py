@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from cimc.ir.graph import Graph, Node, Type
 from cimc.mapping.mapping import Segment, Style
-from cimc.mapping.place import ELEMENTWISE
-from cimc.mapping.segment import product, raw_domain
+from cimc.mapping.segment import ELEMENTWISE, product, raw_domain
 from cimc.ops import OPS, Access, Form
 
 KEPT_SHARE = 8

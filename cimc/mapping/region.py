@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cimc.ir.graph import Graph, Node
-from cimc.mapping.layout import is_view
+from cimc.mapping.layout import is_view, stored_outputs
 from cimc.mapping.mapping import Home, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, refine
 from cimc.mapping.space import Reach, Space, shared_row, width
@@ -81,6 +81,7 @@ class _Finder:
         self.graph, self.homes = graph, dict(homes)
         self.segments, self.waves, self.rows = segments, waves, rows
         self.uses = graph.uses()
+        self.outputs = stored_outputs(graph)
         self.maker = {o: s.index for s in segments for n in s.nodes for o in n.outputs if o}
         self.viewed: dict[
             str, str
@@ -150,7 +151,7 @@ class _Finder:
     def _stored(self, chosen: set[int]) -> frozenset[str]:
         """Values made inside that something outside reads, and outputs of the graph."""
         made = [o for i in sorted(chosen) for n in self.segments[i].nodes for o in n.outputs if o]
-        return frozenset(v for v in made if v in self.graph.outputs or not self._readers(v) <= chosen)
+        return frozenset(v for v in made if v in self.outputs or not self._readers(v) <= chosen)
 
     def _readers(self, value: str) -> set[int]:
         """Segments that read a value, through views too."""
@@ -166,7 +167,7 @@ class _Finder:
         own = replace(segment, domain=(self.waves, *axes, self.rows))
         local = frozenset(v for n in segment.nodes for v in n.inputs if v and shared_row(self.graph, v))
         made = [o for n in segment.nodes for o in n.outputs if o]
-        away = frozenset(v for v in made if v in self.graph.outputs or self._readers(v) - {segment.index})
+        away = frozenset(v for v in made if v in self.outputs or self._readers(v) - {segment.index})
         space = Space(self.graph, self.homes, own, dict(tails), away, local, merged=False)
         sources: dict[tuple[str, int], Source] = {}
         for node in segment.nodes:

@@ -26,3 +26,15 @@ def off_matrices(
     busy = {p.tile for n in segment.nodes for m in matrices.get(n.outputs[0], ()) for p in m.parts}
     apart = [t for t in able if t not in busy]
     return apart if len(apart) >= least else list(able)
+
+
+def of_other_copies(
+    segment: Segment, matrices: Mapping[str, tuple[PlacedMatrix, ...]], replicas: int
+) -> list[frozenset[int]]:
+    """For each copy of a segment the tiles with matrices of others only: vector work there would be done before or after
+    theirs, one copy after the other."""
+    of = [
+        {p.tile for n in segment.nodes for m in matrices.get(n.outputs[0], ())[r : r + 1] for p in m.parts}
+        for r in range(replicas)
+    ]
+    return [frozenset().union(*of) - of[r] for r in range(replicas)]

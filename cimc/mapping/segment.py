@@ -18,6 +18,10 @@ from cimc.ops.layout import integer, integers
 
 MATRIX_OPS = ("blocked_mvm",)
 
+ELEMENTWISE = frozenset(
+    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Tail:

@@ -9,7 +9,8 @@ from cimc.analog.technology import Fact, Technology
 from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.arch.units import TileUnits
 from cimc.device import EFFECTS, Device
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Step
+from cimc.isa.printer import executed
 from cimc.isa.program import Program
 from cimc.report import units
 from cimc.report.jsontext import Json, JsonObject
@@ -177,18 +178,14 @@ def _busiest(program: Program, chip: ChipSpec) -> int:
     return most
 
 
-def written_matrices(steps: Iterable[Step], times: int = 1) -> dict[str, int]:
+def written_matrices(steps: Iterable[Step]) -> dict[str, int]:
     """The matrices whose cells a stream writes, by name, and how often. A repeat whose count is known only when a run starts
     counts once."""
     found: dict[str, int] = {}
-    for step in steps:
-        if isinstance(step, Repeat):
-            count = step.count if isinstance(step.count, int) else 1
-            inner = written_matrices(step.body, times * count)
-        else:
-            inner = {o: times for o in step.operands if isinstance(o, str)} if _writes_cells(step) else {}
-        for name, n in inner.items():
-            found[name] = found.get(name, 0) + n
+    for step, times in executed(steps):
+        if _writes_cells(step):
+            for name in (o for o in step.operands if isinstance(o, str)):
+                found[name] = found.get(name, 0) + times
     return found
 
 

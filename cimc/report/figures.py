@@ -47,6 +47,12 @@ class BoundFigures(Record):
     attainment: Amount
     resources: dict[Name, Cycles] = {}
 
+    @property
+    def what(self) -> str:
+        """What takes so long, as text: a chain of instructions belongs to this program, what a resource needs to the work
+        and the hardware."""
+        return "this program's longest chain of dependences" if self.by == "chain" else f"the work on {self.by}"
+
 
 class LayerFigures(Record):
     """What one ONNX node took. Cycles are busy cycles per unit class, between its first and its last cycle."""

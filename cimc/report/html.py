@@ -16,6 +16,9 @@ from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Content, Inspection, Layer
 from cimc.report.template import render
 
+_UNSAID = ("", "[]", "{}", "null")
+"""Values of the manifest that stand for nothing given."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -63,20 +66,22 @@ class BarChart:
 
 
 def page(inspection: Inspection, settings: Mapping[str, str] | None = None) -> str:
-    """The page as text. ``settings`` (the manifest's keys and values) are listed under the configuration."""
+    """The page as text. ``settings`` (the manifest's keys and values, flat) are listed under the configuration, those that
+    say something."""
+    told = {units.printable(k): units.printable(v) for k, v in (settings or {}).items() if v not in _UNSAID}
     rows = _layer_rows(inspection)
     return render(
         "page.html",
         tool="cimc",
         title=inspection.mapping.hardware,
-        directory=str(inspection.directory),
+        directory=" · ".join(filter(None, (told.get("model.file"), str(inspection.directory)))),
         cards=_cards(inspection),
         chips=[chip_shape(inspection, chip) for chip in sorted({t.chip for t in inspection.mapping.tiles})],
         rows=rows,
         ran=inspection.run is not None,
         charts=_charts(inspection),
         bound=_bound(inspection),
-        settings=[(units.printable(k), units.printable(v)) for k, v in (settings or {}).items()],
+        settings=list(told.items()),
         host=inspection.mapping.host,
         data=_data(inspection, rows),
         tile=TILE,
@@ -181,7 +186,7 @@ def _bound(inspection: Inspection) -> str:
     if bound is None or inspection.run is None:
         return ""
     return (
-        f"No schedule on this hardware takes fewer than {units.whole(bound.cycles)} cycles (set by {bound.by}); "
+        f"{bound.what[0].upper()}{bound.what[1:]} takes at least {units.whole(bound.cycles)} cycles; "
         f"this program takes {units.whole(inspection.run.cycles)}."
     )
 

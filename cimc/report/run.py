@@ -133,9 +133,8 @@ def _macs(run: RunFigures) -> Block | None:
 def _cycles(run: RunFigures) -> Block | None:
     if run.utilization is None or run.bound is None:
         return None
-    names = sorted(
-        {*run.utilization, *run.bound.resources}, key=lambda n: -run.utilization.get(n, 0.0) if run.utilization else 0.0
-    )
+    busy, least = run.utilization, run.bound.resources
+    names = sorted({*busy, *least}, key=lambda n: (-busy.get(n, 0.0), -least.get(n, 0), n))
     rows = [
         (name, units.percent(run.utilization.get(name)), units.whole(run.bound.resources.get(name))) for name in names
     ]
@@ -212,10 +211,8 @@ def _bound(run: RunFigures) -> Block | None:
     if run.bound is None or run.cycles is None:
         return None
     bound = run.bound
-    # A chain of instructions belongs to this program; what the resources need belongs to the work and the hardware.
-    what = "this program's longest chain of dependences" if bound.by == "chain" else f"the work on {bound.by}"
     lines = (
-        f"{what} takes at least {units.whole(bound.cycles)} cycles; set by: {bound.by}",
+        f"{bound.what} takes at least {units.whole(bound.cycles)} cycles; set by: {bound.by}",
         f"this program takes {units.whole(run.cycles)}: it attains {units.percent(bound.attainment)} of the bound",
     )
     return text("Bound", *lines)

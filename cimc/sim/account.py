@@ -14,7 +14,7 @@ from cimc.arch.units import component, energy_pj, leakage_mw
 from cimc.sim.bound import executions
 from cimc.sim.job import Action
 from cimc.sim.result import Bound, Cost, Event, Timing, Writing
-from cimc.sim.state import BUSY, FINAL, FIRST, ISSUED, LAST, Q_BUSY, STALLS, State
+from cimc.sim.state import BUSY, FINAL, FIRST, ISSUE, ISSUED, LAST, Q_BUSY, STALLS, State
 from cimc.sim.tables import LOOP, R_OP, R_UNIT, Ints, Layout
 
 HOPS, CROSSINGS = "noc.byte_hop", "link.byte"
@@ -56,7 +56,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
         layers=_layers(layout, state, billed.energy(chip), names, of),
         bound=bound,
         host_cycles=int(state.spent[layout.flat.rows[:, R_OP] == Action.HOST, BUSY].sum()),
-        stalls=_causes(state.stall.sum(axis=0)),
+        stalls=_causes(state.spent[:, ISSUE:].sum(axis=0)),
         tile_stalls=_tile_stalls(layout, state),
         writings=tuple(_writings(layout, state)),
         events=events,
@@ -181,7 +181,7 @@ def _layers(
     np.add.at(busy, (layers[rows], of[rows]), spent[rows, BUSY])
     np.minimum.at(first, layers[rows], spent[rows, FIRST])
     np.maximum.at(last, layers[rows], spent[rows, FINAL])
-    np.add.at(stall, layers, state.stall[: len(of)])
+    np.add.at(stall, layers, state.spent[: len(of), ISSUE:])
     found: dict[str, Cost] = {}
     begun, ended, cycles, waits = first.tolist(), last.tolist(), busy.tolist(), stall.tolist()
     for layer in sorted(energy, key=lambda n: (begun[n], ended[n], layout.layers[n])):
@@ -197,5 +197,5 @@ def _causes(stalls: Ints) -> dict[str, int]:
 
 def _tile_stalls(layout: Layout, state: State) -> dict[int, dict[str, int]]:
     """What each tile's stream waited for."""
-    found = np.add.reduceat(state.stall[: len(layout.row_tile)], layout.flat.tile_start)
+    found = np.add.reduceat(state.spent[: len(layout.row_tile), ISSUE:], layout.flat.tile_start)
     return {tile: _causes(found[i]) for i, tile in enumerate(layout.tiles)}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
+from cimc.analog.config import refuse
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
@@ -89,10 +90,13 @@ def converter(core: CoreSpec, bits: int, *, full: bool = False, leak: float = 0.
 
     ``leak`` is what a cell at its lowest level conducts, over what it does at its highest. Neighbouring levels are then
     closer by 1 - leak, and so are the converter's steps; an offset column carries the leak of its driven rows (half of
-    them) on top, a pair takes it off itself."""
+    them) on top, a pair takes it off itself. Raises ANALOG_CONFIG for pairs and 1 bit."""
     largest = core.crossbar.active_rows * ((1 << core.crossbar.cell_bits) - 1) * ((1 << core.dac_bits) - 1)
     signed = core.encoding == "differential"
     codes = (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
+    if codes < 1:
+        why = "a converter of 1 bit tells the sign of a pair's current and nothing of its size"
+        raise refuse("adc.bits", why, "give it 2 bits or more, or encoding: offset")
     reach = largest if full else (1 << largest.bit_length()) // 2 - 1
     step = 1
     leaked = 0 if signed else int(leak / (1 - leak) * largest / 2)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cimc.analog.config import refuse
 from cimc.device import Device
-from cimc.isa.instruction import Instruction, Repeat, Step
+from cimc.isa.printer import executed
 from cimc.isa.program import MatrixDecl, Program
 
 MNEMONIC = "calibrate"
@@ -29,20 +28,12 @@ def calibrations(program: Program) -> list[Calibrated]:
     found: list[Calibrated] = []
     for tile in program.tiles:
         matrices = {m.name: m for m in tile.matrices}
-        for step, times in _flat(tile.steps, 1):
+        for step, times in executed(tile.steps):
             if step.mnemonic == MNEMONIC:
                 vectors = dict(step.keywords)["vectors"]
                 assert isinstance(vectors, int)
                 found.append(Calibrated(tile.tile, matrices[str(step.operands[0])], vectors, times))
     return found
-
-
-def _flat(steps: Sequence[Step], times: int) -> Iterator[tuple[Instruction, int]]:
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _flat(step.body, times * (step.count if isinstance(step.count, int) else 1))
-        else:
-            yield step, times
 
 
 def agree(program: Program, device: Device) -> None:

@@ -174,12 +174,11 @@ class Decoder:
         ranges, scope = self.columns.ranges, self.listing.scope[self.columns.ranges.owner[at]]
         columns = [(ranges.lie[at], len(self.pool.lies)), (ranges.item[at], 1 << 8), (scope, len(self.listing.scopes))]
         first, of = distinct(pack(columns))
-        terms = list(self.pool.lies)
+        lies = list(self.pool.lies)
         lines = np.column_stack((ranges.lie[at[first]], ranges.item[at[first]], scope[first])).tolist()
         found: list[tuple[int, int, int, bool]] = []
         for lie, item, within in lines:
-            offset = Affine(*terms[lie][2:])
-            found.append(self.moving(offset, item, self.listing.scopes[within]))
+            found.append(self.moving(lies[lie].offset, item, self.listing.scopes[within]))
         place, least, greatest, fixed = np.array(found, np.int64).T[:, of]
         table = self.ranges
         table[at, 0], table[at, RANGE_FIXED] = place, fixed

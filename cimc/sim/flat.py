@@ -44,6 +44,7 @@ from cimc.sim.tables import (
     Flat,
     Ints,
     Layout,
+    lined,
 )
 from cimc.sim.varying import decode_varying
 
@@ -141,12 +142,14 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     variants = np.column_stack((cost, _before(decoder.local_views[owner])))
     listing.affines.affine.extend((0, len(listing.affines.terms) // 2))
     last = ends_last(rows, costs[cost], owner, listing.row_tile)
-    begin, relations, moving = related(rows, ranges, last, decoder.variants, listing.row_tile)
+    short = lined(*rows.shape, np.int32)
+    short[:] = rows  # all of them numbers of things in memory
+    begin, relations, moving = related(short, ranges, last, decoder.variants, listing.row_tile)
     travels = decoder.travels
     rings = _rings(decoder, costs[cost, V_SIZE])
     return Flat(
         tile_start=np.array(listing.start, np.int64),
-        rows=rows,
+        rows=short,
         variants=variants,
         costs=costs,
         ranges=ranges,

@@ -37,6 +37,16 @@ def inner(function: F) -> F:
     return cast(F, _njit(function, no_cpython_wrapper=True, forceinline=True, **_HOW))
 
 
+INDICES = (1 << 62) - 1
+
+
+@inner
+def index(value: int) -> int:
+    """A number from a table, which is none below 0, as an index. Compiled code sees that it cannot be negative, and does not
+    look at each use whether it counts from the end: a sixth of the loop's time."""
+    return value & INDICES
+
+
 def entry(function: F) -> F:
     """Compile the function that Python calls, and keep its machine code on disk; where no folder for that can be
     written, it is compiled anew in every process."""

@@ -6,26 +6,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from cimc.sim.inner import inner
+from cimc.sim.inner import index, inner
 from cimc.sim.relations import EVERY, FEEDS, LOOK, conflict
 from cimc.sim.state import (
+    C_FIRST,
+    C_RING,
     CHAIN,
     COLLECT,
     ENDED,
-    F_BLOCKED,
     F_CHAIN,
     F_CHAIN_END,
     F_COST,
     F_END,
     F_FREE,
     F_HAZARD,
-    F_ISSUE,
     F_MASK,
     F_OPERANDS,
     F_ORDER,
     F_PREVIOUS,
     F_RAW,
-    F_RETIRED,
     F_ROW,
     F_SAME,
     F_START,
@@ -37,7 +36,9 @@ from cimc.sim.state import (
     ISSUE,
     ISSUED,
     LAST,
+    LATEST,
     OPEN,
+    OPERAND,
     READY,
     RECEIVE,
     S_HIGH,
@@ -87,34 +88,34 @@ for _i in range(64):
 
 
 @inner
-def affine(c: Flat, s: State, t: int, index: int) -> int:
+def affine(c: Flat, s: State, t: int, number: int) -> int:
     """An affine value for a tile's repeat variables."""
-    value = c.affine[index, 0]
-    for i in range(c.affine[index, 1], c.affine[index + 1, 1]):
-        value += c.terms[i, 1] * s.env[t, c.terms[i, 0]]
+    value = c.affine[number, 0]
+    for i in range(c.affine[number, 1], c.affine[number + 1, 1]):
+        value += c.terms[index(i), 1] * s.env[t, index(c.terms[index(i), 0])]
     return value
 
 
 @inner
 def step(c: Flat, s: State, t: int) -> int:
     """The tile's next row that is an instruction, or -1 at the end; repeats are counted on the way."""
-    row = s.tile[t, T_ROW]
+    row = index(s.tile[t, T_ROW])
     while True:
         op = c.rows[row, R_OP]
         if op == NEXT:
             slot = c.rows[row, R_SLOT]
             s.env[t, slot] += 1
-            row = c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1
+            row = index(c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1)
         elif op == DERIVE:
             source, offset, divisor, modulus, factor = c.derived[c.rows[row, R_TARGET]]
             value = (s.env[t, source] * factor + offset) // divisor
             s.env[t, c.rows[row, R_SLOT]] = value % modulus if modulus else value
-            row += 1
+            row = index(row + 1)
         elif op == LOOP:
             slot = c.rows[row, R_SLOT]
             s.env[t, slot] = 0
             s.limit[t, slot] = affine(c, s, t, c.rows[row, R_TRIPS])
-            row = row + 1 if s.limit[t, slot] > 0 else c.rows[row, R_TARGET]
+            row = index(row + 1 if s.limit[t, slot] > 0 else c.rows[row, R_TARGET])
         else:
             break
     s.tile[t, T_ROW] = row
@@ -127,18 +128,19 @@ def step(c: Flat, s: State, t: int) -> int:
 @inner
 def issue(c: Flat, s: State) -> None:
     """Issue an instruction of the last tile that may be able to, or take that tile off the list."""
-    t = int(s.open[s.scalar[OPEN] - 1])
-    order = s.tile[t, T_TAIL]
+    t = index(s.open[index(s.scalar[OPEN] - 1)])
+    order = index(s.tile[t, T_TAIL])
     held = s.tile[t, T_BARRIER] >= 0 or order - s.tile[t, T_HEAD] >= W
     row = -1 if held else step(c, s, t)
     if row < 0:
         s.scalar[OPEN] -= 1
         s.tile[t, T_OPEN] = 0
         return
-    g = t * W + order % W
+    row = index(row)
+    g = index(t * W + order % W)
     free = max(s.tile[t, T_NEXT_ISSUE], s.tile[t, T_BARRIER_END])
-    when = max(free, s.flight[g, F_RETIRED]) if order >= W else free
-    s.stall[row, ISSUE] += when - free
+    when = max(free, s.retired[g]) if order >= W else free
+    s.spent[row, ISSUE] += when - free
     s.tile[t, T_NEXT_ISSUE] = when + 1
     s.tile[t, T_TAIL] = order + 1
     s.scalar[ISSUED] += 1
@@ -151,14 +153,15 @@ def issue(c: Flat, s: State) -> None:
         s.ended[s.scalar[ENDED]] = g
         s.scalar[ENDED] += 1
         return
+    s.spent[row, OPERAND] -= when  # and what it becomes is added when it begins
     if c.rows[row, R_EVERYTHING]:
         depend_on_all(s, t, g, order)
     else:
         depend(c, s, t, g, row, order)
-    same_unit(s, t, g, c.rows[row, R_UNIT], order)
+    same_unit(s, t, g, index(c.rows[row, R_UNIT]), order)
     if op == WAIT:
         s.tile[t, T_BARRIER] = g
-    if s.mask[g, F_MASK] == 0:
+    if s.flight[g, F_MASK] == 0:
         s.ready[s.scalar[READY]] = g
         s.scalar[READY] += 1
 
@@ -166,33 +169,30 @@ def issue(c: Flat, s: State) -> None:
 @inner
 def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> None:
     """Put a row into a slot: its variant and, where they have to be looked at, its byte ranges now."""
-    variant = c.rows[row, R_VARIANT]
+    variant = index(c.rows[row, R_VARIANT])
     if c.rows[row, R_VARIANT_AFF] >= 0:
-        variant += affine(c, s, t, c.rows[row, R_VARIANT_AFF])
+        variant = index(variant + affine(c, s, t, index(c.rows[row, R_VARIANT_AFF])))
     s.executions[variant] += 1
     s.flight[g, F_ROW] = row
     s.flight[g, F_ORDER] = order
     s.flight[g, F_COST] = c.variants[variant, VARIANT_COST]
-    s.flight[g, F_ISSUE] = when
     s.flight[g, F_OPERANDS] = when
     s.flight[g, F_UNIT] = when
     s.flight[g, F_START] = UNKNOWN
     s.flight[g, F_END] = UNKNOWN
     s.flight[g, F_FREE] = UNKNOWN
-    s.flight[g, F_BLOCKED] = UNKNOWN
     s.flight[g, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
     s.flight[g, F_CHAIN_END] = 0
-    s.flight[g, F_PREVIOUS] = s.last[row]
-    s.mask[g, F_MASK] = 0
-    s.mask[g, F_HAZARD] = 0
-    s.mask[g, F_SAME] = 0
-    s.mask[g, F_RAW] = 0
-    s.mask[g, F_WAITERS] = 0
+    s.flight[g, F_PREVIOUS] = s.spent[row, LATEST]
+    s.flight[g, F_MASK] = 0
+    s.flight[g, F_HAZARD] = 0
+    s.flight[g, F_SAME] = 0
+    s.flight[g, F_RAW] = 0
+    s.flight[g, F_WAITERS] = 0
     if c.moving[row]:
-        bounds = c.variants[variant, VARIANT_BOUNDS]
-        first = c.rows[row, R_RANGE]
+        bounds, first = index(c.variants[variant, VARIANT_BOUNDS]), index(c.rows[row, R_RANGE])
         for i in range(c.rows[row + 1, R_RANGE] - first):
-            at = affine(c, s, t, c.ranges[first + i, RANGE_AFF])
+            at = affine(c, s, t, index(c.ranges[first + i, RANGE_AFF]))
             s.span[g, i, S_LOW] = at + c.bounds[bounds + i, 0]
             s.span[g, i, S_HIGH] = at + c.bounds[bounds + i, 1]
 
@@ -204,12 +204,12 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
 def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
     """Find what an instruction waits for among the last executions of the rows it is related to."""
     for i in range(c.related_begin[row], c.related_begin[row + 1]):
-        earlier, kind = c.related[i, 0], c.related[i, 1]
+        earlier, kind = index(c.related[index(i), 0]), c.related[index(i), 1]
         every = c.moving[earlier] == EVERY
-        j = int(s.last[earlier])
+        j = int(s.spent[earlier, LATEST])
         hazard = False
         while order - j < W:
-            other = t * W + j % W
+            other = index(t * W + j % W)
             found = overlap(c, s, other, g) if kind == LOOK else kind
             if found:
                 depend_on(s, g, other, every or not hazard, found == FEEDS)
@@ -217,14 +217,14 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
             if kind != LOOK or (not every and (found == FEEDS or (hazard and order - j > NEAR))):
                 break
             j = s.flight[other, F_PREVIOUS]
-    s.last[row] = order
+    s.spent[row, LATEST] = order
 
 
 @inner
 def overlap(c: Flat, s: State, a: int, b: int) -> int:
     """How the instruction in slot b depends on the earlier one in slot a, by the bytes they touch."""
-    row_a, row_b = s.flight[a, F_ROW], s.flight[b, F_ROW]
-    first_a, first_b = c.rows[row_a, R_RANGE], c.rows[row_b, R_RANGE]
+    row_a, row_b = index(s.flight[a, F_ROW]), index(s.flight[b, F_ROW])
+    first_a, first_b = index(c.rows[row_a, R_RANGE]), index(c.rows[row_b, R_RANGE])
     found = 0
     for i in range(c.rows[row_a + 1, R_RANGE] - first_a):
         for j in range(c.rows[row_b + 1, R_RANGE] - first_b):
@@ -244,13 +244,13 @@ def depend_on(s: State, g: int, other: int, hazard: bool, feeds: bool) -> None:
         if feeds:
             s.flight[g, F_CHAIN] = max(s.flight[g, F_CHAIN], s.flight[other, F_CHAIN_END])
         return
-    bit = np.uint64(1) << np.uint64(other % W)
-    s.mask[g, F_MASK] |= bit
-    s.mask[other, F_WAITERS] |= np.uint64(1) << np.uint64(g % W)
+    bit = 1 << other % W
+    s.flight[g, F_MASK] |= bit
+    s.flight[other, F_WAITERS] |= 1 << g % W
     if hazard:
-        s.mask[g, F_HAZARD] |= bit
+        s.flight[g, F_HAZARD] |= bit
     if feeds:
-        s.mask[g, F_RAW] |= bit
+        s.flight[g, F_RAW] |= bit
 
 
 @inner
@@ -258,15 +258,15 @@ def depend_on_all(s: State, t: int, g: int, order: int) -> None:
     """A signal waits for all that is in flight. What has left the window ended before it was issued."""
     s.flight[g, F_OPERANDS] = max(s.flight[g, F_OPERANDS], s.tile[t, T_LATEST])
     s.flight[g, F_CHAIN] = max(s.flight[g, F_CHAIN], s.tile[t, T_LONGEST])
-    mine = np.uint64(1) << np.uint64(g % W)
+    mine = 1 << g % W
     for j in range(s.tile[t, T_HEAD], order):
-        other = t * W + j % W
+        other = index(t * W + j % W)
         if s.flight[other, F_END] == UNKNOWN:
-            bit = np.uint64(1) << np.uint64(j % W)
-            s.mask[g, F_MASK] |= bit
-            s.mask[g, F_HAZARD] |= bit
-            s.mask[g, F_RAW] |= bit
-            s.mask[other, F_WAITERS] |= mine
+            bit = 1 << j % W
+            s.flight[g, F_MASK] |= bit
+            s.flight[g, F_HAZARD] |= bit
+            s.flight[g, F_RAW] |= bit
+            s.flight[other, F_WAITERS] |= mine
 
 
 @inner
@@ -276,14 +276,20 @@ def same_unit(s: State, t: int, g: int, unit: int, order: int) -> None:
     s.last_on[t, unit] = order
     if order - previous >= W:
         return
-    other = t * W + previous % W
+    other = index(t * W + previous % W)
     if s.flight[other, F_FREE] != UNKNOWN:
         s.flight[g, F_UNIT] = max(s.flight[g, F_UNIT], s.flight[other, F_FREE])
         return
-    bit = np.uint64(1) << np.uint64(previous % W)
-    s.mask[g, F_MASK] |= bit
-    s.mask[g, F_SAME] |= bit
-    s.mask[other, F_WAITERS] |= np.uint64(1) << np.uint64(g % W)
+    bit = 1 << previous % W
+    s.flight[g, F_MASK] |= bit
+    s.flight[g, F_SAME] |= bit
+    s.flight[other, F_WAITERS] |= 1 << g % W
+
+
+@inner
+def message_at(s: State, channel: int, turn: int) -> int:
+    """Where the turn-th message of a channel stands."""
+    return index(s.channel[channel, C_FIRST] + index(turn) % s.channel[channel, C_RING])
 
 
 # --- what an end sets free ----------------------------------------------------------------------
@@ -304,9 +310,9 @@ def end(s: State, g: int, time: int, chain_end: int) -> None:
 def finish(c: Flat, s: State) -> None:
     """The last of the slots that have ended: free what waits for it."""
     s.scalar[ENDED] -= 1
-    g = int(s.ended[s.scalar[ENDED]])
+    g = index(s.ended[index(s.scalar[ENDED])])
     t = g // W
-    time, chain_end, row = s.flight[g, F_END], s.flight[g, F_CHAIN_END], s.flight[g, F_ROW]
+    time, chain_end, row = s.flight[g, F_END], s.flight[g, F_CHAIN_END], index(s.flight[g, F_ROW])
     s.scalar[CHAIN] = max(s.scalar[CHAIN], chain_end)
     s.scalar[LAST] = max(s.scalar[LAST], time)
     s.tile[t, T_LATEST] = max(s.tile[t, T_LATEST], time)
@@ -321,11 +327,11 @@ def finish(c: Flat, s: State) -> None:
         s.trace[n, 1] = row
         s.trace[n, 2] = s.flight[g, F_START]
         s.trace[n, 3] = time
-    waiters = s.mask[g, F_WAITERS]
+    waiters = s.flight[g, F_WAITERS]
     while waiters:
-        low = waiters & (~waiters + np.uint64(1))
+        low = waiters & -waiters
         waiters ^= low
-        release(s, g, t * W + int(_BIT[(low * _DE_BRUIJN) >> np.uint64(58)]), time, chain_end)
+        release(s, g, t * W + int(_BIT[(np.uint64(low) * _DE_BRUIJN) >> np.uint64(58)]), time, chain_end)
     if s.tile[t, T_BARRIER] == g:
         s.tile[t, T_BARRIER] = -1
         s.tile[t, T_BARRIER_END] = max(s.tile[t, T_BARRIER_END], time)
@@ -340,17 +346,17 @@ def finish(c: Flat, s: State) -> None:
 @inner
 def release(s: State, g: int, other: int, time: int, chain_end: int) -> None:
     """Tell an instruction that one it waits for ends."""
-    bit = np.uint64(1) << np.uint64(g % W)
-    if not s.mask[other, F_MASK] & bit:
+    bit = 1 << g % W
+    if not s.flight[other, F_MASK] & bit:
         return  # it waited for the unit alone, and has got it
-    s.mask[other, F_MASK] &= ~bit
-    if s.mask[other, F_HAZARD] & bit:
+    s.flight[other, F_MASK] &= ~bit
+    if s.flight[other, F_HAZARD] & bit:
         s.flight[other, F_OPERANDS] = max(s.flight[other, F_OPERANDS], time)
-    if s.mask[other, F_SAME] & bit:
+    if s.flight[other, F_SAME] & bit:
         s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], s.flight[g, F_FREE])
-    if s.mask[other, F_RAW] & bit:
+    if s.flight[other, F_RAW] & bit:
         s.flight[other, F_CHAIN] = max(s.flight[other, F_CHAIN], chain_end)
-    if s.mask[other, F_MASK] == 0:
+    if s.flight[other, F_MASK] == 0:
         s.ready[s.scalar[READY]] = other
         s.scalar[READY] += 1
 
@@ -359,18 +365,18 @@ def release(s: State, g: int, other: int, time: int, chain_end: int) -> None:
 def hand_over(s: State, g: int, time: int) -> None:
     """An instruction that has not ended gives its unit to the next one."""
     s.flight[g, F_FREE] = time
-    bit = np.uint64(1) << np.uint64(g % W)
-    waiters = s.mask[g, F_WAITERS]
+    bit = 1 << g % W
+    waiters = s.flight[g, F_WAITERS]
     while waiters:
-        low = waiters & (~waiters + np.uint64(1))
+        low = waiters & -waiters
         waiters ^= low
-        other = g // W * W + int(_BIT[(low * _DE_BRUIJN) >> np.uint64(58)])
-        if s.mask[other, F_SAME] & bit:
-            s.mask[other, F_SAME] &= ~bit
+        other = g // W * W + int(_BIT[(np.uint64(low) * _DE_BRUIJN) >> np.uint64(58)])
+        if s.flight[other, F_SAME] & bit:
+            s.flight[other, F_SAME] &= ~bit
             s.flight[other, F_UNIT] = max(s.flight[other, F_UNIT], time)
-            if not (s.mask[other, F_HAZARD] | s.mask[other, F_RAW]) & bit:
-                s.mask[other, F_MASK] &= ~bit
-                if s.mask[other, F_MASK] == 0:
+            if not (s.flight[other, F_HAZARD] | s.flight[other, F_RAW]) & bit:
+                s.flight[other, F_MASK] &= ~bit
+                if s.flight[other, F_MASK] == 0:
                     s.ready[s.scalar[READY]] = other
                     s.scalar[READY] += 1
 
@@ -378,10 +384,10 @@ def hand_over(s: State, g: int, time: int) -> None:
 @inner
 def retire(s: State, t: int) -> None:
     """Move on the oldest order of which the end is not known; RETIRED is when all up to it had ended."""
-    head = s.tile[t, T_HEAD]
-    retired = s.flight[t * W + (head - 1) % W, F_RETIRED] if head > 0 else 0
+    head = index(s.tile[t, T_HEAD])
+    retired = s.retired[t * W + (head - 1) % W] if head > 0 else 0
     while head < s.tile[t, T_TAIL] and s.flight[t * W + head % W, F_END] != UNKNOWN:
         retired = max(retired, s.flight[t * W + head % W, F_END])
-        s.flight[t * W + head % W, F_RETIRED] = retired
+        s.retired[t * W + head % W] = retired
         head += 1
     s.tile[t, T_HEAD] = head

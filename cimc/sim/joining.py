@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from cimc.sim.inner import inner
-from cimc.sim.issue import end
+from cimc.sim.issue import end, message_at
 from cimc.sim.lines import enter
 from cimc.sim.state import (
     BUSY,
     C_BYTES,
     C_RECEIVER,
+    C_RING,
     C_TAIL,
     F_CHAIN,
     F_COST,
@@ -45,8 +46,7 @@ def join(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     size, own, cross = c.costs[cost, V_SIZE], c.costs[cost, V_CYCLES], c.costs[cost, V_CROSS]
     channel, total = c.dests[c.rows[row, R_DEST], 0], c.rows[row, R_CHANNEL]
     turn = s.channel[channel, C_TAIL]
-    base = c.ring_ptr[channel]
-    at = base + turn % (c.ring_ptr[channel + 1] - base)
+    at = message_at(s, channel, turn)
     s.message[at, M_BYTES] = size
     s.message[at, M_RELEASE] = UNKNOWN
     s.channel[channel, C_TAIL] = turn + 1
@@ -57,7 +57,7 @@ def join(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     router = c.rows[row, R_WAY]
     while True:
         if c.routers[router, N_INPUTS] > 1:
-            place = c.routers[router, N_PLACE] + turn % (c.ring_ptr[total + 1] - c.ring_ptr[total])
+            place = c.routers[router, N_PLACE] + turn % s.channel[total, C_RING]
             s.met[place, 0] += 1
             header = s.met[place, 1] = max(s.met[place, 1], header)
             chain = s.met[place, 2] = max(s.met[place, 2], chain)
@@ -70,7 +70,7 @@ def join(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             header, chain, slowest = header + rates[5], chain + rates[5], max(slowest, added)
         link = c.routers[router, N_LINK]
         if link < 0:
-            arrive(c, s, total, size, header + slowest, chain + slowest)
+            arrive(s, total, size, header + slowest, chain + slowest)
             break
         between = link >= rates[3]
         taken, hop = (max(cross, added), rates[4]) if between else (max(own, added), rates[0])
@@ -79,15 +79,14 @@ def join(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             left, free = max(left, entered + taken), max(free, taken)
         header, chain, slowest, first = entered + hop, chain + hop, max(slowest, taken), False
         router = c.routers[router, N_NEXT]
-    s.stall[row, LINK] += left - now - free
+    s.spent[row, LINK] += left - now - free
     end(s, g, left, s.flight[g, F_CHAIN] + free)
 
 
 @inner
-def arrive(c: Flat, s: State, total: int, size: int, arrival: int, chain: int) -> None:
+def arrive(s: State, total: int, size: int, arrival: int, chain: int) -> None:
     """A sum is on its last way into its channel."""
-    base = c.ring_ptr[total]
-    at = base + s.channel[total, C_TAIL] % (c.ring_ptr[total + 1] - base)
+    at = message_at(s, total, s.channel[total, C_TAIL])
     s.message[at, M_BYTES] = size
     s.message[at, M_ARRIVAL] = arrival
     s.message[at, M_CHAIN] = chain

@@ -10,40 +10,41 @@ from cimc.sim.state import Ints, State
 @inner
 def enter(s: State, link: int, header: int, occupied: int, now: int) -> int:
     """Reserve a link from the first time on, not before ``header``, at which it is free for ``occupied`` cycles."""
-    line, n, old = s.line[link], s.lines[link], 0
-    while old < n and line[old, 1] <= now:
+    line = s.line[link]
+    n, old = line[0], 0
+    while old < n and line[2 + 2 * old] <= now:
         old += 1
     n -= old
-    for k in range(n if old else 0):
-        line[k, 0], line[k, 1] = line[k + old, 0], line[k + old, 1]
+    for k in range(1, 2 * n + 1 if old else 1):
+        line[k] = line[k + 2 * old]
     at, i = header, 0
-    while i < n and at + occupied > line[i, 0]:
-        at = max(at, line[i, 1])
+    while i < n and at + occupied > line[1 + 2 * i]:
+        at = max(at, line[2 + 2 * i])
         i += 1
-    before = i > 0 and line[i - 1, 1] == at
-    after = i < n and line[i, 0] == at + occupied
+    before = i > 0 and line[2 * i] == at
+    after = i < n and line[1 + 2 * i] == at + occupied
     if before and after:
-        line[i - 1, 1] = line[i, 1]
+        line[2 * i] = line[2 + 2 * i]
         n = close(line, i, n)
     elif before:
-        line[i - 1, 1] = at + occupied
+        line[2 * i] = at + occupied
     elif after:
-        line[i, 0] = at
+        line[1 + 2 * i] = at
     else:
-        for k in range(n, i, -1):
-            line[k, 0], line[k, 1] = line[k - 1, 0], line[k - 1, 1]
-        line[i, 0], line[i, 1] = at, at + occupied
+        for k in range(2 * n, 2 * i, -1):
+            line[k + 2] = line[k]
+        line[1 + 2 * i], line[2 + 2 * i] = at, at + occupied
         n += 1
         if n > RESERVATIONS:
-            line[0, 1] = line[1, 1]
+            line[2] = line[4]
             n = close(line, 1, n)
-    s.lines[link] = n
+    line[0] = n
     return at
 
 
 @inner
 def close(line: Ints, i: int, n: int) -> int:
     """Remove the i-th of n reservations."""
-    for k in range(i, n - 1):
-        line[k, 0], line[k, 1] = line[k + 1, 0], line[k + 1, 1]
+    for k in range(1 + 2 * i, 2 * n - 1):
+        line[k] = line[k + 2]
     return n - 1

@@ -91,7 +91,7 @@ class Listing:
     def _tile(self, index: int, tile: TileProgram) -> None:
         self.start.append(len(self.steps) + len(self.controls))
         scope = Scope(index, {}, [], 1)
-        self._body(tile.steps, scope)
+        self._body(tile.straight, scope)
         self._control(END)
         self.depth = max(self.depth, len(scope.trips))
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cimc.sim.inner import entry, fingerprint, inner
-from cimc.sim.issue import end, finish, hand_over, issue
+from cimc.sim.inner import entry, fingerprint, index, inner
+from cimc.sim.issue import end, finish, hand_over, issue, message_at
 from cimc.sim.joining import join
 from cimc.sim.lines import enter
 from cimc.sim.state import (
     BAD,
     BUSY,
     C_BYTES,
+    C_FIRST,
     C_HEAD,
     C_RECEIVER,
+    C_RING,
     C_SENDER,
     C_TAIL,
     C_TAKEN,
@@ -29,11 +31,9 @@ from cimc.sim.state import (
     COLLECT,
     COMPUTE,
     ENDED,
-    F_BLOCKED,
     F_CHAIN,
     F_COST,
     F_FREE,
-    F_ISSUE,
     F_OPERANDS,
     F_ORDER,
     F_ROW,
@@ -103,10 +103,10 @@ def key_of(s: State, g: int, phase: int) -> int:
 @inner
 def push(s: State, time: int, key: int) -> None:
     """Add an event."""
-    i = s.scalar[HEAP]
+    i = index(s.scalar[HEAP])
     s.scalar[HEAP] = i + 1
     while i > 0:
-        up = (i - 1) >> 1
+        up = index(i - 1) >> 1
         if s.heap[up, 0] < time or (s.heap[up, 0] == time and s.heap[up, 1] <= key):
             break
         s.heap[i, 0] = s.heap[up, 0]
@@ -119,15 +119,15 @@ def push(s: State, time: int, key: int) -> None:
 @inner
 def drop_first(s: State) -> None:
     """Remove the earliest event."""
-    n = s.scalar[HEAP] - 1
+    n = index(s.scalar[HEAP] - 1)
     s.scalar[HEAP] = n
     time, key = s.heap[n, 0], s.heap[n, 1]
     i = 0
     while True:
-        child = 2 * i + 1
+        child = index(2 * i + 1)
         if child >= n:
             break
-        right = child + 1
+        right = index(child + 1)
         if right < n and (
             s.heap[right, 0] < s.heap[child, 0]
             or (s.heap[right, 0] == s.heap[child, 0] and s.heap[right, 1] < s.heap[child, 1])
@@ -149,14 +149,14 @@ def drop_first(s: State) -> None:
 def begin(c: Flat, s: State) -> None:
     """The last of the slots that are ready: its start is known, and its end too if it meets no other tile."""
     s.scalar[READY] -= 1
-    g = int(s.ready[s.scalar[READY]])
-    row = s.flight[g, F_ROW]
+    g = index(s.ready[index(s.scalar[READY])])
+    row = index(s.flight[g, F_ROW])
     if s.flight[g, F_START] == UNKNOWN:
         operands = s.flight[g, F_OPERANDS]
         start = max(operands, s.flight[g, F_UNIT])
         s.flight[g, F_START] = start
-        s.stall[row, OPERAND] += operands - s.flight[g, F_ISSUE]
-        s.stall[row, UNIT] += start - operands
+        s.spent[row, OPERAND] += operands
+        s.spent[row, UNIT] += start - operands
     op = c.rows[row, R_OP]
     if op == COMPUTE:
         compute(c, s, g, row)
@@ -169,13 +169,13 @@ def begin(c: Flat, s: State) -> None:
 @inner
 def compute(c: Flat, s: State, g: int, row: int) -> None:
     """Work of a unit of the tile. Products on the same cells follow each other in the chain too."""
-    cost = s.flight[g, F_COST]
+    cost = index(s.flight[g, F_COST])
     cycles, busy = c.costs[cost, V_CYCLES], c.costs[cost, V_BUSY]
     s.spent[row, BUSY] += busy
     s.flight[g, F_FREE] = s.flight[g, F_START] + busy
     chain = s.flight[g, F_CHAIN]
     if c.costs[cost, V_CORES]:
-        t, unit = g // W, c.rows[row, R_UNIT]
+        t, unit = g // W, index(c.rows[row, R_UNIT])
         chain = max(chain, s.chain_on[t, unit])
         s.chain_on[t, unit] = chain + busy
     end(s, g, s.flight[g, F_START] + cycles, chain + cycles)
@@ -184,13 +184,12 @@ def compute(c: Flat, s: State, g: int, row: int) -> None:
 @inner
 def take(c: Flat, s: State, g: int, row: int) -> None:
     """A recv or wait takes its message, or waits for it."""
-    cost, channel = s.flight[g, F_COST], c.rows[row, R_CHANNEL]
+    cost, channel = index(s.flight[g, F_COST]), index(c.rows[row, R_CHANNEL])
     taken = s.channel[channel, C_TAKEN]
     if taken == s.channel[channel, C_TAIL]:
         s.channel[channel, C_RECEIVER] = g
         return
-    first = c.ring_ptr[channel]
-    at = first + taken % (c.ring_ptr[channel + 1] - first)
+    at = message_at(s, channel, taken)
     if s.message[at, M_BYTES] != c.costs[cost, V_SIZE] or odd(c, s, row, c.costs[cost, V_SIZE]) >= 0:
         wrong(s, g)
         return
@@ -201,14 +200,13 @@ def take(c: Flat, s: State, g: int, row: int) -> None:
     s.channel[channel, C_TAKEN] = taken + 1
     s.spent[row, BUSY] += busy
     s.spent[row, FIRST] = min(s.spent[row, FIRST], done - busy)  # what came before was waiting
-    s.stall[row, MESSAGE] += done - copied
+    s.spent[row, MESSAGE] += done - copied
     begin = c.rows[row, R_DEST]
     for i in range(begin - 1, c.rows[row, R_DEST_END]):  # the channel itself and, of a sum, those of its parts
         part = channel
         if i >= begin:
-            part = c.dests[i, 0]
-            first = c.ring_ptr[part]
-            s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_RELEASE] = done
+            part = index(c.dests[i, 0])
+            s.message[message_at(s, part, s.channel[part, C_TAKEN]), M_RELEASE] = done
             s.channel[part, C_TAKEN] += 1
         sender = s.channel[part, C_SENDER]
         if sender >= 0:
@@ -222,8 +220,7 @@ def odd(c: Flat, s: State, row: int, size: int) -> int:
     """The channel of a part of another size, of the sum that a row takes next; -1 if there is none."""
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
         part = c.dests[i, 0]
-        first = c.ring_ptr[part]
-        if s.message[first + s.channel[part, C_TAKEN] % (c.ring_ptr[part + 1] - first), M_BYTES] != size:
+        if s.message[message_at(s, part, s.channel[part, C_TAKEN]), M_BYTES] != size:
             return part
     return -1
 
@@ -244,8 +241,7 @@ def wrong(s: State, g: int) -> None:
 @inner
 def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) -> int:
     """When a message may enter the channel, from now on; -1 if not known yet. Forgets what has been released."""
-    first = c.ring_ptr[channel]
-    ring = c.ring_ptr[channel + 1] - first
+    first, ring = index(s.channel[channel, C_FIRST]), s.channel[channel, C_RING]
     head, taken = s.channel[channel, C_HEAD], s.channel[channel, C_TAKEN]
     while head < taken and s.message[first + head % ring, M_RELEASE] <= now:
         s.channel[channel, C_BYTES] -= s.message[first + head % ring, M_BYTES]
@@ -265,7 +261,7 @@ def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) ->
 @inner
 def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A send tries to enter its channels."""
-    cost = s.flight[g, F_COST]
+    cost = index(s.flight[g, F_COST])
     enter = now
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
         at = room(c, s, c.dests[i, 0], now, c.costs[cost, V_SIZE], rates[1])
@@ -275,15 +271,16 @@ def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             break
         enter = max(enter, at)
     if enter == now:
-        if s.flight[g, F_BLOCKED] != UNKNOWN:
-            s.stall[row, CHANNEL] += now - s.flight[g, F_BLOCKED]
+        if s.blocked[g] != UNKNOWN:
+            s.spent[row, CHANNEL] += now - s.blocked[g]
+            s.blocked[g] = UNKNOWN
         if c.rows[row, R_OP] == SEND:
             leave(c, s, g, row, now, rates)
         else:
             join(c, s, g, row, now, rates)
         return
-    if s.flight[g, F_BLOCKED] == UNKNOWN:
-        s.flight[g, F_BLOCKED] = now
+    if s.blocked[g] == UNKNOWN:
+        s.blocked[g] = now
     if enter > now:
         push(s, enter, key_of(s, g, 0))
 
@@ -291,14 +288,14 @@ def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
 @inner
 def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     """A message leaves: it takes its links, and its place in the channels."""
-    cost = s.flight[g, F_COST]
+    cost = index(s.flight[g, F_COST])
     size, occupied = c.costs[cost, V_SIZE], c.costs[cost, V_CYCLES]
     cross = c.costs[cost, V_CROSS]
     left = now + occupied
     free = occupied  # how long it takes to leave if no link is taken
-    first = c.rows[row, R_TREE]
+    first = index(c.rows[row, R_TREE])
     for i in range(c.rows[row, R_TREE_END] - first):
-        link, parent = c.trees[first + i, 0], c.trees[first + i, 1]
+        link, parent = index(c.trees[first + i, 0]), c.trees[first + i, 1]
         between = link >= rates[3]
         taken, hop = (cross, rates[4]) if between else (occupied, rates[0])
         entered = enter(s, link, now if parent < 0 else s.way[parent, 0], taken, now)
@@ -311,9 +308,8 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     s.spent[row, BUSY] += occupied
     chain, held = s.flight[g, F_CHAIN] + free, left - now - free
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
-        channel, leaf = c.dests[i, 0], c.dests[i, 1]
-        base = c.ring_ptr[channel]
-        at = base + s.channel[channel, C_TAIL] % (c.ring_ptr[channel + 1] - base)
+        channel, leaf = index(c.dests[i, 0]), c.dests[i, 1]
+        at = message_at(s, channel, s.channel[channel, C_TAIL])
         header = now if leaf < 0 else s.way[leaf, 0]
         alone = 0 if leaf < 0 else s.way[leaf, 1]
         slowest = occupied if leaf < 0 else s.way[leaf, 2]
@@ -328,7 +324,7 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             s.ready[s.scalar[READY]] = s.channel[channel, C_RECEIVER]
             s.scalar[READY] += 1
             s.channel[channel, C_RECEIVER] = -1
-    s.stall[row, LINK] += held
+    s.spent[row, LINK] += held
     end(s, g, left, chain)
 
 
@@ -342,9 +338,10 @@ def packet(
     """A packet along a way: when its last byte arrives, when it has left the source, how long it takes alone."""
     header, left, alone, slowest = now, now + occupied, 0, occupied
     for i in range(first, stop):
-        between = links[i] >= rates[3]
+        link = index(links[index(i)])
+        between = link >= rates[3]
         taken, hop = (cross, rates[4]) if between else (occupied, rates[0])
-        entered = enter(s, links[i], header, taken, now)
+        entered = enter(s, link, header, taken, now)
         if i == first:
             left = max(left, entered + taken)
         header = entered + hop
@@ -356,11 +353,11 @@ def packet(
 @inner
 def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Ints) -> None:
     """One of the three phases of a memory access: the request leaves, it is served, the response leaves."""
-    cost, hop = s.flight[g, F_COST], rates[0]
-    way, server = c.rows[row, R_WAY], c.rows[row, R_SERVER]
+    cost, hop = index(s.flight[g, F_COST]), rates[0]
+    way, server = c.rows[row, R_WAY], index(c.rows[row, R_SERVER])
     if phase == 1:
         starts = max(now, s.server[server, Q_FREE])
-        s.stall[row, QUEUE] += starts - now
+        s.spent[row, QUEUE] += starts - now
         s.server[server, Q_BUSY] += c.costs[cost, V_CYCLES]
         s.server[server, Q_FREE] = starts + c.costs[cost, V_CYCLES]
         push(s, s.server[server, Q_FREE] + (rates[2] if server == 0 else hop), key_of(s, g, 2))
@@ -372,7 +369,7 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
     if way >= 0:
         first, stop = int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])
         there, left, free = packet(s, c.way_link, first, stop, now, occupied, cross, rates)
-        s.stall[row, LINK] += there - now - free
+        s.spent[row, LINK] += there - now - free
     if phase == 0:
         s.spent[row, BUSY] += left - s.flight[g, F_START]
         push(s, there, key_of(s, g, 1))
@@ -391,7 +388,7 @@ def alone(c: Flat, row: int, cost: int, rates: Ints) -> int:
     for column in range(2):
         slowest = c.costs[cost, V_REQUEST + column]
         for i in range(int(c.way_part[2 * way + column]), int(c.way_part[2 * way + column + 1])):
-            if c.way_link[i] >= rates[3]:
+            if c.way_link[index(i)] >= rates[3]:
                 served += rates[4]
                 slowest = max(slowest, c.costs[cost, V_CROSS + column])
             else:
@@ -405,7 +402,7 @@ def host(c: Flat, s: State, g: int, row: int, now: int) -> None:
     """A host call: one at a time on the whole chip."""
     busy = c.costs[s.flight[g, F_COST], V_CYCLES]
     starts = max(now, s.scalar[HOST_FREE])
-    s.stall[row, UNIT] += starts - now
+    s.spent[row, UNIT] += starts - now
     s.scalar[HOST_FREE] = starts + busy
     s.spent[row, BUSY] += busy
     end(s, g, starts + busy, s.flight[g, F_CHAIN] + busy)
@@ -421,8 +418,8 @@ def happen(c: Flat, s: State, rates: Ints) -> None:
     drop_first(s)
     s.scalar[NOW] = now
     s.scalar[NOW_KEY] = key
-    g = (key >> 46) * W + ((key >> 2) & ((1 << 44) - 1)) % W
-    row = s.flight[g, F_ROW]
+    g = index((key >> 46) * W + ((key >> 2) & ((1 << 44) - 1)) % W)
+    row = index(s.flight[g, F_ROW])
     op = c.rows[row, R_OP]
     if op in (SEND, REDUCE):
         send(c, s, g, row, now, rates)

@@ -49,8 +49,9 @@ class FloatMatrix:
         self._weights = weights.astype(np.float32, copy=False)
 
     def mvm(self, x: Array) -> Array:
-        """``x`` ([groups ×] rows × inputs) times the weights: all rows, in float32."""
-        return product(x.astype(np.float32, copy=False), self._weights)
+        """``x`` ([groups ×] rows × inputs) times the weights: all rows, in float32. Each group by itself, as when they come one
+        after the other: BLAS adds in an order that depends on the number of rows."""
+        return np.matmul(x.astype(np.float32, copy=False), self._weights).reshape(-1, self._weights.shape[1])
 
     def program(self, codes: Array, strips: Strips = ()) -> None:
         """Replace the weights, or some of their rows."""
@@ -148,6 +149,11 @@ class CheckedMatrix:
     def __init__(self, decl: MatrixDecl, inner: Matrix) -> None:
         self._decl = decl
         self._inner = inner
+
+    @property
+    def inner(self) -> Matrix:
+        """The matrix inside, the same one for replicas."""
+        return self._inner
 
     def mvm(self, x: Array) -> Array:
         """As the matrix inside; raises Fault if x has another number of inputs."""

@@ -14,7 +14,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Kind, Value
-from cimc.isa.operands import Affine, Extent, View
+from cimc.isa.operands import Affine, Extent, Lie, View
 from cimc.isa.program import MatrixDecl, Program
 from cimc.sim.job import Action, Job, action_of, span
 from cimc.sim.tables import ACCUMULATES, READS, WRITES, Ints, Price
@@ -87,13 +87,10 @@ class Shapes(dict[tuple[Extent, ...], int]):
         return number
 
 
-Lie = tuple[tuple[Extent, ...], tuple[int, ...], int, tuple[tuple[str, int], ...]]
-
-
 class Lies(dict[Lie, int]):
-    """Numbers for how views lie in their buffers, by extents, strides and the two parts of the offset. ``low``, ``high``: the
-    elements [low, high) that a view reaches, from its offset if that moves; equal if it has none or if its extents are
-    affine. ``shape``: the number of the extents. ``moves``: whether the offset does."""
+    """Numbers for how views lie in their buffers. ``low``, ``high``: the elements [low, high) that a view reaches, from its
+    offset if that moves; equal if it has none or if its extents are affine. ``shape``: the number of the extents. ``moves``:
+    whether the offset does."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
@@ -101,15 +98,14 @@ class Lies(dict[Lie, int]):
         self.low, self.high, self.shape, self.moves = array("q"), array("q"), array("q"), array("q")
 
     def __missing__(self, key: Lie) -> int:
-        extents, strides, constant, terms = key
-        shape = self._shapes[extents]
-        low = high = 0 if terms else constant
+        shape = self._shapes[key.shape]
+        low = high = 0 if key.offset.terms else key.offset.constant
         if not self._shapes.varies[shape]:
-            low, high = span(View("", Affine(low), extents, strides), {})
+            low, high = span(View("", Affine(low), key.shape, key.strides), {})
         self.low.append(low)
         self.high.append(high)
         self.shape.append(shape)
-        self.moves.append(bool(terms))
+        self.moves.append(bool(key.offset.terms))
         number = self[key] = len(self)
         return number
 

@@ -58,7 +58,7 @@ from dataclasses import dataclass, field
 from cimc import errors
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import WINDOW, Carries, Instruction, Step
+from cimc.isa.instruction import WINDOW, Carries, Instruction, Phase, Repeat, Step
 from cimc.isa.operands import extent
 from cimc.isa.printer import walk
 from cimc.isa.program import Program
@@ -141,10 +141,23 @@ def unroll(
             yield step, first, dict(env)
             first += 1
             continue
-        for i in range(extent(step.count, env)):
+        for i, inner, number in _rounds(step, extent(step.count, env), first):
             derived = {d.name: d.at(i) for d in step.derived}
-            yield from unroll(step.body, {**env, step.variable: i, **derived}, first)
+            yield from unroll((inner,), {**env, step.variable: i, **derived}, number)
         first += sum(1 for _ in walk(step.body))
+
+
+def _rounds(repeat: Repeat, count: int, first: int) -> Iterator[tuple[int, Step, int]]:
+    """What a repeat executes, one after the other: for which round, the step, and its number."""
+    body: list[tuple[Step, int, Phase]] = []
+    for step in repeat.body:
+        body.append((step, first, (step.phase if isinstance(step, Instruction) else None) or Phase()))
+        first += sum(1 for _ in walk((step,)))
+    for at in range(count + max((p.stage for _, _, p in body), default=0)):
+        for step, number, phase in body:
+            i = at - phase.stage
+            if 0 <= i < count and i % phase.turns == phase.turn:
+                yield i, step, number
 
 
 @dataclass(frozen=True)

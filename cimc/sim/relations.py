@@ -36,6 +36,7 @@ from cimc.sim.tables import (
     V_CYCLES,
     WRITES,
     Ints,
+    Shorts,
 )
 
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
@@ -54,7 +55,7 @@ def conflict(earlier: int, later: int) -> int:
 
 
 @inner
-def relation(rows: Ints, ranges: Ints, a: int, b: int) -> int:
+def relation(rows: Shorts, ranges: Ints, a: int, b: int) -> int:
     """What row b has to expect of an earlier execution of row a."""
     found = perhaps = 0
     for i in range(rows[a, R_RANGE], rows[a + 1, R_RANGE]):
@@ -76,7 +77,7 @@ def meet(masks: Masks, a: int, b: int) -> bool:
 
 
 @inner
-def note(rows: Ints, ranges: Ints, found: Ints, at: int, a: int, b: int, done: Ints) -> int:
+def note(rows: Shorts, ranges: Ints, found: Ints, at: int, a: int, b: int, done: Ints) -> int:
     """Enter what row b has to expect of row a, unless later rows of the same unit, which end later, make it superfluous.
     ``done``: bits of units of which a hazard, of which a result is known. Returns the new length."""
     bit = 1 << rows[a, R_UNIT] if rows[a, R_UNIT] < BITS else 0
@@ -101,7 +102,9 @@ def settle(done: Ints, kind: int, unit: int) -> None:
 
 
 @inner
-def search(rows: Ints, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int) -> int:
+def search(
+    rows: Shorts, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
+) -> int:
     """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` was too short, or how many
     rows there are. ``room``: five lines of 2 · rows + 3 numbers to work with, the
     last with what the rows are."""
@@ -155,12 +158,12 @@ def search(rows: Ints, ranges: Ints, masks: Masks, last: Ints, begin: Ints, foun
     return rows.shape[0] - 1
 
 
-def _entry(version: int) -> Callable[[Ints, Ints, Masks, Ints, Ints, Ints, Ints, int], int]:
+def _entry(version: int) -> Callable[[Shorts, Ints, Masks, Ints, Ints, Ints, Ints, int], int]:
     """The search behind the function whose machine code numba keeps on disk."""
 
     @entry
     def relations(
-        rows: Ints, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
+        rows: Shorts, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
     ) -> int:
         room[3, 0] = version
         return search(rows, ranges, masks, last, begin, found, room, first)
@@ -171,7 +174,7 @@ def _entry(version: int) -> Callable[[Ints, Ints, Masks, Ints, Ints, Ints, Ints,
 relations = _entry(fingerprint())
 
 
-def places(rows: Ints, ranges: Ints, tiles: Ints) -> Masks:
+def places(rows: Shorts, ranges: Ints, tiles: Ints) -> Masks:
     """Per row, the places that it touches and those that it writes, of the 64 into which the bytes of its tile are divided;
     none for rows without ranges. Cells are everywhere."""
     n = len(rows)
@@ -212,7 +215,7 @@ def ends_last(rows: Ints, costs: Ints, owner: Ints, tiles: Ints) -> Ints:
     return ((takes >= longest[unit]) & (op != Action.MEMORY)).astype(np.int64)
 
 
-def related(rows: Ints, ranges: Ints, last: Ints, counts: Ints, tiles: Ints) -> tuple[Ints, Ints, Ints]:
+def related(rows: Shorts, ranges: Ints, last: Ints, counts: Ints, tiles: Ints) -> tuple[Ints, Ints, Ints]:
     """Per row, where its relations begin (the next one's begin where they end); the relations: (row, kind); per row,
     whether its ranges have to be looked at, and :data:`EVERY`. ``last``: :func:`ends_last`, ``tiles``: indices.
 

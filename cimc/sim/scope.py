@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,14 @@ class Arena:
         return self._raw
 
 
+class Recorded(Protocol):
+    """What stands for the meanings of a tile's instructions where they are recorded (:mod:`cimc.sim.recording`)."""
+
+    def meaning(self, step: Instruction) -> Meaning:
+        """What is called in place of an instruction's meaning."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scope:
     """What the names in a tile's instructions mean."""
@@ -60,6 +69,7 @@ class Scope:
     steps: memory.Steps
     arena: Arena
     ordered: bool  # whether a matrix must see its vectors in the order of the turns
+    recorded: Recorded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,8 @@ def row_of(mnemonic: str) -> Row:
 def meaning_of(step: Instruction, scope: Scope) -> Meaning:
     """The meaning of an instruction. Behind a test of its floating-point operands, if it writes a q type: there NaN and
     infinity would turn into arbitrary codes."""
+    if scope.recorded is not None:
+        return scope.recorded.meaning(step)
     row = row_of(step.mnemonic)
     meaning = row.meaning
     if not scope.check_finite or not row.written:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.isa.instruction import WINDOW
 from cimc.sim.reference import RESERVATIONS
-from cimc.sim.tables import R_UNIT, Layout
+from cimc.sim.tables import R_UNIT, Layout, lined
 
 Ints = NDArray[np.int64]
 W = WINDOW
@@ -20,7 +20,8 @@ UNKNOWN = -1
 COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT, REDUCE, COLLECT = range(9)  # Action, as numba sees it
 STALLS = ("issue", "operand", "unit", "message", "channel", "link", "memory")
 """What an execution may have to wait for; see docs/contract.md."""
-ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(7)
+BUSY, FIRST, FINAL, LATEST = range(4)
+ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(4, 4 + len(STALLS))
 # scalars; OPEN, READY, ENDED and HEAP are the lengths of what State calls so
 OPEN, READY, ENDED, HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD, CHAIN, VERSION = range(11)
 NOW, NOW_KEY = 11, 12  # the event that happens
@@ -29,13 +30,11 @@ NOW, NOW_KEY = 11, 12  # the event that happens
 # columns of the tables
 T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, T_OPEN = range(8)
 T_LATEST, T_LONGEST = 8, 9
-F_ROW, F_ORDER, F_COST, F_ISSUE, F_START, F_END, F_OPERANDS, F_UNIT, F_RETIRED, F_BLOCKED = range(10)
-F_CHAIN, F_CHAIN_END, F_PREVIOUS, F_FREE = range(10, 14)
-F_MASK, F_HAZARD, F_SAME, F_RAW, F_WAITERS = range(5)
+F_ROW, F_ORDER, F_PREVIOUS, F_START, F_END, F_CHAIN_END, F_FREE, F_WAITERS = range(8)  # what those behind it look at
+F_MASK, F_HAZARD, F_SAME, F_RAW, F_OPERANDS, F_UNIT, F_CHAIN, F_COST = range(8, 16)  # what those before it change
 S_LOW, S_HIGH = range(2)
-C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_SENDER = range(6)
+C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_SENDER, C_FIRST, C_RING = range(8)
 M_BYTES, M_ARRIVAL, M_RELEASE, M_CHAIN = range(4)
-BUSY, FIRST, FINAL = range(3)
 Q_FREE, Q_BUSY = range(2)
 
 
@@ -48,26 +47,26 @@ class State(NamedTuple):
     limit: Ints  # tile, slot: where they end
     last_on: Ints  # tile, unit: order of the last instruction on it
     chain_on: Ints  # tile, unit: where the chain through the cores of a matrix has come to
-    last: Ints  # row: order of its last execution
-    flight: Ints  # slot, F: an instruction in flight; OPERANDS and UNIT: ready and free, as far as known
-    mask: NDArray[
-        np.uint64
-    ]  # slot, F_MASK ...: places in the window it waits for, by hazard, by unit, for results; who waits
+    # slot, F: an instruction in flight; OPERANDS and UNIT: ready and free, as far as known; WAITERS, MASK, HAZARD, SAME, RAW:
+    # bits of places in the window: who waits for it; for whom it waits at all, by hazard, by unit, for results.
+    flight: Ints
+    retired: Ints  # slot: when all up to it had ended
+    blocked: Ints  # slot: since when a send has been waiting for room, or UNKNOWN
     span: Ints  # slot, range, S: bytes it touches
     open: Ints  # tiles that may be able to issue
     ready: Ints  # slots that have nothing left to wait for
     ended: Ints  # slots whose end has become known
     heap: Ints  # event, (time, key)
     server: Ints  # server of memory accesses, Q: free from, cycles it was busy
-    lines: Ints  # link: how many reservations it has
-    line: Ints  # link, n-th reservation: (from, to)
-    channel: Ints  # channel, C: oldest message not released, oldest not taken, end; bytes in it; slots that wait, or -1
+    line: Ints  # link: how many reservations it has, then from when and to when each
+    # channel, C: oldest message not released, oldest not taken, end; bytes in it; slots that wait, or -1; its messages begin
+    # at FIRST and there are RING places for them
+    channel: Ints
     message: Ints  # message, M: CHAIN is the longest chain up to its arrival
     met: Ints  # router of sums · turn: parts that have come; last header; longest chain; longest occupation
     way: Ints  # link of a tree, (header; cycles of one that meets nobody; longest occupation up to it)
     executions: Ints  # variant: executions
-    spent: Ints  # row, (busy cycles, when its work first began, latest end)
-    stall: Ints  # row, cause: cycles
+    spent: Ints  # row: busy cycles, when its work first began, latest end, order of its latest execution; by cause, waiting
     trace: Ints  # n, (tile, row, start, end)
 
 
@@ -87,24 +86,22 @@ def fresh(layout: Layout, trace: int) -> State:
         limit=zeros(tiles, layout.depth),
         last_on=np.full((tiles, units), -W, np.int64),
         chain_on=zeros(tiles, units),
-        last=np.full(len(c.rows), -W, np.int64),
-        flight=zeros(tiles * W, 14),
-        mask=np.zeros((tiles * W, 5), np.uint64),
+        flight=lined(tiles * W, 16, np.int64),
+        retired=zeros(tiles * W),
+        blocked=np.full(tiles * W, UNKNOWN, np.int64),
         span=zeros(tiles * W, layout.ranges, 2),
         open=np.arange(tiles)[::-1].copy(),
         ready=zeros(tiles * W),
         ended=zeros(tiles * W),
         heap=zeros(tiles * (W + 1), 2),
         server=zeros(1 + len(layout.homes), 2),
-        lines=zeros(layout.links_of_chip),
-        line=zeros(layout.links_of_chip, RESERVATIONS + 1, 2),
-        channel=zeros(channels, 6),
+        line=lined(layout.links_of_chip, 1 + 2 * (RESERVATIONS + 1), np.int64),
+        channel=lined(channels, 8, np.int64),
         message=zeros(int(c.ring_ptr[-1]), 4),
         met=zeros(layout.met, 4),
         way=zeros(layout.widest, 3),
         executions=zeros(layout.variants),
-        spent=zeros(len(c.rows), 3),
-        stall=zeros(len(c.rows), len(STALLS)),
+        spent=zeros(len(c.rows), 4 + len(STALLS)),
         trace=zeros(trace, 4),
     )
     state.scalar[OPEN] = tiles
@@ -114,5 +111,8 @@ def fresh(layout: Layout, trace: int) -> State:
     state.tile[:, T_OPEN] = 1
     state.channel[:, C_RECEIVER] = -1
     state.channel[:, C_SENDER] = -1
+    state.channel[:, C_FIRST] = c.ring_ptr[:-1]
+    state.channel[:, C_RING] = np.diff(c.ring_ptr)
     state.spent[:, FIRST] = 1 << 62
+    state.spent[:, LATEST] = -W
     return state

@@ -6,7 +6,7 @@ takes stands in *variants*: one for most rows, one per combination of repeat var
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from cimc.isa.instruction import Instruction
 from cimc.sim.job import Action, Job
 
 Ints = NDArray[np.int64]
+Shorts = NDArray[np.int32]
+Number = TypeVar("Number", np.int32, np.int64)
 LOOP, NEXT, END, DERIVE = 10, 11, 12, 13  # rows that are no instruction; the others have their Action
 EMPTY = -(1 << 60)  # the end of a range without bytes
 WRITES, ACCUMULATES, READS = 1, 2, 4  # flags of a range
@@ -33,7 +35,8 @@ class Flat(NamedTuple):
     one's begins. Affine values are numbers of rows of ``affine``, over the tile's slots; number 0 is 0."""
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
-    rows: Ints  # repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1
+    # One cache line each. Repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1.
+    rows: Shorts
     variants: Ints  # the number of the cost, BOUNDS
     # Of costs: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
     # CROSS, CROSS_BACK: cycles of a message, or of those packets, on a link between chips; ADDED: that a router takes to add.
@@ -54,6 +57,19 @@ class Flat(NamedTuple):
     related_begin: Ints  # per row: where its relations begin
     related: Ints  # (earlier row, what is to be expected of it): cimc.sim.relations
     moving: Ints  # per row: whether its ranges have to be looked at; 2: at every execution
+
+
+LINE = 64  # bytes of a cache line of most processors
+
+
+def lined(rows: int, columns: int, kind: type[Number]) -> NDArray[Number]:
+    """A table of zeros whose rows begin with a cache line each, padded with columns if need be: to the loop, what has to be
+    fetched from memory matters more than what is computed."""
+    items = LINE // np.dtype(kind).itemsize
+    width = -columns // items * -items
+    room = np.zeros((rows + 1) * width, kind)
+    begin = -room.ctypes.data % LINE // room.itemsize
+    return room[begin : begin + rows * width].reshape(rows, width)
 
 
 @dataclass(frozen=True)

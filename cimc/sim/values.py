@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,9 @@ from cimc.sim.hostcall import HostCalls
 from cimc.sim.kept import Kept
 from cimc.sim.matrices import MatrixFactory
 from cimc.sim.memory import State, Storage
+from cimc.sim.packing import Unsuited
+from cimc.sim.recording import Recorder, TileRecorder, numbered
+from cimc.sim.replay import Replay, enter_inputs
 from cimc.sim.scope import Arena, NotFinite, Scope
 from cimc.sim.tally import Samples, Tally
 
@@ -35,6 +38,8 @@ Array = NDArray[np.generic]
 Numerics = Literal["float", "integer", "analog"]
 Progress = Callable[[str, int, int], None]
 """``progress(engine, done, total)``, called from time to time: tiles that have ended, or instructions."""
+FAILURES = (Fault, NotFinite, ValueError, TypeError, IndexError, OverflowError, MemoryError)
+"""What meanings raise."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,34 @@ class Engine:
         for tile in self._tiles.values():
             tile.at, tile.halted, tile.scope.links.hurry = 0, False, False
 
+    def recorded(self) -> Replay | None:
+        """What a run does, in batches; None for programs that are not suited."""
+        recorder = Recorder()
+        self.again()
+        shared = numbered(self._shared)
+        try:
+            enter_inputs(self.program, recorder, self._shared, shared)
+            tiles = {t.tile: self._named(t, shared, recorder) for t in self.program.tiles}
+            self._ready.extend(tiles)
+            self._loop(tiles, None)
+            machine = next(iter(self._tiles.values())).scope.machine
+            return Replay(self.program, recorder, self._shared, shared, machine)
+        except Unsuited:
+            return None
+
+    def _named(self, tile: TileProgram, shared: Mapping[str, Storage], recorder: Recorder) -> _Tile:
+        """A tile that works on numbers of values."""
+        real = self._tiles[tile.tile].scope
+        scope = replace(
+            real,
+            local=numbered(real.local),
+            shared=shared,
+            arena=Arena(0),
+            recorded=TileRecorder(recorder, real),
+            steps={},
+        )
+        return _Tile(tile.tile, decode(tile.steps, scope), scope)
+
     def run(
         self, inputs: Mapping[str, Array], order: Iterable[int] | None, progress: Progress | None
     ) -> dict[str, Array]:
@@ -192,7 +225,7 @@ class Engine:
         steps: memory.Steps,
     ) -> _Tile:
         rewritten = frozenset(written(tile.steps)) if tile.matrices else frozenset[str]()
-        blank = written_first(tile.steps) if rewritten else rewritten
+        blank = written_first(tile.straight) if rewritten else rewritten
         self._writes |= bool(rewritten)
         links = Links(tile.tile, self.channels, self.maybe_pause)
         scope = Scope(
@@ -214,7 +247,7 @@ class Engine:
             arena=self._arena,
             ordered=self._ordered,
         )
-        return _Tile(tile.tile, decode(tile.steps, scope), scope)
+        return _Tile(tile.tile, decode(tile.straight, scope), scope)
 
     def _loop(self, tiles: Mapping[int, _Tile], progress: Progress | None) -> None:
         done = 0
@@ -263,7 +296,7 @@ class Engine:
             self._short.add(tile.number)
         except Blocked:
             pass
-        except (Fault, NotFinite, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
+        except FAILURES as error:
             raise self._failure(tile, at, error) from error
         finally:
             tile.at = at
@@ -289,19 +322,54 @@ class Engine:
 class Prepared:
     """A program decoded for runs one after another, by who makes them: filled by the first run and used by the next ones, of
     the same program, weights and chip, in the same numerics. Analog runs, programs that write cells or have state or
-    parameters are decoded every time."""
+    parameters are decoded every time. The second run records what it does (:mod:`cimc.sim.recording`), for itself and
+    those after it."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
+        self._replay: Replay | None = None
+        self._runs = 0  # that have come to an end
 
-    def engine(self, made: Callable[[], Engine]) -> Engine:
-        """The engine of the earlier runs as good as new, or a new one, which is kept if it may be used again."""
-        if self._engine is not None:
-            self._engine.again()
-            return self._engine
-        engine = made()
-        self._engine = engine if engine.reusable else None
-        return engine
+    def run(
+        self,
+        made: Callable[[], Engine],
+        inputs: Mapping[str, Array],
+        order: Iterable[int] | None,
+        progress: Progress | None,
+    ) -> tuple[dict[str, Array], Engine]:
+        """The outputs, and the engine that is as good as new for the next run or, if it cannot be used again, closed."""
+        engine = self._engine
+        if engine is None:
+            engine = made()
+            self._engine = engine if engine.reusable else None
+        elif (found := self._replayed(engine, inputs, order, progress)) is not None:
+            return found, engine
+        else:
+            engine.again()
+        outputs = engine.run(inputs, order, progress)
+        self._runs += 1
+        if self._engine is None:
+            engine.close()
+        return outputs, engine
+
+    def _replayed(
+        self, engine: Engine, inputs: Mapping[str, Array], order: Iterable[int] | None, progress: Progress | None
+    ) -> dict[str, Array] | None:
+        """The outputs by the recording; None if there is none, or if an instruction fails: stepping says which."""
+        if order is not None or not self._runs:
+            return None
+        if self._runs == 1:
+            self._replay = engine.recorded()
+        self._runs += 1
+        if self._replay is None:
+            return None
+        try:
+            outputs = self._replay.run(inputs)
+        except FAILURES:
+            return None
+        if progress:
+            progress("values", len(engine.program.tiles), len(engine.program.tiles))
+        return outputs
 
 
 @uncollected()
@@ -336,8 +404,7 @@ def run_values(
             fresh.prepare(bound, {} if state is None else state)
         return fresh
 
-    engine = made() if prepared is None else prepared.engine(made)
-    outputs = engine.run(inputs, order, progress)
-    if prepared is None or not engine.reusable:
+    outputs, engine = (prepared or Prepared()).run(made, inputs, order, progress)
+    if prepared is None:
         engine.close()
     return outputs, engine.cores.counts() if engine.cores else {}

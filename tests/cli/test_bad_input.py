@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -327,3 +328,43 @@ def test_things_that_are_not_there(folder: Path, cimc: Cimc) -> None:
     refused(cimc("run", folder / "no"), 2, "file-not-found")
     refused(cimc("run", folder, "-q", "--param", "pos=1"), 2, "param-unknown", "pos")
     refused(cimc("hw", "show", "nope"), 2, "unknown-hardware")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("compile", "", "-o", "{place}"), ("compile", "{model}", "-o", ""), ("check", ""), ("run", ""), ("asm", ""),
+     ("inspect", ""), ("diff", "", ""), ("reduce", "", "-o", "{place}"), ("sweep", "", "--vary", "hw=toy"),
+     ("hw", "validate", ""), ("check", "{model}", "--inputs", ""), ("check", "{model}", "--json", "")],
+)  # fmt: skip
+def test_an_empty_path_is_not_the_current_folder(
+    arguments: tuple[str, ...], model: Path, tmp_path: Path, cimc: Cimc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a shell makes of a variable that is not set; the model is the only one in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(tmp_path)
+    refused(cimc(*(a.format(model=model, place="part.onnx") for a in arguments)), 2, "the path is empty")
+    assert snapshot(tmp_path) == before
+
+
+def test_an_empty_name_is_not_the_default_hardware(model: Path, folder: Path, cimc: Cimc) -> None:
+    refused(cimc("check", model, "--dim", "n=2", "--hw", "", "-q"), 2, "unknown-hardware")
+    refused(cimc("run", folder, "--hw", "", "-q"), 2, "unknown-hardware")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("-m", "reload=on", "--optimize", "throughput"), ("-m", "reload=on", "-m", "optimize=throughput"),
+     ("--reload", "on", "-m", "optimize=throughput"), ("-m", "reload=on", "--chips", "auto")],
+)  # fmt: skip
+def test_choices_that_contradict_each_other(flags: tuple[str, ...], model: Path, cimc: Cimc) -> None:
+    refused(cimc("check", model, "--dim", "n=2", *flags, "-q"), 2, "mapping-choice", "reload=on", "give one of them")
+
+
+def test_designs_with_a_converter_for_signs_alone(cimc: Cimc) -> None:
+    """Two rows of one bit need two bits of converter; one less is a sign for pairs of columns, and left out."""
+    done = cimc("hw", "trade", "toy", "--rows", "2", "--cell-bits", "1", "--json", "-")
+    assert done.exit == 0
+    made = {(v["encoding"], v["adc_bits"]) for v in json.loads(done.out)["variants"]}
+    assert made == {("offset", 2), ("offset", 1), ("differential", 2)}
+    asked = ("hw", "trade", "toy", "--encoding", "differential", "--adc-bits", "1")
+    refused(cimc(*asked), 2, "analog-config", "'adc.bits'", "2 bits or more")

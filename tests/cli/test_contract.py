@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from cimc import bundle
+from cimc.arch.spec import ChipSpec
 from cimc.isa.printer import print_program
+from cimc.isa.program import Program
 from cimc.isa.text import parse_program
 from models import small
 from models.graph import save as save_model
@@ -332,6 +334,24 @@ def test_a_bug_is_told_as_one(model: Path, cimc: Cimc, monkeypatch: pytest.Monke
     done = cimc("compile", model, "-o", tmp_path / "out", "--dim", "n=2", "-q")
     assert done.exit == 70
     assert "AssertionError: never so" in done.err
+    assert "This is a bug in cimc" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_program_that_its_own_verifier_refuses_is_a_bug(
+    model: Path, cimc: Cimc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever gave the model cannot put that right; a program by hand with the same fault is bad input."""
+
+    def sends_to_nobody(program: Program, chip: ChipSpec) -> Program:
+        del program, chip
+        return parse_program('.cim 1\n.hardware "toy"\n.tile 0\n.buffer a f32 4 @0\nsend a, to=[1]\nhalt\n', "made")
+
+    monkeypatch.setattr("cimc.compiler.calibrating", sends_to_nobody)
+    done = cimc("compile", model, "-o", tmp_path / "out", "--dim", "n=2", "--calibrate", "start", "-q")
+    assert done.exit == 70
+    assert "InvalidProgram: " in done.err
+    assert "error[" in done.err
     assert "This is a bug in cimc" in done.err
     assert not (tmp_path / "out").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cimc.arch.load import load
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import lower
+from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError, Exit
 from cimc.ir.graph import Graph
 from cimc.mapping.build import build
@@ -18,6 +20,9 @@ from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
 from cimc.mapping.layout import homes, materialize
 from cimc.mapping.mapping import PlacedMatrix, Placement
+from cimc.ops import Layout
+from models import field
+from models.graph import save
 from tests.mapping.test_segment import static
 from tests.passes.graph_builder import Build
 from tests.report.test_run_report import validate
@@ -197,3 +202,38 @@ def test_outputs_have_buffers_of_their_own() -> None:
     graph, _ = materialize(b.graph(a, a, "x", b("transpose", a, perm=(1, 0))))
     assert len(set(graph.outputs)) == 4
     assert [n.op for n in graph.nodes].count("copy") == 3
+
+
+@pytest.mark.parametrize("view", ["transpose", "reshape"])
+def test_an_output_that_is_a_view_is_stored_as_it_is_seen(view: str) -> None:
+    b = Build("partitioned")
+    a = b("neg", b.input("x", "f32[2x3]"))
+    seen = b("transpose", a, perm=(1, 0)) if view == "transpose" else b("reshape", a, shape=(3, 2))
+    graph, views = materialize(b.graph(seen))
+    assert [n.op for n in graph.nodes] == ["neg", view]
+    found = homes(graph, views)
+    assert found[seen].buffer == found[a].buffer == a
+    assert found[seen].layout == Layout.dense((3, 2))
+    assert found[a].layout.strides == ((1, 2) if view == "transpose" else (3, 1))
+
+
+def test_an_output_that_shows_what_others_read_is_a_copy() -> None:
+    """Others would find it in global memory, where outputs are, and not where it was made."""
+    b = Build("partitioned")
+    a = b("neg", b.input("x", "f32[2x3]"))
+    seen = b("transpose", a, perm=(1, 0))
+    graph, _ = materialize(b.graph(seen, b("tanh", a)))
+    assert [n.op for n in graph.nodes].count("copy") == 1
+
+
+def test_a_copys_vector_work_is_on_no_tile_of_another_copys_matrices(tmp_path: Path) -> None:
+    """On a chip whose tiles do everything: else one copy would wait until the other has done all of its rows."""
+    save(field.build("ffn64"), tmp_path / "ffn.onnx")
+    overrides = ("tiles.cim.cores=1", "crossbar.cols=2048")
+    found = compile_model(tmp_path / "ffn.onnx", Options("benchmarks/pimcomp.yaml", overrides)).mapping
+    (stream,) = (s for s in found["segments"] if s["style"] == "stream")
+    blocks = [(b["replica"], b["tile"]) for s in found["static"] for b in s["blocks"]]
+    assert len(stream["stages"]) > 1
+    for copy, stages in enumerate(stream["stages"]):
+        mine, others = ({t for r, t in blocks if (r == copy) == own} for own in (True, False))
+        assert not (others - mine).intersection(t for lanes in stages for t in lanes)

@@ -242,3 +242,16 @@ def test_json_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_bars_show_what_is_not_zero() -> None:
     assert (render.bar(0.0), render.bar(1e-9), render.bar(1.0)) == ("", "▏", "█" * render.BAR_WIDTH)
+
+
+def test_resources_stand_in_one_order() -> None:
+    """By how busy they are, then by the cycles they need; not as a set happens to hold them."""
+    told = figures.from_result(synthetic.result())
+    assert told.bound is not None
+    several = {"noc": 7, "bisection": 9, "adc": 7, "chain": 1}
+    bound = told.bound.model_copy(update={"resources": several})
+    ran = told.model_copy(update={"bound": bound, "utilization": {"core": 0.5, "vector": 0.25}})
+    table = next(b for b in run.report(ran, run.Setting("m", "toy", "float", 0)) if b.title == "Cycles by resource")
+    assert isinstance(table, render.Table)
+    names = [row[0] for row in table.rows if not row[0].startswith("waiting")]
+    assert names == ["core", "vector", "bisection", "adc", "noc", "chain"]
