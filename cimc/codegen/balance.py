@@ -281,7 +281,8 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft, taken: Mapping[int, i
     """Plans with as many pieces, on tiles where their messages go shorter ways. Tiles that turn out to be exceeded are filled
     less, a few times."""
     places, order = _places(context, chip, draft)
-    for again in range(AGAIN, -1, -1):
+    again = 0
+    while True:
         at = spread(places, order)
         found = [
             plan.on(
@@ -290,8 +291,9 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft, taken: Mapping[int, i
             for plan in draft.plans
         ]
         over = _over(context, chip, found, taken)
-        if not over or not again or not over.keys() <= draft.movable:
+        if not over or again == AGAIN or not over.keys() <= draft.movable:
             break
+        again += 1
         for tile, need in over.items():
             places.narrow(tile, need / chip.tile(tile).local_bytes - 1.0 + MARGIN)
     fullest = places.fullest()
