@@ -40,6 +40,15 @@ IDLE = 2
 """Products take so many times as long as what tiles do beside them, at least, where a stage of rows begins in the step in which
 its rows come: then there is time left in it for their way (estimated)."""
 
+LADEN, MOST = 1.6, 3
+"""Where the fullest unit or link has more to do than so many times what a tile has on average, pieces have no room near what they
+work with: so many sizes are placed, and the best is taken (estimated)."""
+
+AGAIN = 3
+"""How often tiles that are exceeded are filled less, at most, and MARGIN: by which part more than what they are exceeded by."""
+
+MARGIN = 0.002
+
 FINE = (2, 3, 6)
 """A stage is cut so that no piece has more than this part of the load of a tile; the others where buffers are too small for
 large pieces, the second at least where rows wait in other tiles (estimated)."""
@@ -55,26 +64,31 @@ def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, 
     taken = taken or {}
     over = (-1, 0)
     spare: list[Plan] = []
+    good: list[_Found] = []
     tries = [(size, fine) for size in _sizes(context, region, chip) for fine in FINE]
     while tries:
         (size, fine), *tries = tries
         draft = _balanced(context, region, chip, size, fine, taken)
         short = isinstance(draft, _Short)
-        first = over = (draft.tile, draft.need) if short else _over(context, chip, draft.plans, taken)
+        first = over = (draft.tile, draft.need) if short else _first(_over(context, chip, draft.plans, taken))
         if not short and (over[0] < 0 or over[0] in draft.movable):
-            found = _near(context, chip, draft)
-            over = _over(context, chip, found, taken)
+            found = _near(context, chip, draft, taken)
+            over = found.over
             if over[0] < 0:
-                return found
+                good.append(found)
+                if found.fullest <= LADEN or len(good) == MOST:
+                    break
+                tries = [(s, f) for s, f in tries if s != size]
+                continue
             if first[0] < 0 and not spare:
                 spare = draft.plans
-            elif spare:
-                return spare
         if (
             not short and over[0] not in draft.movable
         ):  # no other tiles or smaller groups would help, shorter blocks may
             tries = [(s, f) for s, f in tries if s.rows < size.rows]
         tries = [(s, f) for s, f in tries if s.below(size) or (s == size and f > fine)]
+    if good:
+        return min(good, key=lambda found: found.cycles).plans
     if spare:
         return spare
     tile, need = over
@@ -90,8 +104,7 @@ def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
 
     def least(size: Size) -> Cost:
         plan = Plan(context.graph, region, context.placement, size.rows, 0, {}, group=size.group)
-        steps = region.waves // region.copies * plan.blocks + max(plan.starts.values(), default=0) + 1
-        return Cost(steps, size.rows * cell, 0.0)
+        return Cost(_steps(plan), size.rows * cell, 0.0)
 
     def cost(size: Size) -> Cost:
         measured = _loads(context, region, chip, size)
@@ -104,18 +117,24 @@ def _sizes(context: Context, region: Region, chip: ChipSpec) -> list[Size]:
     return ranked(region.rows, least, cost)
 
 
-def _over(context: Context, chip: ChipSpec, found: Sequence[Plan], taken: Mapping[int, int]) -> tuple[int, int]:
-    """The first tile whose buffers exceed it, and the bytes they need; (-1, 0) if all fit. Those that have to do what they
-    do come first."""
+def _steps(plan: Plan) -> int:
+    """Steps of all samples of a plan's copy, those of filling the layers included."""
+    return plan.region.waves // plan.region.copies * plan.blocks + max(plan.starts.values(), default=0) + 1
+
+
+def _over(context: Context, chip: ChipSpec, found: Sequence[Plan], taken: Mapping[int, int]) -> dict[int, int]:
+    """Tiles whose buffers exceed them, and the bytes they need. Those that have to do what they do come first."""
     trial = context.apart()
     for plan in found:
         Flow(trial, plan).emit(draft=True)
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
-    for tile, code in sorted(trial.codes.items(), key=lambda item: (item[0] in free, item[0])):
-        need = sum(aligned(room.bytes) for room in code.rooms.values()) + taken.get(tile, 0)
-        if need > chip.tile(tile).local_bytes:
-            return tile, need
-    return -1, 0
+    needs = {t: sum(aligned(r.bytes) for r in code.rooms.values()) + taken.get(t, 0) for t, code in trial.codes.items()}
+    return {t: needs[t] for t in sorted(needs, key=lambda t: (t in free, t)) if needs[t] > chip.tile(t).local_bytes}
+
+
+def _first(over: Mapping[int, int]) -> tuple[int, int]:
+    """The first tile of those that are exceeded, and the bytes it needs; (-1, 0) if there is none."""
+    return next(iter(over.items()), (-1, 0))
 
 
 _Parts = tuple[float, ...]
@@ -258,35 +277,66 @@ def _together(loads: Mapping[Job, _Load], plan: Plan) -> tuple[dict[Job, _Load],
     return found, leaders
 
 
-def _near(context: Context, chip: ChipSpec, draft: _Draft) -> list[Plan]:
-    """Plans with as many pieces, on tiles where their messages go shorter ways."""
+@dataclass(frozen=True)
+class _Found:
+    """Plans, and what their fullest unit or link has to do, in parts of what a tile has on average; the first tile that is
+    exceeded and the bytes it needs, (-1, 0) if none is; and the cycles of all samples."""
+
+    plans: list[Plan]
+    fullest: float
+    over: tuple[int, int]
+    cycles: float
+
+
+def _near(context: Context, chip: ChipSpec, draft: _Draft, taken: Mapping[int, int]) -> _Found:
+    """Plans with as many pieces, on tiles where their messages go shorter ways. Tiles that turn out to be exceeded are filled
+    less, a few times."""
+    places, order = _places(context, chip, draft)
+    again = 0
+    while True:
+        at = spread(places, order)
+        found = [
+            plan.on(
+                {j: tuple(at[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()}
+            )
+            for plan in draft.plans
+        ]
+        over = _over(context, chip, found, taken)
+        if not over or again == AGAIN or not over.keys() <= draft.movable:
+            break
+        again += 1
+        for tile, need in over.items():
+            places.narrow(tile, need / chip.tile(tile).local_bytes - 1.0 + MARGIN)
+    fullest = places.fullest()
+    cycles = max(_steps(plan) for plan in found) * max(1.0, fullest) * draft.cycles
+    return _Found(found, fullest, _first(over), cycles)
+
+
+def _places(context: Context, chip: ChipSpec, draft: _Draft) -> tuple[Places, list[End]]:
+    """What is to be put where its messages go short ways, and in which order."""
     trial = context.apart()
     link = chip.noc.link_bytes_per_cycle
     messages: list[Message] = []
+    wants: dict[End, Want] = {}
     for plan in draft.plans:
-        flow = Flow(trial, plan)
+        flow = Flow(trial, plan.on(plan.tiles, {}))
         flow.emit(draft=True)
         for size, maker, takers in flow.messages:
             ends = dict.fromkeys(_end(draft, plan, at) for at in takers)
             messages.append(Message(size / link, _end(draft, plan, maker), tuple(ends)))
         messages += [Message(n / link, None, (_end(draft, plan, at),)) for at, n in flow.fetched.items()]
-    wants = {
-        (plan.copy, job, k): draft.wants[job]
-        for plan in draft.plans
-        for job, tiles in plan.tiles.items()
-        for k in range(len(tiles))
-        if draft.leaders[job] == job
-    }
+        kept: Counter[End] = Counter()
+        for job, rooms in flow.rooms.items():
+            for tile, name in rooms if job in plan.tiles else ():
+                kept[_end(draft, plan, (job, tile))] += aligned(trial.code(tile).rooms[name].bytes)
+        for end, size in kept.items():
+            want = draft.wants[end[1]]
+            have = min(chip.tile(t).local_bytes for t in want.tiles)
+            wants[end] = replace(want, parts=(*want.parts[:-1], size / have))
     order = sorted(wants, key=lambda end: (end[1].part, end[1].stage, end[0], end[2]))
     ports = noc.memory_ports(chip)
     near_ports = [noc.nearest(chip, t, ports) for t in range(chip.tile_count)] if ports else []
-    places = spread(Places(chip.columns, draft.cycles, wants, messages, near_ports), order)
-    return [
-        plan.on(
-            {j: tuple(places[plan.copy, draft.leaders[j], k] for k in range(len(t))) for j, t in plan.tiles.items()}
-        )
-        for plan in draft.plans
-    ]
+    return Places(chip.columns, draft.cycles, wants, messages, near_ports), order
 
 
 def _end(draft: _Draft, plan: Plan, at: tuple[Job, int]) -> End:
@@ -305,7 +355,9 @@ def _cuts(region: Region, size: Size, job: Job, load: _Load, mean: _Mean, fine: 
     axes = region.parts[job.part].axes
     if job.kind == "rows":
         return max(
-            n for n in range(1, wanted + 1) if size.rows % n == 0 or -(-size.rows // n) * n <= size.rows * UNEVEN
+            n
+            for n in range(1, min(wanted, size.rows) + 1)
+            if size.rows % n == 0 or -(-size.rows // n) * n <= size.rows * UNEVEN
         )
     if wanted <= axes[0] or size.group > 1:
         return max(n for n in range(1, min(wanted, axes[0]) + 1) if axes[0] % n == 0)

@@ -23,8 +23,12 @@ NOWHERE: Numbers = np.array([], np.intp)
 SWEEPS = 8
 """How often every piece is put anew, at most."""
 
-FULL, BURST = 0.95, 1000.0
-"""A buffer is to be filled to this part at most, and what it costs to go over it: more than any way (estimated)."""
+EARLY = 2
+"""How often while buffers may still be too full."""
+
+FULL, BURSTS = 0.95, (10.0, 1e2, 1e3, 1e4, 1e6)
+"""A buffer is to be filled to this part at most, and what it costs to go over it: at last more than any way (estimated). Less at
+first, so that what does not fit makes room by and by beside it; else the last pieces go wherever room is left, far away."""
 
 End = tuple[int, Job, int]  # which copy of the region, stage, and its piece; a piece of -1 - t is bound to tile t
 
@@ -90,6 +94,8 @@ class Places:
         self.tiles = np.zeros((self.rows * columns, width))
         self.able = {want.tiles: np.array(want.tiles) for want in wants.values()}
         self.spots = {tiles: Spots(tiles, len(self.tiles), columns) for tiles in self.able}
+        self.limits = np.full(self.rows * columns, FULL)
+        self.burst = BURSTS[-1]
 
     def _tile(self, end: End) -> int | None:
         return -1 - end[2] if end[2] < 0 else self.at.get(end)
@@ -112,14 +118,12 @@ class Places:
 
     def costs(self, end: End) -> Costs:
         """What it would add to put a piece, of none so far, on each of the tiles that can do it."""
-        total = np.zeros(len(self.tiles))
-        if self.of[end]:
-            total[self.able[self.wants[end].tiles]] = self._way_costs(end, self.of[end])
         want = self.wants[end]
         able = self.able[want.tiles]
+        total = self._way_costs(end, self.of[end]) if self.of[end] else np.zeros(len(able))
         has, parts = self.tiles[able], np.array(want.parts)
-        full = np.maximum(0.0, has[:, -1] + parts[-1] - FULL)
-        return total.reshape(-1)[able] + (power(has + parts) - power(has)).sum(axis=1) + BURST * full
+        full = np.maximum(0.0, has[:, -1] + parts[-1] - self.limits[able])
+        return total + (power(has + parts) - power(has)).sum(axis=1) + self.burst * full
 
     def _way_costs(self, end: End, messages: Sequence[Message]) -> Costs:
         """Of all messages, with the piece on each of its tiles."""
@@ -143,6 +147,15 @@ class Places:
                 had[i, self._links(messages[k])] = True
             found[arriving] = ways.arriving(parts[arriving], np.array(sources), had)
         return np.add.reduce(found, axis=0)
+
+    def narrow(self, tile: int, part: float) -> None:
+        """Fill the buffer of a tile with less than now, by so much: pieces are no even parts of their stages, and rings are
+        whole, so only their code shows what they take."""
+        self.limits[tile] = min(self.limits[tile], self.tiles[tile, -1]) - part
+
+    def fullest(self) -> float:
+        """What the fullest unit, link, port or receive side has to do for a block, in parts of ``whole``."""
+        return max(self.tiles[:, :-1].max(initial=0.0), self.links.max(initial=0.0) / self.whole)
 
     def put(self, end: End, tile: int) -> None:
         """Put a piece there."""
@@ -189,16 +202,25 @@ def _merged(messages: Iterable[Message]) -> list[Message]:
 
 
 def spread(places: Places, order: Sequence[End]) -> dict[End, int]:
-    """Put all pieces, one after the other; then each anew until none moves."""
-    for end in order:
-        places.put(end, places.best(end))
-    for _ in range(SWEEPS):
-        moved = 0
+    """Put all pieces, one after the other, then each anew until none moves; those that are somewhere already, only anew."""
+    bursts = BURSTS[-1:] if places.at else BURSTS
+    for burst in bursts:
+        places.burst = burst
         for end in order:
-            before = places.take(end)
-            after = places.best(end)
-            places.put(end, after)
-            moved += before != after
-        if not moved:
-            break
+            if end not in places.at:
+                places.put(end, places.best(end))
+        for _ in range(SWEEPS if burst == bursts[-1] else EARLY):
+            if not _anew(places, order):
+                break
     return dict(places.at)
+
+
+def _anew(places: Places, order: Sequence[End]) -> int:
+    """Put each piece anew; how many moved."""
+    moved = 0
+    for end in order:
+        before = places.take(end)
+        after = places.best(end)
+        places.put(end, after)
+        moved += before != after
+    return moved

@@ -136,10 +136,10 @@ class Plan:
         kind = "product" if node.op in MATRIX_OPS else "result" if value in self.placement.shards else "rows"
         return Job(place, self.placement.stages.get(value, 0), kind)
 
-    def on(self, tiles: Mapping[Job, tuple[int, ...]]) -> Plan:
-        """This plan on other tiles."""
-        of = (self.graph, self.region, self.placement, self.rows, self.copy)
-        return Plan(*of, tiles, room=self.room, group=self.group, park=self.park, prompt=self.prompt)
+    def on(self, tiles: Mapping[Job, tuple[int, ...]], room: Mapping[int, int] | None = None) -> Plan:
+        """This plan on other tiles, or with other room for rings."""
+        of, room = (self.graph, self.region, self.placement, self.rows, self.copy), self.room if room is None else room
+        return Plan(*of, tiles, room=room, group=self.group, park=self.park, prompt=self.prompt)
 
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""

@@ -12,8 +12,10 @@ import onnx
 import pytest
 
 import cimc.compiler
+from cimc.codegen import balance
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.near import Message, Places, Want, spread
+from cimc.codegen.sizes import Size
 from cimc.codegen.stages import Job
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import Derived, Instruction, Repeat, Step
@@ -132,6 +134,28 @@ def test_pieces_of_a_stage_are_on_tiles_of_their_own() -> None:
     assert sorted(spread(Places(3, 1, dict.fromkeys(ends, want), []), ends).values()) == [0, 1, 2]
 
 
+def test_pieces_make_room_where_a_buffer_is_full() -> None:
+    """Three tiles in a row; each has the product that one piece talks to, and room for that piece alone. Filled less than a
+    piece takes, the first is left to none, and no other has room for two."""
+    ends = [(0, _job(k), 0) for k in range(3)]
+    messages = [Message(50, (0, _job(9), -1 - k), (end,)) for k, end in enumerate(ends)]
+    want = Want((0.1, 0.6), (0, 1, 2))
+    places = Places(3, 100, dict.fromkeys(ends, want), messages)
+    assert spread(places, ends) == dict(zip(ends, (0, 1, 2), strict=True))
+    alone = Places(3, 100, {ends[0]: want}, messages[:1])
+    assert spread(alone, ends[:1]) == {ends[0]: 0}
+    alone.narrow(0, 0.1)
+    assert spread(alone, ends[:1]) == {ends[0]: 1}
+
+
+def test_the_fullest_is_what_is_taken_most_of() -> None:
+    """A message of half a block's cycles to a piece beside it, which takes a tenth of its tile."""
+    end = (0, _job(0), 0)
+    places = Places(2, 100, {end: Want((0.1, 0.9), (1,))}, [Message(50, (0, _job(9), -1), (end,))])
+    spread(places, [end])
+    assert places.fullest() == pytest.approx(0.5)
+
+
 def _compiled(
     path: Path, chip: str, how: str, kind: str, rows: int = 64, overrides: tuple[str, ...] = ()
 ) -> cimc.compiler.Compiled:
@@ -188,6 +212,19 @@ def test_other_shapes_stream_bit_for_bit(
     flowing = _compiled(path, "isaac", "throughput", kind, rows)
     assert any(streams in note for note in flowing.notes), flowing.notes
     want, got = _outputs(_compiled(path, "isaac", "latency", kind, rows)), _outputs(flowing)
+    for name, values in want.items():
+        np.testing.assert_array_equal(got[name], values)
+
+
+@pytest.mark.slow
+def test_a_stage_has_no_more_pieces_than_a_block_has_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fine stages are cut: twelve pieces are hardly larger than the mean of eleven rows, and one would have none."""
+    monkeypatch.setattr(balance, "FINE", (100, 100))
+    monkeypatch.setattr(balance, "ranked", lambda *_: [Size(11, 1)])
+    path = tmp_path / "m.onnx"
+    onnx.save(small.vit(layers=2, image=112, patch=8), path)
+    flowing = _compiled(path, "isaac", "throughput", "vit")
+    want, got = _outputs(_compiled(path, "isaac", "latency", "vit")), _outputs(flowing)
     for name, values in want.items():
         np.testing.assert_array_equal(got[name], values)
 
