@@ -65,7 +65,7 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
             continue
         found = draft(segment)
         codes, graph = found.codes, found.graph
-        values = {*graph.inputs, *graph.outputs, *graph.constants}
+        values = {*graph.inputs, *found.outputs, *graph.constants}
         bound = {name for value, name in found.names.items() if value in values}
         fixed = {t for t, code in codes.items() if any(n in bound for n in _globals(code.steps, code))}
         alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing} - fixed
@@ -163,6 +163,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
+        self._known: dict[tuple[int, int], frozenset[int]] = {}
         self._of: dict[int, list[int]] = {}
         for i, (source, to, _) in enumerate(self.messages):
             for tile in {source, *to}:
@@ -190,7 +191,8 @@ class Exchange:
         for n, (which, role, other, luck) in enumerate(zip(*draws, strict=True)):
             if n % EVERY == 0:
                 top = self.fullest
-                hot = [tile for tile in roles if tile in self._hot(HOT * top)] or roles
+                full = self._hot(HOT * top)
+                hot = [tile for tile in roles if tile in full] or roles
             offered = hot if which < 0.5 else roles
             one = offered[int(role * len(offered))]
             two = group[one][int(other * len(group[one]))]
@@ -230,11 +232,16 @@ class Exchange:
         for i, way in ways.items():
             self._ways[i] = way
 
-    def _way(self, number: int) -> set[int]:
+    def _way(self, number: int) -> frozenset[int]:
         """The links of a message; a multicast takes shared ones once."""
         source, to, _ = self.messages[number]
-        at, here = self.at, self.at.get(source, source)
-        found: set[int] = set()
-        for tile in to:
-            found.update(noc.way(self._mesh, here, at.get(tile, tile)))
+        at = self.at
+        here = at.get(source, source)
+        ways = [self._links(here, at.get(tile, tile)) for tile in to]
+        return ways[0] if len(ways) == 1 else ways[0].union(*ways[1:])
+
+    def _links(self, here: int, there: int) -> frozenset[int]:
+        found = self._known.get((here, there))
+        if found is None:
+            found = self._known[here, there] = frozenset(noc.way(self._mesh, here, there))
         return found
