@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from benchmarks.figures import Section, minilm, show, verdict
 from cimc.arch.load import load
 from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError
-from cimc.mapping.choices import Choices
+from cimc.mapping.choices import DEFAULT, Choices
 from cimc.sim.result import Timing
 from cimc.sim.timing import run_timing
 from models.graph import save
@@ -31,16 +32,23 @@ COLUMNS = 16
 TARGET = 0.6
 TARGET_STREAMED = 0.8
 BATCH = 64
-STEPS: tuple[tuple[str, Choices], ...] = (
-    ("plain", Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False, sums="one")),
-    ("+ values stay in tiles' memory", Choices(replicas=1, lanes=1, rotation=1, parts=False, aside=False, sums="one")),
-    ("+ two sets of buffers", Choices(replicas=1, lanes=1, parts=False, aside=False, sums="one")),
-    ("+ tiles take turns in vector stages", Choices(replicas=1, parts=False, aside=False, sums="one")),
-    ("+ copies of weights in free cores", Choices(parts=False, aside=False, sums="one")),
-    ("+ values cut by columns over tiles", Choices(aside=False, sums="one")),
-    ("+ quantised where the columns are", Choices(sums="one")),
-    ("+ partial sums added in trees", Choices()),
-)
+PLAIN = Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False, sums="one", exchange=False)
+
+
+def _steps() -> Iterator[tuple[str, Choices]]:
+    """What a mapping is called, and its choices: the plain one, then with one part more each."""
+    yield "plain", (now := PLAIN)
+    yield "+ values stay in tiles' memory", (now := replace(now, residence=True))
+    yield "+ two sets of buffers", (now := replace(now, rotation=DEFAULT.rotation))
+    yield "+ tiles take turns in vector stages", (now := replace(now, lanes=DEFAULT.lanes))
+    yield "+ copies of weights in free cores", (now := replace(now, replicas=DEFAULT.replicas))
+    yield "+ values cut by columns over tiles", (now := replace(now, parts=True))
+    yield "+ quantised where the columns are", (now := replace(now, aside=True))
+    yield "+ partial sums added in trees", (now := replace(now, sums=DEFAULT.sums))
+    yield "+ tiles change places", replace(now, exchange=True)
+
+
+STEPS = tuple(_steps())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.attainment import STEPS
+from benchmarks.attainment import PLAIN
 from benchmarks.figures import Section, minilm, show
 from cimc.compiler import Options
 from cimc.mapping.choices import Choices
@@ -17,7 +17,6 @@ from cimc.report.sweep import Figures, SweepReport
 from cimc.variants import Axis, sweep
 
 COMMAND = "python -m benchmarks.codesign"
-PLAIN = STEPS[0][1]
 GRIDS: dict[str, tuple[Axis, ...]] = {
     "isaac": (
         Axis("layout", ("6x16", "9x16", "12x16")),
