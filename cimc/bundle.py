@@ -251,16 +251,25 @@ def read(path: Path, hardware: str | None = None, overrides: tuple[str, ...] = (
     program = parse_program(_text(program_path, "program"), str(program_path))
     weights_path = path / WEIGHTS if folder else path.with_suffix(".safetensors")
     weights = read_weights(weights_path) if folder or weights_path.is_file() else {}
-    chosen = _hardware(program, folder, hardware, overrides)
+    chosen = _hardware(program, path, hardware, overrides)
     manifest = _manifest(path / MANIFEST) if folder else None
     return Bundle(program, weights, chosen, manifest, folder)
 
 
-def _hardware(program: Program, folder: Path | None, hardware: str | None, overrides: tuple[str, ...]) -> Hardware:
-    if hardware is None and folder is not None:
-        path = folder / HARDWARE
-        return hardware_files.parse(_text(path, "hardware file"), str(path), overrides, name=program.hardware)
-    return hardware_files.load(program.hardware if hardware is None else hardware, overrides)
+def _hardware(program: Program, path: Path, hardware: str | None, overrides: tuple[str, ...]) -> Hardware:
+    """What the user names, or the folder holds, or a bare program names: a preset, or a file beside it."""
+    if hardware is not None:
+        return hardware_files.load(hardware, overrides)
+    if path.is_dir():
+        file = path / HARDWARE
+        return hardware_files.parse(_text(file, "hardware file"), str(file), overrides, name=program.hardware)
+    if program.hardware in hardware_files.presets():
+        return hardware_files.load(program.hardware, overrides)
+    file, folder = path.parent / program.hardware, path.parent.resolve()
+    if not file.resolve().is_relative_to(folder):
+        why = f"the .hardware of {path} leaves the program's folder"
+        raise errors.FILE_UNREADABLE(what="hardware file", path=program.hardware, why=why)
+    return hardware_files.load(str(file) if file.suffix else program.hardware, overrides)
 
 
 def _text(path: Path, what: str) -> str:

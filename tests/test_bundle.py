@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import ml_dtypes
@@ -81,3 +82,22 @@ def test_a_folder_is_replaced_whole_and_only_if_it_is_ours(tmp_path: Path) -> No
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     bundle.write(tmp_path, {"program.cim": "x"}, {}, {})
     assert (tmp_path / "program.cim").is_file()
+
+
+def test_a_bare_programs_hardware_is_a_preset_or_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "secret.yaml").write_text("password", encoding="utf-8")
+    folder = tmp_path / "program"
+    folder.mkdir()
+    shutil.copy("cimc/arch/presets/toy.yaml", folder / "mine.yaml")
+    path = folder / "p.cim"
+
+    def named(hardware: str) -> bundle.Bundle:
+        path.write_text(f'.cim 1\n.hardware "{hardware}"\n.tile 0\nhalt\n', encoding="utf-8")
+        return bundle.read(path)
+
+    assert named("isaac").hardware.spec.name == "isaac"
+    assert named("mine.yaml").hardware.spec.name == "toy"
+    for outside in ("../secret.yaml", str(tmp_path / "secret.yaml")):
+        with pytest.raises(CimcError, match="leaves the program's folder") as e:
+            named(outside)
+        assert "password" not in str(e.value)
