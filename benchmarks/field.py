@@ -68,6 +68,8 @@ class Work:
 MM64 = Theirs(60_766, 68_164, 20_880, 132)
 FFN64 = Theirs(168_795, 186_519, 83_520, 136)
 BERTLIN = Theirs(796_215, 330_803, 129_195, 142)
+UNKNOWN = Theirs(0, 0, 0)
+"""Theirs was not run so."""
 CNN_S = Theirs(773_809, 523_984, 271_440, 141)
 MM1 = Theirs(6_718, 6_614, 2_610, 4)
 SMALL = (
@@ -76,11 +78,11 @@ SMALL = (
     Work("mm64", Theirs(388_835, 0, 167_040, 4), ALONE, "no replication"),
     Work("mm64", Theirs(388_835, 0, 167_040, 4), (*ONE_CORE, *ALONE), "no replication, row blocks take turns"),
     Work("ffn64", FFN64),
-    Work("ffn64", FFN64, ALONE, "no replication"),
+    Work("ffn64", UNKNOWN, ALONE, "no replication"),
     Work("bertlin", BERTLIN),
-    Work("bertlin", BERTLIN, ALONE, "no replication"),
+    Work("bertlin", UNKNOWN, ALONE, "no replication"),
     Work("cnn_s", CNN_S),
-    Work("cnn_s", CNN_S, ALONE, "no replication"),
+    Work("cnn_s", UNKNOWN, ALONE, "no replication"),
     Work("mm1", MM1, ONE_AT_A_TIME, "one MVM at a time"),
     Work("mm64", MM64, ONE_AT_A_TIME, "one MVM at a time"),
     Work("ffn64", FFN64, ONE_AT_A_TIME, "one MVM at a time"),
@@ -132,6 +134,8 @@ def _cycles(count: int) -> str:
 
 def _row(work: Work, ours: Ours) -> tuple[str, ...]:
     theirs = work.theirs
+    beside = f"{theirs.latency / theirs.bound:.2f}" if theirs.bound else "–"
+    faster = f"{theirs.latency / ours.cycles:.2f} ×" + ("" if theirs.latency > ours.cycles else " **slower**")
     return (
         work.recipe,
         work.note or "–",
@@ -140,9 +144,9 @@ def _row(work: Work, ours: Ours) -> tuple[str, ...]:
         f"{ours.cycles / ours.bound:.2f}",
         f"{ours.crossbars}",
         f"{_cycles(theirs.latency)} / {_cycles(theirs.batch)}",
-        f"{theirs.latency / theirs.bound:.2f}",
+        beside,
         _cycles(theirs.crossbars),
-        f"{theirs.latency / ours.cycles:.2f} ×" + ("" if theirs.latency > ours.cycles else " **slower**"),
+        faster if theirs.latency else "–",
     )
 
 
@@ -167,6 +171,7 @@ REMARKS = (
     "pixels again for each, and never stored. Maps are in global memory by the compiler's own choice here, because a tile "
     "would serve them over links of 3 bytes a cycle; `-m residence=off` is beside it for that. Convolutions with windows "
     "follow each other, they do not overlap. Most tiles hold one copy of one matrix: crossbars are left, tiles are not.",
+    "*No replication* beside a dash: theirs ran the work with replication only.",
     "Energies of the hardware file are made up, because the format asks for them.",
 )  # fmt: skip
 
