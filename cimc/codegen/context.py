@@ -34,9 +34,9 @@ class Context:
         self.placement: Placement = self.mapping.placement
         self.segment_of = {o: s.index for s in self.mapping.segments for n in s.nodes for o in n.outputs if o}
         self.outputs = stored_outputs(self.graph)
-        self.late: set[int] = (
-            set()
-        )  # segments whose whole operands are loaded for each block of rows, where they are read
+        # Segments whose code is to take less memory: SPREAD ones load whole operands for each block of rows, where they are
+        # read; blocks of STREAM ones have no more places to take turns with than PLACES says.
+        self.tight: dict[int, int] = {}
         self.held = Held()  # caches in tiles
         self._tails: dict[int, dict[str, Tail]] = {}
         self._beside: dict[int, list[int]] = {}  # by segment

@@ -22,7 +22,7 @@ from itertools import chain
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
 from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, alike, works
-from cimc.isa.instruction import INSTRUCTIONS, WINDOW, Derived, Instruction, Phase, Repeat, Unit
+from cimc.isa.instruction import INSTRUCTIONS, MAX_STAGE, WINDOW, Derived, Instruction, Phase, Repeat, Unit
 from cimc.isa.operands import Affine, View
 from cimc.isa.phases import written_out
 
@@ -34,8 +34,9 @@ CLOSE = 8
 their tiles are far apart, that order makes messages of the one wait (MiniLM on sram-digital: 7 % more cycles with 4). More make
 programs shorter, less make some of them faster, by 2 or 3 %: with 8, GPT-2 small stays below 5 MB."""
 
-MOST = 8
-"""Places at most that a buffer has, with which blocks take turns."""
+PLACES = (8, 2, 1)
+"""Places at most that a buffer has, with which blocks take turns; fewer where buffers would not fit. 1: blocks come one after the
+other."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,11 @@ def overlapped(
     variants: Sequence[Sequence[RECORDED]],
     every: Mapping[int, int],
     rotation: int,
+    most: int = PLACES[0],
 ) -> Overlap:
     """How blocks overlap whose instructions are given, in one order for all tiles, for each of the lanes that take turns.
-    ``rotation``: buffers at least in place of one; 1: blocks come one after the other."""
+    ``rotation``: buffers at least in place of one, ``most``: at most; 1: blocks come one after the other."""
+    rotation = min(rotation, most)
     blocks = [works(chip, codes, recorded) for recorded in variants]
     interval = FREE
     if rotation > 1:
@@ -209,7 +212,7 @@ def overlapped(
             spans[where] = min(first, low), max(last, high)
     lives = {where: high - low for where, (low, high) in spans.items()}
     longest = max((life // every.get(tile, 1) for (tile, _), life in lives.items()), default=0)
-    interval = max(interval, -(-2 * longest // (2 * MOST - 3)))
+    interval = max(interval, -(-2 * longest // max(1, 2 * most - 3)), -(-max(ends) // MAX_STAGE))
     least = {tile: max(1, rotation // every.get(tile, 1)) for tile in codes}
     rings: dict[tuple[int, str], int] = {}
     for (tile, name), life in lives.items():

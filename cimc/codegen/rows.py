@@ -9,6 +9,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
+from cimc.codegen.overlap import PLACES
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.spread import Spread
 from cimc.codegen.stream import Stream
@@ -37,6 +38,9 @@ messages take longer than products; with more, a pipeline's first stage is done 
 
 MAX_STREAM_ROWS = 32
 MAX_SPREAD_ROWS = 128
+TIGHTEST = {Style.SPREAD: 1, Style.STREAM: len(PLACES) - 1}
+"""How often a segment's code can be made to take less memory."""
+
 REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer
 
 
@@ -129,8 +133,7 @@ class RowChooser:
                     return rows
                 rows //= 2
         over = self._over(self._trial(segment, 1), room, False)
-        if over and segment.style is Style.SPREAD and segment.index not in self.shared.late:
-            self.shared.late.add(segment.index)
+        if over and self._tightened(segment):
             return self._rows(segment, self._trial(segment, wanted), room)
         if over:
             tile, need = over
@@ -144,6 +147,14 @@ class RowChooser:
             )
         return 1
 
+    def _tightened(self, segment: Segment) -> bool:
+        """Make a segment's code take less memory, if it can be."""
+        level = self.shared.tight.get(segment.index, 0) + 1
+        if level > TIGHTEST.get(segment.style, 0):
+            return False
+        self.shared.tight[segment.index] = level
+        return True
+
     def _least(self, segment: Segment, wanted: int) -> int:
         """Rows that must be exceeded by blocks whose buffers share no bytes. Where operands are written into cells, the
         cores' pipeline fills anew for each block: there, few rows soon cost more than buffers that wait for each other."""
@@ -152,6 +163,8 @@ class RowChooser:
     def _exactly(self, segment: Segment, rows: int, room: Mapping[int, int]) -> int:
         """The rows that the placement says, if they fit."""
         over = self._over(self._trial(segment, rows), room, False)
+        if over and self._tightened(segment):
+            return self._exactly(segment, rows, room)
         if over:
             tile, need = over
             have = room.get(tile, 0)

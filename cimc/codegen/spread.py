@@ -85,7 +85,7 @@ class Spread:
         self.tasks: dict[int, tuple[Task, ...]] = {}
         self.staying: Range | None = None  # rows whose constants stay in the tile
         self.held = context.held.of(segment.index)
-        if heavy and self.held is None and segment.index not in (*context.late, *context.placement.least_rows):
+        if heavy and self.held is None and segment.index not in (*context.tight, *context.placement.least_rows):
             most = max(1, work * 16 // MIN_ELEMENTS)
             cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
             self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
@@ -217,7 +217,7 @@ class Spread:
             for i, value in enumerate(node.inputs):
                 if not value or not self._loads_whole(node, i):
                     continue
-                if self.space.depth(node, value) == axis and self.segment.index not in self.context.late:
+                if self.space.depth(node, value) == axis and self.segment.index not in self.context.tight:
                     found[(node.outputs[0], value)] = self._load(code, node, value, at)
         return found
 

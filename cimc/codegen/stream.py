@@ -15,7 +15,7 @@ from cimc.codegen.apart import quantize_apart
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
-from cimc.codegen.overlap import BLOCK, overlapped
+from cimc.codegen.overlap import BLOCK, PLACES, overlapped
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
@@ -55,6 +55,7 @@ class Stream:
         self.share = shares(self.space.domain, len(homes))[replica]
         self.storing: dict[int, set[str]] = {}
         self.rotation = context.mapping.choices.rotation
+        self.most = PLACES[context.tight.get(segment.index, 0)]
         self.pools: dict[tuple[int, int], list[View]] = {}  # (tile, rows) → buffers that its blocks use
 
     def emit(self) -> dict[int, frozenset[str]]:
@@ -80,7 +81,7 @@ class Stream:
             if blocks:
                 lanes = min(blocks, max(len(lanes) for lanes in self.stages))
                 variants = [self._block(codes, rows, k) for k in range(lanes)]
-                plan = overlapped(self.context.chip, codes, variants, self._every(codes), self.rotation)
+                plan = overlapped(self.context.chip, codes, variants, self._every(codes), self.rotation, self.most)
                 plan.emit(codes, blocks, f"i{len(outer)}")
             if rest:
                 last = Index((*axes, Affine(inmost.low + blocks * self.rows)), rest)
