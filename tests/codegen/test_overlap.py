@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import pytest
 
 from cimc import inputs
 from cimc.arch.load import load
-from cimc.codegen.overlap import BLOCK, Overlap, overlapped
+from cimc.codegen.overlap import BLOCK, PLACES, Overlap, overlapped
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.compiler import Options, compile_model
-from cimc.isa.instruction import Instruction
+from cimc.isa.instruction import MAX_STAGE, Instruction, Repeat
 from cimc.isa.operands import Affine, Element, View
 from cimc.mapping.choices import Choices
 from cimc.sim.interpreter import run
@@ -54,6 +55,58 @@ def _back_and_forth(blocks: int) -> tuple[dict[int, TileCode], Overlap]:
 
 def _executed(code: TileCode) -> list[tuple[Instruction, dict[str, int]]]:
     return [(step, env) for step, _, env in unroll(code.steps, {})]
+
+
+def test_a_long_way_through_many_tiles_is_no_more_stages_than_the_isa_has() -> None:
+    """Two hundred tiles after each other, each with little to do for a block."""
+    chip = load("sram-digital", ("layout=40x16",)).spec
+    tiles = [t for t in range(chip.tile_count) if chip.tile(t).vector is not None][:200]
+    codes = {t: TileCode(t) for t in tiles}
+    views = [_view(code, "x") for code in codes.values()]
+    steps = [(tiles[0], instruction("fill", views[0], value=0))]
+    for i, (here, there) in enumerate(itertools.pairwise(tiles)):
+        steps.append((here, instruction("send", views[i], to=(there,), tag=0)))
+        steps.append((there, instruction("recv", views[i + 1], source=here, tag=0)))
+    back = _view(codes[tiles[0]], "z")
+    steps.append((tiles[-1], instruction("send", views[-1], to=(tiles[0],), tag=1)))
+    steps.append((tiles[0], instruction("recv", back, source=tiles[-1], tag=1)))
+    plan = overlapped(chip, codes, [steps], dict.fromkeys(tiles, 1), 2)
+    plan.emit(codes, 500, "i0")
+    for code in codes.values():
+        for step in code.steps:
+            assert isinstance(step, Repeat)
+            assert (
+                max((s.phase.stage for s in step.body if isinstance(s, Instruction) and s.phase), default=0)
+                <= MAX_STAGE
+            )
+
+
+def test_fewer_places_where_buffers_would_not_fit() -> None:
+    """A value that is read again at the end lives through many blocks: they come further apart where it has fewer places."""
+    found = [_rings(most) for most in PLACES]
+    assert max(found[0]) > 2
+    assert max(found[1]) == 2
+    assert max(found[2]) == 1
+
+
+def _rings(most: int) -> list[int]:
+    """Places of the buffers of a block that goes through ten tiles, its first value read again at the end."""
+    chip = load("sram-digital").spec
+    tiles = [t for t in range(chip.tile_count) if chip.tile(t).vector is not None][:10]
+    codes = {t: TileCode(t) for t in tiles}
+    first = _view(codes[tiles[0]], "x")
+    steps = [(tiles[0], instruction("fill", first, value=0))]
+    view = first
+    for here, there in itertools.pairwise(tiles):
+        came = _view(codes[there], "r")
+        steps.append((here, instruction("send", view, to=(there,), tag=0)))
+        steps.append((there, instruction("recv", came, source=here, tag=0)))
+        view = came
+    back = _view(codes[tiles[0]], "z")
+    steps.append((tiles[-1], instruction("send", view, to=(tiles[0],), tag=1)))
+    steps.append((tiles[0], instruction("recv", back, source=tiles[-1], tag=1)))
+    steps.append((tiles[0], instruction("add", back, back, first)))
+    return list(overlapped(chip, codes, [steps], dict.fromkeys(tiles, 1), 2, most).rings.values())
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 7, 16, 33])
