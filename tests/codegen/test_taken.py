@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cimc.codegen import lower
+from cimc.codegen import rows
 from cimc.codegen.context import Context
 from cimc.codegen.taken import take
 from cimc.compiler import Options, compile_model
@@ -39,19 +39,19 @@ def test_same_program(
         taken.append(trial)
         take(trial, into)
 
-    monkeypatch.setattr(lower, "take", counted)
+    monkeypatch.setattr(rows, "take", counted)
     once = compile_model(path, Options(hardware, (), dims, choices=choices))
     assert once is not None
     segments = len(taken)
     assert segments > 1
-    tried = lower._RowChooser.choose  # pyright: ignore[reportPrivateUsage]  # what remembers the trials
+    tried = rows.RowChooser.choose  # what remembers the trials
 
-    def forgotten(chooser: lower._RowChooser) -> list[int]:  # pyright: ignore[reportPrivateUsage]
-        rows = tried(chooser)
+    def forgotten(chooser: rows.RowChooser) -> list[int]:
+        chosen = tried(chooser)
         chooser.tried.clear()
-        return rows
+        return chosen
 
-    monkeypatch.setattr(lower._RowChooser, "choose", forgotten)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(rows.RowChooser, "choose", forgotten)
     anew = compile_model(path, Options(hardware, (), dims, choices=choices))
     assert anew is not None
     assert len(taken) == segments
