@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -171,13 +172,11 @@ class Alone:
         start = ready
         while start < ready + turn:
             at = start % turn
-            meets = [low + length - at for low, length in taken if low < at + busy and at < low + length]
-            meets += [low + length - at + turn for low, length in taken if low + turn < at + busy]
-            meets += [low + length - turn - at for low, length in taken if at < low + length - turn]
-            if not meets:
-                taken.append((at, busy))
+            over = _met(taken, at, busy, turn)
+            if not over:
+                insort(taken, (at, busy))
                 return start
-            start += max(meets)
+            start += over
         return ready
 
     def _ready(self, touch: Touch) -> int:
@@ -189,3 +188,18 @@ class Alone:
             ),
             default=0,
         )
+
+
+def _met(taken: Sequence[tuple[int, int]], at: int, busy: int, turn: int) -> int:
+    """Cycles until what is taken of a turn in the ``busy`` cycles from ``at`` on is over, 0: nothing is. ``taken``: where it
+    begins and for how long, sorted; nothing meets, so the last of several ends last."""
+    found = 0
+    before = bisect_left(taken, (at + busy,))
+    if before:
+        found = max(0, sum(taken[before - 1]) - at)
+    around = bisect_left(taken, (at + busy - turn,))
+    if around:
+        found = max(found, sum(taken[around - 1]) - at + turn)
+    if taken:
+        found = max(found, sum(taken[-1]) - turn - at)  # of the turn before
+    return found

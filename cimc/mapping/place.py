@@ -201,6 +201,9 @@ class _Placer:
         placed: dict[str, list[PlacedMatrix]] = {}
         need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
         last = (-1, -1, -1)
+        in_stage: dict[tuple[int, int], list[Node]] = {}
+        for segment, node in self.mvms():
+            in_stage.setdefault((segment.index, self.stages[node.outputs[0]]), []).append(node)
         for segment, replica, node in self._copies(replicas):
             out, grid = node.outputs[0], self.grid(node)
             if (out, replica) in grids:
@@ -213,7 +216,7 @@ class _Placer:
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
             if packing in LOOSE and now != last and not self.across:
-                of = [n for n in segment.nodes if n.op in MATRIX_OPS and self.stages[n.outputs[0]] == now[2]]
+                of = in_stage[segment.index, now[2]]
                 most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
                 cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
             last = now
@@ -232,10 +235,9 @@ class _Placer:
         """The copies of matrices whose products leave for global memory by so many bytes that one link takes far longer
         than the cores, on tiles of their own; none if these do not suffice."""
         found: dict[tuple[str, int], Grid] = {}
-        leaving = stored_outputs(self.graph)
+        leaving = {self.shards.get(o) for o in stored_outputs(self.graph)}
         for segment, replica, node in self._copies(replicas):
-            outputs = (o for n in segment.nodes for o in n.outputs if o in leaving)
-            if not any(self.shards.get(o) == node.outputs[0] for o in outputs):
+            if node.outputs[0] not in leaving:
                 continue
             cycles = self.graph.type(node.outputs[0]).size * Element.F32.bytes / self.chip.noc.link_bytes_per_cycle
             interval = TileUnits(self.chip, cores.tiles[0]).mvm_interval(
@@ -363,7 +365,7 @@ class _Placer:
                 flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
                 flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
                 for _ in range(count):
-                    own = [t for t in free if t not in others_of[replica]]
+                    own = [t for t in free if t not in rivals] if (rivals := others_of[replica]) else free
                     chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, own or free))
                     free.remove(chosen[-1])
                 stages.append(tuple(chosen))

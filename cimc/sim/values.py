@@ -186,7 +186,7 @@ class Engine:
         self.again()
         shared = numbered(self._shared)
         try:
-            if sum(executed(t.steps) for t in self.program.tiles) > MOST_STEPS:
+            if sum(executed(t.straight) for t in self.program.tiles) > MOST_STEPS:
                 return None
             enter_inputs(self.program, recorder, self._shared, shared)
             tiles = {t.tile: self._named(t, shared, recorder) for t in self.program.tiles}
@@ -207,7 +207,7 @@ class Engine:
             recorded=TileRecorder(recorder, real),
             steps={},
         )
-        return _Tile(tile.tile, decode(tile.steps, scope), scope)
+        return _Tile(tile.tile, decode(tile.straight, scope), scope)
 
     def run(
         self, inputs: Mapping[str, Array], order: Iterable[int] | None, progress: Progress | None

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 
+from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError
+from cimc.inputs import draw
 from cimc.isa.instruction import Derived, Repeat
 from cimc.isa.operands import Affine, Element, View
 from cimc.isa.program import Buffer, GlobalBuffer, Program
+from cimc.session import InferenceSession
 from cimc.sim import matrices, recorded, replay
 from cimc.sim.matrices import FloatMatrix
 from cimc.sim.packing import Unsuited, packed
 from cimc.sim.values import Prepared, run_values
+from models import small
 from tests.sim.chips import buffers, chip, do, program, repeat, tile, view
 from tests.sim.test_turns import APART, CARRIED, body_of, drawn, pingpong, split
 from tests.sim.test_values import linear, weights
@@ -184,6 +191,21 @@ def test_a_failure_in_a_later_run_names_the_instruction(replays: list[int]):
     for y in good[1:]:
         np.testing.assert_array_equal(y, good[0])
     assert len(replays) == 3
+
+
+def test_a_compiled_model_whose_blocks_overlap(replays: list[int], tmp_path: Path):
+    """Its repeats have phases; later runs are those of the first, and are no stepping."""
+    onnx.save(small.bert(hidden=128, heads=4, ffn=512, positions=64), tmp_path / "m.onnx")
+    made = compile_model(tmp_path / "m.onnx", Options("sram-digital", (), {"batch": 1, "sequence": 64}))
+    assert made is not None
+    assert any(t.straight != t.steps for t in made.program.tiles)
+    feeds = draw(made.program, 0, made.tokens)
+    session = InferenceSession(made, "integer", timing=False)
+    first, *later = (session.run(None, feeds) for _ in range(3))
+    assert len(replays) == 2
+    for outputs in later:
+        for got, want in zip(outputs, first, strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_long_programs_are_executed_as_before(replays: list[int], monkeypatch: pytest.MonkeyPatch):
