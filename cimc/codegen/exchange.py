@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cimc.analog.rng import Streams
@@ -19,8 +19,8 @@ from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.tilecode import TileCode
-from cimc.isa.instruction import Repeat, Step
 from cimc.isa.operands import View, static_shape
+from cimc.isa.printer import executed, walk
 from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Placement, Segment, Style
@@ -67,7 +67,7 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
         codes, graph = found.codes, found.graph
         values = {*graph.inputs, *found.outputs, *graph.constants}
         bound = {name for value, name in found.names.items() if value in values}
-        fixed = {t for t, code in codes.items() if any(n in bound for n in _globals(code.steps, code))}
+        fixed = {t for t, code in codes.items() if not bound.isdisjoint(_globals(code))}
         alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing} - fixed
         groups = [*_alike(chip, _vector_tiles(chip) - fixed), *_alike(chip, alone)]
         exchange = Exchange(chip, _messages(chip, codes), groups)
@@ -101,35 +101,25 @@ def _alike(chip: ChipSpec, tiles: Iterable[int]) -> list[list[int]]:
     return list(found.values())
 
 
-def _globals(steps: Sequence[Step], code: TileCode) -> Iterator[str]:
-    """The global arrays that steps of a tile touch."""
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _globals(step.body, code)
-        else:
-            yield from (o.buffer for o in step.operands if isinstance(o, View) and o.buffer not in code.rooms)
+def _globals(code: TileCode) -> set[str]:
+    """The global arrays that a tile's steps touch."""
+    views = (o for step in walk(code.steps) for o in step.operands if isinstance(o, View))
+    return {o.buffer for o in views if o.buffer not in code.rooms}
 
 
 def _messages(chip: ChipSpec, codes: Mapping[int, TileCode]) -> list[Message]:
     """What tiles send each other, that between the same tiles as one."""
     found: Counter[tuple[int, tuple[int, ...]]] = Counter()
     for tile, code in codes.items():
-        for to, cycles in _sent(chip, code, code.steps, 1):
-            found[tile, to] += cycles
+        for step, times in executed(code.steps):
+            if step.mnemonic in ("send", "reduce"):
+                to = dict(step.keywords)["to"]
+                view, to = step.operands[0], (to,) if isinstance(to, int) else to
+                assert isinstance(view, View)
+                assert isinstance(to, tuple)
+                size = product(static_shape(view)) * code.rooms[view.buffer].element.bytes
+                found[tile, to] += times * noc.packet_cycles(chip, size)
     return [(source, to, cycles) for (source, to), cycles in found.items()]
-
-
-def _sent(chip: ChipSpec, code: TileCode, steps: Sequence[Step], times: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _sent(chip, code, step.body, times * (step.count if isinstance(step.count, int) else 1))
-        elif step.mnemonic in ("send", "reduce"):
-            view, to = step.operands[0], dict(step.keywords)["to"]
-            assert isinstance(view, View)
-            to = (to,) if isinstance(to, int) else to
-            assert isinstance(to, tuple)
-            size = product(static_shape(view)) * code.rooms[view.buffer].element.bytes
-            yield to, times * noc.packet_cycles(chip, size)
 
 
 def _moved(placement: Placement, segment: Segment, moves: Mapping[int, int]) -> Placement:
