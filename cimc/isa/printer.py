@@ -105,16 +105,21 @@ def instruction_text(step: Instruction, local: Shapes, globals: Shapes, others: 
 
 
 def walk(steps: Iterable[Step]) -> Iterator[Instruction]:
-    """All instructions in program order, a repeat's body once. Not recursive."""
+    """All instructions in program order, a repeat's body once."""
+    return (step for step in each(steps) if not isinstance(step, Repeat))
+
+
+def each(steps: Iterable[Step]) -> Iterator[Step]:
+    """All steps in program order, a repeat before its body, which comes once. Not recursive."""
     stack = [iter(steps)]
     while stack:
         step = next(stack[-1], None)
         if step is None:
             stack.pop()
-        elif isinstance(step, Repeat):
+            continue
+        yield step
+        if isinstance(step, Repeat):
             stack.append(iter(step.body))
-        else:
-            yield step
 
 
 def executed(steps: Iterable[Step], times: int = 1) -> Iterator[tuple[Instruction, int]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from cimc import errors
 from cimc.isa.assembler import MAX_STEPS
-from cimc.isa.instruction import MAX_FACTOR, MAX_STAGE, Instruction, Repeat, Step
+from cimc.isa.instruction import MAX_FACTOR, MAX_STAGE, Instruction, Repeat
 from cimc.isa.phases import at_most, extent_of, phased
+from cimc.isa.printer import each
 from cimc.isa.program import Program, TileProgram
 from cimc.isa.visit import Faults
 
@@ -21,8 +20,8 @@ def check_phases(program: Program, faults: Faults) -> frozenset[int]:
             if isinstance(step, Instruction) and step.phase is not None:
                 wrong.add(place)
                 _report(tile, step.line, "an instruction with a phase stands outside repeats", faults)
-        for repeat in _repeats(tile.steps):
-            if not phased(repeat):
+        for repeat in each(tile.steps):
+            if not isinstance(repeat, Repeat) or not phased(repeat):
                 continue
             fault = _fault(repeat)
             if fault:
@@ -52,14 +51,3 @@ def _fault(repeat: Repeat) -> str:
     if any(d.factor * turns > MAX_FACTOR for d in repeat.derived):
         return f"a factor in the repeat of '{repeat.variable}' times its {turns} turns is more than {MAX_FACTOR}"
     return ""
-
-
-def _repeats(steps: Iterable[Step]) -> Iterator[Repeat]:
-    stack = [iter(steps)]
-    while stack:
-        step = next(stack[-1], None)
-        if step is None:
-            stack.pop()
-        elif isinstance(step, Repeat):
-            yield step
-            stack.append(iter(step.body))

@@ -83,6 +83,12 @@ class _Placer:
         for segment in segments:
             if segment.style is Style.STREAM:
                 self._stage(segment)
+        # The products of each segment and stage: it sends to their tiles, and the next stage receives from them.
+        self.products: dict[int, dict[int, list[Node]]] = {}
+        for segment, node in self.mvms():
+            of = self.products.setdefault(segment.index, {})
+            of.setdefault(self.stages[node.outputs[0]], []).append(node)
+        self.leaving = {self.shards.get(o) for o in stored_outputs(graph)}
 
     def _stage(self, segment: Segment) -> None:
         tails, may_go = self.tails[segment.index], segment.index not in self.inside
@@ -201,9 +207,6 @@ class _Placer:
         placed: dict[str, list[PlacedMatrix]] = {}
         need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
         last = (-1, -1, -1)
-        in_stage: dict[tuple[int, int], list[Node]] = {}
-        for segment, node in self.mvms():
-            in_stage.setdefault((segment.index, self.stages[node.outputs[0]]), []).append(node)
         for segment, replica, node in self._copies(replicas):
             out, grid = node.outputs[0], self.grid(node)
             if (out, replica) in grids:
@@ -216,7 +219,7 @@ class _Placer:
             if (fresh or not cores.free) and not cores.next_tile():
                 return None
             if packing in LOOSE and now != last and not self.across:
-                of = in_stage[segment.index, now[2]]
+                of = self.products[segment.index][now[2]]
                 most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
                 cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
             last = now
@@ -235,9 +238,8 @@ class _Placer:
         """The copies of matrices whose products leave for global memory by so many bytes that one link takes far longer
         than the cores, on tiles of their own; none if these do not suffice."""
         found: dict[tuple[str, int], Grid] = {}
-        leaving = {self.shards.get(o) for o in stored_outputs(self.graph)}
         for segment, replica, node in self._copies(replicas):
-            if node.outputs[0] not in leaving:
+            if node.outputs[0] not in self.leaving:
                 continue
             cycles = self.graph.type(node.outputs[0]).size * Element.F32.bytes / self.chip.noc.link_bytes_per_cycle
             interval = TileUnits(self.chip, cores.tiles[0]).mvm_interval(
@@ -334,7 +336,7 @@ class _Placer:
         others, stage_count = max((len(c) for c in columns), default=0), self.stage_count(segment)
         if others and len(able) < least + (replicas * others if replicas > 1 else 1):
             self.crowded.add(segment.index)
-        products = self._products(segment)
+        products = {stage: [n.outputs[0] for n in of] for stage, of in self.products.get(segment.index, {}).items()}
         counts = lanes(self._work(segment), max(stage_count, len(able) // replicas - others), self.lanes)
         free: list[int] = []
         others_of = of_other_copies(segment, matrices, replicas)
@@ -396,14 +398,6 @@ class _Placer:
         """Cycles of all segments' rows, estimated by what tiles have to work off."""
         return columns_time(self.chip, self.weight_tiles()[0], self.segments, self.stages, matrices, copies)
 
-    def _products(self, segment: Segment) -> dict[int, list[str]]:
-        """The matrix products of each stage: it sends to their tiles, and the next stage receives from them."""
-        found: dict[int, list[str]] = {}
-        for node in segment.nodes:
-            if node.op in MATRIX_OPS:
-                found.setdefault(self.stages[node.outputs[0]], []).append(node.outputs[0])
-        return found
-
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work, and that on columns beside their products."""
         there = self.shards.keys() - self.aside
@@ -416,7 +410,7 @@ class _Placer:
     def _tiles_each(self, segment: Segment) -> int:
         """Tiles one copy takes of those able to do its vector work, so that its matrices need not share theirs."""
         shared = self.chip.tile(self._able(segment)[0]).cores
-        return self.stage_count(segment) + (len(self._products(segment)) if shared else 0)
+        return self.stage_count(segment) + (len(self.products.get(segment.index, {})) if shared else 0)
 
     def stage_count(self, segment: Segment) -> int:
         """Vector stages of a STREAM segment: up to the last one in which whole rows are worked on, or a scale of theirs is
