@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
@@ -56,6 +56,14 @@ def split(
     return list(itertools.product(*cuts))
 
 
+def neighbours(found: Iterable[tuple[int, int, int]], size: int) -> list[tuple[int, ...]]:
+    """Tiles, with their columns and rows, in groups of ``size`` that follow each other in a column."""
+    columns: dict[int, list[int]] = {}
+    for x, _, tile in sorted(found):
+        columns.setdefault(x, []).append(tile)
+    return [tuple(of[i : i + size]) for of in columns.values() for i in range(0, len(of) - size + 1, size)]
+
+
 def _by_rows(node: Node) -> list[str]:
     """The operands that a node reads row by row."""
     return [v for i, v in enumerate(node.inputs) if v and OPS[node.op].access(node, i) is Access.ROWS]
@@ -88,7 +96,7 @@ class Spread:
         if heavy and self.held is None and segment.index not in (*context.tight, *context.placement.least_rows):
             most = max(1, work * 16 // MIN_ELEMENTS)
             cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
-            self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
+            self.tasks = dict(zip(self._together(tiles, cut), cut, strict=True))
         self.takers = takers(self.tasks)
         self.wholes = dict.fromkeys(
             (n.outputs[0], v) for n in segment.nodes for i, v in enumerate(n.inputs) if v and self._loads_whole(n, i)
@@ -117,6 +125,18 @@ class Spread:
         mine = frozenset(tiles)
         chosen = frozenset([t for t in self.nearest_first() if t in mine][:count])
         return [t for t in tiles if t in chosen]
+
+    def _together(self, tiles: Sequence[int], cut: Sequence[Sequence[Task]]) -> list[int]:
+        """Tiles for tasks: those of a head next to each other in one column of the mesh, where there are enough, so that
+        operands that one of them hands on to the others cross no links of other heads."""
+        sizes = {len(list(found)) for _, found in itertools.groupby(cut, lambda mine: mine[0].at)}
+        size = next(iter(sizes), 1)
+        ranks = {tile: i for i, tile in enumerate(self.nearest_first())}
+        groups = neighbours([self.context.position(t) + (t,) for t in tiles if t in ranks], size)
+        if len(sizes) != 1 or size == 1 or len(groups) * size < len(cut):
+            return self._nearest(tiles, len(cut))
+        near = sorted(groups, key=lambda group: sum(ranks[t] for t in group))[: len(cut) // size]
+        return [tile for group in groups if group in near for tile in group]
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
