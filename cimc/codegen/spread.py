@@ -128,15 +128,18 @@ class Spread:
 
     def _together(self, tiles: Sequence[int], cut: Sequence[Sequence[Task]]) -> list[int]:
         """Tiles for tasks: those of a head next to each other in one column of the mesh, where there are enough, so that
-        operands that one of them hands on to the others cross no links of other heads."""
+        operands that one of them hands on to the others cross no links of other heads; without those that take the first
+        rows in the next segment, if there are enough others."""
         sizes = {len(list(found)) for _, found in itertools.groupby(cut, lambda mine: mine[0].at)}
         size = next(iter(sizes), 1)
         ranks = {tile: i for i, tile in enumerate(self.nearest_first())}
-        groups = neighbours([self.context.position(t) + (t,) for t in tiles if t in ranks], size)
-        if len(sizes) != 1 or size == 1 or len(groups) * size < len(cut):
-            return self._nearest(tiles, len(cut))
-        near = sorted(groups, key=lambda group: sum(ranks[t] for t in group))[: len(cut) // size]
-        return [tile for group in groups if group in near for tile in group]
+        taking = self.context.taking(self.segment)
+        for free in ([t for t in tiles if t not in taking], tiles):
+            groups = neighbours([(*self.context.position(t), t) for t in free], size)
+            if len(sizes) == 1 and size > 1 and len(groups) * size >= len(cut):
+                near = sorted(groups, key=lambda group: sum(ranks[t] for t in group))[: len(cut) // size]
+                return [tile for group in groups if group in near for tile in group]
+        return self._nearest(tiles, len(cut))
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
