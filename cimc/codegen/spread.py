@@ -30,7 +30,7 @@ rows' own work at half as many."""
 SHARED = 2
 """Tiles that need the same whole operand, from which on one loads it and hands it on."""
 
-HANDED_PIECES, HANDED_BYTES = 4, 4096
+HANDED_PIECES, HANDED_BYTES = 8, 2048
 """Pieces that an operand is handed on in, at most, and bytes of one, at least: each costs a message's latency."""
 
 Ready = tuple[Index, dict[tuple[str, str], View], dict[View, View]]

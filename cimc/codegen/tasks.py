@@ -27,7 +27,7 @@ MOST_TASKS = 8
 ROOM_SHARE = 6
 """Operands of one head take at most this part of a tile's buffer: those of two are there, and what is computed."""
 
-FIRST = (1,)
+FIRST = (0.33, 0.8)
 """Of the first parts of a head's rows, in parts of an even share."""
 
 SHARED = 3
