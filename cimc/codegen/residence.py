@@ -19,8 +19,9 @@ from cimc.mapping.allocate import aligned
 READ_WEIGHT = 2
 """A load's hops count for so many of a store's: stores leave while others work, and what loads, waits."""
 
-BURST = 4
-"""Hops of a store that is no part of a loop count so much: all of a tile's rows leave at once, and who loads them waits."""
+BURST = (8, 2)
+"""The same for loads and stores that are no part of a loop: all at once they come or leave, and what is next waits for them
+(of 2 to 16)."""
 
 NONE: Mapping[int, Links] = MappingProxyType({})
 BORDER_HOPS = 1000  # a way from chip to chip counts like so many hops within one
@@ -85,7 +86,7 @@ class _Room:
         flows = _flows(stored, chip)
         cost = self._borders(flows)
         for flow in flows:
-            weight = (BURST if flow.burst else 1) if flow.writes else READ_WEIGHT
+            weight = BURST[flow.writes] if flow.burst else 1 if flow.writes else READ_WEIGHT
             cost += weight * self._phase(flow.phase).price(flow)
         tile = int(np.argmin(np.where(fits, cost.reshape(-1), np.inf)))
         for flow in flows:

@@ -96,7 +96,7 @@ class Spread:
         if heavy and self.held is None and segment.index not in (*context.tight, *context.placement.least_rows):
             most = max(1, work * 16 // MIN_ELEMENTS)
             cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
-            self.tasks = dict(zip(self._together(tiles, cut), cut, strict=True))
+            self.tasks = dict(zip(self._in_columns(tiles, cut), cut, strict=True))
         self.takers = takers(self.tasks)
         self.wholes = dict.fromkeys(
             (n.outputs[0], v) for n in segment.nodes for i, v in enumerate(n.inputs) if v and self._loads_whole(n, i)
@@ -126,7 +126,7 @@ class Spread:
         chosen = frozenset([t for t in self.nearest_first() if t in mine][:count])
         return [t for t in tiles if t in chosen]
 
-    def _together(self, tiles: Sequence[int], cut: Sequence[Sequence[Task]]) -> list[int]:
+    def _in_columns(self, tiles: Sequence[int], cut: Sequence[Sequence[Task]]) -> list[int]:
         """Tiles for tasks: those of a head next to each other in one column of the mesh, where there are enough, so that
         operands that one of them hands on to the others cross no links of other heads; without those that take the first
         rows in the next segment, if there are enough others."""
