@@ -250,9 +250,7 @@ def _tile(code: TileCode, chunks: Sequence[Chunk], chip: ChipSpec) -> TileProgra
     steps: list[Step] = []
     ends: list[int] = []
     for chunk in chunks:
-        steps.extend(chunk.waiting())
-        if chunk.signals:
-            steps.append(instruction("signal", to=tuple(sorted(chunk.signals))))
+        steps.extend(chunk.ordered())
         ends.append(len(steps))
     steps.append(instruction("halt"))
     address = 0

@@ -162,11 +162,22 @@ class Spread:
         first one of the next block: the matmul unit does that while the softmax of this one is worked on. What the block
         after that reads is loaded then."""
         blocks = [(t.at, b) for t in found for b in pieces(t.rows.count, -(-t.rows.count // self.rows), t.rows.low)]
-        ready = [self._ahead(code, *blocks[0], {})]
+        again = len({t.at for t in found}) < len(list(itertools.groupby(found, lambda t: t.at)))
+        known: dict[tuple[int, ...], dict[tuple[str, str], View]] = {}
+
+        def ahead(i: int) -> Ready:
+            """Load what a block reads, but whole operands that the block before it has, or any if heads come again."""
+            at, rows = blocks[i]
+            whole = known.get(at, {}) if again or (i and blocks[i - 1][0] == at) else {}
+            ready = self._ahead(code, at, rows, whole)
+            known[at] = ready[1]
+            return ready
+
+        ready = [ahead(0)]
         late: list[Step] = []
         for i in range(len(blocks)):
             if i == 0 and len(blocks) > 1:
-                ready.append(self._after(code, blocks[0], blocks[1], ready[0]))
+                ready.append(ahead(1))
             mark = len(code.steps)
             self._block(code, *ready[i])
             steps = code.steps[mark:]
@@ -177,14 +188,8 @@ class Spread:
             code.steps[mark:] = [*steps[:cut], *late]
             late = steps[cut:]
             if 0 < i < len(blocks) - 1:
-                ready.append(self._after(code, blocks[i], blocks[i + 1], ready[i]))
+                ready.append(ahead(i + 1))
         code.steps += late
-
-    def _after(
-        self, code: TileCode, now: tuple[tuple[int, ...], Range], after: tuple[tuple[int, ...], Range], ready: Ready
-    ) -> Ready:
-        """Load what a block reads but what the block before it has: whole operands, where both are of the same task."""
-        return self._ahead(code, *after, ready[1] if after[0] == now[0] else {})
 
     def _ahead(self, code: TileCode, at: tuple[int, ...], rows: Range, whole: dict[tuple[str, str], View]) -> Ready:
         """Load all that a block reads but what is ``whole`` already, in the order in which it is read."""

@@ -71,7 +71,13 @@ def tasks(
     ranges = graded(rows, parts) if heads * parts <= len(tiles) else pieces(rows, parts)
     every = [Task(at, r) for at in positions(*(range(n) for n in domain[:-1])) for r in ranges]
     count = min(len(tiles), len(every))
-    return [tuple(every[r.low : r.low + r.count]) for r in pieces(len(every), count)]
+    return [_first_rows_first(every[r.low : r.low + r.count]) for r in pieces(len(every), count)]
+
+
+def _first_rows_first(found: Sequence[Task]) -> tuple[Task, ...]:
+    """Tasks of a tile in the order of their rows, if it has room for the operands of all their heads."""
+    few = len({task.at for task in found}) <= ROOM_SHARE // 2
+    return tuple(sorted(found, key=lambda task: task.rows.low) if few else found)
 
 
 def graded(rows: int, parts: int) -> list[Range]:

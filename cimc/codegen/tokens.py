@@ -28,28 +28,34 @@ ALL = (0, 1 << 62)
 
 @dataclass
 class Chunk:
-    """A segment's code on one tile. ``signals``: tiles that get a token behind it; ``waits``: tiles whose token is waited for,
-    and where."""
+    """A segment's code on one tile. ``signals``: tiles that get a token, by the number of the step that comes next; ``waits``:
+    tiles whose token is waited for, and where."""
 
     segment: int
     steps: tuple[Step, ...]
-    signals: list[int] = field(default_factory=list[int])
+    signals: dict[int, set[int]] = field(default_factory=dict[int, set[int]])
     waits: list[tuple[int, Place]] = field(default_factory=list[tuple[int, Place]])
     reload: bool = False  # the steps write a matrix for it
 
-    def waiting(self) -> tuple[Step, ...]:
-        """The steps with all that is waited for."""
-        if not self.waits:
-            return self.steps
+    def ordered(self) -> tuple[Step, ...]:
+        """The steps with all that is waited for and signalled."""
         at: dict[int, dict[int, list[int]]] = {}
         for source, (step, turn) in self.waits:
             at.setdefault(step, {}).setdefault(turn, []).append(source)
         found: list[Step] = []
         for i, step in enumerate(self.steps):
+            found += self._signal(i)
             turns = at.get(i, {})
             found += [_wait(source) for source in turns.pop(0, ())]
             found.append(_within(step, turns) if turns else step)
-        return tuple(found)
+        return (*found, *self._signal(len(self.steps)))
+
+    def _signal(self, at: int) -> list[Step]:
+        return [instruction("signal", to=tuple(sorted(self.signals[at])))] if at in self.signals else []
+
+    def signal(self, at: int, tile: int) -> None:
+        """Give a tile a token before a step."""
+        self.signals.setdefault(at, set()).add(tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +79,52 @@ class _Touch:
         return self.at, min(turn + self.phase.stage, self.count - 1)
 
 
+Stored = list[tuple[int, dict[str, tuple[int, int]]]]
+"""Steps that store, and the elements of each array between which they do."""
+
+
 def order(chunks: Mapping[int, list[Chunk]], producers: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
     """Tokens between the tiles' chunks; one covers all that the other tile stored before. ``producers``: of each array, by
     segment, the tiles that store into it."""
     chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found if not c.reload}
-    stored: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}
+    stored: dict[tuple[int, int], Stored] = {}
     for tile, found in chunks.items():
         synced: dict[int, int] = {}
         for chunk in found:
-            needed: dict[int, int] = {}
-            places: dict[int, Place] = {}
+            needed: dict[int, dict[int, dict[int, Place]]] = {}  # by source, segment and step
             for name, touches in _touched(chunk.steps, Kind.GLOBAL_READ).items():
                 for segment, tiles in producers.get(name.partition(".")[0], {}).items():
                     for source in tiles if segment < chunk.segment else ():
                         if source == tile or synced.get(source, -1) >= segment:
                             continue
                         if (source, segment) not in stored:
-                            stored[source, segment] = _hulls(chunk_of[source, segment].steps)
-                        first = _first(touches, stored[source, segment].get(name))
-                        if first is not None:
-                            needed[source] = max(needed.get(source, -1), segment)
-                            places[source] = min(places.get(source, first), first)
-            for source, segment in sorted(needed.items()):
-                synced[source] = segment
-                at, turn = places[source]
-                chunk.waits.append((source, (at, turn if _rounds(chunk.steps[at]) else 0)))
-                chunk_of[source, segment].signals.append(tile)
+                            stored[source, segment] = _stored(chunk_of[source, segment].steps)
+                        for step, hulls in stored[source, segment]:
+                            first = _first(touches, hulls.get(name))
+                            if first is not None:
+                                places = needed.setdefault(source, {}).setdefault(segment, {})
+                                places[step] = min(places.get(step, first), first)
+            for source, of in sorted(needed.items()):
+                synced[source] = max(of)
+                _tokens(chunk, (tile, source), of, chunk_of[source, max(of)])
+
+
+def _tokens(chunk: Chunk, ends: tuple[int, int], needed: Mapping[int, Mapping[int, Place]], sender: Chunk) -> None:
+    """The tokens of one tile for another's chunk: one behind all that it stores, and one before that behind what is needed
+    first, if the rest is needed in later rounds."""
+    tile, source = ends
+    first = min(place for places in needed.values() for place in places.values())
+    places = needed[sender.segment]
+    early = max((step for step, place in places.items() if place == first), default=-1)
+    late = min((place for step, place in places.items() if step > early), default=None)
+    plain = all(isinstance(step, Instruction) for step in sender.steps)
+    if len(needed) == 1 and plain and late is not None and late[0] == first[0] and _rounds(chunk.steps[first[0]]):
+        chunk.waits.append((source, first))
+        sender.signal(early + 1, tile)
+        first = late
+    at, turn = first
+    chunk.waits.append((source, (at, turn if _rounds(chunk.steps[at]) else 0)))
+    sender.signal(len(sender.steps), tile)
 
 
 def _first(touches: Sequence[_Touch], stored: tuple[int, int] | None) -> Place | None:
@@ -134,13 +160,14 @@ def _wait(source: int) -> Instruction:
     return instruction("wait", source=source)
 
 
-def _hulls(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
-    """The elements between which steps store into each array."""
-    found: dict[str, tuple[int, int]] = {}
+def _stored(steps: Sequence[Step]) -> Stored:
+    """What steps store."""
+    found: dict[int, dict[str, tuple[int, int]]] = {}
     for name, touches in _touched(steps, Kind.GLOBAL_WRITE).items():
-        ends = [t.high + t.step * (t.count - 1) for t in touches]
-        found[name] = (min(t.low for t in touches), max(ends))
-    return found
+        for t in touches:
+            low, high = found.setdefault(t.at, {}).get(name, (t.low, t.high))
+            found[t.at][name] = (min(low, t.low), max(high, t.high + t.step * (t.count - 1)))
+    return sorted(found.items())
 
 
 def _touched(steps: Sequence[Step], kind: Kind) -> dict[str, list[_Touch]]:
