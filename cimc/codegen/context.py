@@ -73,6 +73,11 @@ class Context:
             self._beside.update({i: [*before[i], *after[i]] for i in before})
         return self._beside[segment.index]
 
+    def taking(self, segment: Segment) -> frozenset[int]:
+        """Tiles that take what a segment stores: those of the first stage of the next segment, if that streams."""
+        homes = self.placement.homes.get(segment.index + 1, ())
+        return frozenset(tile for stages in homes for tile in stages[0])
+
     def _last(self, order: Sequence[Segment]) -> Iterator[tuple[Segment, list[int]]]:
         """Each segment with the tiles of the last matrices before it."""
         last: list[int] = []

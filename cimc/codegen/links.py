@@ -25,12 +25,14 @@ SERVING = 3
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What a tile stores into a value, or loads from it, in one phase; ``cycles`` of a link."""
+    """What a tile stores into a value, or loads from it, in one phase; ``cycles`` of a link. ``burst``: all at once, not in the
+    rounds of a loop."""
 
     tile: int
     phase: int
     cycles: float
     writes: bool
+    burst: bool = False
 
 
 class Links:

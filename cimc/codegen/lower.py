@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -22,24 +21,13 @@ from cimc.codegen.rows import RowChooser, addresses
 from cimc.codegen.serving import better_away
 from cimc.codegen.stages import Plan, by_stage
 from cimc.codegen.tilecode import TileCode, instruction
+from cimc.codegen.tokens import Chunk, order
 from cimc.ir.graph import Graph
-from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step, kinds
-from cimc.isa.operands import View
+from cimc.isa.instruction import Repeat, Step
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Placement, Segment
-
-
-@dataclass
-class _Chunk:
-    """A segment's code on one tile."""
-
-    segment: int
-    steps: tuple[Step, ...]
-    signals: list[int] = field(default_factory=list[int])
-    waits: list[int] = field(default_factory=list[int])
-    reload: bool = False  # the steps write a matrix for it
 
 
 def lower(
@@ -118,7 +106,7 @@ def _lowered(
     flows = plans(context, placed.region, chip, chooser.constants()) if placed.region else []
     reload = placed.placement.reload is not None
     rows = [pinned[s.index] for s in placed.segments] if quick and not reload else chooser.choose()
-    chunks: dict[int, list[_Chunk]] = {}
+    chunks: dict[int, list[Chunk]] = {}
     producers: dict[str, dict[int, list[int]]] = {}  # global buffer → segment → tiles that store into it
     for segment in placed.segments:
         if progress:
@@ -129,12 +117,12 @@ def _lowered(
         else:
             stored = chooser.emit(context, segment, rows[segment.index])
         for tile, steps in reloads(context, segment, chip, chooser.room):
-            _insert(chunks.setdefault(tile, []), _Chunk(segment.index, steps, reload=True))
+            _insert(chunks.setdefault(tile, []), Chunk(segment.index, steps, reload=True))
         for tile, code in context.codes.items():
             steps = tuple(code.steps[marks.get(tile, 0) :])
             if not steps:
                 continue  # values without elements take no instructions
-            chunks.setdefault(tile, []).append(_Chunk(segment.index, steps))
+            chunks.setdefault(tile, []).append(Chunk(segment.index, steps))
             for value in stored.get(tile, ()):
                 into = producers.setdefault(context.global_name(value), {})
                 into.setdefault(segment.index, []).append(tile)
@@ -142,8 +130,7 @@ def _lowered(
     begin.sort(key=lambda first: first[1].segment)
     for tile, steps in one_by_one([(tile, chunk.steps) for tile, chunk in begin]).items():
         chunks[tile][0].steps = steps
-    _order(chunks, producers)
-    program = _program(context, chip, chunks, header)
+    program = _program(context, chip, chunks, producers, header)
     values = {name: value for value, name in context.names.items()}
     movable = _movable(context)  # those that were cut are other arrays now
     residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
@@ -167,7 +154,7 @@ def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int
     return stored
 
 
-def _insert(chunks: list[_Chunk], reload: _Chunk) -> None:
+def _insert(chunks: list[Chunk], reload: Chunk) -> None:
     """Put what writes a matrix behind the last steps that use cores, or write them."""
     at = next((i for i in range(len(chunks), 0, -1) if chunks[i - 1].reload or _uses_cores(chunks[i - 1].steps)), 0)
     chunks.insert(at, reload)
@@ -177,43 +164,14 @@ def _uses_cores(steps: Sequence[Step]) -> bool:
     return any(_uses_cores(s.body) if isinstance(s, Repeat) else s.mnemonic == "mvm" for s in steps)
 
 
-# --- order between tiles --------------------------------------------------------------------------
-def _order(chunks: dict[int, list[_Chunk]], producers: dict[str, dict[int, list[int]]]) -> None:
-    """Tokens: a tile that reads what another stored waits for it; one token covers all that the other stored before."""
-    chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found if not c.reload}
-    for tile, found in chunks.items():
-        synced: dict[int, int] = {}
-        for chunk in found:
-            needed: dict[int, int] = {}
-            for name in _reads(chunk.steps):
-                for segment, tiles in producers.get(name, {}).items():
-                    for source in tiles if segment < chunk.segment else ():
-                        if source != tile:
-                            needed[source] = max(needed.get(source, -1), segment)
-            for source, segment in sorted(needed.items()):
-                if synced.get(source, -1) < segment:
-                    synced[source] = segment
-                    chunk.waits.append(source)
-                    chunk_of[(source, segment)].signals.append(tile)
-
-
-def _reads(steps: Sequence[Step]) -> set[str]:
-    """Global buffers that steps read."""
-    names: set[str] = set()
-    for step in steps:
-        if isinstance(step, Repeat):
-            names |= _reads(step.body)
-            continue
-        if not INSTRUCTIONS[step.mnemonic].reaches:
-            continue
-        for kind, operand in zip(kinds(step), step.operands, strict=True):
-            if isinstance(operand, View) and kind is Kind.GLOBAL_READ:
-                names.add(operand.buffer)
-    return names
-
-
 # --- assembly ----------------------------------------------------------------------------------
-def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], header: Sequence[str]) -> Program:
+def _program(
+    context: Context,
+    chip: ChipSpec,
+    chunks: dict[int, list[Chunk]],
+    producers: Mapping[str, Mapping[int, Sequence[int]]],
+    header: Sequence[str],
+) -> Program:
     graph = context.graph
     inputs = tuple(Port(v, context.global_name(v)) for v in graph.inputs)
     names = graph.output_names or graph.outputs
@@ -239,6 +197,7 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
     for tile, found in chunks.items():
         for chunk in found:
             chunk.steps = rewritten(tile, chunk.steps, plans)
+    order(chunks, producers)
     movable = frozenset(b.name for b in arrays if b.name in movable or b.name.partition(".")[0] in plans)
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
     movable -= better_away([b for b in arrays if b.name in movable and b.name not in pinned], tiles, chip)
@@ -248,7 +207,7 @@ def _program(context: Context, chip: ChipSpec, chunks: dict[int, list[_Chunk]], 
     return Program(chip.name, tuple(arrays), inputs, outputs, tiles, (), tuple(header))
 
 
-def _links(context: Context, chunks: Mapping[int, Sequence[_Chunk]]) -> dict[int, Links]:
+def _links(context: Context, chunks: Mapping[int, Sequence[Chunk]]) -> dict[int, Links]:
     """What messages the links carry, by segment."""
     found: dict[int, Links] = {}
     for tile in sorted(chunks):
@@ -258,7 +217,7 @@ def _links(context: Context, chunks: Mapping[int, Sequence[_Chunk]]) -> dict[int
     return found
 
 
-def _accesses(chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, list[Access | None]]:
+def _accesses(chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, list[Access | None]]:
     """All accesses to global arrays, by the arrays' names."""
     found: dict[str, list[Access | None]] = {}
     for tile in sorted(chunks):
@@ -268,7 +227,7 @@ def _accesses(chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, list[Access |
     return found
 
 
-def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[_Chunk]]) -> dict[str, Cut]:
+def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, Cut]:
     """The arrays that are cut, by name."""
     known = _accesses(chunks)
     found: dict[str, Cut] = {}
@@ -287,20 +246,11 @@ def _movable(context: Context) -> frozenset[str]:
     return frozenset(name for value, name in context.names.items() if kept and value not in fixed)
 
 
-@lru_cache(1 << 12)
-def _wait(source: int) -> Step:
-    """In MiniLM one instruction in five is a wait, in SqueezeNet seven in ten."""
-    return instruction("wait", source=source)
-
-
-def _tile(code: TileCode, chunks: Sequence[_Chunk], chip: ChipSpec) -> TileProgram:
+def _tile(code: TileCode, chunks: Sequence[Chunk], chip: ChipSpec) -> TileProgram:
     steps: list[Step] = []
     ends: list[int] = []
     for chunk in chunks:
-        steps.extend(map(_wait, chunk.waits))
-        steps.extend(chunk.steps)
-        if chunk.signals:
-            steps.append(instruction("signal", to=tuple(sorted(chunk.signals))))
+        steps.extend(chunk.ordered())
         ends.append(len(steps))
     steps.append(instruction("halt"))
     address = 0

@@ -24,7 +24,7 @@ MOST_PIECES = 4
 MOST_LOADS = 24
 """Loads that one of a few rows falls into at most, so that none of them waits for another (of 8 and 24; text grows with it)."""
 
-STORING, MOST_STORED = 10, 6
+STORING, MOST_STORED = 5, 12
 """So many tiles that store columns of a value are worth one part more than MOST_PIECES would have, up to so many parts: they
 store at about the same time, each part's home serves one after the other."""
 

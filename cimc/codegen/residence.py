@@ -19,6 +19,10 @@ from cimc.mapping.allocate import aligned
 READ_WEIGHT = 2
 """A load's hops count for so many of a store's: stores leave while others work, and what loads, waits."""
 
+BURST = (8, 2)
+"""The same for loads and stores that are no part of a loop: all at once they come or leave, and what is next waits for them
+(of 2 to 16)."""
+
 NONE: Mapping[int, Links] = MappingProxyType({})
 BORDER_HOPS = 1000  # a way from chip to chip counts like so many hops within one
 
@@ -82,7 +86,7 @@ class _Room:
         flows = _flows(stored, chip)
         cost = self._borders(flows)
         for flow in flows:
-            weight = 1 if flow.writes else READ_WEIGHT
+            weight = BURST[flow.writes] if flow.burst else 1 if flow.writes else READ_WEIGHT
             cost += weight * self._phase(flow.phase).price(flow)
         tile = int(np.argmin(np.where(fits, cost.reshape(-1), np.inf)))
         for flow in flows:
@@ -109,9 +113,9 @@ class _Room:
 
 def _flows(stored: Stored, chip: ChipSpec) -> list[Flow]:
     """What each tile stores into an array, or loads, in each phase."""
-    found: dict[tuple[int, int, bool], float] = {}
+    found: dict[tuple[int, int, bool, bool], float] = {}
     for a in stored.accesses:
-        key = a.tile, a.phase, a.writes
+        key = a.tile, a.phase, a.writes, not a.loops
         cycles = a.moved * stored.buffer.element.bytes / chip.noc.link_bytes_per_cycle
         found[key] = found.get(key, 0.0) + cycles
-    return [Flow(tile, phase, cycles, writes) for (tile, phase, writes), cycles in found.items()]
+    return [Flow(tile, phase, cycles, writes, burst) for (tile, phase, writes, burst), cycles in found.items()]

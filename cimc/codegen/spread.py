@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
@@ -30,7 +30,7 @@ rows' own work at half as many."""
 SHARED = 2
 """Tiles that need the same whole operand, from which on one loads it and hands it on."""
 
-HANDED_PIECES, HANDED_BYTES = 4, 4096
+HANDED_PIECES, HANDED_BYTES = 8, 2048
 """Pieces that an operand is handed on in, at most, and bytes of one, at least: each costs a message's latency."""
 
 Ready = tuple[Index, dict[tuple[str, str], View], dict[View, View]]
@@ -54,6 +54,14 @@ def split(
         cuts.append(pieces(extent, parts))
         left //= parts
     return list(itertools.product(*cuts))
+
+
+def neighbours(found: Iterable[tuple[int, int, int]], size: int) -> list[tuple[int, ...]]:
+    """Tiles, with their columns and rows, in groups of ``size`` that follow each other in a column."""
+    columns: dict[int, list[int]] = {}
+    for x, _, tile in sorted(found):
+        columns.setdefault(x, []).append(tile)
+    return [tuple(of[i : i + size]) for of in columns.values() for i in range(0, len(of) - size + 1, size)]
 
 
 def _by_rows(node: Node) -> list[str]:
@@ -88,7 +96,7 @@ class Spread:
         if heavy and self.held is None and segment.index not in (*context.tight, *context.placement.least_rows):
             most = max(1, work * 16 // MIN_ELEMENTS)
             cut = tasks(graph, segment.nodes, self.space.domain, context.chip, tiles[:most])
-            self.tasks = dict(zip(self._nearest(tiles, len(cut)), cut, strict=True))
+            self.tasks = dict(zip(self._in_columns(tiles, cut), cut, strict=True))
         self.takers = takers(self.tasks)
         self.wholes = dict.fromkeys(
             (n.outputs[0], v) for n in segment.nodes for i, v in enumerate(n.inputs) if v and self._loads_whole(n, i)
@@ -118,6 +126,21 @@ class Spread:
         chosen = frozenset([t for t in self.nearest_first() if t in mine][:count])
         return [t for t in tiles if t in chosen]
 
+    def _in_columns(self, tiles: Sequence[int], cut: Sequence[Sequence[Task]]) -> list[int]:
+        """Tiles for tasks: those of a head next to each other in one column of the mesh, where there are enough, so that
+        operands that one of them hands on to the others cross no links of other heads; without those that take the first
+        rows in the next segment, if there are enough others."""
+        sizes = {len(list(found)) for _, found in itertools.groupby(cut, lambda mine: mine[0].at)}
+        size = next(iter(sizes), 1)
+        ranks = {tile: i for i, tile in enumerate(self.nearest_first())}
+        taking = self.context.taking(self.segment)
+        for free in ([t for t in tiles if t not in taking], tiles):
+            groups = neighbours([(*self.context.position(t), t) for t in free], size)
+            if len(sizes) == 1 and size > 1 and len(groups) * size >= len(cut):
+                near = sorted(groups, key=lambda group: sum(ranks[t] for t in group))[: len(cut) // size]
+                return [tile for group in groups if group in near for tile in group]
+        return self._nearest(tiles, len(cut))
+
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
         for number, (tile, share) in enumerate(self.shares):
@@ -139,11 +162,22 @@ class Spread:
         first one of the next block: the matmul unit does that while the softmax of this one is worked on. What the block
         after that reads is loaded then."""
         blocks = [(t.at, b) for t in found for b in pieces(t.rows.count, -(-t.rows.count // self.rows), t.rows.low)]
-        ready = [self._ahead(code, *blocks[0], {})]
+        again = len({t.at for t in found}) < len(list(itertools.groupby(found, lambda t: t.at)))
+        known: dict[tuple[int, ...], dict[tuple[str, str], View]] = {}
+
+        def ahead(i: int) -> Ready:
+            """Load what a block reads, but whole operands that the block before it has, or any if heads come again."""
+            at, rows = blocks[i]
+            whole = known.get(at, {}) if again or (i and blocks[i - 1][0] == at) else {}
+            ready = self._ahead(code, at, rows, whole)
+            known[at] = ready[1]
+            return ready
+
+        ready = [ahead(0)]
         late: list[Step] = []
         for i in range(len(blocks)):
             if i == 0 and len(blocks) > 1:
-                ready.append(self._after(code, blocks[0], blocks[1], ready[0]))
+                ready.append(ahead(1))
             mark = len(code.steps)
             self._block(code, *ready[i])
             steps = code.steps[mark:]
@@ -154,14 +188,8 @@ class Spread:
             code.steps[mark:] = [*steps[:cut], *late]
             late = steps[cut:]
             if 0 < i < len(blocks) - 1:
-                ready.append(self._after(code, blocks[i], blocks[i + 1], ready[i]))
+                ready.append(ahead(i + 1))
         code.steps += late
-
-    def _after(
-        self, code: TileCode, now: tuple[tuple[int, ...], Range], after: tuple[tuple[int, ...], Range], ready: Ready
-    ) -> Ready:
-        """Load what a block reads but what the block before it has: whole operands, where both are of the same task."""
-        return self._ahead(code, *after, ready[1] if after[0] == now[0] else {})
 
     def _ahead(self, code: TileCode, at: tuple[int, ...], rows: Range, whole: dict[tuple[str, str], View]) -> Ready:
         """Load all that a block reads but what is ``whole`` already, in the order in which it is read."""

@@ -27,6 +27,9 @@ MOST_TASKS = 8
 ROOM_SHARE = 6
 """Operands of one head take at most this part of a tile's buffer: those of two are there, and what is computed."""
 
+FIRST = (0.33, 0.8)
+"""Of the first parts of a head's rows, in parts of an even share."""
+
 SHARED = 3
 """Tiles with tasks of a head from which on one of them loads an operand and hands it on to the others in one multicast: a home
 would serve them one after the other. Each could also load ahead by itself."""
@@ -65,9 +68,29 @@ def tasks(
     most = max(1, min(rows // LEAST_ROWS, MOST_TASKS * len(tiles) // heads))
     work = _Work(graph, nodes, chip, tiles[0], whole)
     parts = min(range(1, most + 1), key=lambda p: work.cycles(heads, rows, p, len(tiles)))
-    every = [Task(at, r) for at in positions(*(range(n) for n in domain[:-1])) for r in pieces(rows, parts)]
+    ranges = graded(rows, parts) if heads * parts <= len(tiles) else pieces(rows, parts)
+    every = [Task(at, r) for at in positions(*(range(n) for n in domain[:-1])) for r in ranges]
     count = min(len(tiles), len(every))
-    return [tuple(every[r.low : r.low + r.count]) for r in pieces(len(every), count)]
+    return [_first_rows_first(every[r.low : r.low + r.count]) for r in pieces(len(every), count)]
+
+
+def _first_rows_first(found: Sequence[Task]) -> tuple[Task, ...]:
+    """Tasks of a tile in the order of their rows, if it has room for the operands of all their heads."""
+    few = len({task.at for task in found}) <= ROOM_SHARE // 2
+    return tuple(sorted(found, key=lambda task: task.rows.low) if few else found)
+
+
+def graded(rows: int, parts: int) -> list[Range]:
+    """Rows of a head in parts, the first ones smaller: what comes next begins with them, and needs the others only when it is
+    done with these."""
+    if rows // parts < 2 * LEAST_ROWS:
+        return pieces(rows, parts)
+    first = [max(LEAST_ROWS, int(rows / parts * share)) for share in FIRST[: parts - 1]]
+    found: list[Range] = []
+    for size in first:
+        found.append(Range(found[-1].low + found[-1].count if found else 0, size))
+    low = sum(first)
+    return [*found, *(Range(low + r.low, r.count) for r in pieces(rows - low, parts - len(first)))]
 
 
 def takers(found: Mapping[int, Sequence[Task]]) -> dict[tuple[int, ...], list[int]]:
