@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from math import prod
 
-from cimc.codegen.apart import quantize_apart
+from cimc.codegen.apart import quantize_apart, quantize_heads
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
@@ -113,6 +113,8 @@ class Stream:
         for node in self.segment.nodes:
             if node.op in MATRIX_OPS:
                 self._matrix(state, node)
+            elif node.op == "quantize" and node.outputs[1] in self.placement.shards:
+                quantize_heads(self.flow, state, node, self.tails[node.inputs[0]])
             elif node.outputs[0] in self.placement.shards and node.op == "quantize":
                 home = state.homes[self.placement.stages[node.outputs[0]]]
                 quantize_apart(self.flow, state, node, self.tails[node.inputs[0]].root, home)

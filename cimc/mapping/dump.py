@@ -8,6 +8,7 @@ from math import prod
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.isa.instruction import Instruction
+from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import View, static_shape
 from cimc.isa.printer import executed
 from cimc.isa.program import Program
@@ -144,7 +145,7 @@ def _dynamic(graph: Graph, program: Program) -> Iterator[dict[str, Json]]:
         found: dict[tuple[str, str], int] = {}
         seen: dict[str, int] = {}
         for step, times in executed(tile.steps):
-            if step.mnemonic != "matmul" or step.origin is None:
+            if step.mnemonic not in PRODUCTS or step.origin is None:
                 continue
             name = str(step.origin)
             turn = seen.get(name, 0)

@@ -36,6 +36,7 @@ from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import Writing, weight_tiles
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
+from cimc.ops.matmul import groups_of
 
 MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
@@ -69,7 +70,7 @@ class _Placer:
         self.segments = segments
         self.chip = chip
         self.precision = precision
-        self.uses = graph.uses()
+        self.uses, self.producers = graph.uses(), graph.producers()
         self.tiles_by_units: dict[frozenset[Unit], list[int]] = {}
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
@@ -101,7 +102,7 @@ class _Placer:
             else:
                 source = self._shard_source(node, tails, may_go, stage)
                 if source:
-                    self.shards[node.outputs[0]] = source
+                    self.shards.update(dict.fromkeys(node.outputs, source))
                     stage = max((self.stages[r] + (self.shards.get(r, source) != source) for r in roots), default=0)
                 elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
                     self.shards[node.outputs[0]] = self.shards[roots[0]]
@@ -113,6 +114,8 @@ class _Placer:
     def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool, stage: int) -> str:
         """The mvm whose column shards a node can work on in place, or "" if it needs whole rows. ``stage``: which has these."""
         op = OPS[node.op]
+        if node.op == "quantize":
+            return self._heads_source(node, tails)
         if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
             return ""
         lacking = not self._cim_has(INSTRUCTIONS[node.op].unit)
@@ -139,6 +142,15 @@ class _Placer:
         if lacking and len(sources) == 1:
             self.aside.add(node.outputs[0])
         return sources.pop() if len(sources) == 1 else ""
+
+    def _heads_source(self, node: Node, tails: dict[str, Tail]) -> str:
+        """The mvm whose tiles can bring their columns to codes, because each has whole groups of these; or ""."""
+        tail, groups = tails.get(node.inputs[0]), groups_of(node)
+        if tail is None or groups == 1 or tail.step != 1 or tail.root not in self.shards or tail.root in self.aside:
+            return ""
+        source, each = self.shards[tail.root], tail.width // groups
+        borders = (integer(self.producers[source], "cols"), tail.start)
+        return source if self._cim_has(Unit.VECTOR) and not any(b % each for b in borders) else ""
 
     def _width(self, value: str) -> int:
         return rows_shape(self.graph.type(value).shape)[-1]
@@ -415,7 +427,7 @@ class _Placer:
     def stage_count(self, segment: Segment) -> int:
         """Vector stages of a STREAM segment: up to the last one in which whole rows are worked on, or a scale of theirs is
         found."""
-        rows = (n for n in segment.nodes if n.outputs[0] not in self.shards or n.op == "quantize")
+        rows = (n for n in segment.nodes if n.outputs[0] not in self.shards or n.outputs[-1] not in self.shards)
         return 1 + max((self.stages[o] for n in rows for o in n.outputs if o), default=0)
 
 
