@@ -255,7 +255,12 @@ class Stream:
             else:
                 tile = state.owner[out]
                 pieces = [Shard(tile, 0, width(self.graph, out), state.full[(tile, out)])]
+            low, high = self.context.columns_out(out, self.segment)
             for piece in pieces:
-                target = self.space.rows_view(node, out, state.index, (piece.first, piece.last - piece.first), name)
-                self.context.code(piece.tile).emit("store", target, piece.view, origin=node.origin)
+                first, last = max(low, piece.first), min(high, piece.last)
+                if first >= last:
+                    continue
+                target = self.space.rows_view(node, out, state.index, (first, last - first), name)
+                view = columns(piece.view, first - piece.first, 1, last - first)
+                self.context.code(piece.tile).emit("store", target, view, origin=node.origin)
                 self.storing.setdefault(piece.tile, set()).add(out)
