@@ -107,8 +107,8 @@ class Context:
         return False
 
     def columns_out(self, value: str, segment: Segment) -> tuple[int, int]:
-        """The first and the end of the columns of a segment's value that are read outside it, directly or through views, as far as
-        these show rows."""
+        """The first and the end of the columns of a segment's value that are read outside it, directly or through views that show
+        rows."""
         tails = self.tails(segment)
         whole = tails[value]
         found: list[Tail] = [whole] if value in self.outputs else []

@@ -19,7 +19,7 @@ from cimc.arch.units import TileUnits
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.isa.operands import Element
-from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
+from cimc.mapping.beside import by_columns, coded_columns, column_tiles, columns_aside, companions, goes_aside
 from cimc.mapping.brought import Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
@@ -36,7 +36,6 @@ from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import Writing, weight_tiles
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
-from cimc.ops.matmul import groups_of
 
 MIN_REPLICA_ROWS = 8
 """Rows of a segment that are worth a copy of its weights: with fewer, filling the pipeline takes longer than it saves."""
@@ -74,6 +73,7 @@ class _Placer:
         self.tiles_by_units: dict[frozenset[Unit], list[int]] = {}
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
+        self.work: dict[str, float] = {}  # of products' columns with vectors, where it is not 1
         self.reads: dict[str, tuple[str, ...]] = {}
         self.aside: set[str] = set()
         self.beside: dict[int, tuple[dict[int, int], ...]] = {}
@@ -103,6 +103,9 @@ class _Placer:
                 source = self._shard_source(node, tails, may_go, stage)
                 if source:
                     self.shards.update(dict.fromkeys(node.outputs, source))
+                    if node.op == "quantize":
+                        coded = self._width(node.outputs[0]) / self._width(source)
+                        self.work[source] = self.work.get(source, 1.0) + coded
                     stage = max((self.stages[r] + (self.shards.get(r, source) != source) for r in roots), default=0)
                 elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
                     self.shards[node.outputs[0]] = self.shards[roots[0]]
@@ -115,7 +118,9 @@ class _Placer:
         """The mvm whose column shards a node can work on in place, or "" if it needs whole rows. ``stage``: which has these."""
         op = OPS[node.op]
         if node.op == "quantize":
-            return self._heads_source(node, tails)
+            source, each = coded_columns(node, tails, self.shards, self.aside)
+            whole = source and self._cim_has(Unit.VECTOR) and not integer(self.producers[source], "cols") % each
+            return source if whole else ""
         if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
             return ""
         lacking = not self._cim_has(INSTRUCTIONS[node.op].unit)
@@ -142,15 +147,6 @@ class _Placer:
         if lacking and len(sources) == 1:
             self.aside.add(node.outputs[0])
         return sources.pop() if len(sources) == 1 else ""
-
-    def _heads_source(self, node: Node, tails: dict[str, Tail]) -> str:
-        """The mvm whose tiles can bring their columns to codes, because each has whole groups of these; or ""."""
-        tail, groups = tails.get(node.inputs[0]), groups_of(node)
-        if tail is None or groups == 1 or tail.step != 1 or tail.root not in self.shards or tail.root in self.aside:
-            return ""
-        source, each = self.shards[tail.root], tail.width // groups
-        borders = (integer(self.producers[source], "cols"), tail.start)
-        return source if self._cim_has(Unit.VECTOR) and not any(b % each for b in borders) else ""
 
     def _width(self, value: str) -> int:
         return rows_shape(self.graph.type(value).shape)[-1]
@@ -233,7 +229,7 @@ class _Placer:
             if packing in LOOSE and now != last and not self.across:
                 of = self.products[segment.index][now[2]]
                 most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
-                cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
+                cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most / self._mean(of)), 0
             last = now
             need -= self._blocks(node)
             if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is Packing.TIGHT):
@@ -400,15 +396,20 @@ class _Placer:
     def narrows(self) -> bool:
         """Whether a tile may have more columns of products than it can work off while its cores do the next row."""
         tiles = self.weight_tiles()
-        grids = [self.grid(n) for _, n in self.mvms()]
+        grids = [(self.grid(n), self.work.get(n.outputs[0], 1.0)) for _, n in self.mvms()]
         if self.across or not tiles or not grids:
             return False
-        widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols for grid in grids)
+        widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols * work for grid, work in grids)
         return widest > worked_off(self.chip, tiles[0])
+
+    def _mean(self, products: Sequence[Node]) -> float:
+        """The work with a column of some products."""
+        across = [self.grid(n).across for n in products]
+        return sum(self.work.get(p.outputs[0], 1.0) * n for p, n in zip(products, across, strict=True)) / sum(across)
 
     def time(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]], copies: Mapping[int, int]) -> int:
         """Cycles of all segments' rows, estimated by what tiles have to work off."""
-        return columns_time(self.chip, self.weight_tiles()[0], self.segments, self.stages, matrices, copies)
+        return columns_time(self.chip, self.weight_tiles()[0], self.segments, self.stages, matrices, copies, self.work)
 
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work, and that on columns beside their products."""
@@ -463,8 +464,9 @@ def place(
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)
         found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
-        writing = placer.writing
-        return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)
+        cells, least = placer.writing.cells, placer.writing.least_rows
+        busy, time = bool(placer.work) and placer.narrows(), placer.time(matrices, copies) if matrices else 0
+        return Placement(*found, frozenset(placer.aside), placer.beside, cells, least, busy=busy, time=time)
     if choices.reload:
         placer.writing.spare()
         turns = in_turns(placer, precision, choices.pool, choices.replicas)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
 from cimc import errors
-from cimc.ir.graph import Attr, Constants, Graph, Node
+from cimc.ir.graph import Attr, Constants, Graph, Node, Type
 from cimc.isa.operands import Element
 from cimc.ops import OPS, Form
 from cimc.ops.layout import integer, integers
-from cimc.passes.editor import Editor
+from cimc.ops.matmul import scales_of
+from cimc.passes.editor import Editor, live_nodes
 
 Attrs = tuple[tuple[str, Attr], ...]
 
@@ -224,3 +225,42 @@ class _Coder:
 def _with(extents: Attr, axis: int, extent: int) -> Attr:
     assert isinstance(extents, tuple)
     return (*extents[:axis], extent, *extents[axis + 1 :])
+
+
+def uncoded(graph: Graph) -> Graph:
+    """A graph of any level whose products of activations take the values that their codes were made of: what it was without
+    :class:`Codes`, with other names. Nothing changes where there are none."""
+    work = _Undone(graph)
+    nodes = [n for node in graph.nodes for n in work.nodes(node)]
+    return graph.with_nodes(live_nodes(nodes, graph.outputs), work.types) if work.plain else graph
+
+
+class _Undone:
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.types = graph, dict(graph.types)
+        self.producers = graph.producers()
+        self.plain: dict[str, str] = {}  # codes, or a view of them → the values that they were made of
+
+    def nodes(self, node: Node) -> Iterator[Node]:
+        """What stands for a node."""
+        scales = scales_of(node)
+        if not scales:
+            yield node
+            return
+        for value in node.inputs[:2]:
+            yield from self._values(value)
+        operands = (*(self.plain[v] for v in node.inputs[:2]), *node.inputs[2 : len(node.inputs) - 2])
+        yield replace(node, inputs=operands if operands[-1] else operands[:-1])
+
+    def _values(self, value: str) -> Iterator[Node]:
+        """The views that show of the values what views show of their codes."""
+        if value in self.plain:
+            return
+        node = self.producers[value]
+        if node.op == "quantize":
+            self.plain[value] = node.inputs[0]
+            return
+        yield from self._values(node.inputs[0])
+        name = f"{value}.plain"
+        self.plain[value], self.types[name] = name, Type(Element.F32, self.types[value].shape)
+        yield replace(node, inputs=(self.plain[node.inputs[0]],), outputs=(name,))
