@@ -73,8 +73,8 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
 
 
 def _codes(graph: Graph) -> Iterator[dict[str, Json]]:
-    """Operands of products of activations that come as codes: the values that are brought to them where they are made, the bytes of
-    codes and scales, and those that the values would have as they are."""
+    """Operands of products of activations that come as codes: the values that are brought to them where they are made, the bytes
+    of codes and scales, and those that the values would have as they are."""
     producers = graph.producers()
     found: dict[str, Node] = {}
     for node in graph.nodes:

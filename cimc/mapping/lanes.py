@@ -27,13 +27,15 @@ def worked_off(chip: ChipSpec, tile: int) -> int:
     return TileUnits(chip, tile).mvm_interval(INPUT_BITS) * lanes // WORK
 
 
-def columns_each(grids: Sequence[Grid], capacity: int, worked: float) -> int:
+def columns_each(grids: Sequence[tuple[Grid, float]], capacity: int, worked: int) -> int:
     """Columns of blocks that each tile of a stage's matrices is to take, as even as they can be: no more than ``capacity``
-    cores hold and, if not 0, not more columns than are ``worked`` off."""
-    across, down = sum(g.across for g in grids), max(g.down for g in grids)
+    cores hold and, if not 0, not more columns than are ``worked`` off. ``grids``: with the work of their columns
+    (:data:`WORK`)."""
+    across, down = sum(g.across for g, _ in grids), max(g.down for g, _ in grids)
     most = max(1, capacity // down)
     if worked:
-        most = min(most, max(1, int(worked // grids[0].block_cols)))
+        mean = sum(g.across * work for g, work in grids) / across
+        most = min(most, max(1, int(worked / mean) // grids[0][0].block_cols))
     return -(-across // -(-across // most))
 
 

@@ -104,8 +104,8 @@ class _Placer:
                 if source:
                     self.shards.update(dict.fromkeys(node.outputs, source))
                     if node.op == "quantize":
-                        coded = self._width(node.outputs[0]) / self._width(source)
-                        self.work[source] = self.work.get(source, 1.0) + coded
+                        share = self._width(node.outputs[0]) / self._width(source)
+                        self.work[source] = self.work.get(source, 1.0) + share
                     stage = max((self.stages[r] + (self.shards.get(r, source) != source) for r in roots), default=0)
                 elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
                     self.shards[node.outputs[0]] = self.shards[roots[0]]
@@ -229,7 +229,8 @@ class _Placer:
             if packing in LOOSE and now != last and not self.across:
                 of = self.products[segment.index][now[2]]
                 most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
-                cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most / self._mean(of)), 0
+                grids_of = [(self.grid(n), self.work.get(n.outputs[0], 1.0)) for n in of]
+                cores.most, cores.columns = columns_each(grids_of, capacity, most), 0
             last = now
             need -= self._blocks(node)
             if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is Packing.TIGHT):
@@ -401,11 +402,6 @@ class _Placer:
             return False
         widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols * work for grid, work in grids)
         return widest > worked_off(self.chip, tiles[0])
-
-    def _mean(self, products: Sequence[Node]) -> float:
-        """The work with a column of some products."""
-        across = [self.grid(n).across for n in products]
-        return sum(self.work.get(p.outputs[0], 1.0) * n for p, n in zip(products, across, strict=True)) / sum(across)
 
     def time(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]], copies: Mapping[int, int]) -> int:
         """Cycles of all segments' rows, estimated by what tiles have to work off."""

@@ -215,16 +215,12 @@ class _Coder:
         """What a view shows of another value, which has one element along the axes ``single`` of the result."""
         attrs: Attrs = node.attrs
         if single and node.op != "transpose":
-            due = {"shape": 1, "size": 1}
-            attrs = tuple((k, _with(v, single[0], due[k]) if k in due else v) for k, v in attrs)
+            which = "size" if node.op == "slice" else "shape"
+            extents = tuple(1 if i in single else n for i, n in enumerate(integers(node, which)))
+            attrs = tuple((k, extents if k == which else v) for k, v in attrs)
         hint = "scale" if single else "q8"
         output = self.editor.fresh(f"{node.outputs[0]}.{hint}")
         return self.editor.emit(node.op, (value,), origins=node.origins, output=output, attrs=attrs)
-
-
-def _with(extents: Attr, axis: int, extent: int) -> Attr:
-    assert isinstance(extents, tuple)
-    return (*extents[:axis], extent, *extents[axis + 1 :])
 
 
 def uncoded(graph: Graph) -> Graph:
