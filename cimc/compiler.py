@@ -441,7 +441,7 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         digital=Digital(",".join(options.digital)) if options.digital else None,
         copies=next((p for p in several if isinstance(p, Copies)), None),
         digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
-        attention=attention.passes(hardware.spec),
+        attention=attention.passes(hardware.spec, core.cols),
         split=Split(max(1, weight_cores(hardware.spec, attention.cells))) if options.choices.reload else None,
     )
 

@@ -15,6 +15,7 @@ from cimc.ir.graph import Array, Constants, Graph
 from cimc.ir.levels import check
 from cimc.ir.text import print_graph
 from cimc.ops import Numerics
+from cimc.passes.codes import Codes
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
 from cimc.passes.decompose import Decompose
@@ -51,7 +52,7 @@ def default_pipeline(
     digital: Digital | None = None,
     copies: Copies | None = None,
     digital_bytes: int = Quantize.digital_bytes,
-    attention: tuple[Decompose | Online | Written, ...] = (),
+    attention: tuple[Decompose | Online | Codes | Written, ...] = (),
     split: Split | None = None,
 ) -> str:
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
@@ -61,8 +62,8 @@ def default_pipeline(
     quantize = parse_pipeline(
         f"quantize{{activations={activations}, weight_bits={weight_bits}, rounding={rounding}, digital_bytes={digital_bytes}}}"
     )
-    early = [one for one in attention if not isinstance(one, Written)]
-    late = [one for one in attention if isinstance(one, Written)]
+    early = [one for one in attention if not isinstance(one, Codes | Written)]
+    late = [one for one in attention if isinstance(one, Codes | Written)]
     chosen = (*early, outliers, digital, copies, smooth, *quantize, *late, Partition(rows, cols), split)
     return ",".join((CANONICAL, *(print_pipeline((one,)) for one in chosen if one is not None)))
 

@@ -9,9 +9,12 @@ scale is the same division: codes and scales are those of `quantize` on whole ro
 from __future__ import annotations
 
 from cimc.codegen.movement import Movement, Shard, State
-from cimc.codegen.tilecode import columns
+from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element, View, static_shape
+from cimc.mapping.segment import Tail
+from cimc.ops.matmul import groups_of, in_groups
+from cimc.origin import Origin
 
 
 def quantize_apart(flow: Movement, state: State, node: Node, source: str, home: int) -> None:
@@ -30,6 +33,31 @@ def quantize_apart(flow: Movement, state: State, node: Node, source: str, home: 
     state.owner[scale] = home
     scales = flow.bring(state, scale, [s.tile for s in shards], node.origin)
     state.shards[codes] = [_codes(flow, shard, scales[shard.tile], node) for shard in shards]
+
+
+def quantize_heads(flow: Movement, state: State, node: Node, tail: Tail) -> None:
+    """Emit a `quantize` with a scale for each group of columns, of columns of a value in shards of whole groups: each is
+    brought to codes where it is."""
+    codes, scale = node.outputs
+    each = tail.width // groups_of(node)
+    for shard in state.shards[tail.root]:
+        first, last = max(shard.first, tail.start), min(shard.last, tail.start + tail.width)
+        if first >= last:
+            continue
+        view = columns(shard.view, first - shard.first, 1, last - first)
+        made = heads_codes(flow.context.code(shard.tile), view, (last - first) // each, node.origin)
+        low, high = first - tail.start, last - tail.start
+        state.shards.setdefault(codes, []).append(Shard(shard.tile, low, high, made[0]))
+        state.shards.setdefault(scale, []).append(Shard(shard.tile, low // each, high // each, made[1]))
+
+
+def heads_codes(code: TileCode, view: View, groups: int, origin: Origin) -> tuple[View, View]:
+    """Bring rows on a tile to codes, a scale for each of ``groups`` parts of a row: codes, and scales (rows × groups)."""
+    rows, _ = shape = static_shape(view)
+    codes = code.buffer(Element.Q8, shape, "quantize")
+    scales = code.buffer(Element.F32, (rows, groups), "scale")
+    code.emit("quantize", *(in_groups(v, groups) for v in (codes, scales, view)), origin=origin)
+    return codes, scales
 
 
 def _peak(flow: Movement, shard: Shard, node: Node) -> View:

@@ -12,6 +12,7 @@ from cimc.isa.operands import Element, View
 from cimc.mapping.segment import ELEMENTWISE
 from cimc.mapping.space import width
 from cimc.ops import OPS, Access
+from cimc.ops.matmul import scales_of
 from cimc.origin import Origin
 
 
@@ -45,7 +46,7 @@ class BlockEmit:
         of the others what comes after the first operand (masks, scales)."""
         if OPS[self.node.op].access(self.node, index) is not Access.ROWS or self.node.op in ELEMENTWISE:
             return False
-        return index == 0 or self.node.op == "gather"
+        return index == 0 or self.node.op == "gather" or self.node.inputs[index] in scales_of(self.node)
 
     def output(self, index: int = 0) -> View:
         """See :class:`cimc.ops.op.Emit`."""

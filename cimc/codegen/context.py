@@ -111,6 +111,23 @@ class Context:
                 return True
         return False
 
+    def columns_out(self, value: str, segment: Segment) -> tuple[int, int]:
+        """The first and the end of the columns of a segment's value that are read outside it, directly or through views that show
+        rows."""
+        tails = self.tails(segment)
+        whole = tails[value]
+        found: list[Tail] = [whole] if value in self.outputs else []
+        work = [value]
+        while work:
+            seen = work.pop()
+            for node in self.uses.get(seen, []):
+                if is_view(node) and node.outputs[0] in tails:
+                    work.append(node.outputs[0])
+                elif is_view(node) or self.segment_of[node.outputs[0]] != segment.index:
+                    found.append(tails[seen])
+        low = min((t.start for t in found), default=0)
+        return low, max((t.start + t.step * (t.width - 1) + 1 for t in found), default=whole.width)
+
     def global_name(self, value: str) -> str:
         """The global buffer that holds a value (or what it is a view of)."""
         root = self.homes[value].buffer

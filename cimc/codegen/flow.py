@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from cimc.codegen.apart import heads_codes
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed, spans
@@ -38,6 +39,7 @@ from cimc.mapping.segment import MATRIX_OPS, pieces
 from cimc.mapping.space import Index, width
 from cimc.mapping.sums import where
 from cimc.ops import OPS, Access
+from cimc.ops.matmul import groups_of
 from cimc.origin import Origin
 
 
@@ -188,6 +190,8 @@ class Flow:
         job = self.plan.job_of[node.outputs[0]]
         if node.op in MATRIX_OPS:
             self._matrix(part, node, job)
+        elif node.op == "quantize" and node.outputs[1] in self.placement.shards:
+            self._codes(part, node, job)
         elif node.outputs[0] in self.placement.shards:
             self._shard(part, node, job)
         else:
@@ -322,6 +326,20 @@ class Flow:
             emit = BlockEmit(self.graph, code, self.plan.rows, operand, node, width=piece.rect.cols, dying=self.dying)
             emit.lower()
             made.pieces.append(replace(piece, view=emit.outputs[out]))
+
+    def _codes(self, part: Part, node: Node, job: Job) -> None:
+        """Columns of a product brought to codes where they are, a scale for each of their groups."""
+        start, tail = self.plan.starts[job], part.tails[node.inputs[0]]
+        codes, scales = (self.values.setdefault(out, Value(job, start, node.origin)) for out in node.outputs)
+        each, wanted = tail.width // groups_of(node), Rect(0, self.plan.rows, tail.start, tail.width)
+        for piece in self.values[tail.root].pieces:
+            common = piece.rect.meet(wanted)
+            if common is None:
+                continue
+            low, groups = common.col - tail.start, common.cols // each
+            made = heads_codes(self.at(piece.tile, start), _sub(piece, common), groups, node.origin)
+            codes.pieces.append(Piece(piece.tile, replace(common, col=low), made[0]))
+            scales.pieces.append(Piece(piece.tile, replace(common, col=low // each, cols=groups), made[1]))
 
     # --- heads ----------------------------------------------------------------------------------
     def _heads(self, part: Part) -> None:

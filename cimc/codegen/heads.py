@@ -18,6 +18,7 @@ from cimc.codegen.stages import Job, Piece, Rect, Share, heads_columns
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
+from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
 from cimc.mapping.region import Part, Source
 from cimc.mapping.space import shared_row, width
@@ -102,7 +103,7 @@ class Heads:
             for node in self.part.segment.nodes:
                 self._node(node, chain)
         steps = self.code.steps[mark:]
-        products = [i for i, s in enumerate(steps) if isinstance(s, Instruction) and s.mnemonic == "matmul"]
+        products = [i for i, s in enumerate(steps) if isinstance(s, Instruction) and s.mnemonic in PRODUCTS]
         if len(products) > 1:
             del self.code.steps[mark + products[-1] :]
             self.flow.at(self.share.tile, start + 1, self.group).steps.extend(steps[products[-1] :])

@@ -202,6 +202,7 @@ def _program(
     tiles = tuple(_tile(context.codes[t], chunks[t], chip) for t in sorted(chunks))
     movable -= better_away([b for b in arrays if b.name in movable and b.name not in pinned], tiles, chip)
     known = _accesses(chunks)
+    arrays = [b for b in arrays if b.name in known or b.name.partition(".")[0] not in plans]  # nobody wants the others
     stored = [Stored(b, tuple(a for a in known.get(b.name, ()) if a)) for b in arrays]
     arrays = list(settle(stored, movable, tiles, chip, pinned, _links(context, chunks)))
     return Program(chip.name, tuple(arrays), inputs, outputs, tiles, (), tuple(header))

@@ -72,10 +72,10 @@ class Cut:
     row: int
     edges: tuple[int, ...]
 
-    @property
-    def largest(self) -> float:
-        """The largest part's share of a row."""
-        return max(high - low for low, high in pairwise(self.edges)) / self.row
+    def largest(self, reaches: Iterable[Reach]) -> float:
+        """The share of a row of the largest part that one of these meets."""
+        met = {k for reach in set(reaches) for k in self.meeting(reach)}
+        return max(high - low for k, (low, high) in enumerate(pairwise(self.edges)) if k in met) / self.row
 
     def meeting(self, reach: Reach) -> list[int]:
         """The parts that a reach meets."""
@@ -116,7 +116,7 @@ def _of(
 
 def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
     """Where to cut an array that these accesses, all there are, read and write; None if it stays whole."""
-    best: Cut | None = None
+    best, share = None, 0.0
     if buffer.bytes < MIN_BYTES:
         return None
     least = MIN_ROW_BYTES // buffer.element.bytes
@@ -127,8 +127,9 @@ def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
             continue
         edges = _edges(row, known, least)
         found_cut = Cut(row, edges)
-        if len(edges) > 2 and (best is None or found_cut.largest < best.largest):
-            best = found_cut
+        largest = found_cut.largest(r for _, r in known)
+        if len(edges) > 2 and (best is None or largest < share):
+            best, share = found_cut, largest
     return best
 
 

@@ -11,6 +11,7 @@ from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns, narrowed
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction, Step
+from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.mapping.mapping import Segment
 from cimc.mapping.recompute import KEPT_SHARE
@@ -182,7 +183,7 @@ class Spread:
             self._block(code, *ready[i])
             steps = code.steps[mark:]
             products = [
-                k for k, step in enumerate(steps) if isinstance(step, Instruction) and step.mnemonic == "matmul"
+                k for k, step in enumerate(steps) if isinstance(step, Instruction) and step.mnemonic in PRODUCTS
             ]
             cut = products[-1] if len(products) > 1 else len(steps)
             code.steps[mark:] = [*steps[:cut], *late]

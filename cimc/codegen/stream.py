@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from math import prod
 
-from cimc.codegen.apart import quantize_apart
+from cimc.codegen.apart import quantize_apart, quantize_heads
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
@@ -113,6 +113,8 @@ class Stream:
         for node in self.segment.nodes:
             if node.op in MATRIX_OPS:
                 self._matrix(state, node)
+            elif node.op == "quantize" and node.outputs[1] in self.placement.shards:
+                quantize_heads(self.flow, state, node, self.tails[node.inputs[0]])
             elif node.outputs[0] in self.placement.shards and node.op == "quantize":
                 home = state.homes[self.placement.stages[node.outputs[0]]]
                 quantize_apart(self.flow, state, node, self.tails[node.inputs[0]].root, home)
@@ -253,7 +255,12 @@ class Stream:
             else:
                 tile = state.owner[out]
                 pieces = [Shard(tile, 0, width(self.graph, out), state.full[(tile, out)])]
+            low, high = self.context.columns_out(out, self.segment)
             for piece in pieces:
-                target = self.space.rows_view(node, out, state.index, (piece.first, piece.last - piece.first), name)
-                self.context.code(piece.tile).emit("store", target, piece.view, origin=node.origin)
+                first, last = max(low, piece.first), min(high, piece.last)
+                if first >= last:
+                    continue
+                target = self.space.rows_view(node, out, state.index, (first, last - first), name)
+                view = columns(piece.view, first - piece.first, 1, last - first)
+                self.context.code(piece.tile).emit("store", target, view, origin=node.origin)
                 self.storing.setdefault(piece.tile, set()).add(out)

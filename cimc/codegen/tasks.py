@@ -156,7 +156,7 @@ class _Work:
         if node.op == "attention":
             (d, t), (_, e) = (self.graph.type(v).shape[-2:] for v in node.inputs[1:3])
             scores = self.units.matmul_cycles(1, rows, t, d) + self.units.matmul_cycles(1, rows, e, t)
-            add = self._lanes("vector", {"vector.alu": 1}, rows * t) if len(node.inputs) > 3 else 0
+            add = self._lanes("vector", {"vector.alu": 1}, rows * t) if len(node.inputs) > 3 and node.inputs[3] else 0
             return scores + add + self._lanes("special", SOFTMAX, rows * t)
         wholes = [v for i, v in enumerate(node.inputs) if v and OPS[node.op].access(node, i) is Access.WHOLE]
         if wholes:

@@ -71,6 +71,13 @@ def quantized_product(a: Array, b: Array, bits: int) -> Array:
     return acc * (sa * sb)
 
 
+def coded_product(a: Array, a_scale: Array, b: Array, b_scale: Array, scale: float = 1.0) -> Array:
+    """``scale · (a @ b) · (a_scale · b_scale)`` of codes: what :func:`quantized_product` makes of the values that they were
+    rounded from, bit for bit; of float32 in place of codes (``float`` numerics) their product. float32."""
+    product = exact_product(a, b).astype(np.float32, copy=False) * (a_scale * b_scale)
+    return product * np.float32(scale) if scale != 1.0 else product
+
+
 def softmax(x: Array) -> Array:
     """Softmax along the last axis: exponentials of the difference to the row's maximum, over their sum (summed in
     float64)."""

@@ -21,7 +21,7 @@ from cimc.isa.instruction import (
     Unit,
     declare,
 )
-from cimc.isa.kernels import exact_product, quantized_product
+from cimc.isa.kernels import coded_product, exact_product, quantized_product
 from cimc.isa.program import MatrixDecl
 
 if TYPE_CHECKING:  # the rows are read long before a chip is
@@ -105,6 +105,49 @@ declare(
         (Keyword("scale", float, 1.0, "factor on the product"),),
         _matmul_cycles,
         rule=rules.matmul,
+    )
+)
+
+
+PRODUCTS = frozenset({"matmul", "matmul_codes"})
+"""Instructions of the matmul unit."""
+
+
+def _matmul_codes(
+    machine: Machine, y: Array, a: Array, a_scale: Array, b: Array, b_scale: Array, *, scale: float
+) -> None:
+    np.copyto(y, coded_product(a, a_scale, b, b_scale, scale), casting="unsafe")
+
+
+def _coded_bill(units: TileUnits, y: Shape, a: Shape, _: Shape, b: Shape, b_scale: Shape, *, scale: float) -> Actions:
+    return units.matmul_actions(*_matmul_dims(y, a))
+
+
+def _coded_cycles(units: TileUnits, y: Shape, a: Shape, _: Shape, b: Shape, b_scale: Shape, *, scale: float) -> int:
+    return units.matmul_cycles(*_matmul_dims(y, a))
+
+
+declare(
+    Spec(
+        "matmul_codes",
+        (
+            Operand("y", Kind.WRITE),
+            Operand("a", Kind.READ),
+            Operand("a_scale", Kind.READ),
+            Operand("b", Kind.READ),
+            Operand("b_scale", Kind.READ),
+        ),
+        Unit.MATMUL,
+        _matmul_codes,
+        _coded_bill,
+        """Dynamic matrix multiply of codes, y = scale · (a · b) · (a_scale · b_scale), on the tile's digital unit: a (… × m
+        × k) and b (… × k × n) are q8, a_scale (… × m × 1) and b_scale (… × 1 × n) f32, y (… × m × n) floating-point;
+        leading extents as of `matmul`. It is the product that `matmul` makes of floating-point operands with operand_bits 8,
+        bit for bit, if these are what `quantize` made of them: the codes are there already, so the unit has nothing to bring
+        to codes.""",
+        (Keyword("scale", float, 1.0, "factor on the product"),),
+        _coded_cycles,
+        rule=rules.matmul_codes,
     )
 )
 

@@ -233,6 +233,21 @@ def matmul(y: Shape, a: Shape, b: Shape, *, scale: float) -> str:
     return _first(_equal("b", b, due, "a"), _equal("y", y, (*batch, m, n), "a and b"), _among("y", y, NUMBER))
 
 
+def matmul_codes(y: Shape, a: Shape, a_scale: Shape, b: Shape, b_scale: Shape, *, scale: float) -> str:
+    """a (… × m × k) and b (… × k × n) of codes, with a scale for each row of a and each column of b."""
+    codes, single = frozenset({Element.Q8}), frozenset({Element.F32})
+    return _first(
+        matmul(y, a, b, scale=scale),
+        _among("a", a, codes),
+        _among("b", b, codes),
+        _among("a_scale", a_scale, single),
+        _among("b_scale", b_scale, single),
+        _equal("a_scale", a_scale, (*a.extents[:-1], 1), "a"),
+        _equal("b_scale", b_scale, (*b.extents[:-2], 1, b.extents[-1]), "b"),
+        _among("y", y, FLOATING),
+    )
+
+
 def host(*values: Shape, call: str, outputs: int) -> str:
     """As many operands as are written stand there."""
     if 1 <= outputs <= len(values):

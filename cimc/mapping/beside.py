@@ -16,6 +16,7 @@ from cimc.mapping.layout import is_view
 from cimc.mapping.mapping import PlacedMatrix, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, rows_shape
 from cimc.mapping.traffic import Traffic
+from cimc.ops.matmul import groups_of
 
 
 def readers(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[Node]], value: str) -> list[Node] | None:
@@ -46,6 +47,18 @@ def by_columns(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[
         return False
     found = readers(graph, tails, uses, node.outputs[0])
     return bool(found) and all(n.op in MATRIX_OPS for n in found or ())
+
+
+def coded_columns(
+    node: Node, tails: Mapping[str, Tail], shards: Mapping[str, str], aside: Collection[str]
+) -> tuple[str, int]:
+    """The product whose columns a `quantize` brings to codes in groups, each with a scale, and the columns of a group, so that
+    tiles which have whole ones can do it; "" if there is none. ``shards``, ``aside``: as of :func:`columns_aside`."""
+    tail, groups = tails.get(node.inputs[0]), groups_of(node)
+    if tail is None or groups == 1 or tail.step != 1 or tail.root not in shards or tail.root in aside:
+        return "", 0
+    each = tail.width // groups
+    return ("", 0) if tail.start % each else (shards[tail.root], each)
 
 
 def goes_aside(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[Node]], node: Node) -> bool:

@@ -16,6 +16,8 @@ Objective = Literal["latency", "throughput"]
 OBJECTIVES = get_args(Objective)
 CacheHome = Literal["memory", "resident", "fit"]
 CACHE_HOMES = get_args(CacheHome)
+CodesAt = Literal["auto", "on", "off"]
+CODES_AT = get_args(CodesAt)
 SWITCH = {"on": True, "off": False}
 
 
@@ -63,6 +65,10 @@ class Choices:
     """Whether a segment's tiles change places with others of their kind, so that links carry more evenly
     (:mod:`cimc.codegen.exchange`)."""
 
+    codes: CodesAt = "auto"
+    """Whether queries and keys are brought to codes where they are made, as the pass ``codes`` says (``on``), or by the matmul
+    units (``off``); ``auto``: unless that takes tiles of products too long (:mod:`cimc.mapping.build`)."""
+
 
 DEFAULT = Choices()
 
@@ -90,6 +96,10 @@ def _value(text: str, key: str, value: str) -> int | bool | str | None:
         if value not in CACHE_HOMES:
             why = f"'{value}' is no home of a cache"
             raise errors.MAPPING_CHOICE(text=text, why=why, fix=", ".join(CACHE_HOMES))
+        return value
+    if key == "codes":
+        if value not in CODES_AT:
+            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is none of them", fix=", ".join(CODES_AT))
         return value
     if key == "sums":
         if value not in SUMS_AT:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 from cimc.arch.spec import ChipSpec
-from cimc.ir.graph import Graph
+from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Instruction
+from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import View, static_shape
 from cimc.isa.printer import executed
 from cimc.isa.program import Program
@@ -15,6 +16,7 @@ from cimc.mapping.alternatives import alternatives
 from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping, PlacedMatrix, Segment, Style
 from cimc.mapping.work import work
+from cimc.ops.matmul import scales_of
 from cimc.ops.written import WRITTEN
 
 __all__ = ["Json", "dump"]
@@ -50,6 +52,7 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
         "static": static,
         "dynamic": [*_dynamic(graph, program), *_written(graph, mapping, program)],
         "attention": [*alternatives(graph, chip)],
+        "codes": list(_codes(graph)),
         "segments": [_segment(s, mapping) for s in mapping.segments],
         "residents": [
             {"value": v, "bytes": graph.type(v).bytes, "tile": t} for v, t in mapping.placement.residents.items()
@@ -67,6 +70,21 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
             "tiles_used": len(tiles_used),
         },
     }
+
+
+def _codes(graph: Graph) -> Iterator[dict[str, Json]]:
+    """Operands of products of activations that come as codes: the values that are brought to them where they are made, the bytes
+    of codes and scales, and those that the values would have as they are."""
+    producers = graph.producers()
+    found: dict[str, Node] = {}
+    for node in graph.nodes:
+        for value in node.inputs[:2] if scales_of(node) else ():
+            while (maker := producers[value]).op != "quantize":
+                value = maker.inputs[0]
+            found[value] = maker
+    for maker in found.values():
+        held = sum(graph.type(v).bytes for v in maker.outputs)
+        yield {"value": maker.inputs[0], "bytes": held, "plain_bytes": graph.type(maker.inputs[0]).bytes}
 
 
 def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
@@ -144,7 +162,7 @@ def _dynamic(graph: Graph, program: Program) -> Iterator[dict[str, Json]]:
         found: dict[tuple[str, str], int] = {}
         seen: dict[str, int] = {}
         for step, times in executed(tile.steps):
-            if step.mnemonic != "matmul" or step.origin is None:
+            if step.mnemonic not in PRODUCTS or step.origin is None:
                 continue
             name = str(step.origin)
             turn = seen.get(name, 0)

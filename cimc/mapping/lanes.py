@@ -14,7 +14,8 @@ from cimc.mapping.mapping import PlacedMatrix, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, constants_held
 
 WORK = 4
-"""Of the vector unit for a column of a product: three actions to bring it to float, one for a bias; and bytes to send."""
+"""Of the vector unit for a column of a product: three actions to bring it to float, one for a bias; and bytes to send. As
+many more bring it to codes."""
 
 INPUT_BITS = 8  # of activations in every precision
 
@@ -26,13 +27,15 @@ def worked_off(chip: ChipSpec, tile: int) -> int:
     return TileUnits(chip, tile).mvm_interval(INPUT_BITS) * lanes // WORK
 
 
-def columns_each(grids: Sequence[Grid], capacity: int, worked: int) -> int:
+def columns_each(grids: Sequence[tuple[Grid, float]], capacity: int, worked: int) -> int:
     """Columns of blocks that each tile of a stage's matrices is to take, as even as they can be: no more than ``capacity``
-    cores hold and, if not 0, not more columns than are ``worked`` off."""
-    across, down = sum(g.across for g in grids), max(g.down for g in grids)
+    cores hold and, if not 0, not more columns than are ``worked`` off. ``grids``: with the work of their columns
+    (:data:`WORK`)."""
+    across, down = sum(g.across for g, _ in grids), max(g.down for g, _ in grids)
     most = max(1, capacity // down)
     if worked:
-        most = min(most, max(1, worked // grids[0].block_cols))
+        mean = sum(g.across * work for g, work in grids) / across
+        most = min(most, max(1, int(worked / mean) // grids[0][0].block_cols))
     return -(-across // -(-across // most))
 
 
@@ -43,9 +46,10 @@ def columns_time(
     stages: Mapping[str, int],
     matrices: Mapping[str, tuple[PlacedMatrix, ...]],
     copies: Mapping[int, int],
+    work: Mapping[str, float],
 ) -> int:
     """Cycles that the segments' rows take, one after the other, in the tiles (as ``tile``) that hold most columns of their
-    products; estimated: nothing waits."""
+    products; estimated: nothing waits. ``work``: with a product's columns, where it is not 1 (:data:`WORK`)."""
     interval, found = TileUnits(chip, tile).mvm_interval(INPUT_BITS), 0
     for segment in segments:
         loads: dict[int, dict[int, float]] = {}
@@ -53,7 +57,7 @@ def columns_time(
             if node.op in MATRIX_OPS:
                 of = loads.setdefault(stages[node.outputs[0]], {})
                 for at, columns in column_tiles(matrices[node.outputs[0]][:1]).items():
-                    of[at] = of.get(at, 0) + columns
+                    of[at] = of.get(at, 0) + columns * work.get(node.outputs[0], 1.0)
         widest = max((max(of.values()) for of in loads.values()), default=0)
         cycles = max(interval, int(interval * widest) // max(1, worked_off(chip, tile)))
         found += cycles * segment.rows // copies.get(segment.index, 1)

@@ -151,6 +151,10 @@ class Placement:
     residents: MappingABC[str, int | None] = field(default_factory=dict[str, int | None])
     """Value between segments → the tile whose local memory is its home, None: global memory."""
     reload: Reload | None = None  # None: all weights stay in their cells
+    busy: bool = False
+    """Whether columns of products are brought to codes on tiles that may have more of them than they can work off."""
+    time: int = 0
+    """Cycles of all rows of products, estimated by what their tiles have to work off."""
     streamed: MappingABC[int, tuple[tuple[int, ...], ...]] = field(
         default_factory=dict[int, tuple[tuple[int, ...], ...]]
     )

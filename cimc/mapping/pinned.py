@@ -29,7 +29,7 @@ from cimc.ops.layout import integer
 MOST_BYTES = 256 << 20
 MOST_LANES = 64
 MOST_ROWS = 1 << 20
-NOT_READ = ("chips", "tiles", "dynamic", "work", "host", "totals", "search", "fit", "attention", "cache")
+NOT_READ = ("chips", "tiles", "dynamic", "work", "host", "totals", "search", "fit", "attention", "cache", "codes")
 """Keys of ``mapping.json`` that tell what follows from the others."""
 
 Index = Annotated[int, Field(ge=0, le=2**40)]

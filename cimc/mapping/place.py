@@ -19,7 +19,7 @@ from cimc.arch.units import TileUnits
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.isa.operands import Element
-from cimc.mapping.beside import by_columns, column_tiles, columns_aside, companions, goes_aside
+from cimc.mapping.beside import by_columns, coded_columns, column_tiles, columns_aside, companions, goes_aside
 from cimc.mapping.brought import Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
@@ -69,10 +69,11 @@ class _Placer:
         self.segments = segments
         self.chip = chip
         self.precision = precision
-        self.uses = graph.uses()
+        self.uses, self.producers = graph.uses(), graph.producers()
         self.tiles_by_units: dict[frozenset[Unit], list[int]] = {}
         self.stages: dict[str, int] = {}
         self.shards: dict[str, str] = {}
+        self.work: dict[str, float] = {}  # of products' columns with vectors, where it is not 1
         self.reads: dict[str, tuple[str, ...]] = {}
         self.aside: set[str] = set()
         self.beside: dict[int, tuple[dict[int, int], ...]] = {}
@@ -101,7 +102,10 @@ class _Placer:
             else:
                 source = self._shard_source(node, tails, may_go, stage)
                 if source:
-                    self.shards[node.outputs[0]] = source
+                    self.shards.update(dict.fromkeys(node.outputs, source))
+                    if node.op == "quantize":
+                        share = self._width(node.outputs[0]) / self._width(source)
+                        self.work[source] = self.work.get(source, 1.0) + share
                     stage = max((self.stages[r] + (self.shards.get(r, source) != source) for r in roots), default=0)
                 elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
                     self.shards[node.outputs[0]] = self.shards[roots[0]]
@@ -113,6 +117,10 @@ class _Placer:
     def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool, stage: int) -> str:
         """The mvm whose column shards a node can work on in place, or "" if it needs whole rows. ``stage``: which has these."""
         op = OPS[node.op]
+        if node.op == "quantize":
+            source, each = coded_columns(node, tails, self.shards, self.aside)
+            whole = source and self._cim_has(Unit.VECTOR) and not integer(self.producers[source], "cols") % each
+            return source if whole else ""
         if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
             return ""
         lacking = not self._cim_has(INSTRUCTIONS[node.op].unit)
@@ -221,7 +229,8 @@ class _Placer:
             if packing in LOOSE and now != last and not self.across:
                 of = self.products[segment.index][now[2]]
                 most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
-                cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
+                grids_of = [(self.grid(n), self.work.get(n.outputs[0], 1.0)) for n in of]
+                cores.most, cores.columns = columns_each(grids_of, capacity, most), 0
             last = now
             need -= self._blocks(node)
             if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is Packing.TIGHT):
@@ -388,15 +397,15 @@ class _Placer:
     def narrows(self) -> bool:
         """Whether a tile may have more columns of products than it can work off while its cores do the next row."""
         tiles = self.weight_tiles()
-        grids = [self.grid(n) for _, n in self.mvms()]
+        grids = [(self.grid(n), self.work.get(n.outputs[0], 1.0)) for _, n in self.mvms()]
         if self.across or not tiles or not grids:
             return False
-        widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols for grid in grids)
+        widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols * work for grid, work in grids)
         return widest > worked_off(self.chip, tiles[0])
 
     def time(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]], copies: Mapping[int, int]) -> int:
         """Cycles of all segments' rows, estimated by what tiles have to work off."""
-        return columns_time(self.chip, self.weight_tiles()[0], self.segments, self.stages, matrices, copies)
+        return columns_time(self.chip, self.weight_tiles()[0], self.segments, self.stages, matrices, copies, self.work)
 
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work, and that on columns beside their products."""
@@ -415,7 +424,7 @@ class _Placer:
     def stage_count(self, segment: Segment) -> int:
         """Vector stages of a STREAM segment: up to the last one in which whole rows are worked on, or a scale of theirs is
         found."""
-        rows = (n for n in segment.nodes if n.outputs[0] not in self.shards or n.op == "quantize")
+        rows = (n for n in segment.nodes if n.outputs[0] not in self.shards or n.outputs[-1] not in self.shards)
         return 1 + max((self.stages[o] for n in rows for o in n.outputs if o), default=0)
 
 
@@ -451,8 +460,9 @@ def place(
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)
         found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
-        writing = placer.writing
-        return Placement(*found, frozenset(placer.aside), placer.beside, writing.cells, writing.least_rows)
+        cells, least = placer.writing.cells, placer.writing.least_rows
+        busy, time = bool(placer.work) and placer.narrows(), placer.time(matrices, copies) if matrices else 0
+        return Placement(*found, frozenset(placer.aside), placer.beside, cells, least, busy=busy, time=time)
     if choices.reload:
         placer.writing.spare()
         turns = in_turns(placer, precision, choices.pool, choices.replicas)

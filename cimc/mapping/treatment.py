@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Unit
-from cimc.mapping.written import able
+from cimc.mapping.written import ACTIVATION_BITS, able
 from cimc.ops.written import NVM, SRAM
+from cimc.passes.codes import Codes
 from cimc.passes.decompose import Decompose
 from cimc.passes.online import Online
 from cimc.passes.written import Written
@@ -28,16 +29,22 @@ class Treatment:
     cells: str = ""
     decompose: bool = False
 
-    def passes(self, chip: ChipSpec) -> tuple[Decompose | Online | Written, ...]:
+    def passes(self, chip: ChipSpec, cols: int) -> tuple[Decompose | Online | Codes | Written, ...]:
         """What the pipeline needs for it; on matmul units, also softmax in blocks of keys where the smallest buffer beside
         one would not hold them. Raises ATTENTION_CELLS for hardware without such cores beside the units for softmax."""
         before = (Decompose(),) if self.decompose else ()
         if not self.cells:
             buffers = [t.local_bytes for t in chip.tiles.values() if t.matmul is not None and t.special is not None]
-            return (*before, Online(min(buffers))) if buffers else before
+            coded = (Codes(cols),) if _codes(chip) else ()
+            return (*before, Online(min(buffers)), *coded) if buffers else before
         core = chip.tile(able(chip, self.cells, frozenset({Unit.VECTOR, Unit.SPECIAL}))[0]).core
         assert core is not None
         return *before, Written("sram" if self.cells == SRAM else "nvm", core.rows, core.cols)
+
+
+def _codes(chip: ChipSpec) -> bool:
+    """Whether operands may come to matmul units as codes of 8 bits: they would bring them to such."""
+    return all(t.matmul.operand_bits == ACTIVATION_BITS for t in chip.tiles.values() if t.matmul is not None)
 
 
 def parse_attention(text: str) -> Treatment:

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from cimc.ir.graph import Node, Type
-from cimc.isa.kernels import exact_product, quantized_product, softmax, symmetric_codes
-from cimc.isa.operands import Element, static_shape
+from cimc.isa.kernels import coded_product, exact_product, quantized_product, softmax, symmetric_codes
+from cimc.isa.operands import Element, View, static_shape
 from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
 
 CORES, DIGITAL = "cores", "digital"
@@ -98,27 +98,48 @@ class BlockedMvm(Mvm):
 
 
 class Quantize(Op):
-    """Symmetric quantisation with one scale per row: outputs codes (q8) and scales (… × 1)."""
+    """Symmetric quantisation with one scale per row, or for each of ``groups`` equal parts of it: outputs codes (q8) and
+    scales (… × groups)."""
 
     name: ClassVar[str] = "quantize"
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    doc: ClassVar[str] = "codes q8 and scales (… × 1): one scale per row, found at run time"
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("groups", (int,), 1),)
+    doc: ClassVar[str] = (
+        "codes q8 and scales (… × groups), found at run time: one for each of so many equal parts of a row (heads)"
+    )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
         assert x is not None
-        return (Type(Element.Q8, x.shape), Type(Element.F32, (*x.shape[:-1], 1)))
+        groups = groups_of(node)
+        if not x.shape or groups < 1 or x.shape[-1] % groups:
+            raise ValueError(f"{groups} groups of {x}")
+        return (Type(Element.Q8, x.shape), Type(Element.F32, (*x.shape[:-1], groups)))
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
+        groups = groups_of(node)
         if numerics.exact:
-            return (x.astype(np.float32, copy=False), np.ones((*x.shape[:-1], 1), np.float32))
-        codes, scale = symmetric_codes(x, 8, -1)
-        return (codes.astype(np.int8), scale)
+            return (x.astype(np.float32, copy=False), np.ones((*x.shape[:-1], groups), np.float32))
+        codes, scale = symmetric_codes(x.reshape(*x.shape[:-1], groups, -1), 8, -1)
+        return (codes.astype(np.int8).reshape(x.shape), scale[..., 0])
 
     def lower(self, node: Node, emit: Emit) -> None:
-        emit.emit("quantize", emit.output(0), emit.output(1), emit.input(0))
+        groups = groups_of(node)
+        views = (emit.output(0), emit.output(1), emit.input(0))
+        emit.emit("quantize", *(views if groups == 1 else (in_groups(view, groups) for view in views)))
+
+
+def groups_of(node: Node) -> int:
+    """Of a ``quantize``, the scales of a row."""
+    return int(node.get("groups", 1))  # pyright: ignore[reportArgumentType]  # declared as int
+
+
+def in_groups(view: View, groups: int) -> View:
+    """Columns of rows as (rows × groups × columns of each)."""
+    (rows, n), (row, step) = static_shape(view), view.strides
+    return View(view.buffer, view.offset, (rows, groups, n // groups), (row, n // groups * step, step))
 
 
 class QuantizeStatic(Op):
@@ -176,54 +197,91 @@ def _product(a: Array, b: Array, numerics: Numerics) -> Array:
     return quantized_product(a, b, numerics.operand_bits)
 
 
+def scales_of(node: Node) -> tuple[str, ...]:
+    """Of a product of activations, the scales of its rows and columns where these are codes."""
+    return node.inputs[{"matmul": 2, "attention": 4}.get(node.op, len(node.inputs)) :]
+
+
+def _given(scale: Array | None) -> Array:
+    assert scale is not None
+    return scale
+
+
+def _check_codes(codes: tuple[Type, Type], scales: Sequence[Type | None]) -> None:
+    """Raises ValueError unless both operands of a product are codes, with a scale for each row and for each column."""
+    a, b = codes
+    if (a.element, b.element) != (Element.Q8, Element.Q8) or len(scales) != 2:
+        raise ValueError(f"{a} and {b} with {len(scales)} scales")
+    for name, found, shape in (
+        ("row", scales[0], (*a.shape[:-1], 1)),
+        ("column", scales[1], (*b.shape[:-2], 1, b.shape[-1])),
+    ):
+        if found != Type(Element.F32, shape):
+            raise ValueError(f"{a} and {b} with a scale {found} for each {name}")
+
+
 class Matmul(Op):
-    """Dynamic matmul: a (… × m × k), b (… × k × n); leading axes broadcast."""
+    """Dynamic matmul: a (… × m × k), b (… × k × n); leading axes broadcast. With scales of a's rows (… × m × 1) and of b's
+    columns (… × 1 × n), both are codes (q8), and the result is float32: what the unit makes of the values that they were
+    rounded from."""
 
     name: ClassVar[str] = "matmul"
-    arity: ClassVar[tuple[int, int]] = (2, 2)
+    arity: ClassVar[tuple[int, int]] = (2, 4)
     attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,), 1.0),)
     doc: ClassVar[str] = (
-        "dynamic matmul: scale · a (… × m × k) · b (… × k × n); integer operands give i32, quantised ones q32"
+        "dynamic matmul: scale · a (… × m × k) · b (… × k × n); integer operands give i32, quantised ones q32, or f32 with "
+        "scales (… × m × 1) and (… × 1 × n)"
     )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
-        a, b = inputs
+        a, b, *scales = inputs
         assert a is not None
         assert b is not None
         if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
             raise ValueError(f"matmul of {a} and {b}")
         lead = broadcast(a.shape[:-2], b.shape[:-2])
+        if scales:
+            _check_codes((a, b), scales)
+            return (Type(Element.F32, (*lead, a.shape[-2], b.shape[-1])),)
         whole = a.element in (Element.I8, Element.U8, Element.I16, Element.U16, Element.I32)
         result = Element.I32 if whole else Element.Q32 if a.element.quantized else a.element
         return (Type(result, (*lead, a.shape[-2], b.shape[-1])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
-        a, b = inputs
+        a, b, *scales = inputs
         assert a is not None
         assert b is not None
         scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
+        if scales:
+            return (coded_product(a, _given(scales[0]), b, _given(scales[1]), scale),)
         y = _product(a, b, numerics)
         if scale != 1.0:
             y = np.multiply(y, np.float32(scale))
         return (y.astype(np.int32 if np.issubdtype(a.dtype, np.integer) else a.dtype, copy=False),)
 
     def access(self, node: Node, index: int) -> Access:
-        return Access.WHOLE if index == 1 else Access.ROWS
+        return Access.WHOLE if index in (1, 3) else Access.ROWS
 
     def lower(self, node: Node, emit: Emit) -> None:
         scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
+        if len(node.inputs) > 2:
+            operands = (emit.input(0), emit.input(2), emit.input(1), emit.input(3))
+            emit.emit("matmul_codes", emit.output(), *operands, scale=scale)
+            return
         emit.emit("matmul", emit.output(), emit.input(0), emit.input(1), scale=scale)
 
 
 class Attention(Op):
     """Scaled dot-product attention per head: q (… × s × d), k transposed (… × d × t), v (… × t × e), mask (… × s × t) added
-    to the scores; leading axes broadcast (grouped and multi-query heads)."""
+    to the scores; leading axes broadcast (grouped and multi-query heads). With scales of q's rows (… × s × 1) and of k's
+    columns (… × 1 × t), both are codes (q8), and the result is float32."""
 
     name: ClassVar[str] = "attention"
-    arity: ClassVar[tuple[int, int]] = (3, 4)
+    arity: ClassVar[tuple[int, int]] = (3, 6)
     attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,)), Attribute("kept", (str,), ""))
     doc: ClassVar[str] = (
-        "softmax(scale · q · kᵀ + mask) · v; k arrives transposed (… × d × t); kept: why `decompose` left it as it is"
+        "softmax(scale · q · kᵀ + mask) · v; k arrives transposed (… × d × t); after the mask (or nothing), scales of q (… × s "
+        "× 1) and kᵀ (… × 1 × t) if these are codes; kept: why `decompose` left it as it is"
     )
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
@@ -238,6 +296,9 @@ class Attention(Op):
         mask = inputs[3] if len(inputs) > 3 else None
         if mask is not None:
             broadcast(mask.shape, (*lead, q.shape[-2], k.shape[-1]))
+        if len(inputs) > 4:
+            _check_codes((q, k), inputs[4:])
+            return (Type(Element.F32, (*lead, q.shape[-2], v.shape[-1])),)
         return (Type(q.element, (*lead, q.shape[-2], v.shape[-1])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
@@ -247,20 +308,28 @@ class Attention(Op):
         assert k is not None
         assert v is not None
         # Scores are kept in single precision whatever the operands are, as in the unit that computes them.
-        scores = np.multiply(_product(q, k, numerics), np.float32(float(node.attr("scale"))))  # pyright: ignore[reportArgumentType]
+        if len(inputs) > 4:
+            scores = coded_product(q, _given(inputs[4]), k, _given(inputs[5]))
+        else:
+            scores = _product(q, k, numerics)
+        scores = np.multiply(scores, np.float32(float(node.attr("scale"))))  # pyright: ignore[reportArgumentType]
         scores = scores.astype(np.float32, copy=False)
         if mask is not None:
             scores = np.add(scores, mask).astype(np.float32, copy=False)
         weights = softmax(scores)
-        return (_product(weights, v, numerics).astype(q.dtype, copy=False),)
+        return (_product(weights, v, numerics).astype(weights.dtype if len(inputs) > 4 else q.dtype, copy=False),)
 
     def access(self, node: Node, index: int) -> Access:
-        return Access.WHOLE if index in (1, 2) else Access.ROWS
+        return Access.WHOLE if index in (1, 2, 5) else Access.ROWS
 
     def lower(self, node: Node, emit: Emit) -> None:
         q, k, v = emit.input(0), emit.input(1), emit.input(2)
         scores = emit.scratch(Element.F32, (emit.rows, static_shape(k)[-1]))
-        emit.emit("matmul", scores, q, k, scale=float(node.attr("scale")))  # pyright: ignore[reportArgumentType]
+        scale = float(node.attr("scale"))  # pyright: ignore[reportArgumentType]  # declared as float
+        if len(node.inputs) > 4:
+            emit.emit("matmul_codes", scores, q, emit.input(4), k, emit.input(5), scale=scale)
+        else:
+            emit.emit("matmul", scores, q, k, scale=scale)
         if len(node.inputs) > 3 and node.inputs[3]:
             mask = emit.input(3)
             if emit.element(3) is not Element.F32:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from cimc import errors
 from cimc.errors import Source
 from cimc.passes.classify import Classify
+from cimc.passes.codes import Codes
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
 from cimc.passes.dce import Dce
@@ -43,6 +44,7 @@ _ALL: tuple[type[Pass], ...] = (
     Smooth,
     Quantize,
     Written,
+    Codes,
     Partition,
     Split,
     Dce,

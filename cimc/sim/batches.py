@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.isa.matrix import PRODUCTS
 from cimc.sim.packing import Unsuited
 from cimc.sim.recording import FOREVER, NONE, VARIABLE, Form, Group, Part, Recorder, Runs
 
@@ -132,7 +133,7 @@ class Placing:
             at = 0
             for part, runs in zip(parts, reads, strict=True):
                 operand = self._operand(runs[begin:end], part.packed.size, part.dtype.itemsize, at)
-                if form.step.mnemonic == "matmul" and _meets(operand, operands):
+                if form.step.mnemonic in PRODUCTS and _meets(operand, operands):
                     operand = self._gathered(*self._pieces(runs[begin:end], part), at)
                 if isinstance(operand, Gathered):
                     at += -(-len(operand.places) * operand.size // ALIGN) * ALIGN

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.instruction import Blocked, Instruction, Machine, Meaning, Repeat, Step
+from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, View
 from cimc.sim.memory import Storage
 from cimc.sim.packing import Packed, Unsuited, packed
@@ -166,13 +167,15 @@ class TileRecorder:
                 known = Packed(shape, operand.strides, 0, ())
                 parts.append(Part(role, known, self._storage(step, row, i).dtype))
                 continue
-            product = step.mnemonic == "matmul" or (step.mnemonic, i) == ("mvm", 2)
+            product = step.mnemonic in PRODUCTS or (step.mnemonic, i) == ("mvm", 2)
             strides = None if role in ("write", "update") else operand.strides
             if strides is None and any(s == 0 and e > 1 for s, e in zip(operand.strides, shape, strict=True)):
                 raise Unsuited
             dtype = self._storage(step, row, i).dtype
             parts.append(Part(role, packed(shape, strides, product=product), dtype, (step.mnemonic, i) in _SPREAD))
-        if step.mnemonic == "matmul" and _may_be_same(*step.operands[1:]):
+        if step.mnemonic in PRODUCTS and _may_be_same(
+            step.operands[1], step.operands[-1 if step.mnemonic == "matmul" else -2]
+        ):
             raise Unsuited  # NumPy multiplies an array by its own transpose in another way
         checked = meaning_of(step, self.real) is not row.meaning
         key = (step.mnemonic, tuple(sorted(keywords.items())), checked, self.real.machine.operand_bits, tuple(parts))

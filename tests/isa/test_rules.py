@@ -51,6 +51,7 @@ SHAPES: dict[int, list[tuple[tuple[int, ...], ...]]] = {
     2: [((2, 3), (2, 3)), ((2, 3), (1, 3)), ((2, 1), (2, 3)), ((), ())],
     3: [((2, 3),) * 3, ((2, 3), (2, 1), (3,)), ((2, 4), (2, 3), (3, 4)), ((2, 3), (2, 1), (2, 3)), ((), (), ())],
     4: [((2, 3),) * 4, ((2, 3), (2, 3), (2, 1), (1, 3)), ((),) * 4],
+    5: [((2, 4), (2, 3), (2, 1), (3, 4), (1, 4)), ((2, 4), (2, 3), (2, 1), (3, 4), (4,)), ((2, 3),) * 5],
 }
 
 
@@ -58,11 +59,12 @@ SHAPES: dict[int, list[tuple[tuple[int, ...], ...]]] = {
 def test_what_the_rule_allows_the_meaning_computes(spec: Spec) -> None:
     ran = 0
     keywords = dict(complete(spec, {}))
-    inner = [*Element] if len(spec.operands) < 4 else [Element.F32, Element.I32, Element.Q32, Element.BF16, Element.B8]
-    alike = len(spec.operands) == 4
+    few = [Element.F32, Element.I32, Element.Q32, Element.Q8, Element.BF16, Element.B8]
+    inner = [*Element] if len(spec.operands) < 4 else few
+    alike = len(spec.operands) >= 4
     for y, *rest in SHAPES[len(spec.operands)]:
         for out, x, last in itertools.product(inner, inner, inner if alike else [None]):
-            elements = [out, x, *([last or x] * (len(rest) - 1))]
+            elements = [out, *((x, last, x, last) if len(rest) == 4 else (x, *([last or x] * (len(rest) - 1))))]
             shapes = [Shape(e, t) for e, t in zip((y, *rest), elements, strict=True)]
             if spec.rule(*shapes, **keywords):
                 continue
@@ -95,6 +97,26 @@ def test_quantize_then_dequantize_is_near() -> None:
     INSTRUCTIONS["dequantize"].meaning(_Machine(False), y, q.astype(np.int32), scale, one)
     assert np.abs(q).max(axis=-1).tolist() == [127, 127, 127]
     assert np.all(np.abs(x - y) <= scale / 2 * 1.0001)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_a_product_of_codes_is_that_of_the_values_they_were_rounded_from(exact: bool, scale: float) -> None:
+    rng = np.random.default_rng(1)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 5, 48), (2, 48, 7)))
+    b[0, :, 3] = 0  # a column of zeros has scale 1
+    a[1] *= 1e6
+    code = np.float32 if exact else np.int8
+    machine, quantize = _Machine(exact), INSTRUCTIONS["quantize"].meaning
+    qa, sa = np.zeros(a.shape, code), np.zeros((2, 5, 1), np.float32)
+    qb, sb = np.zeros((2, 7, 48), code), np.zeros((2, 7, 1), np.float32)
+    quantize(machine, qa, sa, a)
+    quantize(machine, qb, sb, np.swapaxes(b, 1, 2))
+    want, got = np.zeros((2, 5, 7), np.float32), np.zeros((2, 5, 7), np.float32)
+    INSTRUCTIONS["matmul"].meaning(machine, want, a, b, scale=scale)
+    turned = np.swapaxes(qb, 1, 2), np.swapaxes(sb, 1, 2)
+    INSTRUCTIONS["matmul_codes"].meaning(machine, got, qa, sa, *turned, scale=scale)
+    assert np.array_equal(want, got)
 
 
 @pytest.mark.parametrize("spec", INSTRUCTIONS.values(), ids=lambda s: s.mnemonic)
