@@ -17,6 +17,7 @@ from cimc.passes.decompose import Decompose
 from cimc.passes.digital import Digital
 from cimc.passes.fold import Fold
 from cimc.passes.fuse import Fuse
+from cimc.passes.halve import Halve
 from cimc.passes.integers import Integers
 from cimc.passes.online import Online
 from cimc.passes.outliers import Outliers
@@ -43,6 +44,7 @@ _ALL: tuple[type[Pass], ...] = (
     Smooth,
     Quantize,
     Written,
+    Halve,
     Partition,
     Split,
     Dce,

@@ -121,7 +121,7 @@ def meaning_of(step: Instruction, scope: Scope) -> Meaning:
     views = [o.buffer if isinstance(o, View) else "" for o in step.operands]
     if not any(views[i] in scope.quantized for i in row.written):
         return meaning
-    reads = [i for i in row.read if scope.local[views[i]].dtype.kind == "f"]
+    reads = [i for i in row.read if is_float(scope.local[views[i]].dtype)]
     if not reads:
         return meaning
 
