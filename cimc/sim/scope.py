@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Machine, Matrix, Meaning, Spec, Unit
+from cimc.isa.kernels import is_float
 from cimc.isa.operands import View
 from cimc.sim import memory
 from cimc.sim.channels import Links
