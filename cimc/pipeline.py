@@ -59,7 +59,8 @@ def default_pipeline(
     """The usual pipeline, as text, for cores of ``rows`` × ``cols`` weights. ``outliers`` and ``digital``: what is kept out
     of the cells; ``smooth``: ranges evened out before they are quantised; ``copies``: what is in several sets of cells;
     ``digital_bytes``: the largest piece of digital weights that a tile with a matmul unit takes at once. ``attention``: passes
-    for the products of activations. ``halve``: values between products in 16 bits. ``split``: products that the chip's cells do not hold at once, in pieces."""
+    for the products of activations. ``halve``: values between products in 16 bits. ``split``: products that the chip's cells do
+    not hold at once, in pieces."""
     quantize = parse_pipeline(
         f"quantize{{activations={activations}, weight_bits={weight_bits}, rounding={rounding}, digital_bytes={digital_bytes}}}"
     )

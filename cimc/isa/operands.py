@@ -14,8 +14,8 @@ import numpy as np
 
 class Element(enum.Enum):
     """Element types of buffers. The ``q`` types are what cimc rounds: integers, or floats of 16 bits (``qf16``, ``qbf16``), in
-    ``integer`` and ``analog`` numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics. Numbers of less than
-    a byte and 8-bit floats (the ``narrow`` ones) are stored, moved and converted, never computed with."""
+    ``integer`` and ``analog`` numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics.
+    Numbers of less than a byte and 8-bit floats (the ``narrow`` ones) are stored, moved and converted, never computed with."""
 
     __hash__ = object.__hash__  # each is one object; an enum's own looks at the name, and takes ten times as long
 

@@ -12,6 +12,12 @@ from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, broadcast, call, r
 from cimc.ops.written_as import HALVED, TO, written_as, written_dtype
 
 _TO_BOOL = frozenset(("eq", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "isnan", "isinf"))
+_OF_BITS = frozenset(("bitnot", "bitand", "bitor", "bitxor", "shl", "shr"))
+
+
+def _attributes(name: str) -> tuple[Attribute, ...]:
+    """Those of an elementwise op: one that makes floats may round them."""
+    return () if name in _TO_BOOL or name in _OF_BITS else (TO,)
 
 
 def _shapes(inputs: Sequence[Type | None]) -> tuple[int, ...]:
@@ -29,11 +35,11 @@ class Unary(Op):
     """``y = f(x)``."""
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
 
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
         self.doc = f"y = {UNARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
+        self.attributes = _attributes(name)  # pyright: ignore[reportAttributeAccessIssue]
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
@@ -54,11 +60,11 @@ class Binary(Op):
     """``y = f(a, b)``."""
 
     arity: ClassVar[tuple[int, int]] = (2, 2)
-    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
 
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
         self.doc = f"y = {BINARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
+        self.attributes = _attributes(name)  # pyright: ignore[reportAttributeAccessIssue]
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         a, b = inputs

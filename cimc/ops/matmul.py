@@ -198,7 +198,9 @@ class Matmul(Op):
         lead = broadcast(a.shape[:-2], b.shape[:-2])
         whole = a.element in (Element.I8, Element.U8, Element.I16, Element.U16, Element.I32)
         codes = a.element.quantized and not a.element.halved
-        result = Element.I32 if whole else Element.Q32 if codes else written_as(node, a.element, () if codes else inputs)
+        result = (
+            Element.I32 if whole else Element.Q32 if codes else written_as(node, a.element, () if codes else inputs)
+        )
         return (Type(result, (*lead, a.shape[-2], b.shape[-1])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:

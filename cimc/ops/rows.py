@@ -11,15 +11,17 @@ from cimc.isa.operands import Element
 from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, call, register
 from cimc.ops.written_as import TO, written_as, written_dtype
 
+_INDICES = frozenset(("reduce_argmax", "reduce_argmin"))
+
 
 class Reduce(Op):
     """One number per row; the last axis becomes 1."""
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
 
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
+        self.attributes = () if name in _INDICES else (TO,)  # pyright: ignore[reportAttributeAccessIssue]
         self.doc = f"{REDUCE[name][2]} along the last axis, which becomes 1"  # pyright: ignore[reportAttributeAccessIssue]
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
@@ -27,7 +29,7 @@ class Reduce(Op):
         assert x is not None
         if not x.shape:
             raise ValueError(f"{self.name} needs at least one axis")
-        index = self.name in ("reduce_argmax", "reduce_argmin")
+        index = self.name in _INDICES
         element = Element.I64 if index else written_as(node, x.element)
         return (Type(element, (*x.shape[:-1], 1)),)
 
@@ -35,7 +37,7 @@ class Reduce(Op):
         (x,) = inputs
         assert x is not None
         y = call(REDUCE[self.name][1], x)
-        index = self.name in ("reduce_argmax", "reduce_argmin")
+        index = self.name in _INDICES
         return (y if index else y.astype(written_dtype(node, x.dtype, numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:

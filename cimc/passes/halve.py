@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 
 from cimc import errors
 from cimc.ir.graph import Constants, Graph, Node, Type
+from cimc.isa.kernels import BINARY, REDUCE, UNARY
 from cimc.isa.operands import Element
 from cimc.ops import OPS, Form
-from cimc.ops.written_as import TO
 from cimc.ops.written_as import HALVED as ELEMENTS
+from cimc.ops.written_as import TO
 
 Bits = Literal["f16", "bf16"]
 HALVED: Mapping[str, Element] = {"f16": Element.QF16, "bf16": Element.QBF16}
@@ -24,18 +25,18 @@ LINEAR = frozenset(("add", "sub", "mul", "div"))
 WEIGHTS = frozenset(("softmax", "log_softmax"))
 MOVES = frozenset(("concat", "pad", "copy", "gather"))
 """Ops beside views that hand elements on as they are."""
-READERS = frozenset(("quantize", "quantize_static", "cast"))
-"""Ops that read halved values without writing any."""
+READERS = frozenset(("quantize", "quantize_static", "cast", *UNARY, *BINARY, *REDUCE))
+"""Ops that may read halved values and write what is none: codes, truth values, indices."""
 PRODUCTS = frozenset(("quantize", "quantize_static", "matmul", "attention"))
 
 
 @dataclass(frozen=True)
 class Halve:
-    """Every float32 value that is made of results of products, attention and norms, and read by another op of the model, becomes
-    one of 16 bits (``to``: f16 or bf16), rounded once, where it is computed. What computes does so in float32 and widens what it
-    reads. Left in float32: inputs and outputs of the model, what the host reads or writes, and what stays inside an op: scales and
-    other numbers of which a row has one, scores that only a softmax reads, a product before its bias or gain (only a constant is
-    added or multiplied), values that nothing but other ops of the same ONNX node reads.
+    """Every float32 value that is made of results of products, attention and norms, and read by another op of the model,
+    becomes one of 16 bits (``to``: f16 or bf16), rounded once, where it is computed. What computes does so in float32 and
+    widens what it reads. Left in float32: inputs and outputs of the model, what the host reads or writes, and what stays
+    inside an op: scales and other numbers of which a row has one, scores that only a softmax reads, a product before its bias
+    or gain (only a constant is added or multiplied), values that nothing but other ops of the same ONNX node reads.
 
     Before::
 
@@ -128,7 +129,7 @@ def _computes(graph: Graph, node: Node) -> bool:
 
 
 def _reads(node: Node) -> bool:
-    """Whether a node that writes no float32 may read halved values: comparisons and indices beside :data:`READERS`."""
+    """Whether a node that writes no float32 may read halved values."""
     return node.op in READERS or TO in OPS[node.op].attributes
 
 
