@@ -27,7 +27,7 @@ HALVES = frozenset((np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)))
 
 def widened(x: Array) -> Array:
     """Floats of 16 bits as float32, in which units compute; everything else as it is."""
-    return x.astype(np.float32) if x.dtype in HALVES else x
+    return x.astype(np.float32) if x.itemsize == 2 and x.dtype in HALVES else x
 
 
 def exact_product(a: Array, b: Array) -> Array:

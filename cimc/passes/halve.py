@@ -50,8 +50,8 @@ class Halve:
 
         %acc : q32[2x4] = mvm %x.q8, %w.q8
         %h : f32[2x4] = dequantize %acc, %x.scale, %w.scale
-        %b : qf16[2x4] = add{to=qf16} %h, %bias
-        %y : qf16[2x4] = gelu{to=qf16} %b
+        %b : qf16[2x4] = add{to="qf16"} %h, %bias
+        %y : qf16[2x4] = gelu{to="qf16"} %b
         %y.q8 : q8[2x4], %y.scale : f32[2x1] = quantize %y
 
     ``float`` numerics round nothing.
