@@ -27,6 +27,7 @@ from cimc.collecting import uncollected
 from cimc.inputs import Tokens, draw_calibration, read_tokens
 from cimc.inputs import calibration as calibration_runs
 from cimc.ir.graph import Array, Constants, Graph
+from cimc.isa.operands import Element
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
@@ -265,7 +266,7 @@ def _compile(
         hardware,
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
         (
-            *(*imported.notes, *notes, *_kept(graph), *_cells(options, hardware)),
+            *(*imported.notes, *notes, *_kept(graph), *_halved(graph, options), *_cells(options, hardware)),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
             *_chosen(told, caches, mapping),
@@ -352,6 +353,14 @@ def _kept(graph: Graph) -> tuple[str, ...]:
     """A note for each attention whose scores could not be decomposed."""
     found = ((n.origin.node, str(n.get("kept", ""))) for n in graph.nodes if n.op in ("attention", WRITTEN))
     return tuple(f"{name} is not decomposed: {why}" for name, why in found if why)
+
+
+def _halved(graph: Graph, options: Options) -> tuple[str, ...]:
+    """How many of the values are in 16 bits, if any are to be."""
+    floats = [graph.types[v].element for n in graph.nodes for v in n.outputs if v]
+    halves, wide = sum(e.halved for e in floats), floats.count(Element.F32)
+    told = f"values: {halves} in {options.values}, {wide} inside ops, at the model's borders or of masks stay in f32"
+    return (told,) if options.values != "f32" else ()
 
 
 def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:

@@ -27,7 +27,7 @@ HALVES = frozenset((np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)))
 
 def widened(x: Array) -> Array:
     """Floats of 16 bits as float32, in which units compute; everything else as it is."""
-    return x.astype(np.float32) if x.itemsize == 2 and x.dtype in HALVES else x
+    return x.astype(np.float32) if x.dtype in HALVES else x
 
 
 def exact_product(a: Array, b: Array) -> Array:
@@ -162,9 +162,24 @@ _Unary = tuple[str, Callable[[Array], Array], str]
 _Binary = tuple[str, Callable[[Array, Array], Array], str]
 
 
-def _single(function: Callable[..., Array]) -> Callable[..., Array]:
-    """A function whose operands are widened."""
-    return lambda *operands: function(*[widened(x) for x in operands])
+def _one(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A function whose operand is widened; what is of 16 bits is looked for first, for this is called for every instruction."""
+
+    def wide(x: Array) -> Array:
+        return function(widened(x) if x.itemsize == 2 else x)
+
+    return wide
+
+
+def _two(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """The same of two operands."""
+
+    def wide(a: Array, b: Array) -> Array:
+        if a.itemsize == 2 or b.itemsize == 2:
+            return function(widened(a), widened(b))
+        return function(a, b)
+
+    return wide
 
 
 _UNARY: dict[str, _Unary] = {
@@ -297,9 +312,9 @@ _REDUCE: dict[str, _Unary] = {
     "reduce_argmin": ("vector.alu", _argmin, "index of the first smallest"),
 }
 
-UNARY: dict[str, _Unary] = {name: (action, _single(f), doc) for name, (action, f, doc) in _UNARY.items()}
-BINARY: dict[str, _Binary] = {name: (action, _single(f), doc) for name, (action, f, doc) in _BINARY.items()}
-REDUCE: dict[str, _Unary] = {name: (action, _single(f), doc) for name, (action, f, doc) in _REDUCE.items()}
+UNARY: dict[str, _Unary] = {name: (action, _one(f), doc) for name, (action, f, doc) in _UNARY.items()}
+BINARY: dict[str, _Binary] = {name: (action, _two(f), doc) for name, (action, f, doc) in _BINARY.items()}
+REDUCE: dict[str, _Unary] = {name: (action, _one(f), doc) for name, (action, f, doc) in _REDUCE.items()}
 """What elementwise instructions and reductions compute: halves in float32, rounded where the result is written."""
 
 

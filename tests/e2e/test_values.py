@@ -128,6 +128,7 @@ def test_the_option(folder: Path) -> None:
     dims = {"batch": 1, "sequence": 4}
     compiled = cimc.compile(path, hardware="isaac", dims=dims, values="bf16")
     assert "halve{to=bf16}" in compiled.pipeline
+    assert any(note.startswith("values: ") and " in bf16, " in note for note in compiled.notes)
     options = compiled.manifest()["options"]
     assert isinstance(options, dict)
     assert options["values"] == "bf16"
