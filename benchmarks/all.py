@@ -31,6 +31,7 @@ from benchmarks import (
     speed,
     sums,
     technologies,
+    values,
 )
 from benchmarks.figures import Section
 from benchmarks.validation import __main__ as validation
@@ -52,6 +53,7 @@ PARTS: dict[str, ModuleType] = {
     "architectures": architectures,
     "attainment": attainment,
     "links": links,
+    "values": values,
     "attention": attention,
     "codesign": codesign,
     "movement": movement,

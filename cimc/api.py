@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.analog.config import refuse
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Compiled, Fit, Options, compile_model
+from cimc.compiler import Compiled, Fit, Options, Values, compile_model
 from cimc.device import durations
 from cimc.mapping.choices import CacheHome, Objective, parse_choices
 from cimc.report.compare import Tolerance
@@ -54,6 +54,7 @@ def compile(
     cache: CacheHome = "memory",
     fit: Fit = "off",
     calibration: Mapping[str, Array] | None = None,
+    values: Values = "f32",
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
@@ -65,14 +66,16 @@ def compile(
     ``--search``. ``reload``: weights that find no core are written into cells during the run. ``attention``: how products of
     activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch stream through all layers.
     ``cache``: where KV caches lie, as ``--cache``. ``fit``: what is fitted to ``calibration`` (inputs, or several along a
-    first axis; else ``inputs``, else drawn ones), as ``--fit``.
+    first axis; else ``inputs``, else drawn ones), as ``--fit``. ``values``: what values between products are rounded to,
+    stored and sent as, as ``--values``.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
     chosen = _placed(asked.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache)
     one_of("fit", fit, get_args(Fit))
+    one_of("values", values, get_args(Values))
     samples = (calibration,) if calibration is not None else (inputs,) if inputs else ()
-    made = compile_model(model, replace(chosen, fit=fit), inputs=inputs, calibration=samples)
+    made = compile_model(model, replace(chosen, fit=fit, values=values), inputs=inputs, calibration=samples)
     assert made is not None
     if output is not None:
         made.write(Path(output))
@@ -115,6 +118,7 @@ def check(
     optimize: Objective = "latency",
     cache: CacheHome = "memory",
     fit: Fit = "off",
+    values: Values = "f32",
 ) -> JsonObject:
     """Compile, run, compare with onnxruntime: the object of ``cimc check --json``.
 
@@ -144,7 +148,8 @@ def check(
         compiled_as.options(digital, outliers, copies), placement, search, reload, attention, optimize, cache
     )
     one_of("fit", fit, get_args(Fit))
-    return check_model(str(model), replace(chosen, fit=fit), how).to_json()
+    one_of("values", values, get_args(Values))
+    return check_model(str(model), replace(chosen, fit=fit, values=values), how).to_json()
 
 
 def sweep(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from cimc.collecting import uncollected
 from cimc.inputs import Tokens, draw_calibration, read_tokens
 from cimc.inputs import calibration as calibration_runs
 from cimc.ir.graph import Array, Constants, Graph
+from cimc.isa.operands import Element
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
@@ -44,6 +45,7 @@ from cimc.ops.written import WRITTEN
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
+from cimc.passes.halve import Halve
 from cimc.passes.outliers import Outliers
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.passes.quantize import Quantize
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
 PRECISION = re.compile(r"w([2-8])a8")
 Fit = Literal["off", "scales", "rounding", "all"]
 """What of the quantisation is fitted to calibration inputs."""
+Values = Literal["f32", "f16", "bf16"]
+"""What values between products are kept in, and travel as."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Options:
     level partitioned. ``calibrate``: whether the program
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
     number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where. ``search``: how long to look
-    for a better placement from there on. ``attention``: how products of activations run (:func:`parse_attention`)."""
+    for a better placement from there on. ``attention``: how products of activations run (:func:`parse_attention`). ``values``: in
+    which type values between products are kept and travel (:class:`Halve`)."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -89,6 +94,7 @@ class Options:
     search: Plan | None = None
     attention: str = DIGITAL_ATTENTION
     fit: Fit = "off"
+    values: Values = "f32"
 
 
 class InvalidProgram(AssertionError):
@@ -154,6 +160,7 @@ class Compiled:
                 "outliers": self.options.outliers,
                 "copies": self.options.copies,
                 "attention": self.options.attention,
+                "values": self.options.values,
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
@@ -259,7 +266,7 @@ def _compile(
         hardware,
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
         (
-            *(*imported.notes, *notes, *_kept(graph), *_cells(options, hardware)),
+            *(*imported.notes, *notes, *_kept(graph), *_halved(graph, options), *_cells(options, hardware)),
             *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
             *([searched.note] if searched else ()),
             *_chosen(told, caches, mapping),
@@ -348,6 +355,14 @@ def _kept(graph: Graph) -> tuple[str, ...]:
     return tuple(f"{name} is not decomposed: {why}" for name, why in found if why)
 
 
+def _halved(graph: Graph, options: Options) -> tuple[str, ...]:
+    """How many of the values are in 16 bits, if any are to be."""
+    floats = [graph.types[v].element for n in graph.nodes for v in n.outputs if v]
+    halves, wide = sum(e.halved for e in floats), floats.count(Element.F32)
+    told = f"values: {halves} in {options.values}, {wide} inside ops, at the model's borders or of masks stay in f32"
+    return (told,) if options.values != "f32" else ()
+
+
 def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:
     """The fewest chips on which a partitioned graph finds room, and the options that ask for that number. Raises the
     does-not-fit diagnostic of the most that are tried, and HW_INVALID for hardware whose chips have no link."""
@@ -420,6 +435,11 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         given = "--digital, --outliers, --copies or --fit"
         raise errors.PASS_OPTION(option=given, name="digital", why=why, fix="write it into -p")
     attention = parse_attention(options.attention)
+    if options.values not in get_args(Values):
+        raise errors.ARGUMENT(name="values", why=f"there is no '{options.values}'", fix="use f32, f16 or bf16")
+    if options.passes and options.values != "f32":
+        why = "a pipeline of your own (-p) says itself what values are rounded to"
+        raise errors.PASS_OPTION(option="--values", name="halve", why=why, fix="write halve{to=f16} into -p")
     if options.passes:
         if options.attention != DIGITAL_ATTENTION:
             why = "a pipeline of your own (-p) says itself how products of activations run"
@@ -442,6 +462,7 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         copies=next((p for p in several if isinstance(p, Copies)), None),
         digital_bytes=room // 2 if options.digital or apart else Quantize.digital_bytes,
         attention=attention.passes(hardware.spec, core.cols),
+        halve=Halve(options.values) if options.values != "f32" else None,
         split=Split(max(1, weight_cores(hardware.spec, attention.cells))) if options.choices.reload else None,
     )
 

@@ -328,7 +328,8 @@ NOT_FINITE = Diagnostic(
     "not-finite",
     Exit.PROGRAM_FAILED,
     "{where}: the activations to quantise hold {what}",
-    "run with float numerics to see whether the model itself overflows; the instruction: {text}",
+    "run with float numerics to see whether the model itself overflows; with --values f16 what is above 65504 does, and --values"
+    " bf16 has the range of f32; the instruction: {text}",
 )
 DEADLOCK = Diagnostic(
     "deadlock", Exit.PROGRAM_FAILED, "deadlock: {count} of {tiles} tiles wait for ever\n{report}", "{fix}"

@@ -157,6 +157,12 @@ def _fit(base: Options, value: str) -> Options:
     return replace(base, fit=value)
 
 
+def _values(base: Options, value: str) -> Options:
+    if value not in ("f32", "f16", "bf16"):
+        raise errors.SWEEP(text=f"values={value}", why=f"there is no '{value}'", fix="f32, f16 or bf16")
+    return replace(base, values=value)
+
+
 def _whole(key: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value[:9]) >= 1 and len(value) <= 9):
         raise errors.SWEEP(text=f"{key}={value}", why=f"'{value}' is no number from 1 on", fix="give whole numbers")
@@ -169,6 +175,7 @@ OPTIONS: Mapping[str, Callable[[Options, str], Options]] = {
     "precision": lambda base, value: replace(base, precision=value),
     "activations": _activations,
     "fit": _fit,
+    "values": _values,
     "attention": lambda base, value: replace(base, attention=value),
     "outliers": lambda base, value: replace(base, outliers=value),
     "copies": lambda base, value: replace(base, copies=value),

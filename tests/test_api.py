@@ -111,6 +111,7 @@ def test_calibration_data_decide_the_converters(model: Path) -> None:
         ({"activations": "statc"}, "did you mean 'static'"),
         ({"calibrate": "often"}, "argument 'calibrate'"),
         ({"fit": "some"}, "argument 'fit'"),
+        ({"values": "f8"}, "argument 'values'"),
         ({"fit": "all", "calibration": {"y": np.zeros((2, 4), np.float32)}}, "'y'"),
         ({"dims": {"n": "two"}}, "argument 'dims'"),
         ({"mapping": ["replica=2"]}, "did you mean 'replicas'"),

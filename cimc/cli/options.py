@@ -192,6 +192,13 @@ compile_options = stack(
         "(scores without keys), or decompose+nvm-write and the like.",
     ),
     click.option(
+        "--values",
+        type=click.Choice(["f32", "f16", "bf16"]),
+        default="f32",
+        show_default=True,
+        help="What values between products are rounded to, stored and sent as; units compute in f32.",
+    ),
+    click.option(
         "-m",
         "--mapping",
         "mapping",
@@ -303,6 +310,7 @@ class CompileFlags(TypedDict):
     outliers: str
     copies: str
     attention: str
+    values: Literal["f32", "f16", "bf16"]
     passes: str
     mapping: tuple[str, ...]
     placement: str
@@ -336,6 +344,7 @@ def compile_as(**flags: Unpack[CompileFlags]) -> Options:
         search=parse_plan(flags["search"]) if flags["search"] else None,
         attention=flags["attention"],
         fit=flags["fit"],
+        values=flags["values"],
     )
 
 

@@ -19,7 +19,7 @@ from cimc.session import Numerics
     multiple=True,
     required=True,
     metavar="KEY=VALUE,VALUE...",
-    help="What to vary: hw, chips, precision, attention, optimize, reload ..., dim.NAME, mapping.KEY, time, device.KEY, or a "
+    help="What to vary: hw, chips, precision, values, attention, optimize ..., dim.NAME, mapping.KEY, time, device.KEY, or a "
     "hardware field as -c names it. Several: every combination.",
 )
 @opt.compile_options

@@ -22,6 +22,14 @@ def is_float(dtype: np.dtype[np.generic]) -> bool:
     return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
 
 
+HALVES = frozenset((np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)))
+
+
+def widened(x: Array) -> Array:
+    """Floats of 16 bits as float32, in which units compute; everything else as it is."""
+    return x.astype(np.float32) if x.dtype in HALVES else x
+
+
 def exact_product(a: Array, b: Array) -> Array:
     """``a @ b``: float32 in float32, everything else exact (integers through float64 while it holds them exactly)."""
     if a.dtype == np.float32:
@@ -115,15 +123,10 @@ def rms_norm(x: Array, epsilon: float) -> Array:
     return work / np.sqrt(_row_mean(work * work) + epsilon)
 
 
-def _wide(x: Array) -> Array:
-    """Half precisions as float32: SciPy knows neither."""
-    return x.astype(np.float32) if x.itemsize < 4 else x
-
-
 def _erf(x: Array) -> Array:
     from scipy.special import erf
 
-    return erf(_wide(x))
+    return erf(x)
 
 
 def _gelu(x: Array) -> Array:
@@ -139,7 +142,7 @@ def _gelu_tanh(x: Array) -> Array:
 def _sigmoid(x: Array) -> Array:
     from scipy.special import expit
 
-    return expit(_wide(x))
+    return expit(x)
 
 
 def _silu(x: Array) -> Array:
@@ -155,15 +158,38 @@ def _reciprocal(x: Array) -> Array:
 
 
 def _rsqrt(x: Array) -> Array:
-    wide = _wide(x)
-    return wide.dtype.type(1) / np.sqrt(wide)
+    return x.dtype.type(1) / np.sqrt(x)
 
 
 def _relu(x: Array) -> Array:
     return np.maximum(x, x.dtype.type(0))
 
 
-UNARY: dict[str, tuple[str, Callable[[Array], Array], str]] = {
+_Unary = tuple[str, Callable[[Array], Array], str]
+_Binary = tuple[str, Callable[[Array, Array], Array], str]
+
+
+def _one(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A function whose operand is widened; what is of 16 bits is looked for first, for this is called for every instruction."""
+
+    def wide(x: Array) -> Array:
+        return function(widened(x) if x.itemsize == 2 else x)
+
+    return wide
+
+
+def _two(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """The same of two operands."""
+
+    def wide(a: Array, b: Array) -> Array:
+        if a.itemsize == 2 or b.itemsize == 2:
+            return function(widened(a), widened(b))
+        return function(a, b)
+
+    return wide
+
+
+_UNARY: dict[str, _Unary] = {
     # mnemonic: (action per element, function, what it is)
     "neg": ("vector.alu", np.negative, "-x"),
     "abs": ("vector.alu", np.abs, "|x|"),
@@ -227,7 +253,7 @@ def _power(a: Array, b: Array) -> Array:
     return powers if np.issubdtype(a.dtype, np.integer) else powers.astype(a.dtype)
 
 
-BINARY: dict[str, tuple[str, Callable[[Array, Array], Array], str]] = {
+_BINARY: dict[str, _Binary] = {
     "add": ("vector.alu", np.add, "a + b"),
     "sub": ("vector.alu", np.subtract, "a - b"),
     "mul": ("vector.mul", np.multiply, "a · b"),
@@ -283,7 +309,7 @@ def _argmin(x: Array) -> Array:
     return np.argmin(x, axis=-1, keepdims=True)
 
 
-REDUCE: dict[str, tuple[str, Callable[[Array], Array], str]] = {
+_REDUCE: dict[str, _Unary] = {
     "reduce_sum": ("vector.alu", _sum, "sum"),
     "reduce_mean": ("vector.alu", _mean, "mean"),
     "reduce_prod": ("vector.mul", _product, "product"),
@@ -292,6 +318,11 @@ REDUCE: dict[str, tuple[str, Callable[[Array], Array], str]] = {
     "reduce_argmax": ("vector.alu", _argmax, "index of the first largest"),
     "reduce_argmin": ("vector.alu", _argmin, "index of the first smallest"),
 }
+
+UNARY: dict[str, _Unary] = {name: (action, _one(f), doc) for name, (action, f, doc) in _UNARY.items()}
+BINARY: dict[str, _Binary] = {name: (action, _two(f), doc) for name, (action, f, doc) in _BINARY.items()}
+REDUCE: dict[str, _Unary] = {name: (action, _one(f), doc) for name, (action, f, doc) in _REDUCE.items()}
+"""What elementwise instructions and reductions compute: halves in float32, rounded where the result is written."""
 
 
 _SMALL = frozenset(np.dtype(t) for t in (ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.int2, ml_dtypes.uint2))

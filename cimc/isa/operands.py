@@ -13,9 +13,9 @@ import numpy as np
 
 
 class Element(enum.Enum):
-    """Element types of buffers. The ``q`` types are what cimc quantises: integers in ``integer`` and ``analog``
-    numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics. Numbers of less than
-    a byte and 8-bit floats (the ``narrow`` ones) are stored, moved and converted, never computed with."""
+    """Element types of buffers. The ``q`` types are what cimc rounds: integers, or floats of 16 bits (``qf16``, ``qbf16``), in
+    ``integer`` and ``analog`` numerics, unrounded float32 in ``float`` numerics. The others mean the same in every numerics.
+    Numbers of less than a byte and 8-bit floats (the ``narrow`` ones) are stored, moved and converted, never computed with."""
 
     __hash__ = object.__hash__  # each is one object; an enum's own looks at the name, and takes ten times as long
 
@@ -45,6 +45,8 @@ class Element(enum.Enum):
     Q8 = "q8"
     Q16 = "q16"
     Q32 = "q32"
+    QF16 = "qf16"
+    QBF16 = "qbf16"
 
     @property
     def bytes(self) -> int:
@@ -54,7 +56,12 @@ class Element(enum.Enum):
     @property
     def quantized(self) -> bool:
         """Whether ``float`` numerics hold this type unrounded."""
-        return self in (Element.Q8, Element.Q16, Element.Q32)
+        return self in _QUANTIZED
+
+    @property
+    def halved(self) -> bool:
+        """Whether it is a float32 that cimc rounds to 16 bits."""
+        return self is Element.QF16 or self is Element.QBF16
 
     @property
     def narrow(self) -> bool:
@@ -95,7 +102,10 @@ _DTYPES: dict[Element, np.dtype[np.generic]] = {
     Element.Q8: np.dtype(np.int8),
     Element.Q16: np.dtype(np.int16),
     Element.Q32: np.dtype(np.int32),
+    Element.QF16: np.dtype(np.float16),
+    Element.QBF16: np.dtype(ml_dtypes.bfloat16),
 }
+_QUANTIZED = frozenset((Element.Q8, Element.Q16, Element.Q32, Element.QF16, Element.QBF16))
 _NARROW = frozenset(
     (
         Element.I4,

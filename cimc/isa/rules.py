@@ -13,7 +13,9 @@ from cimc.isa.instruction import Rule, Shape
 from cimc.isa.operands import Element
 from cimc.isa.program import MatrixDecl
 
-FLOATING = frozenset({Element.F64, Element.F32, Element.F16, Element.BF16})
+SINGLE = frozenset({Element.F32, Element.F16, Element.BF16, Element.QF16, Element.QBF16})
+"""What units compute in single precision: halves are widened as they are read."""
+FLOATING = SINGLE | {Element.F64}
 QUANTIZED = frozenset({Element.Q8, Element.Q16, Element.Q32})
 SIGNED = frozenset({Element.I64, Element.I32, Element.I16, Element.I8})
 UNSIGNED = frozenset({Element.U64, Element.U32, Element.U16, Element.U8})
@@ -57,6 +59,11 @@ def _same(name: str, a: Shape, b: Shape, of: str) -> str:
     return f"{name} is {a.element.value}, {of} is {b.element.value}: they are of one element type"
 
 
+def _alike(name: str, a: Shape, b: Shape, of: str) -> str:
+    """As :func:`_same`, but that units widen halves."""
+    return "" if a.element in SINGLE and b.element in SINGLE else _same(name, a, b, of)
+
+
 def _first(*complaints: str) -> str:
     return next((c for c in complaints if c), "")
 
@@ -76,13 +83,13 @@ def _written(y: Shape, read: Elements) -> str:
 
 
 def binary(elements: Elements, *, alike: bool = True) -> Rule:
-    """y, a, b: both broadcast to y, are of these elements and, if ``alike``, of the same one."""
+    """y, a, b: both broadcast to y, are of these elements and, if ``alike``, of the same one or computed as one."""
 
     def rule(y: Shape, a: Shape, b: Shape) -> str:
         return _first(
             _among("a", a, elements),
             _among("b", b, elements),
-            _same("b", b, a, "a") if alike else "",
+            _alike("b", b, a, "a") if alike else "",
             _written(y, elements),
             _broadcast("a", a, y),
             _broadcast("b", b, y),
@@ -115,7 +122,7 @@ def select(y: Shape, condition: Shape, a: Shape, b: Shape) -> str:
     """y, condition, a, b: all broadcast to y; a and b are alike."""
     shapes = (("condition", condition), ("a", a), ("b", b))
     narrow = _same("y", y, a, "a") if y.element.narrow or a.element.narrow else ""
-    return _first(_same("b", b, a, "a"), narrow, *(_broadcast(name, x, y) for name, x in shapes))
+    return _first(_alike("b", b, a, "a"), narrow, *(_broadcast(name, x, y) for name, x in shapes))
 
 
 def move(y: Shape, x: Shape) -> str:

@@ -17,6 +17,7 @@ from cimc.mapping.mapping import PlacedMatrix, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, rows_shape
 from cimc.mapping.traffic import Traffic
 from cimc.ops.matmul import groups_of
+from cimc.ops.written_as import HALVED
 
 
 def readers(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[Node]], value: str) -> list[Node] | None:
@@ -40,7 +41,7 @@ def readers(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[Nod
 
 def by_columns(graph: Graph, tails: Mapping[str, Tail], uses: Mapping[str, list[Node]], node: Node) -> bool:
     """Whether a node is a `quantize` that can be done where the columns are: nothing but matrices reads its codes."""
-    if node.op != "quantize" or graph.type(node.inputs[0]).element is not Element.F32:
+    if node.op != "quantize" or graph.type(node.inputs[0]).element not in (Element.F32, *HALVED):
         return False
     tail = tails.get(node.inputs[0])
     if tail is None or (tail.start, tail.step, tail.width) != (0, 1, rows_shape(graph.type(tail.root).shape)[-1]):

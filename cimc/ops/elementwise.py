@@ -9,12 +9,26 @@ from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import BINARY, UNARY, cast
 from cimc.isa.operands import Element
 from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, broadcast, call, register
+from cimc.ops.written_as import HALVED, TO, written_as, written_dtype
 
 _TO_BOOL = frozenset(("eq", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "isnan", "isinf"))
+_OF_BITS = frozenset(("bitnot", "bitand", "bitor", "bitxor", "shl", "shr"))
+
+
+def _attributes(name: str) -> tuple[Attribute, ...]:
+    """Those of an elementwise op: one that makes floats may round them."""
+    return () if name in _TO_BOOL or name in _OF_BITS else (TO,)
 
 
 def _shapes(inputs: Sequence[Type | None]) -> tuple[int, ...]:
     return broadcast(*(t.shape for t in inputs if t is not None))
+
+
+def _alike(node: Node, a: Type, b: Type) -> None:
+    """Raise ValueError for operands of different element types, unless what differs is how many bits they are kept in."""
+    halves = a.element.halved or b.element.halved
+    if a.element != b.element and not (halves and {a.element, b.element} <= {Element.F32, *HALVED}):
+        raise ValueError(f"operands of {node.op} have element types {a.element.value} and {b.element.value}")
 
 
 class Unary(Op):
@@ -25,17 +39,18 @@ class Unary(Op):
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
         self.doc = f"y = {UNARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
+        self.attributes = _attributes(name)  # pyright: ignore[reportAttributeAccessIssue]
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
         assert x is not None
-        return (Type(Element.B8 if self.name in _TO_BOOL else x.element, x.shape),)
+        return (Type(Element.B8 if self.name in _TO_BOOL else written_as(node, x.element), x.shape),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
         y = call(UNARY[self.name][1], x)
-        return (y if self.name in _TO_BOOL else y.astype(x.dtype, copy=False),)
+        return (y if self.name in _TO_BOOL else y.astype(written_dtype(node, x.dtype, numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit(self.name, emit.output(), emit.input(0))
@@ -49,20 +64,24 @@ class Binary(Op):
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
         self.doc = f"y = {BINARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
+        self.attributes = _attributes(name)  # pyright: ignore[reportAttributeAccessIssue]
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         a, b = inputs
         assert a is not None
         assert b is not None
-        if a.element != b.element and self.name not in ("pow", "shl", "shr"):
-            raise ValueError(f"operands of {self.name} have element types {a.element.value} and {b.element.value}")
-        return (Type(Element.B8 if self.name in _TO_BOOL else a.element, _shapes(inputs)),)
+        if self.name in _TO_BOOL:
+            _alike(node, a, b)
+            return (Type(Element.B8, _shapes(inputs)),)
+        if self.name not in ("pow", "shl", "shr"):
+            _alike(node, a, b)
+        return (Type(written_as(node, a.element, inputs), _shapes(inputs)),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         a, b = inputs
         assert a is not None
         y = call(BINARY[self.name][1], a, b)
-        return (y if self.name in _TO_BOOL else y.astype(a.dtype, copy=False),)
+        return (y if self.name in _TO_BOOL else y.astype(written_dtype(node, a.dtype, numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit(self.name, emit.output(), emit.input(0), emit.input(1))
@@ -73,15 +92,15 @@ class Select(Op):
 
     name: ClassVar[str] = "select"
     arity: ClassVar[tuple[int, int]] = (3, 3)
+    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
     doc: ClassVar[str] = "y = a where condition, else b"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         _, a, b = inputs
         assert a is not None
         assert b is not None
-        if a.element != b.element:
-            raise ValueError(f"operands of select have element types {a.element.value} and {b.element.value}")
-        return (Type(a.element, _shapes(inputs)),)
+        _alike(node, a, b)
+        return (Type(written_as(node, a.element, (a, b)), _shapes(inputs)),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         import numpy as np
@@ -90,7 +109,7 @@ class Select(Op):
         assert a is not None
         assert b is not None
         assert condition is not None
-        return (np.where(condition, a, b).astype(a.dtype, copy=False),)
+        return (np.where(condition, a, b).astype(written_dtype(node, a.dtype, numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("select", emit.output(), emit.input(0), emit.input(1), emit.input(2))

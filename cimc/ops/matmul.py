@@ -12,6 +12,7 @@ from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import coded_product, exact_product, quantized_product, softmax, symmetric_codes
 from cimc.isa.operands import Element, View, static_shape
 from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
+from cimc.ops.written_as import TO, written_as, written_dtype
 
 CORES, DIGITAL = "cores", "digital"
 """Where a static matmul runs: in cells, or on the dynamic matmul units, its weights loaded like any operand."""
@@ -171,12 +172,13 @@ class Dequantize(Op):
 
     name: ClassVar[str] = "dequantize"
     arity: ClassVar[tuple[int, int]] = (3, 3)
+    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
     doc: ClassVar[str] = "y = x · (scale · weight_scale): sums (… × n), scale (… × 1 or 1), weight_scale (n)"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x = inputs[0]
         assert x is not None
-        return (Type(Element.F32, x.shape),)
+        return (Type(written_as(node, Element.F32), x.shape),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         x, scale, weight_scale = inputs
@@ -185,7 +187,8 @@ class Dequantize(Op):
         assert weight_scale is not None
         if numerics.exact:
             return (x.astype(np.float32, copy=False),)
-        return (np.multiply(x.astype(np.float32), np.multiply(scale, weight_scale)).astype(np.float32, copy=False),)
+        y = np.multiply(x.astype(np.float32), np.multiply(scale, weight_scale))
+        return (y.astype(written_dtype(node, np.dtype(np.float32), numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("dequantize", emit.output(), emit.input(0), emit.input(1), emit.input(2))
@@ -227,7 +230,7 @@ class Matmul(Op):
 
     name: ClassVar[str] = "matmul"
     arity: ClassVar[tuple[int, int]] = (2, 4)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,), 1.0),)
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,), 1.0), TO)
     doc: ClassVar[str] = (
         "dynamic matmul: scale · a (… × m × k) · b (… × k × n); integer operands give i32, quantised ones q32, or f32 with "
         "scales (… × m × 1) and (… × 1 × n)"
@@ -244,7 +247,10 @@ class Matmul(Op):
             _check_codes((a, b), scales)
             return (Type(Element.F32, (*lead, a.shape[-2], b.shape[-1])),)
         whole = a.element in (Element.I8, Element.U8, Element.I16, Element.U16, Element.I32)
-        result = Element.I32 if whole else Element.Q32 if a.element.quantized else a.element
+        codes = a.element.quantized and not a.element.halved
+        result = (
+            Element.I32 if whole else Element.Q32 if codes else written_as(node, a.element, () if codes else inputs)
+        )
         return (Type(result, (*lead, a.shape[-2], b.shape[-1])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
@@ -257,7 +263,8 @@ class Matmul(Op):
         y = _product(a, b, numerics)
         if scale != 1.0:
             y = np.multiply(y, np.float32(scale))
-        return (y.astype(np.int32 if np.issubdtype(a.dtype, np.integer) else a.dtype, copy=False),)
+        whole = np.issubdtype(a.dtype, np.integer)
+        return (y.astype(np.int32 if whole else written_dtype(node, a.dtype, numerics), copy=False),)
 
     def access(self, node: Node, index: int) -> Access:
         return Access.WHOLE if index in (1, 3) else Access.ROWS
@@ -278,7 +285,7 @@ class Attention(Op):
 
     name: ClassVar[str] = "attention"
     arity: ClassVar[tuple[int, int]] = (3, 6)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,)), Attribute("kept", (str,), ""))
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,)), Attribute("kept", (str,), ""), TO)
     doc: ClassVar[str] = (
         "softmax(scale · q · kᵀ + mask) · v; k arrives transposed (… × d × t); after the mask (or nothing), scales of q (… × s "
         "× 1) and kᵀ (… × 1 × t) if these are codes; kept: why `decompose` left it as it is"
@@ -296,10 +303,11 @@ class Attention(Op):
         mask = inputs[3] if len(inputs) > 3 else None
         if mask is not None:
             broadcast(mask.shape, (*lead, q.shape[-2], k.shape[-1]))
-        if len(inputs) > 4:
+        coded = len(inputs) > 4
+        if coded:
             _check_codes((q, k), inputs[4:])
-            return (Type(Element.F32, (*lead, q.shape[-2], v.shape[-1])),)
-        return (Type(q.element, (*lead, q.shape[-2], v.shape[-1])),)
+        element = written_as(node, Element.F32 if coded else q.element, (v,) if coded else (q, k, v))
+        return (Type(element, (*lead, q.shape[-2], v.shape[-1])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         q, k, v = inputs[:3]
@@ -317,7 +325,8 @@ class Attention(Op):
         if mask is not None:
             scores = np.add(scores, mask).astype(np.float32, copy=False)
         weights = softmax(scores)
-        return (_product(weights, v, numerics).astype(weights.dtype if len(inputs) > 4 else q.dtype, copy=False),)
+        dtype = weights.dtype if len(inputs) > 4 else q.dtype
+        return (_product(weights, v, numerics).astype(written_dtype(node, dtype, numerics), copy=False),)
 
     def access(self, node: Node, index: int) -> Access:
         return Access.WHOLE if index in (1, 2, 5) else Access.ROWS

@@ -9,6 +9,9 @@ from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import REDUCE, layer_norm, log_softmax, rms_norm, softmax
 from cimc.isa.operands import Element
 from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, call, register
+from cimc.ops.written_as import TO, written_as, written_dtype
+
+_INDICES = frozenset(("reduce_argmax", "reduce_argmin"))
 
 
 class Reduce(Op):
@@ -18,6 +21,7 @@ class Reduce(Op):
 
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
+        self.attributes = () if name in _INDICES else (TO,)  # pyright: ignore[reportAttributeAccessIssue]
         self.doc = f"{REDUCE[name][2]} along the last axis, which becomes 1"  # pyright: ignore[reportAttributeAccessIssue]
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
@@ -25,15 +29,16 @@ class Reduce(Op):
         assert x is not None
         if not x.shape:
             raise ValueError(f"{self.name} needs at least one axis")
-        element = Element.I64 if self.name in ("reduce_argmax", "reduce_argmin") else x.element
+        index = self.name in _INDICES
+        element = Element.I64 if index else written_as(node, x.element)
         return (Type(element, (*x.shape[:-1], 1)),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
         y = call(REDUCE[self.name][1], x)
-        index = self.name in ("reduce_argmax", "reduce_argmin")
-        return (y if index else y.astype(x.dtype, copy=False),)
+        index = self.name in _INDICES
+        return (y if index else y.astype(written_dtype(node, x.dtype, numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit(self.name, emit.output(), emit.input(0))
@@ -43,13 +48,14 @@ class _Same(Op):
     """An op whose output has the type of its input."""
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
+    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
         assert x is not None
         if not x.shape:
             raise ValueError(f"{self.name} needs at least one axis")
-        return (x,)
+        return (Type(written_as(node, x.element), x.shape),)
 
 
 class Softmax(_Same):
@@ -61,7 +67,7 @@ class Softmax(_Same):
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        return (softmax(x).astype(x.dtype, copy=False),)
+        return (softmax(x).astype(written_dtype(node, x.dtype, numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("softmax", emit.output(), emit.input(0))
@@ -76,7 +82,7 @@ class LogSoftmax(_Same):
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        return (call(log_softmax, x).astype(x.dtype, copy=False),)
+        return (call(log_softmax, x).astype(written_dtype(node, x.dtype, numerics), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("log_softmax", emit.output(), emit.input(0))
@@ -86,13 +92,14 @@ class LayerNorm(_Same):
     """Layer normalisation along the last axis, without gain and bias (a mul and an add)."""
 
     name: ClassVar[str] = "layer_norm"
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)),)
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)), TO)
     doc: ClassVar[str] = "(x - mean) / sqrt(variance + epsilon) along the last axis"
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        return (layer_norm(x, float(node.attr("epsilon"))).astype(x.dtype),)  # pyright: ignore[reportArgumentType]
+        y = layer_norm(x, float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+        return (y.astype(written_dtype(node, x.dtype, numerics)),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("layer_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
@@ -102,13 +109,14 @@ class RmsNorm(_Same):
     """Root-mean-square normalisation along the last axis, without gain (a mul)."""
 
     name: ClassVar[str] = "rms_norm"
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)),)
+    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)), TO)
     doc: ClassVar[str] = "x / sqrt(mean(x²) + epsilon) along the last axis"
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        return (rms_norm(x, float(node.attr("epsilon"))).astype(x.dtype),)  # pyright: ignore[reportArgumentType]
+        y = rms_norm(x, float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+        return (y.astype(written_dtype(node, x.dtype, numerics)),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("rms_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]

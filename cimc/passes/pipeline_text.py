@@ -18,6 +18,7 @@ from cimc.passes.decompose import Decompose
 from cimc.passes.digital import Digital
 from cimc.passes.fold import Fold
 from cimc.passes.fuse import Fuse
+from cimc.passes.halve import Halve
 from cimc.passes.integers import Integers
 from cimc.passes.online import Online
 from cimc.passes.outliers import Outliers
@@ -45,6 +46,7 @@ _ALL: tuple[type[Pass], ...] = (
     Quantize,
     Written,
     Codes,
+    Halve,
     Partition,
     Split,
     Dce,

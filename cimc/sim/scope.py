@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Machine, Matrix, Meaning, Spec, Unit
+from cimc.isa.kernels import is_float
 from cimc.isa.operands import View
 from cimc.sim import memory
 from cimc.sim.channels import Links
@@ -121,7 +122,7 @@ def meaning_of(step: Instruction, scope: Scope) -> Meaning:
     views = [o.buffer if isinstance(o, View) else "" for o in step.operands]
     if not any(views[i] in scope.quantized for i in row.written):
         return meaning
-    reads = [i for i in row.read if scope.local[views[i]].dtype.kind == "f"]
+    reads = [i for i in row.read if is_float(scope.local[views[i]].dtype)]
     if not reads:
         return meaning
 

@@ -239,7 +239,7 @@ class Engine:
             local=local,
             shared=shared,
             lasting=frozenset(b.name for b in tile.buffers if b.state),
-            quantized=frozenset(b.name for b in tile.buffers if b.element.quantized),
+            quantized=frozenset(b.name for b in tile.buffers if b.element.quantized and not b.element.halved),
             matrices={
                 m.name: self._factory.build(tile.tile, m, rewritten=m.name in rewritten, blank=m.name in blank)
                 for m in tile.matrices

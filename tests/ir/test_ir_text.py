@@ -19,7 +19,7 @@ SQUARE = (1, 2, 4, 4)
 
 SAMPLES: dict[str, Attr] = {
     "unit": "digital",
-    "to": "i64",
+    "to": "qf16",
     "shape": (1, 2, 4, 4),
     "perm": (0, 1, 3, 2),
     "start": (0, 0, 3, 1),

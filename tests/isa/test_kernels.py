@@ -6,11 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cimc.isa.kernels import BINARY, UNARY
+from cimc.isa.kernels import BINARY, REDUCE, UNARY
 
 FLOAT_TYPES = (np.float16, np.float32, np.float64)
 ONE_FOR_ALL = (0.5, 2.0, 3.0, -1.0, 0.0, 1.0)  # NumPy has shortcuts for some of these exponents
@@ -64,3 +65,22 @@ def test_a_power_is_the_exact_one_rounded_once() -> None:
         got = BINARY["pow"][1](x, np.full((1, 1), exponent, np.float32))
         assert np.array_equal(got, np.array(want))
         assert got.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_halves_are_computed_in_single_precision(dtype: type) -> None:
+    """Operands of 16 bits, also beside others of 32, give what they give as float32."""
+    x = np.random.default_rng(3).standard_normal((6, 9)).astype(np.float32)
+    half, one = x.astype(dtype), np.float32(1.5) * np.ones((6, 9), np.float32)
+    wide = half.astype(np.float32)
+    with np.errstate(all="ignore"):
+        for name in sorted(UNARY.keys() - {"bitnot"}):
+            np.testing.assert_array_equal(UNARY[name][1](half), UNARY[name][1](wide))
+        for name in ("add", "sub", "mul", "div", "pow", "min", "max", "lt"):
+            function = BINARY[name][1]
+            np.testing.assert_array_equal(function(half, one), function(wide, one))
+            np.testing.assert_array_equal(function(one, half), function(one, wide))
+            np.testing.assert_array_equal(function(half, half), function(wide, wide))
+        for name, (_, function, _) in REDUCE.items():
+            np.testing.assert_array_equal(function(half), function(wide), err_msg=name)
+    assert BINARY["add"][1](half, half).dtype == np.float32

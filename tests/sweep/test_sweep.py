@@ -49,11 +49,13 @@ def test_rows_are_those_of_a_compile_each(model: Path) -> None:
 def test_what_each_key_sets() -> None:
     setting = {
         "hw": "puma", "crossbar.rows": "64", "chips": "2", "precision": "w4a8", "activations": "static",
-        "attention": "decompose", "mapping.replicas": "3", "mapping.lanes": "1", "reload": "on", "dim.sequence": "7",
+        "attention": "decompose", "values": "bf16", "mapping.replicas": "3", "mapping.lanes": "1", "reload": "on",
+        "dim.sequence": "7",
     }  # fmt: skip
     made, how = variants.applied(Options(overrides=("adc.bits=9",)), None, setting)
     assert how is None
     assert (made.hardware, made.precision, made.activations, made.attention) == ("puma", "w4a8", "static", "decompose")
+    assert made.values == "bf16"
     assert made.overrides == ("adc.bits=9", "crossbar.rows=64", "chips=2")
     assert (made.choices.replicas, made.choices.lanes, made.choices.reload, made.choices.parts) == (3, 1, True, True)
     assert made.dims == {"sequence": 7}
@@ -123,6 +125,7 @@ def cimc_command(capsys: pytest.CaptureFixture[str]) -> Cimc:
         (("dim.n=two",), "no number from 1"),
         (("activations=moving",), "dynamic or static"),
         (("fit=everything",), "rounding or all"),
+        (("values=f8",), "f32, f16 or bf16"),
         (("mapping.replica=2",), "did you mean 'replicas'"),
         (("crossbar.rowz=2",), "no such key"),
         (("time=1d",), "--numerics analog"),
