@@ -98,7 +98,8 @@ def lowered(
     drafts: Drafts = MappingProxyType({}),
 ) -> Lowered:
     """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
-    need not be told by segment. ``drafts``: of :func:`arranged`. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says, CACHE_ROOM."""
+    need not be told by segment. ``drafts``: of :func:`arranged`. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement
+    says, CACHE_ROOM."""
     for share in SHARES if placed.caches else ():
         try:
             return _lowered(graph, placed, chip, header, progress, quick, share, drafts)

@@ -44,6 +44,8 @@ def check_channels(walks: Sequence[tuple[TileProgram, Walk]], params: Box, fault
     for channel, ends in channels.items():
         if not _agree(channel, ends, faults) or _paired(ends, buffers):
             continue
+        if channel[3] is Carries.TOKENS and _alike(ends):
+            continue
         for env in envs:
             if _compare(channel, ends, env, buffers, faults):
                 break
@@ -115,20 +117,26 @@ def _partner(
     other: int, tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults, *, itself: bool = False
 ) -> bool:
     """Whether the other end can be there (and whether that may be the tile ``itself``); reports it if not."""
-    if other == tile.tile and itself:
+    if other in tiles and (itself or other != tile.tile):
         return True
     if other == tile.tile:
         what, hint = f"tile {other} names itself", "within a tile, 'copy' moves data and order is kept"
-        faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
-    elif other not in tiles:
+    else:
         what, hint = f"tile {other} has no program", f"tiles of this program: {_some(tiles)}"
-        faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
-    return other != tile.tile and other in tiles
+    faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
+    return False
 
 
 def _some(tiles: set[int]) -> str:
     first = sorted(tiles)[:16]
     return ", ".join(map(str, first)) + (", ..." if len(first) < len(tiles) else "")
+
+
+def _alike(ends: _Ends) -> bool:
+    """Whether the two ends are plainly as many messages: one for one, in repeats of the same counts."""
+    if len(ends.sent) != len(ends.received):
+        return False
+    return all(a.counts == b.counts for (_, a), (_, b) in zip(ends.sent, ends.received, strict=True))
 
 
 def _paired(ends: _Ends, buffers: _Buffers) -> bool:
