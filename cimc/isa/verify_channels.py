@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from cimc import errors
 from cimc.isa.instruction import INSTRUCTIONS, Carries
@@ -28,10 +27,12 @@ _Buffers = Mapping[int, Mapping[str, Buffer]]
 """Local buffers by the identity of the tile's program and by name."""
 
 
-@dataclass
 class _Ends:
-    sent: list[Use] = field(default_factory=list[Use])
-    received: list[Use] = field(default_factory=list[Use])
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.sent: list[Use] = []
+        self.received: list[Use] = []
 
 
 def check_channels(walks: Sequence[tuple[TileProgram, Walk]], params: Box, faults: Faults) -> None:
@@ -60,13 +61,14 @@ def _collect(walks: Sequence[tuple[TileProgram, Walk]], faults: Faults) -> dict[
             if visit.step.mnemonic not in tagged:
                 continue
             keywords = dict(visit.step.keywords)
-            to, source, tag = keywords.get("to"), keywords.get("source"), keywords.get("tag")
-            carries = Carries.DATA if visit.step.operands else Carries.TOKENS
+            tag = keywords.get("tag")
             if not isinstance(tag, int):
                 continue
             if isinstance(keywords.get("of"), tuple):
                 _sums(channels, tile, visit, tiles, faults)
                 continue
+            to, source = keywords.get("to"), keywords.get("source")
+            carries = Carries.DATA if visit.step.operands else Carries.TOKENS
             for other in to if isinstance(to, tuple) else ():
                 if _partner(other, tile, visit, tiles, faults):
                     channels[tile.tile, other, tag, carries].sent.append((tile, visit))

@@ -85,9 +85,10 @@ class StepChecker:
             able = self._able[spec.mnemonic] = self._has(spec)
         if not able:
             self._unit(spec, visit)
-        sound, of = True, kinds(step)
-        for index, (kind, operand) in enumerate(zip(of, step.operands, strict=True)):
-            sound &= self._operand(spec, index, operand, kind, visit)
+        of = kinds(step)
+        sound = True
+        for index, operand in enumerate(step.operands):
+            sound &= self._operand(spec, index, operand, of[index], visit)
         if sound:
             self._rule(spec, of, visit)
         if "call" in spec.names:
@@ -195,6 +196,8 @@ class StepChecker:
 
     def _form(self, of: Sequence[Kind], step: Instruction) -> Hashable:
         """All that a rule sees of an instruction; None if it has a matrix."""
+        if not step.operands:
+            return step.mnemonic, id(step.keywords)
         found: list[Hashable] = [step.mnemonic, id(step.keywords)]
         for kind, operand in zip(of, step.operands, strict=True):
             if isinstance(operand, str):

@@ -25,6 +25,8 @@ def lives(steps: Sequence[Step], buffers: Sequence[Buffer], ends: Sequence[int] 
     accesses: dict[str, list[tuple[int, Kind]]] = {}
     for index, visit in enumerate(walk.visits):
         step = visit.step
+        if not step.operands:
+            continue
         for kind, operand in zip(kinds(step), step.operands, strict=True):
             if kind in LOCAL and isinstance(operand, View):
                 known = accesses.get(operand.buffer)
