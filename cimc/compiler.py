@@ -249,9 +249,9 @@ def _compile(
             options, hardware = _enough_chips(outcome.graph, options)
         graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices, pinned)
     with stage("code generation"):
-        mapping = mapping if pinned else arranged(graph, mapping, hardware.spec)
+        mapping, drafts = (mapping, {}) if pinned else arranged(graph, mapping, hardware.spec)
         header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
-        made = lowered(graph, mapping, hardware.spec, header)
+        made = lowered(graph, mapping, hardware.spec, header, drafts=drafts)
     mapping, made, searched = _searched(graph, mapping, hardware, header, options.search, made)
     program = calibrating(made.program, hardware.spec) if options.calibrate == "start" else made.program
     contents = Contents(program, graph, outcome.constants)

@@ -13,7 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cimc.analog.rng import Streams
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
@@ -170,6 +169,8 @@ class Exchange:
 
     def run(self) -> dict[int, int]:
         """Try pairs; where the work of each tile is done then, none if the fullest link carries no less for it."""
+        from cimc.analog.rng import Streams  # with all of the physics: most compiles need none of it
+
         group = {tile: tiles for tiles in self.groups for tile in tiles if len(tiles) > 1}
         roles = hot = sorted(tile for tile in self._of if tile in group)
         trials = min(TRIALS, EACH * len(roles))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -17,7 +18,7 @@ from cimc.codegen.links import Links, sent
 from cimc.codegen.parts import Access, Cut, accesses, cut, pieces, rewritten
 from cimc.codegen.reload import one_by_one, reloads
 from cimc.codegen.residence import Stored, settle
-from cimc.codegen.rows import RowChooser, addresses
+from cimc.codegen.rows import RowChooser, Tried, addresses
 from cimc.codegen.serving import better_away
 from cimc.codegen.stages import Plan, by_stage
 from cimc.codegen.tilecode import TileCode, instruction
@@ -41,11 +42,18 @@ def lower(
     return lowered(graph, placed, chip, header, progress).program
 
 
-def arranged(graph: Graph, placed: Placed, chip: ChipSpec) -> Placed:
-    """The mapping with tiles exchanged where that makes links carry more evenly; not for a batch that streams."""
+Drafts = Mapping[int, Tried]
+"""By segment, code that was written before the whole program's."""
+
+
+def arranged(graph: Graph, placed: Placed, chip: ChipSpec) -> tuple[Placed, Drafts]:
+    """The mapping with tiles exchanged where that makes links carry more evenly, not for a batch that streams; and the code
+    that was written to know it, of the segments that stay where they are."""
     if placed.region is not None or not placed.choices.exchange:
-        return placed
-    return exchanged(placed, chip, RowChooser(Context(graph, placed, chip), chip, frozenset()).draft)
+        return placed, {}
+    chooser = RowChooser(Context(graph, placed, chip), chip, frozenset())
+    found = exchanged(placed, chip, chooser.draft)
+    return found, {} if placed.caches else chooser.unmoved(found.placement)
 
 
 @dataclass(frozen=True)
@@ -75,16 +83,18 @@ def lowered(
     header: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
     quick: bool = False,
+    drafts: Drafts = MappingProxyType({}),
 ) -> Lowered:
     """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
-    need not be told by segment. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement says, CACHE_ROOM."""
+    need not be told by segment. ``drafts``: of :func:`arranged`. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement
+    says, CACHE_ROOM."""
     for share in SHARES if placed.caches else ():
         try:
-            return _lowered(graph, placed, chip, header, progress, quick, share)
+            return _lowered(graph, placed, chip, header, progress, quick, share, drafts)
         except errors.CimcError as e:
             if e.code != errors.BUFFER_TOO_SMALL.code or share == SHARES[-1]:
                 raise
-    return _lowered(graph, placed, chip, header, progress, quick, 0)
+    return _lowered(graph, placed, chip, header, progress, quick, 0, drafts)
 
 
 def _lowered(
@@ -95,6 +105,7 @@ def _lowered(
     progress: Callable[[str], None] | None,
     quick: bool,
     share: float,
+    drafts: Drafts,
 ) -> Lowered:
     """``share``: of a tile's local memory, what caches may take."""
     context = Context(graph, placed, chip)
@@ -102,7 +113,7 @@ def _lowered(
         context.held = plan(context, chip, share)
     streamed = frozenset(placed.region.segments if placed.region else ())
     pinned = placed.placement.rows
-    chooser = RowChooser(context, chip, streamed)
+    chooser = RowChooser(context, chip, streamed, drafts)
     flows = plans(context, placed.region, chip, chooser.constants()) if placed.region else []
     reload = placed.placement.reload is not None
     rows = [pinned[s.index] for s in placed.segments] if quick and not reload else chooser.choose()

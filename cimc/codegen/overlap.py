@@ -53,10 +53,14 @@ class Overlap:
     def emit(self, codes: Mapping[int, TileCode], blocks: int, variable: str) -> None:
         """Append the code of so many blocks to the tiles."""
         mine = self._by_tile()
+        rings: dict[int, dict[str, int]] = {}
+        for (tile, name), ring in self.rings.items():
+            if ring > 1:
+                rings.setdefault(tile, {})[name] = ring
         for tile, code in codes.items():
             places = self._places(tile, mine[tile]) if tile in mine else []
             if any(places):
-                _Tile(self, code, places, blocks).emit(variable)
+                _Tile(code, places, blocks, self.every.get(tile, 1), rings.get(tile, {})).emit(variable)
 
     def _by_tile(self) -> dict[int, list[list[tuple[int, int, Instruction]]]]:
         """By tile, what it does of a block of each variant: start, number, instruction."""
@@ -119,12 +123,15 @@ class _Line:
 
 
 class _Tile:
-    """One tile's stream: a repeat over the blocks it takes part in, block ``first`` and every ``step``-th from there on."""
+    """One tile's stream: a repeat over the blocks it takes part in, block ``first`` and every ``step``-th from there on.
+    ``rings``: of its buffers, those of which several take turns."""
 
-    def __init__(self, overlap: Overlap, code: TileCode, places: Sequence[Sequence[_Place]], blocks: int) -> None:
+    def __init__(
+        self, code: TileCode, places: Sequence[Sequence[_Place]], blocks: int, every: int, rings: Mapping[str, int]
+    ) -> None:
         self.code = code
-        self.every = overlap.every.get(code.tile, 1)
-        self.rings = {name: ring for (tile, name), ring in overlap.rings.items() if tile == code.tile and ring > 1}
+        self.every = every
+        self.rings = rings
         mine = [k for k, of in enumerate(places) if of]
         own = mine == list(range(mine[0], len(places), self.every)) and len(places) % self.every == 0
         self.first, self.step = (mine[0], self.every) if own else (0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
@@ -20,7 +21,7 @@ from cimc.isa.instruction import Step
 from cimc.isa.program import Buffer
 from cimc.mapping.allocate import aligned, allocate, lives
 from cimc.mapping.lanes import INPUT_BITS
-from cimc.mapping.mapping import Segment, Style
+from cimc.mapping.mapping import Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, product
 
 STREAM_BLOCKS = 128
@@ -64,7 +65,7 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
 
 
 @dataclass(frozen=True)
-class _Tried:
+class Tried:
     """A segment's code in a context of its own, in blocks of so many rows; what each tile stores."""
 
     rows: int
@@ -73,15 +74,23 @@ class _Tried:
 
 
 class RowChooser:
-    """Rows per block of each segment: as many as wanted, halved until every tile's buffers fit."""
+    """Rows per block of each segment: as many as wanted, halved until every tile's buffers fit. ``drafts``: by segment, what a
+    first trial would come to."""
 
-    def __init__(self, shared: Context, chip: ChipSpec, streamed: frozenset[int]) -> None:
+    def __init__(
+        self,
+        shared: Context,
+        chip: ChipSpec,
+        streamed: frozenset[int],
+        drafts: Mapping[int, Tried] = MappingProxyType({}),
+    ) -> None:
         self.shared = shared
+        self.drafts = dict(drafts)
         self.streamed = streamed
         self.placed = shared.mapping
         self.chip = chip
         self.room: dict[int, int] = {}  # bytes of local buffers beside the constants
-        self.tried: dict[int, _Tried] = {}  # by segment: the last trial
+        self.tried: dict[int, Tried] = {}  # by segment: the last trial
 
     def constants(self) -> dict[int, int]:
         """Bytes that constants of the segments that do not stream take on each tile."""
@@ -104,14 +113,23 @@ class RowChooser:
         return [self._rows(s, trial, room) for s, trial in zip(self.placed.segments, trials, strict=True)]
 
     def _trial(self, segment: Segment, rows: int) -> Context:
+        draft = self.drafts.pop(segment.index, None)
+        if draft is not None and draft.rows == rows:
+            self.tried[segment.index] = draft
+            return draft.context
         context = self.shared.apart()
         if segment.index not in self.streamed:
-            self.tried[segment.index] = _Tried(rows, context, _emit(context, segment, rows, self.chip))
+            self.tried[segment.index] = Tried(rows, context, _emit(context, segment, rows, self.chip))
         return context
 
     def draft(self, segment: Segment) -> Context:
         """A segment's code alone, with as many rows in a block as it is to have."""
         return self._trial(segment, self._wanted(segment))
+
+    def unmoved(self, placement: Placement) -> dict[int, Tried]:
+        """The drafts of segments that a placement leaves where they were drafted: their code stays the same."""
+        segments = (s for s in self.placed.segments if s.index in self.tried)
+        return {s.index: self.tried[s.index] for s in segments if _stays(s, self.placed.placement, placement)}
 
     def emit(self, context: Context, segment: Segment, rows: int) -> dict[int, frozenset[str]]:
         """Append a segment's code in blocks of so many rows; returns what each tile stored."""
@@ -205,6 +223,15 @@ class RowChooser:
             if peak > room.get(tile, 0):
                 return tile, peak
         return None
+
+
+def _stays(segment: Segment, before: Placement, after: Placement) -> bool:
+    """Whether all of a segment's work is on the tiles it was on."""
+    index = segment.index
+    if before.homes[index] != after.homes[index] or before.beside.get(index) != after.beside.get(index):
+        return False
+    matrices = (n.outputs[0] for n in segment.nodes if n.op in MATRIX_OPS)
+    return all(before.matrices[m] == after.matrices[m] for m in matrices)
 
 
 def addresses(code: TileCode, steps: Sequence[Step], ends: Sequence[int], base: int) -> tuple[dict[str, int], int]:

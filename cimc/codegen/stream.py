@@ -91,7 +91,10 @@ class Stream:
     def _every(self, codes: Iterable[int]) -> dict[int, int]:
         """How many blocks there are for each that a tile takes part in."""
         always = {*self.matrix_tiles, *self.aside.values()}
-        turns = {t: {(len(lanes), i) for lanes in self.stages for i, at in enumerate(lanes) if at == t} for t in codes}
+        turns: dict[int, set[tuple[int, int]]] = {t: set() for t in codes}
+        for lanes in self.stages:
+            for i, tile in enumerate(lanes):
+                turns[tile].add((len(lanes), i))
         return {t: 1 if t in always or len(turns[t]) != 1 else next(iter(turns[t]))[0] for t in codes}
 
     def _block(self, codes: Mapping[int, TileCode], index: Index, turn: int) -> list[tuple[int, Instruction]]:

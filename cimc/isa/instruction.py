@@ -299,7 +299,7 @@ class Instruction:
 def kinds(step: Instruction) -> tuple[Kind, ...]:
     """The kinds of an instruction's operands, as :meth:`Spec.access` says."""
     spec = INSTRUCTIONS[step.mnemonic]
-    if spec.fixed:
+    if spec.fixed or not step.operands:
         return spec.fixed
     keywords = dict(step.keywords)
     return tuple([spec.access(i, keywords) for i in range(len(step.operands))])

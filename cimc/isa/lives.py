@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from heapq import heappop, heappush
 from itertools import takewhile
 
@@ -14,7 +15,54 @@ from cimc.isa.program import Buffer, TileProgram
 from cimc.isa.ranges import Box, Span
 from cimc.isa.verify_steps import Uses
 
-Repeats = Sequence[tuple[Repeat, Span, Box]]
+class Repeats:
+    """The repeats of a tile, to be looked up by the steps that they are around."""
+
+    def __init__(self, found: Sequence[tuple[Repeat, Span, Box]]) -> None:
+        """``found``: innermost first, as a walk has them."""
+        self._found = found
+        self._phases: dict[int, frozenset[int]] = {}  # of each by its place: stages of the phases in its body
+
+    @cached_property
+    def _begun(self) -> tuple[list[int], list[int], list[int]]:
+        """In the order in which they begin, outer ones first: their first steps, their places among those found, and the one
+        around each, -1: none."""
+        order = sorted(range(len(self._found)), key=lambda i: (self._found[i][1].first, -i))
+        outer: list[int] = []
+        for at, i in enumerate(order):
+            around = at - 1
+            while around >= 0 and self._found[order[around]][1].last < self._found[i][1].first:
+                around = outer[around]
+            outer.append(around)
+        return [self._found[i][1].first for i in order], order, outer
+
+    def around(self, span: Span) -> list[int]:
+        """Places of those around the first or the last step of a span, innermost first."""
+        first, order, outer = self._begun
+        found: set[int] = set()
+        for step in {span.first, span.last}:
+            at = bisect_right(first, step) - 1
+            while at >= 0:
+                if self._found[order[at]][1].last >= step:
+                    found.add(order[at])
+                at = outer[at]
+        return sorted(found)
+
+    def body(self, place: int) -> Span:
+        """The steps of a body."""
+        return self._found[place][1]
+
+    def overlap(self, place: int, first: int) -> bool:
+        """Whether rounds of a repeat overlap, or the instruction at step ``first`` of its body is executed in some of them only."""
+        repeat, body, _ = self._found[place]
+        stages = self._phases.get(place)
+        if stages is None:
+            phases = (step.phase for step in repeat.body if isinstance(step, Instruction) and step.phase is not None)
+            stages = self._phases[place] = frozenset(phase.stage for phase in phases)
+        if not stages:
+            return False
+        step = repeat.body[first - body.first]
+        return any(stages) or (isinstance(step, Instruction) and step.phase is not None)
 
 
 def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats, last: int) -> Span | None:
@@ -22,7 +70,7 @@ def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats,
 
     From its first access to its last. A repeat runs again and again: a buffer that is also used outside its body, or
     whose first access in the body is not a write in every round, lives through all of it; and so it does where rounds
-    overlap. ``repeats`` innermost first. Constants and state live always."""
+    overlap. Repeats that lie within its life as a whole change nothing. Constants and state live always."""
     if buffer.key or buffer.state:
         return Span(0, last)
     if not accesses:
@@ -31,19 +79,11 @@ def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats,
     first = accesses[0][0]
     # An instruction that reads what it writes (add s, s, x) is no fresh start.
     fresh = all(kind is Kind.WRITE for _, kind in takewhile(lambda a: a[0] == first, accesses))
-    for repeat, body, _ in repeats:
-        if body.meets(span) and not (body.holds(span) and fresh and not _overlaps(repeat, first - body.first)):
+    for place in repeats.around(span):
+        body = repeats.body(place)
+        if not (body.holds(span) and fresh and not repeats.overlap(place, first)):
             span = body.join(span)
     return span
-
-
-def _overlaps(repeat: Repeat, first: int) -> bool:
-    """Whether rounds of a repeat overlap, or an instruction of its body is executed in some of them only."""
-    phases = [step.phase for step in repeat.body if isinstance(step, Instruction) and step.phase is not None]
-    if not phases:
-        return False
-    step = repeat.body[first]
-    return any(p.stage for p in phases) or (isinstance(step, Instruction) and step.phase is not None)
 
 
 def lives(tile: TileProgram, uses: Uses, repeats: Repeats, last: int) -> dict[str, Span]:

@@ -210,8 +210,19 @@ def _others(step: Instruction, steps: Sequence[Step], at: int) -> Sequence[Instr
     return others if complete and any(o.keywords != step.keywords for o in others) else ()
 
 
-def _steps(tile: TileProgram, globals: Shapes, origins: Mapping[Origin, int]) -> Iterator[str]:
+def _steps(
+    tile: TileProgram, globals: Shapes, origins: Mapping[Origin, int], known: dict[tuple[str, int], str]
+) -> Iterator[str]:
+    """``known``: texts of instructions without operands, most of which are the same waits again, by mnemonic and the identity
+    of the keywords."""
     local = {b.name: b.shape for b in tile.buffers}
+
+    def text(step: Instruction, others: Sequence[Instruction]) -> str:
+        if step.operands or step.phase or others:
+            return instruction_text(step, local, globals, others)
+        key = step.mnemonic, id(step.keywords)
+        return known.get(key) or known.setdefault(key, instruction_text(step, local, globals))
+
     stack = [_lines_of(tile.steps)]
     while stack:
         indent = "  " * (len(stack) - 1)
@@ -222,7 +233,7 @@ def _steps(tile: TileProgram, globals: Shapes, origins: Mapping[Origin, int]) ->
             stack.append(_lines_of(step.body))
         elif step is not None:
             tail = "" if step.origin is None else f"  @{origins[step.origin]}"
-            yield f"{indent}{instruction_text(step, local, globals, others)}{tail}"
+            yield f"{indent}{text(step, others)}{tail}"
         else:
             stack.pop()
             if stack:
@@ -240,12 +251,13 @@ def _lines(program: Program) -> Iterator[str]:
     origins = _origins(program)
     yield from (_origin(origin, index) for origin, index in origins.items())
     shapes = {g.name: g.shape for g in program.globals}
+    known: dict[tuple[str, int], str] = {}
     for tile in program.tiles:
         yield ""
         yield f".tile {tile.tile}"
         yield from map(_buffer, tile.buffers)
         yield from map(_matrix, tile.matrices)
-        yield from _steps(tile, shapes, origins)
+        yield from _steps(tile, shapes, origins, known)
 
 
 def print_program(program: Program) -> str:

@@ -15,7 +15,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.assembler import MAX_NESTING
 from cimc.isa.instruction import Repeat
-from cimc.isa.lives import clashes, lives
+from cimc.isa.lives import Repeats, clashes, lives
 from cimc.isa.operands import Element
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Program, TileProgram, Weights
 from cimc.isa.ranges import Box, bounds
@@ -305,7 +305,7 @@ def _variables(tile: TileProgram, walk: Walk, params: Box, faults: Faults) -> No
 
 
 def _overlaps(tile: TileProgram, checker: StepChecker, walk: Walk, faults: Faults) -> None:
-    spans = lives(tile, checker.uses, walk.repeats, max(len(walk.visits) - 1, 0))
+    spans = lives(tile, checker.uses, Repeats(walk.repeats), max(len(walk.visits) - 1, 0))
     for a, b in clashes(tile, spans):
         faults.report(
             errors.BUFFERS_OVERLAP,

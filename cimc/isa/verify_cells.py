@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cimc import errors
 from cimc.isa.instruction import Kind
-from cimc.isa.lives import life
+from cimc.isa.lives import Repeats, life
 from cimc.isa.program import Buffer, MatrixDecl, TileProgram
 from cimc.isa.ranges import Span
 from cimc.isa.verify_steps import Uses
@@ -22,7 +22,8 @@ def check_cells(tile: TileProgram, uses: Uses, walk: Walk, faults: Faults) -> No
     if not shared:
         return
     last = max(len(walk.visits) - 1, 0)
-    spans = {m.name: _life(m, uses, walk, last) for found in shared.values() for m in found}
+    repeats = Repeats(walk.repeats)
+    spans = {m.name: _life(m, uses, repeats, last) for found in shared.values() for m in found}
     for core, found in sorted(shared.items()):
         order = sorted(found, key=lambda m: (spans[m.name].first, spans[m.name].last))
         longest = order[0]
@@ -33,11 +34,11 @@ def check_cells(tile: TileProgram, uses: Uses, walk: Walk, faults: Faults) -> No
                 longest = m
 
 
-def _life(matrix: MatrixDecl, uses: Uses, walk: Walk, last: int) -> Span:
+def _life(matrix: MatrixDecl, uses: Uses, repeats: Repeats, last: int) -> Span:
     accesses = uses.of.get(matrix.name, ())
     if not accesses or accesses[0][1] is not Kind.WRITE:
         return Span(0, last)
-    return life(Buffer(matrix.name, matrix.element, (), 0), accesses, walk.repeats, last) or Span(0, last)
+    return life(Buffer(matrix.name, matrix.element, (), 0), accesses, repeats, last) or Span(0, last)
 
 
 def _report(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from cimc import errors
 from cimc.isa.instruction import INSTRUCTIONS, Carries
@@ -28,10 +27,12 @@ _Buffers = Mapping[int, Mapping[str, Buffer]]
 """Local buffers by the identity of the tile's program and by name."""
 
 
-@dataclass
 class _Ends:
-    sent: list[Use] = field(default_factory=list[Use])
-    received: list[Use] = field(default_factory=list[Use])
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.sent: list[Use] = []
+        self.received: list[Use] = []
 
 
 def check_channels(walks: Sequence[tuple[TileProgram, Walk]], params: Box, faults: Faults) -> None:
@@ -43,6 +44,8 @@ def check_channels(walks: Sequence[tuple[TileProgram, Walk]], params: Box, fault
     buffers = {id(tile): {b.name: b for b in reversed(tile.buffers)} for tile, _ in walks}
     for channel, ends in channels.items():
         if not _agree(channel, ends, faults) or _paired(ends, buffers):
+            continue
+        if channel[3] is Carries.TOKENS and _alike(ends):
             continue
         for env in envs:
             if _compare(channel, ends, env, buffers, faults):
@@ -58,13 +61,14 @@ def _collect(walks: Sequence[tuple[TileProgram, Walk]], faults: Faults) -> dict[
             if visit.step.mnemonic not in tagged:
                 continue
             keywords = dict(visit.step.keywords)
-            to, source, tag = keywords.get("to"), keywords.get("source"), keywords.get("tag")
-            carries = Carries.DATA if visit.step.operands else Carries.TOKENS
+            tag = keywords.get("tag")
             if not isinstance(tag, int):
                 continue
             if isinstance(keywords.get("of"), tuple):
                 _sums(channels, tile, visit, tiles, faults)
                 continue
+            to, source = keywords.get("to"), keywords.get("source")
+            carries = Carries.DATA if visit.step.operands else Carries.TOKENS
             for other in to if isinstance(to, tuple) else ():
                 if _partner(other, tile, visit, tiles, faults):
                     channels[tile.tile, other, tag, carries].sent.append((tile, visit))
@@ -115,20 +119,26 @@ def _partner(
     other: int, tile: TileProgram, visit: Visit, tiles: set[int], faults: Faults, *, itself: bool = False
 ) -> bool:
     """Whether the other end can be there (and whether that may be the tile ``itself``); reports it if not."""
-    if other == tile.tile and itself:
+    if other in tiles and (itself or other != tile.tile):
         return True
     if other == tile.tile:
         what, hint = f"tile {other} names itself", "within a tile, 'copy' moves data and order is kept"
-        faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
-    elif other not in tiles:
+    else:
         what, hint = f"tile {other} has no program", f"tiles of this program: {_some(tiles)}"
-        faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
-    return other != tile.tile and other in tiles
+    faults.step(errors.UNPAIRED, tile, visit, what=what, hint=hint)
+    return False
 
 
 def _some(tiles: set[int]) -> str:
     first = sorted(tiles)[:16]
     return ", ".join(map(str, first)) + (", ..." if len(first) < len(tiles) else "")
+
+
+def _alike(ends: _Ends) -> bool:
+    """Whether the two ends are plainly as many messages: one for one, in repeats of the same counts."""
+    if len(ends.sent) != len(ends.received):
+        return False
+    return all(a.counts == b.counts for (_, a), (_, b) in zip(ends.sent, ends.received, strict=True))
 
 
 def _paired(ends: _Ends, buffers: _Buffers) -> bool:

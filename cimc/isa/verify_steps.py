@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -85,14 +85,14 @@ class StepChecker:
             able = self._able[spec.mnemonic] = self._has(spec)
         if not able:
             self._unit(spec, visit)
+        of = kinds(step)
         sound = True
-        for index, (kind, operand) in enumerate(zip(kinds(step), step.operands, strict=True)):
-            sound &= self._operand(spec, index, operand, kind, visit)
+        for index, operand in enumerate(step.operands):
+            sound &= self._operand(spec, index, operand, of[index], visit)
         if sound:
-            self._rule(spec, visit)
-        for name, value in step.keywords:
-            if name == "call" and isinstance(value, str):
-                self._call(value, visit)
+            self._rule(spec, of, visit)
+        if "call" in spec.names:
+            self._call(str(dict(step.keywords)["call"]), visit)
 
     def _has(self, spec: Spec) -> bool:
         """Whether the tile has what an instruction needs, if the chip is known."""
@@ -176,8 +176,9 @@ class StepChecker:
         )
         return False
 
-    def _rule(self, spec: Spec, visit: Visit) -> None:
-        form = self._form(visit.step)
+    def _rule(self, spec: Spec, of: Sequence[Kind], visit: Visit) -> None:
+        """``of``: the kinds of its operands."""
+        form = self._form(of, visit.step)
         if form in self._lawful:
             return
         names = frozenset(_variables(visit.step))
@@ -193,10 +194,12 @@ class StepChecker:
         if form is not None and not names:
             self._lawful.add(form)
 
-    def _form(self, step: Instruction) -> Hashable:
+    def _form(self, of: Sequence[Kind], step: Instruction) -> Hashable:
         """All that a rule sees of an instruction; None if it has a matrix."""
+        if not step.operands:
+            return step.mnemonic, id(step.keywords)
         found: list[Hashable] = [step.mnemonic, id(step.keywords)]
-        for kind, operand in zip(kinds(step), step.operands, strict=True):
+        for kind, operand in zip(of, step.operands, strict=True):
             if isinstance(operand, str):
                 return None
             known = self._globals if kind in GLOBAL else self._buffers

@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from itertools import accumulate
 
 from cimc.isa.instruction import LOCAL, Kind, Repeat, Step, kinds
-from cimc.isa.lives import life
+from cimc.isa.lives import Repeats, life
 from cimc.isa.operands import View
 from cimc.isa.program import Buffer, TileProgram
 from cimc.isa.ranges import Span
@@ -25,14 +25,16 @@ def lives(steps: Sequence[Step], buffers: Sequence[Buffer], ends: Sequence[int] 
     accesses: dict[str, list[tuple[int, Kind]]] = {}
     for index, visit in enumerate(walk.visits):
         step = visit.step
+        if not step.operands:
+            continue
         for kind, operand in zip(kinds(step), step.operands, strict=True):
             if kind in LOCAL and isinstance(operand, View):
                 known = accesses.get(operand.buffer)
                 if known is None:
                     known = accesses[operand.buffer] = []
                 known.append((index, kind))
-    last = len(walk.visits) - 1
-    found = {b.name: life(b, accesses.get(b.name, ()), walk.repeats, last) for b in buffers}
+    last, repeats = len(walk.visits) - 1, Repeats(walk.repeats)
+    found = {b.name: life(b, accesses.get(b.name, ()), repeats, last) for b in buffers}
     spans = {name: span for name, span in found.items() if span is not None}
     return _stretched(spans, steps, ends) if ends else spans
 

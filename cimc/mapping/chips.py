@@ -42,11 +42,8 @@ def near_memory(chip: ChipSpec, tiles: Iterable[int]) -> list[int]:
     """Tiles in the order of how many rows of the mesh they are from one with a memory port: packets go along the row first,
     so the tiles of such a row do not share a column's links."""
     rows = {chip.position(t)[1] for t, kind in _kinds(chip) if kind.memory_port}
-
-    def away(tile: int) -> int:
-        return min((abs(chip.position(tile)[1] - y) for y in rows), default=0)
-
-    return sorted(tiles, key=away)
+    away = [min((abs(row - y) for y in rows), default=0) for row in range(chip.tile_count // chip.columns)]
+    return sorted(tiles, key=lambda tile: away[chip.position(tile)[1]])
 
 
 def on_chips(chip: ChipSpec, tiles: Sequence[int], wanted: frozenset[int], least: int = 1) -> list[int]:

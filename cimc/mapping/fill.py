@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
 
 from cimc.mapping.mapping import Part, PlacedBlock
 
@@ -73,18 +75,27 @@ class Grid:
 
     def put(self, tile: int, core: int, r: range, c: range) -> None:
         """Blocks r × c (indices) on the tile's cores from ``core`` on, column by column."""
-        blocks: list[PlacedBlock] = []
-        down = [self._span(i, True) for i in r]
-        for j in c:
-            across = self._span(j, False)
-            blocks += [PlacedBlock(core + len(blocks) + k, span, across) for k, span in enumerate(down)]
-        rows = (self._span(r[0], True)[0], self._span(r[-1], True)[1])
-        cols = (self._span(c[0], False)[0], self._span(c[-1], False)[1])
-        self.parts.append(Part(tile, rows, cols, tuple(blocks)))
+        down, across = _spans(self.block_rows, self.rows, r), _spans(self.block_cols, self.cols, c)
+        rows, cols = (down[0][0], down[-1][1]), (across[0][0], across[-1][1])
+        self.parts.append(Part(tile, rows, cols, _blocks(core, down, across)))
 
-    def _span(self, index: int, down: bool) -> tuple[int, int]:
-        size, whole = (self.block_rows, self.rows) if down else (self.block_cols, self.cols)
-        return index * size, min((index + 1) * size, whole)
+
+SHARED = 1 << 11
+"""Different rectangles of blocks that are kept once: the layers of a model are alike, and mapping tries many placements."""
+
+
+@lru_cache(SHARED)
+def _spans(size: int, whole: int, indices: range) -> tuple[tuple[int, int], ...]:
+    """Of blocks along an axis of a matrix, each one's first index and the one behind its last."""
+    return tuple([(i * size, min((i + 1) * size, whole)) for i in indices])
+
+
+@lru_cache(SHARED)
+def _blocks(
+    core: int, down: tuple[tuple[int, int], ...], across: tuple[tuple[int, int], ...]
+) -> tuple[PlacedBlock, ...]:
+    """A rectangle of blocks on cores from ``core`` on, column by column."""
+    return tuple([PlacedBlock(core + i, rows, cols) for i, (cols, rows) in enumerate(product(across, down))])
 
 
 def fill(cores: Cores, grid: Grid, tight: bool) -> bool:

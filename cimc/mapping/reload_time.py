@@ -20,20 +20,21 @@ def estimate(items: Sequence[Item], placed: Matrices, turning: frozenset[str], c
     first weights can come."""
     used: dict[int, int] = {}  # tile → end of the last segment with a matrix on it
     segments = by_segment(items)
+    units = {p.tile: TileUnits(chip, p.tile) for i in items for m in placed[i.value] for p in m.parts}
     memory = mixed = _burst(segments, placed, turning, chip)
     now = 0
     for members in segments:
         start = now
         for part in _parts((i for i in members if i.value in turning), placed):
             if part.tile not in used:
-                start = max(start, mixed, _writing(part, chip))
+                start = max(start, mixed, _writing(part, units[part.tile]))
                 continue
             begun = max(memory, used[part.tile])
             memory = begun + _loading(part, chip)
-            start = max(start, memory, begun + _writing(part, chip))
+            start = max(start, memory, begun + _writing(part, units[part.tile]))
         copies = placed[members[0].value]
         one = copies[0].parts[0].tile
-        now = start + ceil(members[0].rows / len(copies)) * TileUnits(chip, one).mvm_interval(8)
+        now = start + ceil(members[0].rows / len(copies)) * units[one].mvm_interval(8)
         for part in _parts(members, placed):
             used[part.tile] = now
     return now
@@ -60,6 +61,5 @@ def _loading(part: Part, chip: ChipSpec) -> int:
     return ceil(weights / chip.memory.bytes_per_cycle)
 
 
-def _writing(part: Part, chip: ChipSpec) -> int:
-    blocks = [(b.rows[1] - b.rows[0], b.cols[1] - b.cols[0]) for b in part.blocks]
-    return TileUnits(chip, part.tile).program_cycles(blocks)
+def _writing(part: Part, units: TileUnits) -> int:
+    return units.program_cycles([(b.rows[1] - b.rows[0], b.cols[1] - b.cols[0]) for b in part.blocks])

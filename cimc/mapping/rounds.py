@@ -279,15 +279,16 @@ class _Trial:
             for i in items
         }
         turning = frozenset(self.turning)
-        times: dict[tuple[int, int], int] = {}
+        times: dict[int, list[int]] = {}  # by tile: how often each core is written
         for part in (p for v in sorted(turning) for m in placed[v] for p in m.parts):
+            found = times.get(part.tile) or times.setdefault(part.tile, [0] * self.pool.capacity)
             for block in part.blocks:
-                times[part.tile, block.core] = times.get((part.tile, block.core), 0) + 1
+                found[block.core] += 1
         weights = sum(m.rows * m.cols for v in turning for m in placed[v])
         core = chip.tile(self.pool.tiles[0]).core
         pulses = core.crossbars * core.verify_iterations if core else 0
         size = len(self.pool.tiles) * self.pool.capacity
-        rounds = max(times.values(), default=0)
+        rounds = max(map(max, times.values()), default=0)
         copies = {i.segment: len(placed[i.value]) for i in items}
         reload = Reload(turning, size, rounds, weights * pulses, weights)
         return Plan(placed, reload, estimate(items, placed, turning, chip), copies)

@@ -53,10 +53,11 @@ class Traffic:
     def nearest(self, sources: Iterable[int], tiles: Iterable[int]) -> list[int]:
         """The tiles that are worth a look for flows from these sources, the nearest first."""
         far, columns, wide = hops(self.chip, sources), self.chip.columns, self.chip.chip_columns
+        across = [(far.borders[x // wide], far.across[x]) for x in range(columns)]
 
         def way(tile: int) -> tuple[int, int]:
-            x = tile % columns
-            return far.borders[x // wide], far.across[x] + far.down[tile // columns]
+            borders, hops = across[tile % columns]
+            return borders, hops + far.down[tile // columns]
 
         return nsmallest(CANDIDATES, tiles, key=way)
 
