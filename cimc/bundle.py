@@ -240,8 +240,9 @@ def _sha256(path: Path) -> str:
 
 
 def read(path: Path, hardware: str | None = None, overrides: tuple[str, ...] = ()) -> Bundle:
-    """A compiled folder, or a bare ``.cim`` file with its weights (``NAME.safetensors``) beside it. ``hardware`` replaces what
-    it was compiled for. Raises the diagnostics of missing and damaged files."""
+    """A compiled folder (or the ``program.cim`` in it), or a bare ``.cim`` file with its weights (``NAME.safetensors``) beside
+    it. ``hardware`` replaces what it was compiled for. Raises the diagnostics of missing and damaged files."""
+    path = path.parent if _compiled(path) else path
     folder = path if path.is_dir() else None
     if path.suffix == ".onnx" and folder is None and path.is_file():
         raise errors.NOT_COMPILED(path=path, why="it is a model")
@@ -254,6 +255,11 @@ def read(path: Path, hardware: str | None = None, overrides: tuple[str, ...] = (
     chosen = _hardware(program, path, hardware, overrides)
     manifest = _manifest(path / MANIFEST) if folder else None
     return Bundle(program, weights, chosen, manifest, folder)
+
+
+def _compiled(path: Path) -> bool:
+    """Whether this is the program of a compiled folder, whose weights and hardware stand beside it under other names."""
+    return path.name == PROGRAM and path.is_file() and (path.parent / MANIFEST).is_file()
 
 
 def _hardware(program: Program, path: Path, hardware: str | None, overrides: tuple[str, ...]) -> Hardware:

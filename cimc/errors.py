@@ -240,8 +240,8 @@ RELOAD_HARDWARE = Diagnostic(
 BUFFER_TOO_SMALL = Diagnostic(
     "buffer-too-small",
     Exit.DOES_NOT_FIT,
-    "tile {tile} ({kind}) of {chip}: one row block of {layer} needs {need} bytes, the local buffer has {have}",
-    "enlarge local_bytes of that tile kind, or bind a smaller sequence (--dim)",
+    "tile {tile} ({kind}) of {chip}: a row block of {layer} and its constants need {need} bytes, the local buffer has {have}",
+    "enlarge local_bytes of that tile kind (-c tiles.{kind}.local_bytes=...), or bind a smaller sequence (--dim)",
 )
 UNIT_MISSING = Diagnostic(
     "unit-missing",

@@ -101,3 +101,16 @@ def test_a_bare_programs_hardware_is_a_preset_or_lies_beside_it(tmp_path: Path) 
         with pytest.raises(CimcError, match="leaves the program's folder") as e:
             named(outside)
         assert "password" not in str(e.value)
+
+
+def test_the_program_of_a_compiled_folder_has_the_folders_weights_and_hardware(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    hardware = Path("cimc/arch/presets/toy.yaml").read_text(encoding="utf-8").replace("rows: 8", "rows: 16")
+    program = '.cim 1\n.hardware "toy"\n.tile 0\nhalt\n'
+    bundle.write(place, {bundle.PROGRAM: program, bundle.HARDWARE: hardware}, ARRAYS, {"k": 1})
+    found = bundle.read(place / bundle.PROGRAM)
+    assert found.folder == place
+    assert set(found.weights) == set(ARRAYS)
+    assert found.hardware.spec == bundle.read(place).hardware.spec
+    (place / bundle.MANIFEST).unlink()
+    assert bundle.read(place / bundle.PROGRAM).folder is None  # a bare program of that name

@@ -155,12 +155,13 @@ class RowChooser:
             return self._rows(segment, self._trial(segment, wanted), room)
         if over:
             tile, need = over
+            have = self.chip.tile(tile).local_bytes
             raise errors.BUFFER_TOO_SMALL(
                 chip=self.chip.name,
                 tile=tile,
                 kind=self.chip.kind(tile),
-                need=need,
-                have=self.chip.tile(tile).local_bytes,
+                need=need + have - room.get(tile, have),  # beside the constants of all segments
+                have=have,
                 layer=segment.nodes[0].origin,
             )
         return 1

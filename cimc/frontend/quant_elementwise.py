@@ -4,12 +4,11 @@ numbers, between dequantising its operands and quantising its result."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Builder, Impossible, Value
 from cimc.frontend.call import Call, spelling
-from cimc.frontend.quant import MS, Grid, dequantize, quantize
+from cimc.frontend.quant import MS, Grid, codes, dequantize, quantize
 from cimc.frontend.quant_matmul import output_grid
 from cimc.isa.operands import Element
 
@@ -28,12 +27,45 @@ def _result(c: Call, y: Value, at: int, like: Value) -> Value:
     return quantize(c.b, y, grid)
 
 
-def _pair(op: str) -> Callable[[Call], Value]:
-    return lambda c: _result(c, f.binary(c.b, op, _numbers(c, 0), _numbers(c, 3)), 6, c.x(0))
+def _scalar(c: Call, at: int) -> Value:
+    """An operator's scale or zero point, as a float32 scalar; 0 for a zero point that is left out."""
+    value = c.opt(at)
+    if value is None:
+        return c.b.scalar(0, Element.F32)
+    output_grid(value, None)  # refuses several
+    return f.reshape(c.b, f.cast(c.b, c.b.wide(value), Element.F32), ())
 
 
-for _name, _op in (("QLinearAdd", "add"), ("QLinearMul", "mul")):
-    spelling(_name, domain=MS)(_pair(_op))
+def _codes(c: Call, y: Value) -> Value:
+    """Codes of y, which is divided by the scale and holds the zero point: onnxruntime rounds behind the sum of the two, so
+    that ties fall on even codes and not, as in QuantizeLinear, on codes an even way off zero."""
+    grid = output_grid(c.x(6), c.opt(7))
+    return codes(c.b, y, None, Grid(grid.scale, None, c.x(0).element if grid.zero is None else grid.element))
+
+
+@spelling("QLinearMul", domain=MS)
+def q_linear_mul(c: Call) -> Value:
+    """``round((a - za) · (b - zb) · (sa · sb / sy) + zy)``, in the order of onnxruntime's kernel."""
+    b = c.b
+    ratio = f.binary(b, "div", f.mul(b, _scalar(c, 1), _scalar(c, 4)), _scalar(c, 6))
+    left, right = (f.binary(b, "sub", _plain(c, at), _scalar(c, at + 2)) for at in (0, 3))
+    return _codes(c, f.add(b, f.mul(b, f.mul(b, left, right), ratio), _scalar(c, 7)))
+
+
+@spelling("QLinearAdd", domain=MS)
+def q_linear_add(c: Call) -> Value:
+    """``round(a · sa / sy + (b · sb / sy + (zy - (za · sa / sy + zb · sb / sy))))``, in the order of onnxruntime's kernel, which
+    fuses its multiplications and additions where the processor can."""
+    b = c.b
+    left, right = (f.binary(b, "div", _scalar(c, at), _scalar(c, 6)) for at in (1, 4))
+    zeros = f.add(b, f.mul(b, left, _scalar(c, 2)), f.mul(b, right, _scalar(c, 5)))
+    fixed = f.binary(b, "sub", _scalar(c, 7), zeros)
+    return _codes(c, f.add(b, f.mul(b, _plain(c, 0), left), f.add(b, f.mul(b, _plain(c, 3), right), fixed)))
+
+
+def _plain(c: Call, at: int) -> Value:
+    """Codes as float32 numbers."""
+    return f.cast(c.b, c.b.wide(c.x(at)), Element.F32)
 
 
 @spelling("QLinearSigmoid", domain=MS)

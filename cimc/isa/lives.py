@@ -64,6 +64,9 @@ class Repeats:
         step = repeat.body[first - body.first]
         return any(stages) or (isinstance(step, Instruction) and step.phase is not None)
 
+FARTHEST = 2**62
+"""No address is beyond: buffers that end there are refused for it, and only compared here."""
+
 
 def life(buffer: Buffer, accesses: Sequence[tuple[int, Kind]], repeats: Repeats, last: int) -> Span | None:
     """The steps over which a buffer holds something; None if it is never touched.
@@ -97,8 +100,8 @@ def clashes(tile: TileProgram, spans: dict[str, Span]) -> Iterator[tuple[Buffer,
     if _apart(tile, spans):
         return
     buffers = [b for b in tile.buffers if b.name in spans and b.bytes]
-    start = np.array([b.address for b in buffers], np.int64)
-    end = np.array([b.address + b.bytes for b in buffers], np.int64)
+    start = np.array([min(b.address, FARTHEST) for b in buffers], np.int64)
+    end = np.array([min(b.address + b.bytes, FARTHEST) for b in buffers], np.int64)
     first = np.array([spans[b.name].first for b in buffers], np.int64)
     last = np.array([spans[b.name].last for b in buffers], np.int64)
     for i, b in enumerate(buffers[:-1]):

@@ -41,7 +41,8 @@ def agree(program: Program, device: Device) -> None:
     if calibrations(program):
         if device.drift_compensation != "none":
             why = "the program calibrates its columns itself"
-            raise refuse("device.drift_compensation", why, "drop it, or compile with --calibrate never")
+            fix = "--device drift_compensation=none (the hardware may ask for it), or compile with --calibrate never"
+            raise refuse("device.drift_compensation", why, fix)
         return
     for key, given in (("age", device.calibration_age > 0), ("interval", device.calibration_interval > 1)):
         if given:

@@ -160,6 +160,20 @@ def test_a_block_that_is_too_big_for_a_buffer(tmp_path: Path, cimc: Cimc) -> Non
     refused(done, 3, "buffer-too-small", "65536 bytes", "16384", "Neg_0")
 
 
+def test_a_block_that_is_too_big_beside_constants(tmp_path: Path, cimc: Cimc) -> None:
+    """The bytes that are told are those that would do."""
+    x, y = (helper.make_tensor_value_info(n, 1, [1, 1000]) for n in "xy")
+    c = helper.make_tensor("c", 1, [1000], np.arange(1000, dtype=np.float32))
+    path = save(tmp_path / "scaled.onnx", [helper.make_node("Mul", ["x", "c"], ["y"])], [x], [c], [y])
+
+    def given(have: int) -> Done:
+        return cimc("compile", path, "-o", tmp_path / "out", "--hw", "toy", "-c", f"tiles.all.local_bytes={have}")
+
+    # x, y and c: three times 4000 bytes, each up to the next multiple of 64.
+    refused(given(12000), 3, "buffer-too-small", "need 12096 bytes", "has 12000", "-c tiles.all.local_bytes=")
+    assert given(12096).exit == 0
+
+
 CONFLICTS = {
     "with another input": ((), "dimension 'n' is 2 by input 'x', axis 0 but 3 by input 'z', axis 0"),
     "with --dim": (("--dim", "n=5"), "dimension 'n' is 5 by --dim n=5 but 2 by input 'x', axis 0"),

@@ -7,6 +7,7 @@ import pytest
 from onnx import save_model
 
 from cimc import inputs as input_files
+from cimc.arch.load import load
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import Device
 from cimc.errors import CimcError, Exit
@@ -19,6 +20,7 @@ from cimc.isa.verify import verify
 from cimc.report.device import error_of
 from cimc.report.device_cost import cost
 from cimc.sim import timing
+from cimc.sim.calibration import agree
 from cimc.sim.interpreter import run
 from cimc.sim.reference import Reference
 from cimc.sim.result import RunResult
@@ -155,6 +157,14 @@ def test_contradictions_are_refused(settings: tuple[str, ...], steps: tuple[obje
         ran(tiny(*steps), settings=settings)
     assert caught.value.exit is Exit.USAGE
     assert f"'device.{key}'" in str(caught.value)
+
+
+def test_the_compensation_of_a_hardware_file_gives_way_by_name() -> None:
+    """``pcm`` compensates drift by itself: the message says how to turn that off, and that does."""
+    with pytest.raises(CimcError, match="--device drift_compensation=none") as caught:
+        agree(tiny(calibrate()), Device.of(load("pcm").spec))
+    assert caught.value.exit is Exit.USAGE
+    agree(tiny(calibrate()), Device.of(load("pcm").spec, ("drift_compensation=none",)))
 
 
 @pytest.mark.parametrize(

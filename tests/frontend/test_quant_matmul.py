@@ -143,6 +143,16 @@ def test_pairs(tmp_path: Path, op: str, dtype: type[np.generic]) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_pairs_whose_results_lie_between_two_codes(tmp_path: Path, op: str, dtype: type[np.generic]) -> None:
+    """Scales of which half the results are ties, and an odd zero point: they go to the even code."""
+    a, b = draw(16, (9, 16), dtype), draw(17, (16,), dtype)
+    out = 0.125 if op == "QLinearAdd" else 1.0
+    inputs = (a, scalar(0.0625), scalar(3, dtype), b, scalar(0.125), scalar(8, dtype), scalar(out), scalar(7, dtype))
+    both(tmp_path, op, inputs, fixed=(1, 2, 4, 5, 6, 7), outputs=(TYPES[dtype],), domain=MS, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("op", ["QLinearSigmoid", "QLinearLeakyRelu"])
 def test_functions(tmp_path: Path, op: str, dtype: type[np.generic]) -> None:
     x = np.arange(256).astype(np.uint8).view(dtype)

@@ -164,6 +164,7 @@ def test_the_models_themselves_pass(worker: Worker) -> None:
     assert [worker.check(data) for data in BYTES] == [0] * len(BYTES)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @drawn(60)
 @given(data=damaged())
 def test_damaged_models(worker: Worker, data: bytes) -> None:
@@ -171,6 +172,7 @@ def test_damaged_models(worker: Worker, data: bytes) -> None:
     worker.check(data)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @drawn(60)
 @given(data=lying())
 def test_lying_models(worker: Worker, data: bytes) -> None:
@@ -179,6 +181,7 @@ def test_lying_models(worker: Worker, data: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a failing model: it would hide the failure
 @drawn(1500)
 @given(data=st.one_of(damaged(), lying()))
 def test_many_models(worker: Worker, data: bytes) -> None:

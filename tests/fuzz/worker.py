@@ -15,12 +15,14 @@ import sys
 MEMORY_BYTES = 6 << 30
 """Address space: what is imported (about 2 GiB of it, mostly libraries that are only mapped) and the model's own."""
 SECONDS = 60
+"""Of CPU time. One that only waits is ended too, after twenty times as long: a busy computer is no fault."""
 
 
 def trial(path: str, arguments: list[str]) -> None:
     """In the child: run the command, end with its exit code."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    signal.alarm(SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    signal.alarm(20 * SECONDS)
     log = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)

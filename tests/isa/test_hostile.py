@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimc.arch.load import load
-from cimc.errors import CimcError
+from cimc.errors import CimcError, CimcErrors
 from cimc.isa import parse_program, print_program, verify
 
 EXAMPLES = [p.read_text() for p in sorted((Path(__file__).parents[2] / "isa" / "examples").glob("*.cim"))]
@@ -67,3 +67,13 @@ def test_sizes_are_checked_before_they_are_believed(line: str) -> None:
     with pytest.raises(CimcError) as caught:
         verify(parse_program(text), CHIP, {}, text=text)
     assert len(caught.value.render()) < 20_000
+
+
+def test_buffers_that_end_beyond_all_numbers_are_compared_with_others() -> None:
+    text = (
+        '.cim 1\n.hardware "toy"\n.tile 0\n.buffer a f32 8 @0\n'
+        ".buffer b f32 9x999999999999999999x8 @0\nadd a, a, b\nadd b, a, b\nhalt\n"
+    )
+    with pytest.raises(CimcErrors) as caught:
+        verify(parse_program(text), CHIP, {}, text=text)
+    assert {"wrong-declaration", "program-too-big", "buffers-overlap"} <= {e.code for e in caught.value.errors}
