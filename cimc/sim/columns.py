@@ -5,65 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, compress, pairwise
-from operator import attrgetter
-from typing import Any
 
 import numpy as np
 
-from cimc.isa.cells import contended, spans
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Kind, Unit
-from cimc.isa.operands import Element, View
-from cimc.isa.program import TileProgram
 from cimc.origin import Origin
 from cimc.sim.job import CELLS
 from cimc.sim.listing import Listing
-from cimc.sim.pool import Form, Numbers, Pool, Words, attribute, gathered, looked_up, numbered, numbers, read_off
+from cimc.sim.names import ELEMENTS, Names
+from cimc.sim.pool import Form, Numbers, Pool, distinct, looked_up, numbers
+from cimc.sim.reading import Places, Reading
 from cimc.sim.tables import Ints
 
 OUTSIDE = ""  # the layer of instructions without an origin
 LOCAL, SHARED, MATRIX = range(3)  # what stands at an operand's place
 UNMOVED = -1  # in place of how a view lies: of cells
-_MNEMONIC, _OPERANDS = attrgetter("mnemonic"), attrgetter("operands")
-_KEYWORDS, _ORIGIN = attrgetter("keywords"), attrgetter("origin")
-_LIE, _BUFFER, _SHAPE = attrgetter("lie"), attrgetter("buffer"), attrgetter("shape")
-_ELEMENTS = {id(e): number for number, e in enumerate(Element)}  # by identity: hashing a member is slow
-_BYTES = np.array([e.bytes for e in Element], np.int64)
-Bounds = tuple[int, int]
-
-
-class Names:
-    """What the names of all tiles mean, as numbers."""
-
-    def __init__(self, pool: Pool, listing: Listing, *, writes: bool) -> None:
-        """``writes``: whether any instruction writes cells."""
-        chip, tiles = pool.chip, listing.tiles
-        letters = "".join(row * chip.chips for row in chip.layout)
-        names = {kind.letter: name for name, kind in chip.tiles.items()}
-        self.kinds = [names[letters[t.tile]] for t in tiles]
-        self.tiles = [t.tile for t in tiles]
-        self.cells = [_cells(t) if writes else {} for t in tiles]
-        self.matrices = [
-            {m.name: pool.matrix(m, len(cells.get(m.name, ()))) for m in t.matrices}
-            for t, cells in zip(tiles, self.cells, strict=True)
-        ]
-        buffers = [b for t in tiles for b in t.buffers]
-        self.all_cells = len(buffers)  # the number of a buffer that stands for them
-        count = iter(range(len(buffers)))
-        self.local = [dict(zip([b.name for b in t.buffers], count, strict=False)) for t in tiles]
-        self.address = numbers([*[b.address for b in buffers], CELLS])
-        self.element = numbers([*[_ELEMENTS[id(b.element)] for b in buffers], _ELEMENTS[id(Element.I8)]])
-        self.item = _BYTES[self.element]
-        shared = list(pool.globals.values())
-        self.home = numbers([g.tile for g in shared])
-        self.shared_element = numbers([_ELEMENTS[id(g.element)] for g in shared])
-        self.shared = dict(zip(pool.globals, range(len(shared)), strict=True))
-
-
-def _cells(tile: TileProgram) -> dict[str, list[Bounds]]:
-    """Of the matrices of a tile for which it matters when cells are written: their cores, in spans of neighbours."""
-    changing = contended(tile)
-    return {m.name: list(spans([b.core for b in m.blocks])) for m in tile.matrices if m.name in changing}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +43,26 @@ class Columns:
     less than ``parts`` for what the cost depends on. ``writers`` are the instructions that write cells."""
 
     def __init__(self, pool: Pool, listing: Listing) -> None:
-        self._pool, self._tile, steps = pool, listing.tile, listing.steps
-        mnemonics: Numbers[str] = Numbers()
-        words: Numbers[Words] = Numbers()
-        of_form, of_word, origins, operands = gathered(
-            steps, numbered(mnemonics, _MNEMONIC), numbered(words, _KEYWORDS), attribute(_ORIGIN), attribute(_OPERANDS)
-        )
-        self.form, self.word = numbers(of_form), numbers(of_word)
-        self.forms = [Form.of(m) for m in mnemonics]
-        writes = [INSTRUCTIONS[m].writes_cells for m in mnemonics]
+        self._pool, self._tile, reading = pool, listing.tile, listing.reading
+        self.form, self.word = numbers(reading.of_mnemonic), numbers(reading.of_words)
+        self.forms = [Form.of(m) for m in reading.mnemonics]
+        writes = [INSTRUCTIONS[m].writes_cells for m in reading.mnemonics]
         self.names = Names(pool, listing, writes=any(writes))
         self.writers: Ints = np.flatnonzero(np.array(writes, np.bool_)[self.form])
-        self.words = list(words)
-        self.layers, self.layer = _layers(origins)
-        counts = np.fromiter(map(len, operands), np.int64, len(operands))
+        self.words = list(reading.words)
+        self.layers, self.layer = _layers(reading.origins)
+        steps = len(reading.counts)
+        counts = numbers(reading.counts)
         self.first: Ints = np.concatenate(([0], np.cumsum(counts)))
-        self._owner = np.repeat(np.arange(len(steps)), counts)
-        self._operands: list[View | str] = list(chain.from_iterable(operands))
-        self._what = self._kinds(np.arange(len(self._owner)) - self.first[self._owner])
-        self.home = np.full(len(steps), -1, np.int64)
-        self.varies = np.zeros(len(steps), np.bool_)
+        self._owner = np.repeat(np.arange(steps), counts)
+        what = self._kinds(np.arange(len(self._owner)) - self.first[self._owner])
+        self._local, self._shared, self._matrix = (np.flatnonzero(what == n) for n in (LOCAL, SHARED, MATRIX))
+        self._matrices = [reading.operands[i] for i in self._matrix.tolist()]
+        self.home = np.full(steps, -1, np.int64)
+        self.varies = np.zeros(steps, np.bool_)
         self.unit, self.units = self._units()
-        self.part, self.parts, self.ranges = self._parts()
+        self.places = Places(list(reading.lies), pool.shapes)
+        self.part, self.parts, self.ranges = self._parts(reading)
 
     def _kinds(self, place: Ints) -> Ints:
         """What stands at the operands' places."""
@@ -120,67 +74,54 @@ class Columns:
         form = self.form[self._owner]
         return table[form, np.minimum(place, last[form])]
 
-    def _some(self, what: int) -> tuple[Ints, list[Any]]:
-        """The operands of a kind: where they stand, and they themselves."""
-        chosen = self._what == what
-        return np.flatnonzero(chosen), list(compress(self._operands, chosen.tolist()))
-
     def _units(self) -> tuple[Ints, list[str]]:
         """The units of instructions: every matrix is one."""
         units: Numbers[str] = Numbers()
         found = looked_up(units, [f.unit for f in self.forms])[self.form]
-        at, matrices = self._some(MATRIX)
-        found[self._owner[at]] = looked_up(units, [f"{Unit.CORE.value}:{name}" for name in matrices])
+        found[self._owner[self._matrix]] = looked_up(units, [f"{Unit.CORE.value}:{name}" for name in self._matrices])
         return found, list(units)
 
-    def _parts(self) -> tuple[Ints, int, Ranges]:
+    def _parts(self, reading: Reading) -> tuple[Ints, int, Ranges]:
         """Of operands, numbers for what the cost depends on; and the ranges."""
-        pool, names, shapes = self._pool, self.names, self._pool.shapes
-        element, shape = np.zeros((2, len(self._owner)), np.int64)
-        shared, views = self._some(SHARED)
-        arrays = read_off(names.shared, _BUFFER, views)
-        element[shared], shape[shared] = names.shared_element[arrays], read_off(shapes, _SHAPE, views)
+        pool, names, shapes, count = self._pool, self.names, self._pool.shapes, len(self._owner)
+        local, shared, at = self._local, self._shared, self._matrix
+        lie, name = np.zeros((2, count), np.int64)
+        views = np.ones(count, np.bool_)
+        views[at] = False
+        lie[views], name[views] = numbers(reading.of_lie), numbers(reading.of_buffer)
+        element, shape = np.zeros(count, np.int64), self.places.shape[lie]
+        arrays = names.shared[name[shared]]
+        element[shared] = names.shared_element[arrays]
         held = np.flatnonzero(names.home[arrays] >= 0)[::-1]  # of several the first counts
         self.home[self._owner[shared[held]]] = names.home[arrays[held]]
-        local, views = self._some(LOCAL)
-        of_lie, named = gathered(views, numbered(pool.lies, _LIE), attribute(_BUFFER))
-        lie, buffers = numbers(of_lie), self._buffers(local, named)
-        element[local], shape[local] = names.element[buffers], np.array(pool.lies.shape, np.int64)[lie]
+        buffers = names.local(self._tile[self._owner[local]], name[local])
+        element[local] = names.element[buffers]
         if any(shapes.varies):
             varies = np.array(shapes.varies, np.bool_)[shape]
-            self.varies[self._owner[varies & (self._what != MATRIX)]] = True
+            self.varies[self._owner[varies & views]] = True
         part = element * len(shapes) + shape
-        at, matrices = self._some(MATRIX)
         where = self._tile[self._owner[at]].tolist()
-        first = len(_BYTES) * len(shapes)
-        part[at] = first + numbers([names.matrices[t][m] for t, m in zip(where, matrices, strict=True)])
-        ranges = self._ranges(local, buffers, lie)
+        first = ELEMENTS * len(shapes)
+        part[at] = first + numbers([names.matrices[t][m] for t, m in zip(where, self._matrices, strict=True)])
+        ranges = self._ranges(buffers, lie[local])
         if any(names.cells):
-            ranges = self._with_cells(ranges, local, at, matrices)
+            ranges = self._with_cells(ranges)
         return part, first + len(pool.matrices), ranges
 
-    def _buffers(self, at: Ints, named: Sequence[str]) -> Ints:
-        """The numbers of the buffers of local views, whose names mean something in every tile."""
-        local = self.names.local
-        ends = np.searchsorted(self._tile[self._owner[at]], np.arange(1, len(local) + 1)).tolist()
-        parts = [named[a:b] for a, b in pairwise([0, *ends])]
-        found = chain.from_iterable(map(of.__getitem__, part) for of, part in zip(local, parts, strict=True))
-        return np.fromiter(found, np.int64, len(named))
-
-    def _ranges(self, at: Ints, buffers: Ints, lie: Ints) -> Ranges:
+    def _ranges(self, buffers: Ints, lie: Ints) -> Ranges:
         """The ranges of local views."""
-        names, lies, owner = self.names, self._pool.lies, self._owner[at]
-        low, high = (np.array(part, np.int64)[lie] for part in (lies.low, lies.high))
-        return Ranges(owner, _places(owner), names.address[buffers], names.item[buffers], low, high, lie)
+        names, owner = self.names, self._owner[self._local]
+        low, high = self.places.reach(np.flatnonzero(np.bincount(lie)))
+        return Ranges(owner, _places(owner), names.address[buffers], names.item[buffers], low[lie], high[lie], lie)
 
-    def _with_cells(self, ranges: Ranges, local: Ints, at: Ints, matrices: Sequence[str]) -> Ranges:
+    def _with_cells(self, ranges: Ranges) -> Ranges:
         """The ranges with those of cells between them, where these matter: as many of a matrix as it has spans of cores."""
-        owner = self._owner[at]
-        held = [self.names.cells[t].get(m, ()) for t, m in zip(self._tile[owner].tolist(), matrices, strict=True)]
+        at, owner = self._matrix, self._owner[self._matrix]
+        held = [self.names.cells[t].get(m, ()) for t, m in zip(self._tile[owner].tolist(), self._matrices, strict=True)]
         counts = numbers([len(h) for h in held])
         cells = np.array([span for h in held for span in h], np.int64).reshape(-1, 2)
         n = len(cells)
-        order = np.argsort(np.concatenate((local, np.repeat(at, counts))), kind="stable")
+        order = np.argsort(np.concatenate((self._local, np.repeat(at, counts))), kind="stable")
         more = np.repeat(owner, counts), np.full(n, CELLS), np.ones(n, np.int64), *cells.T, np.full(n, UNMOVED)
         old = ranges.owner, ranges.base, ranges.item, ranges.low, ranges.high, ranges.lie
         found = [np.concatenate(pair)[order] for pair in zip(old, more, strict=True)]
@@ -188,11 +129,14 @@ class Columns:
 
 
 def _layers(origins: Sequence[Origin | None]) -> tuple[list[str], Ints]:
-    """The layers of instructions. Few origins are shared by many: numbers for those."""
+    """The layers of instructions. Few origins are shared by many, one after the other: numbers for where they change."""
     layers: Numbers[str] = Numbers({OUTSIDE: 0})
-    which = list(map(id, origins))
-    number = {i: layers[o.node] if o is not None else 0 for i, o in dict(zip(which, origins, strict=True)).items()}
-    return list(layers), looked_up(number, which)
+    which = np.fromiter(map(id, origins), np.int64, len(origins))
+    runs = np.flatnonzero(np.diff(which, prepend=-1))
+    first, same = distinct(which[runs])
+    found = [origins[at] for at in runs[first].tolist()]
+    of = numbers([layers[origin.node] if origin is not None else 0 for origin in found])
+    return list(layers), np.repeat(of[same], np.diff(runs, append=len(origins)))
 
 
 def _what(kind: Kind) -> int:

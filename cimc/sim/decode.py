@@ -10,9 +10,10 @@ import numpy as np
 
 from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine
-from cimc.sim.columns import Bounds, Columns
+from cimc.sim.columns import Columns
 from cimc.sim.job import Action, Foreman, Job
 from cimc.sim.listing import Listing, Scope, reach
+from cimc.sim.names import Bounds
 from cimc.sim.pool import Form, Numbers, Pool, distinct, flags, looked_up, numbers, pack
 from cimc.sim.tables import (
     EMPTY,
@@ -164,7 +165,7 @@ class Decoder:
         low[empty], high[empty] = 0, EMPTY
         self.bounds = np.column_stack((low, high))
         self.ranges = np.column_stack((np.zeros_like(low), marks, low, high, np.ones_like(low)))
-        moves = np.array([*self.pool.lies.moves, False], np.bool_)[ranges.lie]  # the last stands for UNMOVED
+        moves = np.array([*self.columns.places.moves, False], np.bool_)[ranges.lie]  # the last stands for UNMOVED
         moves &= ~self.columns.varies[ranges.owner]
         if moves.any():
             self._move(np.flatnonzero(moves))
@@ -172,9 +173,13 @@ class Decoder:
     def _move(self, at: Ints) -> None:
         """Enter where ranges whose offset moves can lie: those with the same offset in the same scope by as much."""
         ranges, scope = self.columns.ranges, self.listing.scope[self.columns.ranges.owner[at]]
-        columns = [(ranges.lie[at], len(self.pool.lies)), (ranges.item[at], 1 << 8), (scope, len(self.listing.scopes))]
+        columns = [
+            (ranges.lie[at], len(self.columns.places.lies)),
+            (ranges.item[at], 1 << 8),
+            (scope, len(self.listing.scopes)),
+        ]
         first, of = distinct(pack(columns))
-        lies = list(self.pool.lies)
+        lies = self.columns.places.lies
         lines = np.column_stack((ranges.lie[at[first]], ranges.item[at[first]], scope[first])).tolist()
         found: list[tuple[int, int, int, bool]] = []
         for lie, item, within in lines:

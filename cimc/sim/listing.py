@@ -12,6 +12,7 @@ import numpy as np
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import Affine
 from cimc.isa.program import Program, TileProgram
+from cimc.sim.reading import Reading
 from cimc.sim.tables import DERIVE, DERIVED_COLUMNS, END, LOOP, NEXT, Ints
 
 Terms = Sequence[tuple[int, int]]  # (slot, factor)
@@ -66,7 +67,8 @@ class Listing:
     def __init__(self, program: Program, bound: Mapping[str, int]) -> None:
         self.affines = Affines(bound)
         self.tiles = sorted(program.tiles, key=lambda t: t.tile)
-        self.steps: list[Instruction] = []
+        self.reading = Reading()
+        self.steps = self.reading.steps
         self.controls: list[tuple[int, int, int, int, int]] = []
         self.derived = array("q")
         self.start: list[int] = []
@@ -75,6 +77,8 @@ class Listing:
         self.depth = 1
         for index, tile in enumerate(self.tiles):
             self._tile(index, tile)
+            self.reading.look()
+        self.reading.look(least=1)
         self.rows = len(self.steps) + len(self.controls)
         self.row_tile: Ints = np.repeat(np.arange(len(self.tiles)), np.diff([*self.start, self.rows]))
         free = np.ones(self.rows, np.bool_)

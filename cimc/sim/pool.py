@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,14 +13,13 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Kind, Value
-from cimc.isa.operands import Affine, Extent, Lie, View
+from cimc.isa.operands import Affine, Extent
 from cimc.isa.program import MatrixDecl, Program
-from cimc.sim.job import Action, Job, action_of, span
+from cimc.sim.job import Action, Job, action_of
 from cimc.sim.tables import ACCUMULATES, READS, WRITES, Ints, Price
 
 Words = tuple[tuple[str, Value], ...]  # an instruction's keywords
 K = TypeVar("K")
-PIECE = 512  # things that are looked at together
 
 
 class Numbers(dict[K, int]):
@@ -89,29 +86,6 @@ class Shapes(dict[tuple[Extent, ...], int]):
         return number
 
 
-class Lies(dict[Lie, int]):
-    """Numbers for how views lie in their buffers. ``low``, ``high``: the elements [low, high) that a view reaches, from its
-    offset if that moves; equal if it has none or if its extents are affine. ``shape``: the number of the extents. ``moves``:
-    whether the offset does."""
-
-    def __init__(self, shapes: Shapes) -> None:
-        super().__init__()
-        self._shapes = shapes
-        self.low, self.high, self.shape, self.moves = array("q"), array("q"), array("q"), array("q")
-
-    def __missing__(self, key: Lie) -> int:
-        shape = self._shapes[key.shape]
-        low = high = 0 if key.offset.terms else key.offset.constant
-        if not self._shapes.varies[shape]:
-            low, high = span(View("", Affine(low), key.shape, key.strides), {})
-        self.low.append(low)
-        self.high.append(high)
-        self.shape.append(shape)
-        self.moves.append(bool(key.offset.terms))
-        number = self[key] = len(self)
-        return number
-
-
 class Pool:
     """What the tiles of a program share."""
 
@@ -119,7 +93,6 @@ class Pool:
         self.program, self.chip, self.bound = program, chip, bound
         self.globals = {g.name: g for g in program.globals}
         self.shapes = Shapes()
-        self.lies = Lies(self.shapes)
         self.units: dict[str, TileUnits] = {}  # by kind of tile
         self.prices: list[Price] = []
         self.priced: list[tuple[int, ...]] = []  # per price: the line of ``costs``
@@ -163,32 +136,6 @@ def numbers(values: Sequence[int]) -> Ints:
 def looked_up(table: Mapping[K, int], keys: Sequence[K]) -> Ints:
     """The numbers of things in a table."""
     return np.fromiter(map(table.__getitem__, keys), np.int64, len(keys))
-
-
-def read_off(table: Mapping[Any, int], get: attrgetter[Any], things: Sequence[object]) -> Ints:
-    """The numbers in a table of an attribute, or of several together, of many things."""
-    return np.fromiter(map(table.__getitem__, map(get, things)), np.int64, len(things))
-
-
-def attribute(get: attrgetter[Any]) -> Callable[[Iterable[object]], Iterable[Any]]:
-    """For :func:`gathered`: an attribute."""
-    return partial(map, get)
-
-
-def numbered(table: Mapping[Any, int], get: attrgetter[Any]) -> Callable[[Iterable[object]], Iterable[int]]:
-    """For :func:`gathered`: the number of an attribute in a table."""
-    return lambda things: map(table.__getitem__, map(get, things))
-
-
-def gathered(things: Sequence[object], *ways: Callable[[Iterable[object]], Iterable[Any]]) -> tuple[list[Any], ...]:
-    """What several ways of looking at them find in many things. They lie all over memory: so some hundred are looked at in
-    every way before the next, while they are still near, which halves the time."""
-    found: tuple[list[Any], ...] = tuple([[] for _ in ways])
-    for begin in range(0, len(things), PIECE):
-        piece = things[begin : begin + PIECE]
-        for way, into in zip(ways, found, strict=True):
-            into.extend(way(piece))
-    return found
 
 
 def distinct(code: Ints) -> tuple[Ints, Ints]:

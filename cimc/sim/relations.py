@@ -71,34 +71,18 @@ def relation(rows: Shorts, ranges: Ints, a: int, b: int) -> int:
 
 
 @inner
-def meet(masks: Masks, a: int, b: int) -> bool:
-    """Whether two rows may touch the same bytes, and one of the two write them."""
-    return (masks[a, 0] & masks[b, 1]) | (masks[a, 1] & masks[b, 0]) != 0
-
-
-@inner
-def note(rows: Shorts, ranges: Ints, found: Ints, at: int, a: int, b: int, done: Ints) -> int:
+def note(rows: Shorts, ranges: Ints, found: Ints, at: int, a: int, b: int, hazards: int, results: int) -> int:
     """Enter what row b has to expect of row a, unless later rows of the same unit, which end later, make it superfluous.
-    ``done``: bits of units of which a hazard, of which a result is known. Returns the new length."""
+    ``hazards``, ``results``: bits of units of which a hazard, of which a result is known. Returns the new length."""
     bit = 1 << rows[a, R_UNIT] if rows[a, R_UNIT] < BITS else 0
-    if done[0] & done[1] & bit:
+    if hazards & results & bit:
         return at
     kind = relation(rows, ranges, a, b)
-    if kind == 0 or (done[0] & bit and (kind == HAZARD or done[1] & bit)):
+    if kind == 0 or (hazards & bit and (kind == HAZARD or results & bit)):
         return at
     found[at, 0] = a
     found[at, 1] = kind
     return at + 1
-
-
-@inner
-def settle(done: Ints, kind: int, unit: int) -> None:
-    """A row that is always executed on the way to the one looked at settles its unit."""
-    bit = 1 << unit if unit < BITS else 0
-    if kind in (HAZARD, FEEDS):
-        done[0] |= bit
-    if kind == FEEDS:
-        done[1] |= bit
 
 
 @inner
@@ -109,21 +93,23 @@ def search(
     rows there are. ``room``: five lines of 2 · rows + 3 numbers to work with, the
     last with what the rows are."""
     points, here, there = room[0], room[1], room[2]  # places in the text: for which row passed; to be passed now; next
-    done, ops = room[3], room[4]
+    ops = room[4]
     at = begin[first]
     for b in range(first, rows.shape[0] - 1):
         begin[b] = at
-        if masks[b, 0] == 0:
+        touched, written = masks[b, 0], masks[b, 1]
+        if touched == 0:
             continue
-        done[0] = done[1] = 0
+        hazards = results = 0  # bits of units that a row settles which is always executed on the way to this one
         a = b - 1
         while b - a < WINDOW and a >= 0 and ops[a] < LOOP:  # straight back, what is always executed before
-            if meet(masks, a, b):
+            if (masks[a, 0] & written) | (masks[a, 1] & touched):  # they may touch the same bytes, and one writes them
                 if at == found.shape[0]:
                     return b
-                length = note(rows, ranges, found, at, a, b, done)
-                if length > at and last[a]:
-                    settle(done, found[at, 1], rows[a, R_UNIT])
+                length = note(rows, ranges, found, at, a, b, hazards, results)
+                if length > at and last[a] and rows[a, R_UNIT] < BITS and found[at, 1] != LOOK:
+                    hazards |= 1 << rows[a, R_UNIT]
+                    results |= (found[at, 1] == FEEDS) << rows[a, R_UNIT]
                 at = length
             a -= 1
         passed = a + 2  # places from here to b
@@ -145,10 +131,10 @@ def search(
                     here[count], here[count + 1] = a, rows[a, R_TARGET] - 1
                     count += 2
                     continue
-                if meet(masks, a, b):
+                if (masks[a, 0] & written) | (masks[a, 1] & touched):
                     if at == found.shape[0]:
                         return b
-                    at = note(rows, ranges, found, at, a, b, done)
+                    at = note(rows, ranges, found, at, a, b, hazards, results)
                 there[ahead] = a
                 ahead += 1
             here, there, count = there, here, ahead
@@ -191,9 +177,10 @@ def places(rows: Shorts, ranges: Ints, tiles: Ints) -> Masks:
     bits = (all_of >> (PLACES - 1 - final + first).astype(np.uint64)) << first.astype(np.uint64)
     bits = np.where(some, np.where(cells, all_of, bits), np.uint64(0))
     masks = np.zeros((n, 2), np.uint64)
-    np.bitwise_or.at(masks[:, 0], owner, bits)
-    written = ranges[:, RANGE_FLAGS] & WRITES > 0
-    np.bitwise_or.at(masks[:, 1], owner[written], bits[written])
+    begin = np.flatnonzero(np.diff(owner, prepend=-1))  # of each row that has any
+    written = np.where(ranges[:, RANGE_FLAGS] & WRITES > 0, bits, np.uint64(0))
+    for column, of in enumerate((bits, written) if len(owner) else ()):
+        masks[owner[begin], column] = np.bitwise_or.reduceat(of, begin)
     return masks
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
+from cimc.blas import one_thread
 from cimc.collecting import uncollected
 from cimc.device import Device
 from cimc.errors import CimcError
@@ -376,6 +377,7 @@ class Prepared:
 
 
 @uncollected()
+@one_thread()
 def run_values(
     program: Program,
     weights: Weights,

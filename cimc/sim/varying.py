@@ -10,10 +10,10 @@ import numpy as np
 
 from cimc import errors
 from cimc.isa.operands import Affine, Extent, View, extent
-from cimc.sim.columns import Bounds
 from cimc.sim.decode import Decoder, Late
 from cimc.sim.job import span
 from cimc.sim.listing import Scope
+from cimc.sim.names import Bounds
 from cimc.sim.pool import flags
 from cimc.sim.tables import EMPTY, R_VARIANT_AFF
 
@@ -91,7 +91,7 @@ def _item(decoder: Decoder, tile: int, view: View) -> int:
 
 def _buffer(decoder: Decoder, tile: int, view: View) -> int:
     """The number of the buffer of a local view."""
-    return decoder.names.local[tile][view.buffer] if view.buffer != CORES else decoder.names.all_cells
+    return decoder.names.buffer(tile, view.buffer) if view.buffer != CORES else decoder.names.all_cells
 
 
 def _offset(decoder: Decoder, scope: Scope, names: list[str], trips: list[int]) -> int:
@@ -108,9 +108,9 @@ def _key(decoder: Decoder, late: Late) -> tuple[object, ...]:
         if isinstance(o, str):
             parts.append((names.matrices[late.tile][o], ()))
         elif late.form.shared(i):
-            parts.append((int(names.shared_element[names.shared[o.buffer]]), o.shape))
+            parts.append((int(names.shared_element[names.array(o.buffer)]), o.shape))
         else:
-            parts.append((int(names.element[names.local[late.tile][o.buffer]]), o.shape))
+            parts.append((int(names.element[names.buffer(late.tile, o.buffer)]), o.shape))
     words = step.keywords if late.form.words else ()
     return names.kinds[late.tile], step.mnemonic, words, late.home >= 0, *parts
 
