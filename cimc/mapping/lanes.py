@@ -42,6 +42,16 @@ def pace(chip: ChipSpec, tile: int, block: tuple[int, int], sums: SumsAt, across
     return Pace(TileUnits(chip, tile).mvm_interval(INPUT_BITS), codes, each, at)
 
 
+def bands(chip: ChipSpec, tile: int, grids: Sequence[Grid], at: Pace) -> int:
+    """How many columns of the mesh matrices on tiles as this one take together. Two, where the products of a row keep a
+    tile's links busy for half of the time that the cores take for it (then what many tiles take comes from more sides), and
+    columns are longer than rows, so that a segment's tiles still are near to each other."""
+    capacity = chip.tile(tile).cores
+    across = max((min(max(1, capacity // g.down), g.across) for g in grids), default=0)
+    tall = chip.tile_count // chip.columns > chip.chip_columns
+    return 2 if tall and 2 * across * at.sums >= at.cells else 1
+
+
 def spare(chip: ChipSpec, matrix: PlacedMatrix, part: Part, rows: int) -> float:
     """Cycles for which a tile can receive sums of the part's columns while its cores do so many rows: those in which it
     receives no inputs, shared among all columns that it has."""

@@ -24,7 +24,7 @@ from cimc.mapping.brought import Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.fill import LOOSE, Cores, Grid, Packing, fill
-from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, pace, sharing, worked_off
+from cimc.mapping.lanes import bands, columns_each, columns_time, lanes, lanes_together, pace, sharing, worked_off
 from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.patches import Pace
@@ -204,7 +204,7 @@ class _Placer:
         beside = Cores(near_memory(self.chip, snake(self.chip, cim)), capacity)
         grids = self._leaving(replicas, beside) if packing in LOOSE else {}
         taken = frozenset(beside.tiles[: beside.at + 1] if grids else ())
-        cores = Cores(snake(self.chip, (t for t in cim if t not in taken), self.across), capacity)
+        cores = Cores(snake(self.chip, (t for t in cim if t not in taken), self.across, self._bands()), capacity)
         placed: dict[str, list[PlacedMatrix]] = {}
         need = sum(replicas[s.index] * self._blocks(n) for s, n in self.mvms())
         last = (-1, -1, -1)
@@ -233,6 +233,11 @@ class _Placer:
     def _pace(self, grid: Grid) -> Pace:
         """How soon rows of a matrix may follow each other."""
         return pace(self.chip, self.weight_tiles()[0], (grid.block_rows, grid.block_cols), self.sums, self.across)
+
+    def _bands(self) -> int:
+        """Columns of the mesh that the snake goes down together."""
+        found = [self.grid(n) for _, n in self.mvms()]
+        return bands(self.chip, self.weight_tiles()[0], found, self._pace(found[0])) if found else 1
 
     def _placed(self, node: Node, replica: int, grid: Grid) -> PlacedMatrix:
         return PlacedMatrix(
