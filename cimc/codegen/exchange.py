@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
@@ -45,6 +46,9 @@ HOT = 0.8
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""
 
+MEMORY = -1
+"""Global memory, as who sends or takes a message."""
+
 Message = tuple[int, tuple[int, ...], int]  # tile that sends, tiles that take it, cycles of a link in all
 
 Draft = Callable[[Segment], Context]
@@ -66,10 +70,9 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
         codes, graph = found.codes, found.graph
         values = {*graph.inputs, *found.outputs, *graph.constants}
         bound = {name for value, name in found.names.items() if value in values}
-        fixed = {t for t, code in codes.items() if not bound.isdisjoint(_globals(code))}
-        alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing} - fixed
-        groups = [*_alike(chip, _vector_tiles(chip) - fixed), *_alike(chip, alone)]
-        exchange = Exchange(chip, _messages(chip, codes), groups)
+        alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing}
+        groups = [*_alike(chip, _vector_tiles(chip)), *_alike(chip, alone)]
+        exchange = Exchange(chip, [*_messages(chip, codes), *_moved_far(chip, codes, bound)], groups)
         if exchange.fullest > PACE * _cells(placement, segment, chip):
             placement = _moved(placement, segment, exchange.run())
     return replace(placed, placement=placement)
@@ -100,10 +103,21 @@ def _alike(chip: ChipSpec, tiles: Iterable[int]) -> list[list[int]]:
     return list(found.values())
 
 
-def _globals(code: TileCode) -> set[str]:
-    """The global arrays that a tile's steps touch."""
-    views = (o for step in walk(code.steps) for o in step.operands if isinstance(o, View))
-    return {o.buffer for o in views if o.buffer not in code.rooms}
+def _moved_far(chip: ChipSpec, codes: Mapping[int, TileCode], bound: Collection[str]) -> list[Message]:
+    """What tiles load from global memory and store there, as messages of the port that is nearest: of arrays whose names
+    are given."""
+    found: Counter[tuple[int, int]] = Counter()
+    for tile, code in codes.items():
+        for step, times in executed(code.steps):
+            views = [o for o in step.operands if isinstance(o, View)]
+            if not any(v.buffer in bound and v.buffer not in code.rooms for v in views):
+                continue
+            local = [v for v in views if v.buffer in code.rooms]
+            if local:
+                size = product(static_shape(local[0])) * code.rooms[local[0].buffer].element.bytes
+                way = (tile, MEMORY) if step.mnemonic == "store" else (MEMORY, tile)
+                found[way] += times * noc.packet_cycles(chip, size)
+    return [(source, (to,), cycles) for (source, to), cycles in found.items()]
 
 
 def _messages(chip: ChipSpec, codes: Mapping[int, TileCode]) -> list[Message]:
@@ -152,14 +166,16 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
+        self._ports, self._near = noc.memory_ports(self.chip), dict[int, int]()
         self._known: dict[tuple[int, int], frozenset[int]] = {}
         self._of: dict[int, list[int]] = {}
         for i, (source, to, _) in enumerate(self.messages):
-            for tile in {source, *to}:
+            for tile in {source, *to} - {MEMORY}:
                 self._of.setdefault(tile, []).append(i)
-        self._ways = [self._way(i) for i in range(len(self.messages))]
-        for way, (_, _, cycles) in zip(self._ways, self.messages, strict=True):
-            for link in way:
+        self._ends = [frozenset(to) for _, to, _ in self.messages]
+        self._uses = [self._counted(i) for i in range(len(self.messages))]
+        for uses, (_, _, cycles) in zip(self._uses, self.messages, strict=True):
+            for link in uses:
                 self.load[link] += cycles
 
     @property
@@ -195,7 +211,7 @@ class Exchange:
     def _hot(self, least: float) -> set[int]:
         """The tiles whose messages take links that carry more than ``least``."""
         links = {link for link, cycles in self.load.items() if cycles > least}
-        ends = (self.messages[i] for i, way in enumerate(self._ways) if not links.isdisjoint(way))
+        ends = (self.messages[i] for i, uses in enumerate(self._uses) if not links.isdisjoint(uses))
         return {tile for source, to, _ in ends for tile in (source, *to)}
 
     def _swap(self, one: int, two: int, most: float) -> None:
@@ -203,33 +219,69 @@ class Exchange:
         at, load, base = self.at, self.load, self._base
         here, there = at.get(one, one), at.get(two, two)
         at[one], at[two] = there, here
-        ways = {i: self._way(i) for i in {*self._of.get(one, ()), *self._of.get(two, ())}}
         change: dict[int, int] = {}
-        for i, way in ways.items():
-            old, cycles = self._ways[i], self.messages[i][2]
-            for link in old - way:
+        fresh: dict[int, Counter[int]] = {}
+        turned: list[tuple[int, frozenset[int], frozenset[int]]] = []
+        for i in {*self._of.get(one, ()), *self._of.get(two, ())}:
+            source, _, cycles = self.messages[i]
+            ends, uses = self._ends[i], self._uses[i]
+            if source in (one, two, MEMORY) or MEMORY in ends:
+                new = fresh[i] = self._counted(i)
+                less, more = uses.keys() - new.keys(), new.keys() - uses.keys()
+            elif one in ends and two in ends:
+                continue
+            else:
+                old, new = (here, there) if one in ends else (there, here)
+                start = at.get(source, source)
+                left, taken = self._links(start, old), self._links(start, new)
+                turned.append((i, left, taken))
+                less = [link for link in left - taken if uses[link] == 1]
+                more = [link for link in taken - left if link not in uses]
+            for link in less:
                 change[link] = change.get(link, 0) - cycles
-            for link in way - old:
+            for link in more:
                 change[link] = change.get(link, 0) + cycles
         grown = 0
-        for link, more in change.items():
+        for link, by in change.items():
             has = load[link] + base
-            grown += (has + more) ** 4 - has**4
+            grown += (has + by) ** 4 - has**4
         if grown >= most:
             at[one], at[two] = here, there
             return
-        for link, more in change.items():
-            load[link] += more
-        for i, way in ways.items():
-            self._ways[i] = way
+        for link, by in change.items():
+            load[link] += by
+        for i, uses in fresh.items():
+            self._uses[i] = uses
+        for i, left, taken in turned:
+            self._turn(i, left, taken)
 
-    def _way(self, number: int) -> frozenset[int]:
-        """The links of a message; a multicast takes shared ones once."""
+    def _turn(self, number: int, left: Iterable[int], taken: Iterable[int]) -> None:
+        """Let one of a message's ways take other links."""
+        uses = self._uses[number]
+        for link in taken:
+            uses[link] += 1
+        for link in left:
+            uses[link] -= 1
+            if not uses[link]:
+                del uses[link]
+
+    def _counted(self, number: int) -> Counter[int]:
+        """The links of a message, and how many of its destinations lie behind each; a multicast takes shared ones once."""
         source, to, _ = self.messages[number]
         at = self.at
+        if source == MEMORY:
+            there = at.get(to[0], to[0])
+            return Counter(self._links(self._port(there), there))
         here = at.get(source, source)
-        ways = [self._links(here, at.get(tile, tile)) for tile in to]
-        return ways[0] if len(ways) == 1 else ways[0].union(*ways[1:])
+        if to[0] == MEMORY:
+            return Counter(self._links(here, self._port(here)))
+        return Counter(chain.from_iterable([self._links(here, at.get(tile, tile)) for tile in to]))
+
+    def _port(self, tile: int) -> int:
+        """The port of global memory for a tile."""
+        if tile not in self._near:
+            self._near[tile] = noc.nearest(self.chip, tile, self._ports)
+        return self._near[tile]
 
     def _links(self, here: int, there: int) -> frozenset[int]:
         found = self._known.get((here, there))

@@ -21,7 +21,7 @@ from itertools import chain
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
-from cimc.codegen.timed import FREE, RECORDED, SENDING, Alone, Timed, alike, works
+from cimc.codegen.timed import FREE, RECORDED, SENDING, TAKING, Alone, Timed, alike, works
 from cimc.isa.instruction import INSTRUCTIONS, MAX_STAGE, WINDOW, Derived, Instruction, Phase, Repeat, Unit
 from cimc.isa.operands import Affine, View
 from cimc.isa.phases import written_out
@@ -200,13 +200,17 @@ def overlapped(
     ``rotation``: buffers at least in place of one, ``most``: at most; 1: blocks come one after the other."""
     rotation = min(rotation, most)
     blocks = [works(chip, codes, recorded) for recorded in variants]
-    interval = FREE
+    interval, late = FREE, 0
     if rotation > 1:
         loads: Counter[tuple[int, str]] = Counter()
+        moved: Counter[tuple[int, str]] = Counter()
         for work in chain.from_iterable(chain.from_iterable(blocks)):
             loads[work.tile, work.unit] += work.busy
+            if work.step.mnemonic in TAKING or work.step.mnemonic in SENDING:
+                moved[work.tile, work.unit] += work.busy
         interval = -(-max(loads.values(), default=1) // len(variants))
-    alone = [Alone(chip, every, interval).run(groups) for groups in blocks]
+        late = max(moved.values(), default=0) // len(variants)
+    alone = [Alone(chip, every, interval, late).run(groups) for groups in blocks]
     ends = [max((t.start for t in one.timed), default=0) for one in alone]
     close = max(ends) - min(ends) <= interval // CLOSE
     if close and all(alike(blocks[0], groups) for groups in blocks[1:]):

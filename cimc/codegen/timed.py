@@ -17,6 +17,8 @@ from cimc.isa.operands import View, static_shape
 FREE = 1 << 40
 """Cycles from one block to the next when there is no other."""
 
+SLACK = 1.0
+
 TAKING, SENDING = ("recv", "collect"), ("send", "reduce")
 
 RECORDED = tuple[int, Instruction]  # tile, instruction
@@ -101,6 +103,7 @@ class Alone:
     chip: ChipSpec
     every: Mapping[int, int]
     interval: int = FREE
+    late: int = 0
     timed: list[Timed] = field(default_factory=list[Timed])
     starts: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])  # of the instructions of each of them
     lives: dict[Where, tuple[int, int]] = field(default_factory=dict[Where, tuple[int, int]])
@@ -131,6 +134,7 @@ class Alone:
             starts = [at for _, at, _ in sent]
             for work in group[len(sent) :]:
                 arrival = max(end + noc.hops(self.chip, tile, work.tile) * router for tile, _, end in sent)
+                arrival += int(self.late * SLACK)
                 starts.append(self._work(work, arrival, start)[0])
             self.timed.append(Timed(tuple((work.tile, work.step) for work in group), start))
             self.starts.append(tuple(starts))

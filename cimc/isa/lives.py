@@ -15,6 +15,7 @@ from cimc.isa.program import Buffer, TileProgram
 from cimc.isa.ranges import Box, Span
 from cimc.isa.verify_steps import Uses
 
+
 class Repeats:
     """The repeats of a tile, to be looked up by the steps that they are around."""
 
@@ -63,6 +64,7 @@ class Repeats:
             return False
         step = repeat.body[first - body.first]
         return any(stages) or (isinstance(step, Instruction) and step.phase is not None)
+
 
 FARTHEST = 2**62
 """No address is beyond: buffers that end there are refused for it, and only compared here."""

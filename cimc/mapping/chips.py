@@ -10,22 +10,45 @@ from cimc.mapping.mapping import PlacedMatrix, Segment
 Matrices = Mapping[str, tuple[PlacedMatrix, ...]]  # by output value, copy by copy
 
 
-def snake(chip: ChipSpec, tiles: Iterable[int], across: bool = False) -> list[int]:
+def snake(chip: ChipSpec, tiles: Iterable[int], across: bool = False, wide: int = 1) -> list[int]:
     """Tiles along a boustrophedon through one chip's mesh after the other's: neighbours in the list are neighbours on the
     chip. It goes down the columns where the tiles for vector work stand in columns, and along the rows otherwise: then each
     tile of a matrix has links of its own to them. ``across``: along the rows in any case, for a batch that streams, whose
-    matrices are stretched over the rows of those tiles afterwards."""
+    matrices are stretched over the rows of those tiles afterwards. ``wide``: neighbouring columns of such tiles at most
+    that are gone down together, along their rows: what lies on as many tiles then has more links to it."""
+    tiles = list(tiles)
     width, height = chip.chip_columns, chip.tile_count // chip.columns
     down = not across and _in_columns(chip)
+    bands = _bands(sorted({chip.position(tile)[0] % width for tile in tiles}), wide) if down else []
+    place = {x: (i, k) for i, band in enumerate(bands) for k, x in enumerate(band)}
 
-    def key(tile: int) -> tuple[int, int, int]:
+    def key(tile: int) -> tuple[int, int, int, int]:
         x, y = chip.position(tile)
         x %= width
-        if down:
-            return chip.chip_of(tile), x, y if x % 2 == 0 else height - 1 - y
-        return chip.chip_of(tile), y, x if y % 2 == 0 else width - 1 - x
+        if not down:
+            return chip.chip_of(tile), y, x if y % 2 == 0 else width - 1 - x, 0
+        band, aside = place[x]
+        if wide == 1:
+            return chip.chip_of(tile), x, y if x % 2 == 0 else height - 1 - y, 0
+        y = y if band % 2 == 0 else height - 1 - y
+        return chip.chip_of(tile), band, y, aside if y % 2 == 0 else len(bands[band]) - 1 - aside
 
     return sorted(tiles, key=key)
+
+
+def _bands(columns: Sequence[int], wide: int) -> list[list[int]]:
+    """Columns of the mesh in bands of ``wide`` neighbours at most, as even as they can be."""
+    runs: list[list[int]] = []
+    for x in columns:
+        if runs and runs[-1][-1] == x - 1:
+            runs[-1].append(x)
+        else:
+            runs.append([x])
+    found: list[list[int]] = []
+    for run in runs:
+        count = -(-len(run) // wide)
+        found += [run[len(run) * i // count : len(run) * (i + 1) // count] for i in range(count)]
+    return found
 
 
 def _in_columns(chip: ChipSpec) -> bool:
