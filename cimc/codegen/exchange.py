@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cimc.analog.rng import Streams
@@ -46,6 +46,9 @@ HOT = 0.8
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""
 
+MEMORY = -1
+"""Global memory, as who sends or takes a message."""
+
 Message = tuple[int, tuple[int, ...], int]  # tile that sends, tiles that take it, cycles of a link in all
 
 Draft = Callable[[Segment], Context]
@@ -67,10 +70,9 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
         codes, graph = found.codes, found.graph
         values = {*graph.inputs, *found.outputs, *graph.constants}
         bound = {name for value, name in found.names.items() if value in values}
-        fixed = {t for t, code in codes.items() if not bound.isdisjoint(_globals(code))}
-        alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing} - fixed
-        groups = [*_alike(chip, _vector_tiles(chip) - fixed), *_alike(chip, alone)]
-        exchange = Exchange(chip, _messages(chip, codes), groups)
+        alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing}
+        groups = [*_alike(chip, _vector_tiles(chip)), *_alike(chip, alone)]
+        exchange = Exchange(chip, [*_messages(chip, codes), *_moved_far(chip, codes, bound)], groups)
         if exchange.fullest > PACE * _cells(placement, segment, chip):
             placement = _moved(placement, segment, exchange.run())
     return replace(placed, placement=placement)
@@ -101,10 +103,21 @@ def _alike(chip: ChipSpec, tiles: Iterable[int]) -> list[list[int]]:
     return list(found.values())
 
 
-def _globals(code: TileCode) -> set[str]:
-    """The global arrays that a tile's steps touch."""
-    views = (o for step in walk(code.steps) for o in step.operands if isinstance(o, View))
-    return {o.buffer for o in views if o.buffer not in code.rooms}
+def _moved_far(chip: ChipSpec, codes: Mapping[int, TileCode], bound: Collection[str]) -> list[Message]:
+    """What tiles load from global memory and store there, as messages of the port that is nearest: of arrays whose names
+    are given."""
+    found: Counter[tuple[int, int]] = Counter()
+    for tile, code in codes.items():
+        for step, times in executed(code.steps):
+            views = [o for o in step.operands if isinstance(o, View)]
+            if not any(v.buffer in bound and v.buffer not in code.rooms for v in views):
+                continue
+            local = [v for v in views if v.buffer in code.rooms]
+            if local:
+                size = product(static_shape(local[0])) * code.rooms[local[0].buffer].element.bytes
+                way = (tile, MEMORY) if step.mnemonic == "store" else (MEMORY, tile)
+                found[way] += times * noc.packet_cycles(chip, size)
+    return [(source, (to,), cycles) for (source, to), cycles in found.items()]
 
 
 def _messages(chip: ChipSpec, codes: Mapping[int, TileCode]) -> list[Message]:
@@ -153,10 +166,11 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
+        self._ports, self._near = noc.memory_ports(self.chip), dict[int, int]()
         self._known: dict[tuple[int, int], frozenset[int]] = {}
         self._of: dict[int, list[int]] = {}
         for i, (source, to, _) in enumerate(self.messages):
-            for tile in {source, *to}:
+            for tile in {source, *to} - {MEMORY}:
                 self._of.setdefault(tile, []).append(i)
         self._ways = [self._way(i) for i in range(len(self.messages))]
         for way, (_, _, cycles) in zip(self._ways, self.messages, strict=True):
@@ -226,9 +240,20 @@ class Exchange:
         """The links of a message; a multicast takes shared ones once."""
         source, to, _ = self.messages[number]
         at = self.at
+        if source == MEMORY:
+            there = at.get(to[0], to[0])
+            return self._links(self._port(there), there)
         here = at.get(source, source)
+        if to[0] == MEMORY:
+            return self._links(here, self._port(here))
         ways = [self._links(here, at.get(tile, tile)) for tile in to]
         return ways[0] if len(ways) == 1 else ways[0].union(*ways[1:])
+
+    def _port(self, tile: int) -> int:
+        """The port of global memory for a tile."""
+        if tile not in self._near:
+            self._near[tile] = noc.nearest(self.chip, tile, self._ports)
+        return self._near[tile]
 
     def _links(self, here: int, there: int) -> frozenset[int]:
         found = self._known.get((here, there))

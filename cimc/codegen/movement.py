@@ -10,7 +10,7 @@ from cimc.codegen.context import Context
 from cimc.codegen.tilecode import columns
 from cimc.isa.operands import View, static_shape
 from cimc.mapping.space import Index, width
-from cimc.mapping.sums import SumsAt, rounds
+from cimc.mapping.sums import SumsAt, chain, rounds
 from cimc.origin import Origin
 
 Columns = tuple[int, int]  # first, end
@@ -74,6 +74,8 @@ class Movement:
             self.context.code(tile).emit("add", total, total, part, origin=origin)
             return
         pairs = [(0, i) for i in range(1, len(parts))]
+        if how == "chain":
+            pairs = chain(len(parts))
         if how == "tree":
             pairs = [pair for found in rounds(len(parts)) for pair in found]
         for to, of in pairs:

@@ -20,7 +20,8 @@ from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine, View, static_shape
-from cimc.mapping.mapping import Part, Segment
+from cimc.mapping.lanes import spare
+from cimc.mapping.mapping import Part, PlacedMatrix, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, shares
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.mapping.sums import where
@@ -194,7 +195,7 @@ class Stream:
             block.lower()
             view = block.outputs[node.outputs[0]]
             groups.setdefault(part.cols, []).append(Shard(part.tile, *part.cols, view))
-        state.shards[node.outputs[0]] = [self._sum(state, node, group) for group in groups.values()]
+        state.shards[node.outputs[0]] = [self._sum(state, node, placed, group) for group in groups.values()]
 
     def _matrix_input(self, state: State, node: Node, part: Part, tail: Tail | None) -> View:
         first, last = part.rows
@@ -229,7 +230,7 @@ class Stream:
         name = f"W{self.segment.index}_{self.number[node.outputs[0]]}_{self.replica}_{k}"
         return declare(code, name, placed, part, self.graph.type(placed.weight).element)
 
-    def _sum(self, state: State, node: Node, group: list[Shard]) -> Shard:
+    def _sum(self, state: State, node: Node, placed: PlacedMatrix, group: list[Shard]) -> Shard:
         """Partial sums of row blocks, first of each tile, then of several tiles: their sum is on the first of them."""
         own: dict[int, Shard] = {}
         for shard in group:
@@ -239,7 +240,9 @@ class Stream:
         parts = list(own.values())
         if len(parts) > 1:
             elements = prod(static_shape(parts[0].view))
-            how = where(self.context.chip, list(own), elements, self.context.mapping.choices.sums)
+            chip, cols = self.context.chip, (parts[0].first, parts[0].last)
+            left = min(spare(chip, placed, p, state.index.rows) for p in placed.parts if p.cols == cols)
+            how = where(chip, list(own), elements, self.context.mapping.choices.sums, left)
             self.flow.added(state, how, [(shard.tile, shard.view) for shard in parts], node.origin)
         return parts[0]
 

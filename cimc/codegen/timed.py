@@ -17,6 +17,8 @@ from cimc.isa.operands import View, static_shape
 FREE = 1 << 40
 """Cycles from one block to the next when there is no other."""
 
+SLACK = 0.0
+
 TAKING, SENDING = ("recv", "collect"), ("send", "reduce")
 
 RECORDED = tuple[int, Instruction]  # tile, instruction
@@ -125,13 +127,18 @@ class Alone:
     def run(self, groups: Sequence[Sequence[Work]]) -> Alone:
         """Time a block's instructions."""
         router = self.chip.noc.router_cycles
+        slack = int(SLACK * self.interval) if self.interval < FREE else 0
+        senders: set[int] = set()
         for group in groups:
             sent = [(work.tile, *self._work(work, 0)) for work in group if work.step.mnemonic not in TAKING]
             start = max(at for _, at, _ in sent)
             starts = [at for _, at, _ in sent]
             for work in group[len(sent) :]:
                 arrival = max(end + noc.hops(self.chip, tile, work.tile) * router for tile, _, end in sent)
+                arrival += slack
                 starts.append(self._work(work, arrival, start)[0])
+            if len(group) > len(sent):
+                senders.update(tile for tile, _, _ in sent)
             self.timed.append(Timed(tuple((work.tile, work.step) for work in group), start))
             self.starts.append(tuple(starts))
         for i, group in enumerate(groups):

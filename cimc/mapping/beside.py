@@ -81,6 +81,6 @@ def companions(columns: Mapping[int, float], free: Sequence[int], least: int, tr
     found: dict[int, int] = {}
     for tile in sorted(columns):
         taken = set(found.values())
-        offered = free if len(taken) < room else [t for t in free if t in taken]
+        offered = [t for t in free if (t in taken) == (len(taken) >= room)]
         found[tile] = traffic.choose({tile: columns[tile]}, offered)
     return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cimc.mapping.mapping import Part, PlacedBlock
+from cimc.mapping.patches import Pace, chosen, columns
 
 
 class Packing(enum.Enum):
@@ -87,8 +88,11 @@ class Grid:
         return index * size, min((index + 1) * size, whole)
 
 
-def fill(cores: Cores, grid: Grid, tight: bool) -> bool:
-    """Place a grid from the current tile on; False if the tiles run out."""
+def fill(cores: Cores, grid: Grid, tight: bool, pace: Pace | None = None) -> bool:
+    """Place a grid from the current tile on; False if the tiles run out. ``pace``: of its rows; None: a matrix taller than a
+    tile is placed column by column."""
+    if grid.down > cores.capacity:
+        return _fill_tall(cores, grid, pace)
     column = 0
     while column < grid.across:
         if cores.most and cores.columns >= cores.most and not cores.next_tile():
@@ -107,6 +111,23 @@ def fill(cores: Cores, grid: Grid, tight: bool) -> bool:
             column += 1
         else:
             return False
+    return True
+
+
+def _fill_tall(cores: Cores, grid: Grid, pace: Pace | None) -> bool:
+    """Place a matrix whose columns of blocks are on several tiles each."""
+    if cores.most and cores.columns >= cores.most and not cores.next_tile():
+        return False
+    size = grid.down, grid.across, cores.capacity, cores.used
+    layout = chosen(*size, pace) if pace else columns(*size)
+    first = cores.at
+    for r in layout:
+        if first + r.tile >= len(cores.tiles):
+            return False
+        grid.put(cores.tiles[first + r.tile], r.core, r.rows, r.cols)
+    if last := max(r.tile for r in layout):
+        cores.at, cores.columns = first + last, 0
+    cores.used = max(r.core + len(r.rows) * len(r.cols) for r in layout if first + r.tile == cores.at)
     return True
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from cimc.arch.noc import packet_cycles
 from cimc.arch.spec import ChipSpec, TileSpec
 from cimc.arch.units import TileUnits
 from cimc.ir.graph import Graph
+from cimc.isa.operands import Element
 from cimc.mapping.beside import column_tiles
 from cimc.mapping.fill import Grid
-from cimc.mapping.mapping import PlacedMatrix, Segment, Style
+from cimc.mapping.mapping import Part, PlacedMatrix, Segment, Style
+from cimc.mapping.patches import Pace
 from cimc.mapping.segment import MATRIX_OPS, constants_held
+from cimc.mapping.sums import SumsAt
 
 WORK = 4
 """Of the vector unit for a column of a product: three actions to bring it to float, one for a bias; and bytes to send."""
@@ -24,6 +28,27 @@ def worked_off(chip: ChipSpec, tile: int) -> int:
     spec = chip.tile(tile)
     lanes = min(spec.vector.lanes if spec.vector else 1, int(chip.noc.link_bytes_per_cycle))
     return TileUnits(chip, tile).mvm_interval(INPUT_BITS) * lanes // WORK
+
+
+def pace(chip: ChipSpec, tile: int, block: tuple[int, int], sums: SumsAt, across: bool) -> Pace:
+    """That of matrices in blocks of so many rows and columns on tiles as this one. ``across``: a batch streams, for which no
+    tile hands on partial sums of others."""
+    link, at = chip.noc.link_bytes_per_cycle, sums
+    if at in ("auto", "network"):
+        at = "network" if chip.noc.reduce else "auto"
+    if at == "auto" or (across and at != "network"):
+        at = "one" if across else "chain"
+    codes, each = block[0] * INPUT_BITS / 8 / link, block[1] * Element.Q32.bytes / link
+    return Pace(TileUnits(chip, tile).mvm_interval(INPUT_BITS), codes, each, at)
+
+
+def spare(chip: ChipSpec, matrix: PlacedMatrix, part: Part, rows: int) -> float:
+    """Cycles for which a tile can receive sums of the part's columns while its cores do so many rows: those in which it
+    receives no inputs, shared among all columns that it has."""
+    mine = [p for p in matrix.parts if p.tile == part.tile]
+    inputs = sum(last - first for first, last in {p.rows for p in mine})
+    left = TileUnits(chip, part.tile).mvm_interval(INPUT_BITS) * rows - packet_cycles(chip, inputs * rows)
+    return max(0, left) * (part.cols[1] - part.cols[0]) / sum(p.cols[1] - p.cols[0] for p in mine)
 
 
 def columns_each(grids: Sequence[Grid], capacity: int, worked: int) -> int:

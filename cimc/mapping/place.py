@@ -24,9 +24,10 @@ from cimc.mapping.brought import Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.fill import LOOSE, Cores, Grid, Packing, fill
-from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, sharing, worked_off
+from cimc.mapping.lanes import columns_each, columns_time, lanes, lanes_together, pace, sharing, worked_off
 from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.patches import Pace
 from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
@@ -63,7 +64,7 @@ class _Placer:
         brought: Brought,
     ) -> None:
         self.graph, self.brought = graph, brought
-        self.lanes = choices.lanes
+        self.lanes, self.sums = choices.lanes, choices.sums
         self.across = choices.optimize == "throughput"
         self.inside = inside_only
         self.segments = segments
@@ -224,10 +225,14 @@ class _Placer:
                 cores.most, cores.columns = columns_each([self.grid(n) for n in of], capacity, most), 0
             last = now
             need -= self._blocks(node)
-            if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is Packing.TIGHT):
+            if cores.at >= len(cores.tiles) or not fill(cores, grid, packing is Packing.TIGHT, self._pace(grid)):
                 return None
             placed.setdefault(out, []).append(self._placed(node, replica, grid))
         return {value: tuple(copies) for value, copies in placed.items()}
+
+    def _pace(self, grid: Grid) -> Pace:
+        """How soon rows of a matrix may follow each other."""
+        return pace(self.chip, self.weight_tiles()[0], (grid.block_rows, grid.block_cols), self.sums, self.across)
 
     def _placed(self, node: Node, replica: int, grid: Grid) -> PlacedMatrix:
         return PlacedMatrix(
@@ -247,7 +252,7 @@ class _Placer:
             )
             if cycles > LEAVING * segment.rows * interval:
                 grid = found[node.outputs[0], replica] = self.grid(node)
-                if not fill(cores, grid, tight=False):
+                if not fill(cores, grid, False, self._pace(grid)):
                     return {}
         return found
 

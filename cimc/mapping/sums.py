@@ -1,17 +1,17 @@
 """Where the partial sums of a product are added whose rows of blocks lie on several tiles: in one of them, in a tree of
-tiles, or by the routers on the way, if they can."""
+tiles, handed on from one to the next, or by the routers on the way, if they can."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Literal, get_args
 
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.isa.operands import Element
 
-SumsAt = Literal["auto", "network", "tree", "one"]
+SumsAt = Literal["auto", "network", "tree", "chain", "one"]
 SUMS_AT = get_args(SumsAt)
 Pair = tuple[int, int]
 
@@ -27,21 +27,37 @@ def rounds(count: int) -> list[list[Pair]]:
     return found
 
 
-def where(chip: ChipSpec, tiles: Sequence[int], elements: int, wanted: SumsAt) -> SumsAt:
+def chain(count: int) -> list[Pair]:
+    """Of ``count`` partial sums each added to the one before it (to, from), the last one first: at last all are in the first."""
+    return [(i - 1, i) for i in range(count - 1, 0, -1)]
+
+
+def most_taken(how: SumsAt, count: int) -> int:
+    """How many of ``count`` partial sums, or sums of some, come to the tile that takes most of them."""
+    if how == "one":
+        return count - 1
+    return (count - 1).bit_length() if how == "tree" else min(1, count - 1)
+
+
+def where(chip: ChipSpec, tiles: Sequence[int], elements: int, wanted: SumsAt, spare: float = math.inf) -> SumsAt:
     """Where the partial sums of so many elements, one of each of different tiles, are added: what takes the fewest cycles
-    until the sum is in the first of the tiles, and of equals what carries the fewest bytes · hops. ``wanted``: not to be
-    weighed, but that only routers that add do so in the network, and of two tiles one adds."""
+    until the sum is in the first of the tiles, and of equals what carries the fewest bytes · hops. ``spare``: cycles that
+    each tile can receive sums for before the next ones are due; what takes longer holds up all rows, so of several such the
+    one that exceeds them least is taken. ``wanted``: not to be weighed, but that only routers that add do so in the network,
+    and of two tiles one adds."""
     if len(tiles) < 3 or wanted == "one":
         return "one"
-    if wanted == "tree" or (wanted == "network" and chip.noc.reduce):
+    if wanted in ("tree", "chain") or (wanted == "network" and chip.noc.reduce):
         return wanted
     costs: list[tuple[tuple[int, int], SumsAt]] = [
         (_one(chip, tiles, elements), "one"),
         (_tree(chip, tiles, elements), "tree"),
+        (_chain(chip, tiles, elements), "chain"),
     ]
     if chip.noc.reduce:
         costs.append((_network(chip, tiles, elements), "network"))
-    return min(costs, key=itemgetter(0))[1]
+    packet = _packet(chip, elements)
+    return min(costs, key=lambda found: (max(0.0, most_taken(found[1], len(tiles)) * packet - spare), found[0]))[1]
 
 
 def _packet(chip: ChipSpec, elements: int) -> int:
@@ -72,6 +88,16 @@ def _tree(chip: ChipSpec, tiles: Sequence[int], elements: int) -> tuple[int, int
         add = max(_add(chip, tiles[a], elements) for a, _ in pairs)
         cycles += max(hops) * chip.noc.router_cycles + _packet(chip, elements) + add
         links += sum(hops)
+    return cycles, links
+
+
+def _chain(chip: ChipSpec, tiles: Sequence[int], elements: int) -> tuple[int, int]:
+    """The same if each tile takes one sum, adds its own and hands it on."""
+    cycles = links = 0
+    for to, of in chain(len(tiles)):
+        hops = noc.hops(chip, tiles[of], tiles[to])
+        cycles += hops * chip.noc.router_cycles + _packet(chip, elements) + _add(chip, tiles[to], elements)
+        links += hops
     return cycles, links
 
 
