@@ -85,14 +85,30 @@ class Heads:
             return lone
         phases: list[list[_Chain]] = [[] for _ in range(self.group)]
         for chain in chains:
-            best = min(range(len(phases)), key=lambda p: self.flow.full[self.share.tile, (start + p) % self.group])
-            self.flow.full[self.share.tile, (start + best) % self.group] += self.rows
-            phases[best].append(chain)
+            phases[self._freest()].append(chain)
         turns = 2 if self.group % 4 == 0 else self.group
         for phase, some in enumerate(phases):
             for k, chain in enumerate(some):
                 self._written(chain, start + phase, self.pools.setdefault((phase % turns, k), []))
         return lone
+
+    def _freest(self) -> int:
+        """The phase in which one more index makes the least of what its tile then has to do at most in a step; and note it. Its
+        products are in that phase but the last, which is in the next: a tile with much to do in one step and little in
+        another keeps all that take its messages waiting."""
+        full, tile, start = self.flow.full, self.share.tile, self.flow.plan.starts[self.job]
+        products = sum(node.op == "matmul" for node in self.part.segment.nodes)
+        first = max(1, products - 1) * self.rows
+        last = self.rows if products > 1 else 0
+
+        def then(phase: int) -> tuple[int, int, int]:
+            now, later = (full[tile, (start + phase + k) % self.group] for k in range(2))
+            return max(now + first, later + last), now + later, phase
+
+        best = min(range(self.group), key=then)
+        full[tile, (start + best) % self.group] += first
+        full[tile, (start + best + 1) % self.group] += last
+        return best
 
     def _written(self, chain: _Chain, start: int, pool: list[View]) -> None:
         """One index written out: from its last product on a step later, so that nobody has to wait for what that needs while
