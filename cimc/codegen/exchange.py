@@ -20,7 +20,7 @@ from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.operands import View, static_shape
-from cimc.isa.printer import executed, walk
+from cimc.isa.printer import executed
 from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Placement, Segment, Style
