@@ -26,6 +26,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "rounding": st.sampled_from(["nearest", "fitted"]),
     "where": st.sampled_from(["free", "anywhere"]),
     "cells": st.sampled_from(["sram", "nvm"]),
+    "to": st.sampled_from(["f16", "bf16"]),
     "weight_bits": st.integers(2, 8),
     "rows": st.integers(1, 1 << 16),
     "cols": st.integers(1, 1 << 16),
