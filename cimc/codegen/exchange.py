@@ -152,7 +152,8 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
-        self._known: dict[tuple[int, int], frozenset[int]] = {}
+        self._known: dict[int, dict[int, frozenset[int]]] = {}  # tile → tile → links
+        self.at.update((tile, tile) for tile in range(self.chip.tile_count) if tile not in self.at)
         self._of: dict[int, list[int]] = {}
         for i, (source, to, _) in enumerate(self.messages):
             for tile in {source, *to}:
@@ -201,16 +202,16 @@ class Exchange:
     def _swap(self, one: int, two: int, most: float) -> None:
         """Let two tiles change places, if the sum of fourth powers grows by less than ``most``."""
         at, load, base = self.at, self.load, self._base
-        here, there = at.get(one, one), at.get(two, two)
+        here, there = at[one], at[two]
         at[one], at[two] = there, here
         ways = {i: self._way(i) for i in {*self._of.get(one, ()), *self._of.get(two, ())}}
-        change: dict[int, int] = {}
+        change: defaultdict[int, int] = defaultdict(int)
         for i, way in ways.items():
             old, cycles = self._ways[i], self.messages[i][2]
             for link in old - way:
-                change[link] = change.get(link, 0) - cycles
+                change[link] -= cycles
             for link in way - old:
-                change[link] = change.get(link, 0) + cycles
+                change[link] += cycles
         grown = 0
         for link, more in change.items():
             has = load[link] + base
@@ -226,13 +227,11 @@ class Exchange:
     def _way(self, number: int) -> frozenset[int]:
         """The links of a message; a multicast takes shared ones once."""
         source, to, _ = self.messages[number]
-        at = self.at
-        here = at.get(source, source)
-        ways = [self._links(here, at.get(tile, tile)) for tile in to]
+        at, here = self.at, self.at[source]
+        known = self._known.get(here) or self._known.setdefault(here, {})
+        ways = [known.get(at[tile]) or self._links(here, at[tile]) for tile in to]
         return ways[0] if len(ways) == 1 else ways[0].union(*ways[1:])
 
     def _links(self, here: int, there: int) -> frozenset[int]:
-        found = self._known.get((here, there))
-        if found is None:
-            found = self._known[here, there] = frozenset(noc.way(self._mesh, here, there))
+        found = self._known[here][there] = frozenset(noc.way(self._mesh, here, there))
         return found
