@@ -1,7 +1,8 @@
-"""Buffers that share bytes while both live, against every pair looked at; how long one lives, against every repeat looked at."""
+"""Buffers that share bytes while both live, against every pair; how long one lives, against every repeat."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import hypothesis
@@ -54,7 +55,7 @@ def _late(repeat: Repeat, first: int) -> bool:
     return any(p.stage for p in phases) or (isinstance(step, Instruction) and step.phase is not None)
 
 
-def _life(accesses: list[tuple[int, Kind]], walk: Walk) -> tuple[int, int]:
+def _life(accesses: Sequence[tuple[int, Kind]], walk: Walk) -> tuple[int, int]:
     """By the rule as isa/SPEC.md says it, over all repeats, innermost first."""
     first = start = accesses[0][0]
     end = accesses[-1][0]
