@@ -43,6 +43,10 @@ BASE = 0.1
 HOT = 0.8
 """Links that carry more than this part of the fullest: half of the pairs are drawn from those whose messages take one."""
 
+NEAR = 2
+"""A tile changes places with one of those nearest to it rather than with another: the power of a number drawn from 0 to 1, which
+is its place among them by distance."""
+
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""
 
@@ -167,6 +171,8 @@ class Exchange:
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
         self._ports, self._near = noc.memory_ports(self.chip), dict[int, int]()
+        self._work: dict[int, int] = {}
+        self._around: dict[int, list[int]] = {}
         self._known: dict[tuple[int, int], frozenset[int]] = {}
         self._of: dict[int, list[int]] = {}
         for i, (source, to, _) in enumerate(self.messages):
@@ -202,7 +208,8 @@ class Exchange:
                 hot = [tile for tile in roles if tile in full] or roles
             offered = hot if which < 0.5 else roles
             one = offered[int(role * len(offered))]
-            two = group[one][int(other * len(group[one]))]
+            near = self._nearest(group[one], self.at.get(one, one))
+            two = self._work.get(to := near[int(other**NEAR * len(near))], to)
             heat = HEAT * top**4 * (1 - n / trials) ** COOLING
             if one != two:
                 self._swap(one, two, -heat * math.log(max(luck, 1e-9)))
@@ -227,27 +234,19 @@ class Exchange:
             ends, uses = self._ends[i], self._uses[i]
             if source in (one, two, MEMORY) or MEMORY in ends:
                 new = fresh[i] = self._counted(i)
-                less, more = uses.keys() - new.keys(), new.keys() - uses.keys()
-            elif one in ends and two in ends:
-                continue
-            else:
-                old, new = (here, there) if one in ends else (there, here)
+                _add(change, uses.keys() - new.keys(), -cycles)
+                _add(change, new.keys() - uses.keys(), cycles)
+            elif one not in ends or two not in ends:
+                old, now = (here, there) if one in ends else (there, here)
                 start = at.get(source, source)
-                left, taken = self._links(start, old), self._links(start, new)
+                left, taken = self._links(start, old), self._links(start, now)
                 turned.append((i, left, taken))
-                less = [link for link in left - taken if uses[link] == 1]
-                more = [link for link in taken - left if link not in uses]
-            for link in less:
-                change[link] = change.get(link, 0) - cycles
-            for link in more:
-                change[link] = change.get(link, 0) + cycles
-        grown = 0
-        for link, by in change.items():
-            has = load[link] + base
-            grown += (has + by) ** 4 - has**4
-        if grown >= most:
+                _add(change, [link for link in left - taken if uses[link] == 1], -cycles)
+                _add(change, [link for link in taken - left if link not in uses], cycles)
+        if sum([(load[x] + base + by) ** 4 - (load[x] + base) ** 4 for x, by in change.items()]) >= most:
             at[one], at[two] = here, there
             return
+        self._work[here], self._work[there] = two, one
         for link, by in change.items():
             load[link] += by
         for i, uses in fresh.items():
@@ -277,6 +276,12 @@ class Exchange:
             return Counter(self._links(here, self._port(here)))
         return Counter(chain.from_iterable([self._links(here, at.get(tile, tile)) for tile in to]))
 
+    def _nearest(self, tiles: Sequence[int], at: int) -> list[int]:
+        """Some tiles by their distance from one of them."""
+        if at not in self._around:
+            self._around[at] = sorted(tiles, key=lambda tile: (noc.hops(self.chip, tile, at), tile))
+        return self._around[at]
+
     def _port(self, tile: int) -> int:
         """The port of global memory for a tile."""
         if tile not in self._near:
@@ -288,3 +293,8 @@ class Exchange:
         if found is None:
             found = self._known[here, there] = frozenset(noc.way(self._mesh, here, there))
         return found
+
+
+def _add(to: dict[int, int], links: Iterable[int], cycles: int) -> None:
+    for link in links:
+        to[link] = to.get(link, 0) + cycles

@@ -54,8 +54,7 @@ class Repeats:
         return self._found[place][1]
 
     def overlap(self, place: int, first: int) -> bool:
-        """Whether rounds of a repeat overlap, or the instruction at step ``first`` of its body is executed in some of them
-        only."""
+        """Whether rounds of a repeat overlap, or the instruction at step ``first`` of its body is executed in some only."""
         repeat, body, _ = self._found[place]
         stages = self._phases.get(place)
         if stages is None:
