@@ -152,6 +152,12 @@ class InferenceSession:
         return calibration_runs(self._program, self._weights, self._chip, *runs)
 
     @property
+    def stepped(self) -> str:
+        """Why later runs take as long as the first: what keeps this program, or these numerics, from being recorded in the
+        second run and replayed. Empty if nothing does, and before the second run where only that finds out."""
+        return self._prepared.stepped
+
+    @property
     def report(self) -> RunFigures | None:
         """Cycles, energy, traffic ... of the last run; None before the first."""
         if self._result is None:

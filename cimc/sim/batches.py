@@ -169,7 +169,7 @@ class Placing:
         index = np.repeat(places // size - (ends - each), each) + np.arange(int(ends[-1]))
         self.layout.lists += index.nbytes
         if self.layout.lists > MOST_BYTES:
-            raise Unsuited
+            raise Unsuited(f"lists of where operands are take more than {MOST_BYTES >> 20} MiB")
         return Gathered(index, size, at)
 
     def _region(self, size: int, group: Group) -> int:
@@ -186,7 +186,7 @@ class Placing:
             begin = -(-self.layout.size // ALIGN) * ALIGN
             self.layout.size = begin + size
             if self.layout.size > MOST_BYTES:
-                raise Unsuited
+                raise Unsuited(f"values take more than {MOST_BYTES >> 20} MiB")
         self._used.append((lasts, begin, size))
         return begin
 

@@ -65,7 +65,7 @@ def decode(steps: Sequence[Step], scope: Scope) -> Code:
     """Decode a tile's stream. Raises INSTRUCTION_FAILED for an operand that lies outside its buffer."""
     code = Code()
     env: Env = []
-    homes = _homes(steps)
+    homes = _homes(steps) if scope.recorded is None else {}  # where no turns are executed at once
     for at, step in enumerate(steps):
         _decode_into(code, (step,), scope, env, {}, homes.get(at, ()))
     code.add(lambda: STOP, None)

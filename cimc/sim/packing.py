@@ -12,7 +12,7 @@ Array = NDArray[np.generic]
 
 
 class Unsuited(Exception):
-    """Raised where a program does what batches cannot do; then it is executed instruction by instruction."""
+    """Raised where a program does what batches cannot do, with what that is; then it is executed instruction by instruction."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def packed(shape: tuple[int, ...], strides: tuple[int, ...] | None, product: boo
     and for factors of a ``product`` which NumPy would multiply in another way when they lie without gaps."""
     known = _dense(shape) if strides is None else strides
     if any(s < 0 for s in known) or 0 in shape:
-        raise Unsuited
+        raise Unsuited("it has a view that goes backwards or is empty")
     axes = [a for a, (e, s) in enumerate(zip(shape, known, strict=True)) if e > 1 and s]
     order = tuple(sorted(axes, key=lambda a: -known[a]))
     found = [0] * len(shape)
@@ -56,7 +56,7 @@ def packed(shape: tuple[int, ...], strides: tuple[int, ...] | None, product: boo
         tried = tuple(single if e == 1 else s for e, s in zip(shape, found, strict=True))
         if _blas(shape, tried) == _blas(shape, known):
             return Packed(shape, tried, size, order, plain)
-    raise Unsuited
+    raise Unsuited("it multiplies a factor that lies in memory as no copy of it would")
 
 
 def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -72,6 +72,6 @@ def _blas(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[bool, bool]
     """Whether NumPy hands a factor (its last two extents) to BLAS as it is, and as a transposed one (``is_blasable2d`` in its
     ``matmul.c.src``)."""
     if len(shape) < 2:
-        raise Unsuited
+        raise Unsuited("it multiplies a factor of fewer than two axes")
     (m, n), (down, along) = shape[-2:], strides[-2:]
     return along == 1 and down >= n, down == 1 and along >= m

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.isa.instruction import Blocked, Instruction, Machine, Meaning, Repeat, Step
+from cimc.isa.instruction import Blocked, Instruction, Machine, Meaning, Repeat
 from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, View
+from cimc.isa.printer import each, executed
+from cimc.isa.program import Program
 from cimc.sim.memory import Storage
 from cimc.sim.packing import Packed, Unsuited, packed
 from cimc.sim.recording import NONE, Form, Numbers, Part, Recorder
 from cimc.sim.scope import Row, Scope, meaning_of, row_of
 
 Array = NDArray[np.generic]
+Shapes = tuple[tuple[int, ...], ...]  # of operands; () for a matrix
 MOST_STEPS = 1 << 19
 """Executed instructions of a program that is recorded: each takes some 20 µs, once, and some hundred bytes meanwhile."""
 _MOVES = frozenset({"load", "store", "copy"})
@@ -27,17 +30,15 @@ _SPREAD = frozenset({("mvm", 2), ("gather", 2)})
 """Operands that their meanings count: they have the instances' extent even where they are the same in all of them."""
 
 
-def executed(steps: Sequence[Step]) -> int:
-    """How many instructions a stream executes. Raises Unsuited if that depends on more than constants."""
+def suited(program: Program) -> None:
+    """Raises Unsuited for programs that execute too much, or how much nobody knows before they do."""
     total = 0
-    for step in steps:
-        if not isinstance(step, Repeat):
-            total += 1
-        elif isinstance(step.count, int):
-            total += step.count * executed(step.body)
-        else:
-            raise Unsuited
-    return total
+    for tile in program.tiles:
+        if any(isinstance(s, Repeat) and not isinstance(s.count, int) for s in each(tile.steps)):
+            raise Unsuited(f"tile {tile.tile} has a repeat whose count is an expression")
+        total += sum(times for _, times in executed(tile.steps))
+    if total > MOST_STEPS:
+        raise Unsuited(f"it executes {total:,} instructions, of {MOST_STEPS:,} that are recorded at most")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class TileRecorder:
         if name == "collect":
             return self._collect(step)
         if not row.stacks:
-            raise Unsuited
+            raise Unsuited(f"{_place(step, self.real)} does more than to write its operands")
         return self._computed(step, row)
 
     def _storage(self, step: Instruction, row: Row, place: int) -> Storage:
@@ -119,7 +120,7 @@ class TileRecorder:
         roles = [self._role(step, row, i) for i in range(len(step.operands))]
         constants = {i: self._constant(step, row, i) for i, o in enumerate(step.operands) if isinstance(o, View)}
         steady = not any(isinstance(v, Affine) for _, v in step.keywords)
-        known: dict[tuple[tuple[int, ...], ...], Form] = {}
+        known = self._known(step, row, roles) if steady and step.mnemonic != "matmul" else {}  # a matmul's own
         objects_at = [i for i, r in enumerate(roles) if r in ("fixed", "matrix")]
 
         def run(machine: Machine, *operands: Any, **keywords: Any) -> None:
@@ -136,6 +137,16 @@ class TileRecorder:
             self.recorder.note(form, objects, [operands[i] for i in form.writing], read)
 
         return run
+
+    def _known(self, step: Instruction, row: Row, roles: Sequence[str]) -> dict[Shapes, Form]:
+        """Forms by the extents of operands: one table for all instructions that differ in nothing else that matters to one."""
+        lies: list[tuple[object, ...]] = []
+        for i, o in enumerate(step.operands):
+            if isinstance(o, View):
+                quantized = not row.shared[i] and o.buffer in self.real.quantized
+                lies.append((o.strides, self._storage(step, row, i).dtype, quantized))
+        key = (step.mnemonic, step.keywords, tuple(roles), self.real.machine.operand_bits, *lies)
+        return self.recorder.tables.setdefault(key, {})
 
     def _role(self, step: Instruction, row: Row, place: int) -> str:
         operand = step.operands[place]
@@ -155,7 +166,7 @@ class TileRecorder:
         step: Instruction,
         row: Row,
         roles: Sequence[str],
-        shapes: tuple[tuple[int, ...], ...],
+        shapes: Shapes,
         keywords: Mapping[str, Any],
     ) -> Form:
         parts: list[Part] = []
@@ -170,13 +181,15 @@ class TileRecorder:
             product = step.mnemonic in PRODUCTS or (step.mnemonic, i) == ("mvm", 2)
             strides = None if role in ("write", "update") else operand.strides
             if strides is None and any(s == 0 and e > 1 for s, e in zip(operand.strides, shape, strict=True)):
-                raise Unsuited
+                raise Unsuited(f"{_place(step, self.real)} writes an element twice")
             dtype = self._storage(step, row, i).dtype
             parts.append(Part(role, packed(shape, strides, product=product), dtype, (step.mnemonic, i) in _SPREAD))
         if step.mnemonic in PRODUCTS and _may_be_same(
             step.operands[1], step.operands[-1 if step.mnemonic == "matmul" else -2]
         ):
-            raise Unsuited  # NumPy multiplies an array by its own transpose in another way
+            raise Unsuited(  # NumPy multiplies an array by its own transpose in another way
+                f"{_place(step, self.real)} may multiply an array by itself"
+            )
         checked = meaning_of(step, self.real) is not row.meaning
         key = (step.mnemonic, tuple(sorted(keywords.items())), checked, self.real.machine.operand_bits, tuple(parts))
         rank = max(len(p.packed.shape) for p in parts)
@@ -186,6 +199,12 @@ class TileRecorder:
         return self.recorder.form(
             key, lambda: Form(step, self.real, dict(keywords), tuple(parts), reading, writing, rank, stacks)
         )
+
+
+def _place(step: Instruction, scope: Scope) -> str:
+    """Which instruction it is, for people."""
+    line = f" in line {step.line}" if step.line else ""
+    return f"{step.mnemonic}{line} of tile {scope.tile}"
 
 
 def _may_be_same(a: View | str, b: View | str) -> bool:

@@ -28,7 +28,7 @@ def enter_inputs(program: Program, recorder: Recorder, real: Storages, numbers: 
     """Numbers for the program's inputs. Raises Unsuited if tiles hold inputs or outputs from run to run."""
     held = {g.name for g in program.globals if g.held}
     if any(port.buffer in held for port in (*program.inputs, *program.outputs)):
-        raise Unsuited
+        raise Unsuited("tiles hold inputs or outputs from run to run")
     for port in program.inputs:
         first = recorder.source(real[port.buffer], VARIABLE, ("input", port.buffer))
         array = numbers[port.buffer].array()

@@ -68,6 +68,8 @@ class Plan:
 def plan(repeat: Repeat, count: int, scope: Scope, here: Container[str]) -> Plan | None:
     """How the turns of a repeat can be executed at once; None if they cannot, or if nothing would be gained. ``here``:
     local buffers that only this repeat's instructions name."""
+    if scope.recorded is not None:
+        return None  # instances are put together whatever repeat they are of
     body = [s for s in repeat.body if isinstance(s, Instruction)]
     if count < 2 or len(body) < len(repeat.body) or not _simple(body, scope):
         return None

@@ -31,7 +31,7 @@ from cimc.sim.kept import Kept
 from cimc.sim.matrices import MatrixFactory
 from cimc.sim.memory import State, Storage
 from cimc.sim.packing import Unsuited
-from cimc.sim.recorded import MOST_STEPS, TileRecorder, executed, numbered
+from cimc.sim.recorded import TileRecorder, numbered, suited
 from cimc.sim.recording import Recorder
 from cimc.sim.replay import Replay, enter_inputs
 from cimc.sim.scope import Arena, NotFinite, Scope
@@ -143,12 +143,18 @@ class Engine:
         self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded, how.only)
 
     @property
-    def reusable(self) -> bool:
-        """Whether another run may use what this one decoded."""
+    def single(self) -> str:
+        """Why no other run may use what this one decoded; empty if one may."""
         stateful = any(b.state for t in self.program.tiles for b in t.buffers) or any(
             g.state for g in self.program.globals
         )
-        return not (self._ordered or stateful or self._writes or self.program.params)
+        reasons = {
+            "what cores see is noted, or noisy, in the order of the run": self._ordered,
+            "it has state": stateful,
+            "it writes cells": self._writes,
+            "it has runtime parameters": bool(self.program.params),
+        }
+        return next((why for why, holds in reasons.items() if holds), "")
 
     def close(self) -> None:
         """Let go of everything decoded, which refers to this."""
@@ -181,21 +187,20 @@ class Engine:
         for tile in self._tiles.values():
             tile.at, tile.halted, tile.scope.links.hurry = 0, False, False
 
-    def recorded(self) -> Replay | None:
-        """What a run does, in batches; None for programs that are not suited."""
+    def recorded(self) -> Replay:
+        """What a run does, in batches. Raises Unsuited for programs that do what batches cannot do."""
+        suited(self.program)
         recorder = Recorder()
         self.again()
         shared = numbered(self._shared)
+        enter_inputs(self.program, recorder, self._shared, shared)
         try:
-            if sum(executed(t.straight) for t in self.program.tiles) > MOST_STEPS:
-                return None
-            enter_inputs(self.program, recorder, self._shared, shared)
             tiles = {t.tile: self._named(t, shared, recorder) for t in self.program.tiles}
             self._ready.extend(tiles)
             self._loop(tiles, None)
-            return Replay(self.program, recorder, self._shared, shared)
-        except (Unsuited, CimcError):  # nothing is wrong with the program: it has been run
-            return None
+        except CimcError as error:  # nothing is wrong with the program: it has been run
+            raise Unsuited(str(error)) from error
+        return Replay(self.program, recorder, self._shared, shared)
 
     def _named(self, tile: TileProgram, shared: Mapping[str, Storage], recorder: Recorder) -> _Tile:
         """A tile that works on numbers of values."""
@@ -327,9 +332,11 @@ class Prepared:
     """A program decoded for runs one after another, by who makes them: filled by the first run and used by the next ones, of
     the same program, weights and chip, in the same numerics. Analog runs, programs that write cells or have state or
     parameters are decoded every time. The second run records what it does (:mod:`cimc.sim.recording`), for itself and
-    those after it."""
+    those after it. ``stepped``: why it did not, so that every run goes from instruction to instruction; empty if it did, and
+    before."""
 
     def __init__(self) -> None:
+        self.stepped = ""
         self._engine: Engine | None = None
         self._replay: Replay | None = None
         self._runs = 0  # that have come to an end
@@ -345,7 +352,8 @@ class Prepared:
         engine = self._engine
         if engine is None:
             engine = made()
-            self._engine = engine if engine.reusable else None
+            self.stepped = engine.single
+            self._engine = None if self.stepped else engine
         elif (found := self._replayed(engine, inputs, order, progress)) is not None:
             return found, engine
         else:
@@ -363,7 +371,10 @@ class Prepared:
         if order is not None or not self._runs:
             return None
         if self._runs == 1:
-            self._replay = engine.recorded()
+            try:
+                self._replay = engine.recorded()
+            except Unsuited as why:
+                self.stepped = str(why)
         self._runs += 1
         if self._replay is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,14 +209,31 @@ def test_a_compiled_model_whose_blocks_overlap(replays: list[int], tmp_path: Pat
             np.testing.assert_array_equal(got, want)
 
 
-def test_long_programs_are_executed_as_before(replays: list[int], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cimc.sim.values.MOST_STEPS", recorded.executed(linear(ROWS).tiles[0].steps) - 1)
+def stepped(p: Program, w: dict, shape: tuple[int, ...], numerics: str = "float") -> str:
+    """Why the second run of a program is not a replay."""
+    prepared = Prepared()
+    for _ in range(2):
+        run_values(p, w, {"x": drawn(*shape)}, chip(), numerics=numerics, prepared=prepared)
+    return prepared.stepped
+
+
+def test_long_programs_are_executed_as_before_and_it_is_said(replays: list[int], monkeypatch: pytest.MonkeyPatch):
+    steps = 1 + 5 * ROWS + 1  # with the halt at the end
+    monkeypatch.setattr(recorded, "MOST_STEPS", steps)
+    assert not stepped(linear(ROWS), weights(), (ROWS, 20))
+    assert len(replays) == 1
+    monkeypatch.setattr(recorded, "MOST_STEPS", steps - 1)
     thrice(linear(ROWS), weights(), (ROWS, 20))
-    assert replays == []
+    assert len(replays) == 1
+    assert f"{steps} instructions" in stepped(linear(ROWS), weights(), (ROWS, 20))
 
 
-def test_executed_counts_turns():
-    assert recorded.executed((do("fill", view("a", 4), value=0.0), repeat("i", 3, repeat("j", 4, do("halt"))))) == 13
+def test_why_a_program_is_not_recorded():
+    assert "noisy" in stepped(linear(ROWS), weights(), (ROWS, 20), "analog")
+    varying = (repeat("i", 3, repeat("j", I + 1, do("fill", view("xl", 1, 20), value=0.0))),)
+    layer = linear(ROWS)
+    of = replace(layer.tiles[0], steps=(*varying, *layer.tiles[0].steps))
+    assert "count" in stepped(replace(layer, tiles=(of,)), weights(), (ROWS, 20))
 
 
 @pytest.mark.parametrize("inputs", [20, 384, 1536])
