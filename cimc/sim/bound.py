@@ -13,7 +13,10 @@ program's work on the whole chip, so none is above the simulated cycles:
 - ``link``: of all directed links from chip to chip: the occupation of the one with most of it
 - ``bisection``: of all straight cuts through the mesh and both ways across: occupation of the links that cross, over
   their number. Which packets cross follows from the tiles they go between
-- ``global_memory``: cycles of the shared queue, and the latency of one access
+- ``global_memory``: the longest sum of a chain up to an access of global memory, the cycles of the queue, which all tiles
+  share, for all accesses whose chain is at least as long, and the latency of one: the bound for one machine and jobs
+  with release dates (Carlier, EJOR 11(1), 1982). So what is stored at the end of a model does not count as if it could be stored
+  all along. Chains are rounded down to a part in 2048 of the longest, at least, which makes the bound smaller
 - ``remote_buffer``: cycles of the tiles' queues for resident buffers, over all tiles
 - ``host``: cycles of all host calls
 - ``chain``: the longest chain of instructions of which each reads what the one before wrote, in the same tile or by
@@ -34,7 +37,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.sim.job import Action
 from cimc.sim.result import Bound
-from cimc.sim.state import CHAIN, State
+from cimc.sim.state import CHAIN, STEP, State
 from cimc.sim.tables import (
     R_OP,
     R_TREE,
@@ -80,7 +83,7 @@ def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
             _add(work, price, times)
             converted[price.kind] += times * price.job.actions.get("adc.convert", 0)
     if work["global_memory"]:
-        work["global_memory"] += chip.memory.latency_cycles
+        work["global_memory"] = _in_turn(state) + chip.memory.latency_cycles
     work["adc"] = _conversion_cycles(chip, converted)
     occupied, between = occupation(layout, chip, state), noc.first_chip_link(chip)
     work["noc"] = int(occupied[:between].sum())
@@ -92,6 +95,13 @@ def bound(layout: Layout, chip: ChipSpec, state: State) -> Bound:
     resources["chain"] = int(state.scalar[CHAIN])
     by = max(resources, key=lambda name: resources[name])
     return Bound(resources[by], by, resources)
+
+
+def _in_turn(state: State) -> int:
+    """Cycles after which global memory can have served all accesses, each not before its chain."""
+    places = np.flatnonzero(state.due)
+    left = np.cumsum(state.due[places][::-1])[::-1]
+    return int(((places << int(state.scalar[STEP])) + left).max(initial=0))
 
 
 def executions(layout: Layout, state: State) -> Ints:

@@ -53,6 +53,7 @@ from cimc.sim.state import (
     NOW_KEY,
     OPEN,
     OPERAND,
+    PLACES,
     Q_BUSY,
     Q_FREE,
     QUEUE,
@@ -60,6 +61,7 @@ from cimc.sim.state import (
     RECEIVE,
     REDUCE,
     SEND,
+    STEP,
     UNIT,
     UNKNOWN,
     VERSION,
@@ -361,6 +363,8 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
         s.server[server, Q_BUSY] += c.costs[cost, V_CYCLES]
         s.server[server, Q_FREE] = starts + c.costs[cost, V_CYCLES]
         push(s, s.server[server, Q_FREE] + (rates[2] if server == 0 else hop), key_of(s, g, 2))
+        if server == 0:
+            due(s, s.flight[g, F_CHAIN], c.costs[cost, V_CYCLES])
         return
     column = 0 if phase == 0 else 1  # there, back
     occupied = c.costs[cost, V_REQUEST + column]
@@ -376,6 +380,19 @@ def memory(c: Flat, s: State, g: int, row: int, phase: int, now: int, rates: Int
         hand_over(s, g, left)
         return
     end(s, g, there, s.flight[g, F_CHAIN] + alone(c, row, cost, rates))
+
+
+@inner
+def due(s: State, chain: int, cycles: int) -> None:
+    """Note an access of global memory that no schedule begins before its chain. When places run out, each stands for twice
+    as many cycles."""
+    while chain >> s.scalar[STEP] >= PLACES:
+        for place in range(PLACES // 2):
+            s.due[index(place)] = s.due[index(2 * place)] + s.due[index(2 * place + 1)]
+        for place in range(PLACES // 2, PLACES):
+            s.due[index(place)] = 0
+        s.scalar[STEP] += 1
+    s.due[index(chain >> s.scalar[STEP])] += cycles
 
 
 @inner

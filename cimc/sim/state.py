@@ -25,6 +25,8 @@ ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(4, 4 + len(STALLS))
 # scalars; OPEN, READY, ENDED and HEAP are the lengths of what State calls so
 OPEN, READY, ENDED, HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD, CHAIN, VERSION = range(11)
 NOW, NOW_KEY = 11, 12  # the event that happens
+STEP = 13  # see State.due: of the cycles that one place stands for, the binary logarithm
+PLACES = 4096  # of State.due
 
 
 # columns of the tables
@@ -66,6 +68,8 @@ class State(NamedTuple):
     met: Ints  # router of sums · turn: parts that have come; last header; longest chain; longest occupation
     way: Ints  # link of a tree, (header; cycles of one that meets nobody; longest occupation up to it)
     executions: Ints  # variant: executions
+    # place: cycles of the queue of global memory for accesses whose chain up to them has place << STEP cycles or more
+    due: Ints
     spent: Ints  # row: busy cycles, when its work first began, latest end, order of its latest execution; by cause, waiting
     trace: Ints  # n, (tile, row, start, end)
 
@@ -80,7 +84,7 @@ def fresh(layout: Layout, trace: int) -> State:
         return np.zeros(shape, np.int64)
 
     state = State(
-        scalar=zeros(13),
+        scalar=zeros(14),
         tile=zeros(tiles, 10),
         env=zeros(tiles, layout.depth),
         limit=zeros(tiles, layout.depth),
@@ -101,6 +105,7 @@ def fresh(layout: Layout, trace: int) -> State:
         met=zeros(layout.met, 4),
         way=zeros(layout.widest, 3),
         executions=zeros(layout.variants),
+        due=zeros(PLACES),
         spent=zeros(len(c.rows), 4 + len(STALLS)),
         trace=zeros(trace, 4),
     )
