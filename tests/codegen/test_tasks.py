@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cimc.arch.load import load
-from cimc.codegen.tasks import LEAST_ROWS, MOST_TASKS, Task, takers, tasks
+from cimc.codegen.spread import neighbours
+from cimc.codegen.tasks import LEAST_ROWS, MOST_TASKS, Task, graded, takers, tasks
 from cimc.ir.graph import Graph
 from cimc.mapping.segment import Range
 from tests.passes.graph_builder import Build
@@ -57,3 +58,24 @@ def test_operands_are_handed_on_where_three_tiles_begin_with_a_head() -> None:
     assert takers({t: whole[t] for t in (0, 1)}) == {}
     mixed = {**whole, 2: (Task((1,), Range(0, 8)), *whole[2])}
     assert takers(mixed) == {}
+
+
+@pytest.mark.parametrize(("count", "parts"), [(128, 5), (197, 5), (256, 8), (64, 2), (40, 5), (7, 1)])
+def test_parts_are_all_rows_in_order_and_the_first_no_larger(count: int, parts: int) -> None:
+    found = graded(count, parts)
+    assert len(found) == parts
+    assert [row for r in found for row in range(r.low, r.low + r.count)] == list(range(count))
+    assert all(r.count >= min(LEAST_ROWS, count // parts) for r in found)
+    assert found[0].count <= max(r.count for r in found)
+
+
+def test_a_tile_begins_with_the_first_rows_of_its_heads() -> None:
+    graph = attention(12, 128)
+    for mine in tasks(graph, [graph.nodes[-1]], (12, 128), CHIP, DIGITAL[:8]):
+        lows = [task.rows.low for task in mine]
+        assert lows == sorted(lows)
+
+
+def test_neighbours_follow_each_other_in_a_column() -> None:
+    places = [(x, y, 10 * y + x) for y in range(5) for x in (2, 6)]
+    assert neighbours(places, 2) == [(2, 12), (22, 32), (6, 16), (26, 36)]
