@@ -49,6 +49,9 @@ AGAIN = 3
 
 MARGIN = 0.002
 
+EASED = 0.8
+"""Filling tiles less is tried again only if what they are exceeded by fell to this part (estimated)."""
+
 FINE = (2, 3, 6)
 """A stage is cut so that no piece has more than this part of the load of a tile; the others where buffers are too small for
 large pieces, the second at least where rows wait in other tiles (estimated)."""
@@ -292,7 +295,11 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft, taken: Mapping[int, i
     """Plans with as many pieces, on tiles where their messages go shorter ways. Tiles that turn out to be exceeded are filled
     less, a few times."""
     places, order = _places(context, chip, draft)
-    again = 0
+    alike = len({chip.tile(t).local_bytes for t in draft.movable}) == 1
+    if alike and (hopeless := places.hopeless()) is not None:
+        tile, parts = hopeless
+        return _Found([], math.inf, (tile, int(parts * chip.tile(tile).local_bytes)), math.inf)
+    again, excess = 0, math.inf
     while True:
         at = spread(places, order)
         found = [
@@ -302,7 +309,8 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft, taken: Mapping[int, i
             for plan in draft.plans
         ]
         over = _over(context, chip, found, taken)
-        if not over or again == AGAIN or not over.keys() <= draft.movable:
+        before, excess = excess, sum(need - chip.tile(tile).local_bytes for tile, need in over.items())
+        if not over or again == AGAIN or excess > EASED * before or not over.keys() <= draft.movable:
             break
         again += 1
         for tile, need in over.items():

@@ -148,6 +148,18 @@ class Places:
             found[arriving] = ways.arriving(parts[arriving], np.array(sources), had)
         return np.add.reduce(found, axis=0)
 
+    def hopeless(self) -> tuple[int, float] | None:
+        """Where pieces surely do not fit, wherever they are put: of k times as many pieces as tiles and one more, k + 1 are on
+        one tile. The first of the tiles and what it would have to have, in parts of its buffer; None if that shows nothing.
+        For tiles of one size."""
+        able = sorted({t for want in self.wants.values() for t in want.tiles})
+        kept = sorted((want.parts[-1] for want in self.wants.values()), reverse=True)
+        for place in range(0, len(kept), max(1, len(able))):
+            together = place // len(able) + 1  # of so many large pieces, so many are on one tile at least
+            if kept[place] * together > 1.0:
+                return able[0], kept[place] * together
+        return None
+
     def narrow(self, tile: int, part: float) -> None:
         """Fill the buffer of a tile with less than now, by so much: pieces are no even parts of their stages, and rings are
         whole, so only their code shows what they take."""
