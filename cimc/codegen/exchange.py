@@ -44,6 +44,10 @@ BASE = 0.1
 HOT = 0.8
 """Links that carry more than this part of the fullest: half of the pairs are drawn from those whose messages take one."""
 
+NEAR = 2
+"""A tile changes places with one of those nearest to it rather than with another: the power of a number drawn from 0 to 1, which
+is its place among them by distance."""
+
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""
 
@@ -168,6 +172,8 @@ class Exchange:
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
         self._ports, self._near = noc.memory_ports(self.chip), dict[int, int]()
+        self._work: dict[int, int] = {}
+        self._around: dict[int, list[int]] = {}
         self._known: dict[tuple[int, int], frozenset[int]] = {}
         self._of: dict[int, list[int]] = {}
         for i, (source, to, _) in enumerate(self.messages):
@@ -201,7 +207,8 @@ class Exchange:
                 hot = [tile for tile in roles if tile in full] or roles
             offered = hot if which < 0.5 else roles
             one = offered[int(role * len(offered))]
-            two = group[one][int(other * len(group[one]))]
+            near = self._nearest(group[one], self.at.get(one, one))
+            two = self._work.get(to := near[int(other**NEAR * len(near))], to)
             heat = HEAT * top**4 * (1 - n / trials) ** COOLING
             if one != two:
                 self._swap(one, two, -heat * math.log(max(luck, 1e-9)))
@@ -247,6 +254,7 @@ class Exchange:
         if grown >= most:
             at[one], at[two] = here, there
             return
+        self._work[here], self._work[there] = two, one
         for link, by in change.items():
             load[link] += by
         for i, uses in fresh.items():
@@ -275,6 +283,12 @@ class Exchange:
         if to[0] == MEMORY:
             return Counter(self._links(here, self._port(here)))
         return Counter(chain.from_iterable([self._links(here, at.get(tile, tile)) for tile in to]))
+
+    def _nearest(self, tiles: Sequence[int], at: int) -> list[int]:
+        """Some tiles by their distance from one of them."""
+        if at not in self._around:
+            self._around[at] = sorted(tiles, key=lambda tile: (noc.hops(self.chip, tile, at), tile))
+        return self._around[at]
 
     def _port(self, tile: int) -> int:
         """The port of global memory for a tile."""

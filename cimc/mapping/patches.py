@@ -124,6 +124,6 @@ def _cost(layout: Layout, at: Pace) -> tuple[float, float]:
         sums = len(cols) * at.sums
         for i, r in enumerate(group):
             out[r.tile] += sums
-            taken = most_taken(at.at, len(group)) * (i == 0 or (i + 1 < len(group) and at.at == "chain"))
-            into[r.tile] += taken * sums
+            takes = i == 0 or (at.at == "chain" and i + 1 < len(group))
+            into[r.tile] += most_taken(at.at, len(group)) * sums if takes else 0
     return max(at.cells, *into.values(), *out.values()), sum(into.values())
