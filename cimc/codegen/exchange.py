@@ -21,7 +21,7 @@ from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.operands import View, static_shape
-from cimc.isa.printer import executed, walk
+from cimc.isa.printer import executed
 from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Placement, Segment, Style
@@ -233,25 +233,16 @@ class Exchange:
             ends, uses = self._ends[i], self._uses[i]
             if source in (one, two, MEMORY) or MEMORY in ends:
                 new = fresh[i] = self._counted(i)
-                less, more = uses.keys() - new.keys(), new.keys() - uses.keys()
-            elif one in ends and two in ends:
-                continue
-            else:
-                old, new = (here, there) if one in ends else (there, here)
+                _add(change, uses.keys() - new.keys(), -cycles)
+                _add(change, new.keys() - uses.keys(), cycles)
+            elif one not in ends or two not in ends:
+                old, now = (here, there) if one in ends else (there, here)
                 start = at.get(source, source)
-                left, taken = self._links(start, old), self._links(start, new)
+                left, taken = self._links(start, old), self._links(start, now)
                 turned.append((i, left, taken))
-                less = [link for link in left - taken if uses[link] == 1]
-                more = [link for link in taken - left if link not in uses]
-            for link in less:
-                change[link] = change.get(link, 0) - cycles
-            for link in more:
-                change[link] = change.get(link, 0) + cycles
-        grown = 0
-        for link, by in change.items():
-            has = load[link] + base
-            grown += (has + by) ** 4 - has**4
-        if grown >= most:
+                _add(change, [link for link in left - taken if uses[link] == 1], -cycles)
+                _add(change, [link for link in taken - left if link not in uses], cycles)
+        if sum([(load[x] + base + by) ** 4 - (load[x] + base) ** 4 for x, by in change.items()]) >= most:
             at[one], at[two] = here, there
             return
         self._work[here], self._work[there] = two, one
@@ -301,3 +292,8 @@ class Exchange:
         if found is None:
             found = self._known[here, there] = frozenset(noc.way(self._mesh, here, there))
         return found
+
+
+def _add(to: dict[int, int], links: Iterable[int], cycles: int) -> None:
+    for link in links:
+        to[link] = to.get(link, 0) + cycles

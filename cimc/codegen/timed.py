@@ -96,7 +96,8 @@ def alike(groups: Sequence[Sequence[Work]], others: Sequence[Sequence[Work]]) ->
 @dataclass
 class Alone:
     """A block, and others like it ``interval`` cycles before and after; units of a tile serve all of those it takes part in,
-    every ``every``-th. ``late``: cycles that a message is given beyond its way, for what it finds before it on links. ``lives``: of buffers, from the start of what touches them first to the end of what touches them last."""
+    every ``every``-th. ``late``: cycles that a message is given beyond its way, for what it meets there. ``lives``: of
+    buffers, from the start of what touches them first to the end of what touches them last."""
 
     chip: ChipSpec
     every: Mapping[int, int]
