@@ -30,7 +30,7 @@ ADDERS = "noc.reduce={lanes: 8, cycles: 1}"
 """As many adders as a link brings 32-bit elements each cycle; one cycle for them, where Tiwari et al. (arXiv 2209.10056) need
 none: estimated, on the careful side."""
 COLUMNS = 16
-WAYS: tuple[SumsAt, ...] = ("one", "tree", "network", "auto")
+WAYS: tuple[SumsAt, ...] = ("one", "tree", "chain", "network", "auto")
 
 
 @dataclass(frozen=True)

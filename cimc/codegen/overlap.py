@@ -3,7 +3,8 @@
 A tile issues in order, and each of its units takes instructions in the order of issue. Where a block comes back to a tile, as
 columns do that are quantised only when the scale of the whole row is known, the next block's messages would wait behind those
 of the block before. So a block's instructions are timed as if it were alone, and one block follows the other after as many
-cycles as the busiest unit needs for one. In each *step* of so many cycles a tile does the first part of one block, the next
+cycles as the busiest unit needs for one; messages are given as many cycles more as one block takes the busiest tile's links for,
+because they meet others on their way. In each *step* of so many cycles a tile does the first part of one block, the next
 part of the block before, and so on; and all in the order of their times.
 
 The order is one for all tiles: by step, by time within it. A send and its receives have one place in it, and so have the parts

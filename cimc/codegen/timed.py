@@ -17,8 +17,6 @@ from cimc.isa.operands import View, static_shape
 FREE = 1 << 40
 """Cycles from one block to the next when there is no other."""
 
-SLACK = 1.0
-
 TAKING, SENDING = ("recv", "collect"), ("send", "reduce")
 
 RECORDED = tuple[int, Instruction]  # tile, instruction
@@ -98,7 +96,8 @@ def alike(groups: Sequence[Sequence[Work]], others: Sequence[Sequence[Work]]) ->
 @dataclass
 class Alone:
     """A block, and others like it ``interval`` cycles before and after; units of a tile serve all of those it takes part in,
-    every ``every``-th. ``lives``: of buffers, from the start of what touches them first to the end of what touches them last."""
+    every ``every``-th. ``late``: cycles that a message is given beyond its way, for what it meets there. ``lives``: of
+    buffers, from the start of what touches them first to the end of what touches them last."""
 
     chip: ChipSpec
     every: Mapping[int, int]
@@ -134,8 +133,7 @@ class Alone:
             starts = [at for _, at, _ in sent]
             for work in group[len(sent) :]:
                 arrival = max(end + noc.hops(self.chip, tile, work.tile) * router for tile, _, end in sent)
-                arrival += int(self.late * SLACK)
-                starts.append(self._work(work, arrival, start)[0])
+                starts.append(self._work(work, arrival + self.late, start)[0])
             self.timed.append(Timed(tuple((work.tile, work.step) for work in group), start))
             self.starts.append(tuple(starts))
         for i, group in enumerate(groups):

@@ -55,8 +55,9 @@ class Choices:
     """Whether such values are cut by columns, so that several tiles share what is read and written."""
 
     sums: SumsAt = "auto"
-    """Where partial sums of several tiles are added: in ``one`` of them, in a ``tree`` of tiles, by the routers of the
-    ``network`` where they add; ``auto``: where the estimate says it takes least (:mod:`cimc.mapping.sums`)."""
+    """Where partial sums of several tiles are added: in ``one`` of them, in a ``tree`` of tiles, in a ``chain`` of
+    tiles that hand them on (as ``one`` for a batch that streams), by the routers of the ``network`` where they add;
+    ``auto``: where the estimate says it takes least (:mod:`cimc.mapping.sums`)."""
 
     aside: bool = True
     """Whether columns of a product that need a unit its tile lacks go to tiles beside it, column by column."""

@@ -44,12 +44,12 @@ def chosen(down: int, across: int, capacity: int, used: int, at: Pace) -> Layout
     """How ``down`` × ``across`` blocks are laid on tiles of so many cores, of which the first has ``used`` ones: column by
     column, unless rectangles on no more tiles let rows follow each other sooner, by the busiest tile's links; of several
     such those for which all tiles together receive least."""
-    best = columns(down, across, capacity, used)
+    best = plain = columns(down, across, capacity, used)
     end = _end(best)
     least = _cost(best, at)
     for layout in _rectangles(down, across, capacity, 1 if used else 0):
         cost = _cost(layout, at)
-        if _end(layout) <= end and (cost[0] < least[0] or (cost < least and best[0].rows != range(down))):
+        if _end(layout) <= end and (cost[0] < least[0] or (cost < least and best is not plain)):
             best, least = layout, cost
     return best
 
@@ -124,6 +124,6 @@ def _cost(layout: Layout, at: Pace) -> tuple[float, float]:
         sums = len(cols) * at.sums
         for i, r in enumerate(group):
             out[r.tile] += sums
-            taken = most_taken(at.at, len(group)) * (i == 0 or (i + 1 < len(group) and at.at == "chain"))
-            into[r.tile] += taken * sums
+            takes = i == 0 or (at.at == "chain" and i + 1 < len(group))
+            into[r.tile] += most_taken(at.at, len(group)) * sums if takes else 0
     return max(at.cells, *into.values(), *out.values()), sum(into.values())

@@ -32,6 +32,7 @@ from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
+from cimc.mapping.sums import SumsAt
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import Writing, weight_tiles
@@ -64,7 +65,8 @@ class _Placer:
         brought: Brought,
     ) -> None:
         self.graph, self.brought = graph, brought
-        self.lanes, self.sums = choices.lanes, choices.sums
+        self.lanes = choices.lanes
+        self.sums: SumsAt = choices.sums
         self.across = choices.optimize == "throughput"
         self.inside = inside_only
         self.segments = segments

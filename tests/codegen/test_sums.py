@@ -23,7 +23,7 @@ SMALL = (
     "tiles.cim.cores=1",
     "crossbar.rows=32",
     "crossbar.cols=64",
-    "layout=14x12",
+    "layout=12x14",
     "noc.reduce={lanes: 8, cycles: 1}",
 )
 """Tiles of one small core: the sums of most products come from many tiles."""
@@ -57,7 +57,7 @@ def test_same_bits_wherever_sums_are_added(
         answers[way] = [np.ascontiguousarray(out).tobytes() for out in session.run(None, feeds)]
         timing = run_timing(made.program, made.hardware.spec)
         cycles[way], carried[way] = timing.cycles, timing.traffic_bytes["noc"]
-        assert timing.actions.get("noc.add", 0) > 0 or way in ("one", "tree")
+        assert timing.actions.get("noc.add", 0) > 0 or way in ("one", "tree", "chain")
         assert timing.bound.cycles <= timing.cycles
         if way == "network":
             reference = Reference(made.program, made.hardware.spec)

@@ -124,6 +124,18 @@ def test_neighbours_in_the_snake_are_neighbours_on_the_chip() -> None:
     assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in itertools.pairwise(places))
 
 
+def test_two_columns_together_are_neighbours_too() -> None:
+    tall = load("sram-digital", ("layout=20x16",)).spec
+    weights = [t for t in range(tall.tile_count) if tall.tile(t).cores]
+    order = snake(tall, weights, wide=2)
+    places = [tall.position(t) for t in order]
+    assert sorted(order) == weights
+    steps = [abs(a - c) + abs(b - d) for (a, b), (c, d) in itertools.pairwise(places)]
+    assert max(steps) <= 3  # from one pair of columns to the next, past digital tiles or across the pair
+    assert steps.count(1) >= len(steps) - 8
+    assert [x for x, _ in places[:4]] == [0, 1, 1, 0]
+
+
 def test_the_snake_goes_chip_by_chip() -> None:
     two = load("isaac", ("chips=2",)).spec
     order = snake(two, range(two.tile_count))

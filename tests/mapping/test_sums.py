@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cimc.arch.load import load
-from cimc.mapping.sums import rounds, where
+from cimc.mapping.sums import chain, rounds, where
 
 ROW = tuple(range(12, 19))  # tiles of a row of sram-digital's mesh
 
@@ -42,3 +42,22 @@ def test_the_estimate_takes_what_takes_least() -> None:
     assert where(slow, ROW, 256, "auto") == "tree"  # adders that take 256 cycles, and 64 more at each of 5 routers
     # parts of a few sums are all there before a second round would begin
     assert where(bare, (12, 13, 24), 8, "auto") == "one"
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_a_chain_brings_every_part_into_the_first_and_no_tile_takes_two(count: int) -> None:
+    parts = [{i} for i in range(count)]
+    for to, of in chain(count):
+        parts[to] |= parts[of]
+    assert parts[0] == set(range(count))
+    assert len({to for to, _ in chain(count)}) == len(chain(count)) == count - 1
+
+
+def test_sums_are_handed_on_where_a_tile_has_no_time_to_take_more() -> None:
+    bare = load("sram-digital").spec
+    # 6 packets of 32 cycles come to one tile, 3 to a tree's first, 1 to each of a chain
+    assert where(bare, ROW, 256, "auto", 200) == "tree"
+    assert where(bare, ROW, 256, "auto", 96) == "tree"
+    assert where(bare, ROW, 256, "auto", 95) == "chain"
+    assert where(bare, ROW, 256, "auto", 0) == "chain"
+    assert where(bare, ROW[:2], 256, "chain") == "one"
