@@ -25,11 +25,10 @@ def model(tmp_path: Path) -> Path:
 def test_compile_and_run(model: Path, tmp_path: Path) -> None:
     program = cimc.compile(model, hardware="toy", dims={"n": 2}, output=tmp_path / "out")
     x = np.eye(2, 4, dtype=np.float32)
-    for source in (program, tmp_path / "out", str(tmp_path / "out" / "program.cim")):
-        if isinstance(source, str):
-            (tmp_path / "out" / "program.safetensors").write_bytes(
-                (tmp_path / "out" / "weights.safetensors").read_bytes()
-            )
+    bare = tmp_path / "bare.cim"
+    bare.write_bytes((tmp_path / "out" / "program.cim").read_bytes())
+    bare.with_suffix(".safetensors").write_bytes((tmp_path / "out" / "weights.safetensors").read_bytes())
+    for source in (program, tmp_path / "out", str(bare)):
         session = cimc.InferenceSession(source)
         assert session.report is None
         (y,) = session.run(None, {"x": x})

@@ -7,7 +7,6 @@ in order and would make one stage wait for the other.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -29,6 +28,7 @@ from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.patches import Pace
 from cimc.mapping.regions import assembling, of_other_copies, off_matrices
+from cimc.mapping.replicas import further, grown
 from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
@@ -170,36 +170,15 @@ class _Placer:
         return said or len(shares(segment.domain, max(1, min(wanted, segment.rows // MIN_REPLICA_ROWS))))
 
     def growth(self, copies: Mapping[int, int]) -> list[tuple[int, int]]:
-        """Further copies, those that save most row steps per core first, as (segment, copies it has then); ties: in order.
-        With r copies a segment's cores do its rows / r: the next one saves rows / r - rows / (r + 1).
-        No more copies than can have tiles of their own for their vector stages: those would wait for each other."""
+        """Further copies, in the order in which they pay (:func:`cimc.mapping.replicas.further`). No more than can have tiles
+        of their own for their vector stages: those would wait for each other."""
         cores: dict[int, int] = {}
         for segment, node in self.mvms():
             cores[segment.index] = cores.get(segment.index, 0) + self._blocks(node)
         have = sum(self.chip.tile(t).cores for t in self.weight_tiles())
         budget = have - sum(cores[s] * n for s, n in copies.items() if s in cores)
-        heap: list[tuple[float, int, int, int]] = []
-        by_index = {s.index: s for s in self.segments}
-        most = {i: self.most_copies(by_index[i]) for i in cores}
-
-        def offer(segment: Segment, now: int) -> None:
-            after = (n for n in range(now + 1, most[segment.index] + 1) if self._possible(segment, n) == n)
-            count = next(after, 0)
-            if count:
-                saved = segment.rows / now - segment.rows / count
-                cost = (count - now) * cores[segment.index]
-                heapq.heappush(heap, (-saved / cost, segment.index, count, cost))
-
-        for index in sorted(cores):
-            offer(by_index[index], copies[index])
-        found: list[tuple[int, int]] = []
-        while heap:
-            _, index, count, cost = heapq.heappop(heap)
-            if cost <= budget:
-                budget -= cost
-                found.append((index, count))
-                offer(by_index[index], count)
-        return found
+        most = {s.index: self.most_copies(s) for s in self.segments if s.index in cores}
+        return further(self.segments, copies, cores, budget, most, self._possible)
 
     def most_copies(self, segment: Segment) -> int:
         """Copies of a segment at most whose vector stages have tiles of their own."""
@@ -502,8 +481,3 @@ def _most_copies(
         else:
             low, best = middle, found
     return best, grown(single, more[:low])
-
-
-def grown(copies: Mapping[int, int], more: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Copies per segment after some of them got more: (segment, how many it has then)."""
-    return {**copies, **dict(more)}

@@ -68,7 +68,7 @@ def test_programs(name: str, golden: Golden) -> None:
 def test_a_row_that_no_buffer_holds_is_refused_with_the_numbers() -> None:
     b = Build("partitioned")
     graph, mapping = build(b.graph(b("neg", b.input("x", "f32[1x4096]"))), TOY, "w8a8")
-    with pytest.raises(CimcError, match=r"needs 32768 bytes, the local buffer has 16384") as caught:
+    with pytest.raises(CimcError, match=r"need 32768 bytes, the local buffer has 16384") as caught:
         lower(graph, mapping, TOY)
     assert caught.value.exit == Exit.DOES_NOT_FIT
 

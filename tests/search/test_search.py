@@ -142,7 +142,7 @@ def test_traffic_counts_the_links_cycles_as_the_engine_does() -> None:
     assert max(links) < noc.first_chip_link(CHIP)
     tokens = timing.bound.resources["noc"] * total - sum(links.values())
     assert 0 <= tokens < 0.1 * sum(links.values()) + total
-    assert servers[MEMORY] == timing.bound.resources["global_memory"] - CHIP.memory.latency_cycles
+    assert servers[MEMORY] == round(timing.utilization["global_memory"] * timing.cycles)
 
 
 @pytest.mark.parametrize(
