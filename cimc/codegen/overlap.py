@@ -30,10 +30,10 @@ from cimc.isa.phases import written_out
 BLOCK = "@block"
 """The number of the block at hand, in the offsets of its instructions."""
 
-CLOSE = 8
+CLOSE = 3
 """Blocks that are alike are in the same order if one takes longer than the other by at most this part of an interval: where
-their tiles are far apart, that order makes messages of the one wait (MiniLM on sram-digital: 7 % more cycles with 4). More make
-programs shorter, less make some of them faster, by 2 or 3 %: with 8, GPT-2 small stays below 5 MB."""
+their tiles are far apart, that order makes messages of the one wait. Less makes programs shorter, more makes some of them faster,
+by 1 or 2 %: on sram-digital GPT-2 small has 5.5 MB with 8, 4.7 with 3 and 4.3 with 2."""
 
 PLACES = (8, 2, 1)
 """Places at most that a buffer has, with which blocks take turns; fewer where buffers would not fit. 1: blocks come one after the
