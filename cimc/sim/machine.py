@@ -309,7 +309,8 @@ def leave(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
             free = max(free, taken)
     s.spent[row, BUSY] += occupied
     chain, held = s.flight[g, F_CHAIN] + free, left - now - free
-    for i in range(c.rows[row, R_DEST_END] - 1, c.rows[row, R_DEST] - 1, -1):  # the first receiver is the first to begin
+    # What is ready last begins first: backwards, so that the first receiver does.
+    for i in range(c.rows[row, R_DEST_END] - 1, c.rows[row, R_DEST] - 1, -1):
         channel, leaf = index(c.dests[i, 0]), c.dests[i, 1]
         at = message_at(s, channel, s.channel[channel, C_TAIL])
         header = now if leaf < 0 else s.way[leaf, 0]
