@@ -386,10 +386,14 @@ class _Placer:
         return work
 
     def narrows(self) -> bool:
+        """Whether tiles may get less columns of products, so that they can work them off."""
+        return not self.across and self.overworked()
+
+    def overworked(self) -> bool:
         """Whether a tile may have more columns of products than it can work off while its cores do the next row."""
         tiles = self.weight_tiles()
         grids = [(self.grid(n), self.work.get(n.outputs[0], 1.0)) for _, n in self.mvms()]
-        if self.across or not tiles or not grids:
+        if not tiles or not grids:
             return False
         widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols * work for grid, work in grids)
         return widest > worked_off(self.chip, tiles[0])
@@ -452,7 +456,7 @@ def place(
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)
         found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
         cells, least = placer.writing.cells, placer.writing.least_rows
-        busy, time = bool(placer.work) and placer.narrows(), placer.time(matrices, copies) if matrices else 0
+        busy, time = bool(placer.work) and placer.overworked(), placer.time(matrices, copies) if matrices else 0
         return Placement(*found, frozenset(placer.aside), placer.beside, cells, least, busy=busy, time=time)
     if choices.reload:
         placer.writing.spare()

@@ -246,7 +246,11 @@ class _Undone:
         for value in node.inputs[:2]:
             yield from self._values(value)
         operands = (*(self.plain[v] for v in node.inputs[:2]), *node.inputs[2 : len(node.inputs) - 2])
-        yield replace(node, inputs=operands if operands[-1] else operands[:-1])
+        plain = replace(node, inputs=operands if operands[-1] else operands[:-1])
+        halved = any(self.types[v].element.halved for v in operands[:2])
+        if halved and "to" not in dict(node.attrs):
+            plain = replace(plain, attrs=(*node.attrs, ("to", self.types[node.outputs[0]].element.value)))
+        yield plain
 
     def _values(self, value: str) -> Iterator[Node]:
         """The views that show of the values what views show of their codes."""
@@ -258,5 +262,6 @@ class _Undone:
             return
         yield from self._values(node.inputs[0])
         name = f"{value}.plain"
-        self.plain[value], self.types[name] = name, Type(Element.F32, self.types[value].shape)
+        element = self.types[self.plain[node.inputs[0]]].element
+        self.plain[value], self.types[name] = name, Type(element, self.types[value].shape)
         yield replace(node, inputs=(self.plain[node.inputs[0]],), outputs=(name,))

@@ -103,6 +103,18 @@ def test_uncoded_is_what_it_was() -> None:
     assert uncoded(plain.graph) is plain.graph
 
 
+def test_uncoded_keeps_16_bits() -> None:
+    graph, arrays = layer(fused=True)
+    constants = {name: a for name, a in arrays.items() if name in graph.constants}
+    done = run_pipeline(graph, constants, "quantize,codes{cols=4},halve")
+    found = uncoded(done.graph)
+    check(found, done.constants)
+    assert coded(done.graph)
+    assert coded(found) == []
+    products = [n for n in found.nodes if n.op in ("attention", "matmul") and n.inputs[0] not in found.constants]
+    assert {found.type(v).element for n in products for v in n.inputs[:2]} == {Element.QF16}
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(errors.CimcError, match="0 is below 1"):
         Codes(0)
