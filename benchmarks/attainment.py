@@ -186,7 +186,6 @@ def streamed(models: list[Model], runs: list[Run]) -> Section:
         "*One alone* is the latency above, on the same "
         "floorplan, which may use free cores for copies. The first sample fills the "
         "pipeline of layers and the last drains it; both count.",
-        "`stream-room`: K and V of two samples for every layer do not fit the digital tiles of that floorplan.",
     )
     return Section(
         "A batch that streams",
