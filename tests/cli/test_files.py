@@ -177,6 +177,21 @@ def test_a_terminal_without_the_letters(encoding: str, folder: Path) -> None:
     assert b": ?" in made.stdout.splitlines()[0]
 
 
+def test_an_interrupt_that_is_lost_comes_again() -> None:
+    """As one is that a library's callback raises."""
+    code = (
+        "import os, signal\n"
+        "from cimc.cli.interrupts import repeated\n"
+        "with repeated():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt: print('lost')\n"
+        "    signal.pause()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "lost\n"
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
 def test_an_interrupt_leaves_nothing(tmp_path: Path, model: Path) -> None:
     code = "import sys; from cimc.cli.main import main; main(sys.argv[1:])"
     search = ("compile", str(model), "-o", str(tmp_path / "out"), "--search", "600s", "-v")
