@@ -9,7 +9,6 @@ import sys
 
 import click
 
-from cimc.cli.interrupts import repeated
 from cimc.collecting import leave, uncollected
 from cimc.errors import FILE_SYSTEM, CimcError, Exit, did_you_mean
 
@@ -81,8 +80,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     try:
-        with repeated():
-            code = cli.main(argv, prog_name="cimc", standalone_mode=False)
+        code = cli.main(argv, prog_name="cimc", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else Exit.OK
     except CimcError as e:
