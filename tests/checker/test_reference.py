@@ -5,6 +5,8 @@ The oracle is the definition in NumPy: sums of products in int64.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +118,17 @@ def test_values_inside_come_in_chunks_that_stay_below_the_limit() -> None:
 
     sizes = {"a": 4, "b": 5, "c": 20, "d": 1, "e": 9}
     assert list(chunks(sizes, 10)) == [("a", "b"), ("c",), ("d", "e")]
+
+
+def test_onnxruntime_survives_a_transposed_product_in_float16(tmp_path: Path) -> None:
+    """In a process of its own: with all of its optimisations onnxruntime 1.32 ends it by a segmentation fault."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["t", "w"], ["y"]),
+    ]
+    io = ([value("x", TensorProto.FLOAT16, 2, 3, 4)], [value("y", TensorProto.FLOAT16, 3, 2, 5)])
+    path = written(tmp_path / "m.onnx", nodes, {"w": np.ones((4, 5), np.float16)}, io)
+    code = "import sys, numpy as np; from pathlib import Path; from cimc.reference import Reference"
+    asked = 'Reference.of(Path(sys.argv[1]), {"x": np.ones((2, 3, 4), np.float16)}).outputs(["y"])["y"].sum()'
+    made = subprocess.run([sys.executable, "-c", f"{code}; print({asked})", path], capture_output=True, check=False)
+    assert (made.returncode, made.stdout) == (0, b"120.0\n"), made.stderr
