@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cimc import errors, npz
 from cimc.errors import did_you_mean
 from cimc.ir.graph import Graph, Type
-from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import Element, View
+from cimc.isa.printer import walk
 from cimc.isa.program import Program
 
 Array = NDArray[np.generic]
@@ -199,7 +199,7 @@ def _table_rows(program: Program) -> dict[str, int]:
     smallest: dict[str, int] = {}
     for tile in program.tiles:
         holds: dict[str, str] = {}
-        for step in _instructions(tile.steps):
+        for step in walk(tile.steps):
             names = [o.buffer if isinstance(o, View) else o for o in step.operands]
             if step.mnemonic == "load" and names[1] in ports:
                 holds[names[0]] = names[1]
@@ -222,11 +222,3 @@ def _indexed_rows(graph: Graph) -> dict[str, int]:
             source, rows = stands_for[node.inputs[1]], graph.types[node.inputs[0]].shape[0]
             smallest[source] = min(rows, smallest.get(source, rows))
     return smallest
-
-
-def _instructions(steps: Sequence[Step]) -> Iterator[Instruction]:
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _instructions(step.body)
-        else:
-            yield step

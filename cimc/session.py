@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,10 @@ from cimc.sim.interpreter import run
 from cimc.sim.kept import Kept
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
-from cimc.sim.values import Analog, Prepared
+from cimc.sim.values import Analog, Numerics, Prepared
 from cimc.study import calibration as calibration_runs
 
 Array = NDArray[np.generic]
-Numerics = Literal["float", "integer", "analog"]
 
 
 @dataclass(frozen=True)

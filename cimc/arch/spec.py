@@ -15,14 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
 from cimc.arch.adcs import MOST_BITS
-from cimc.arch.baseline import BaselineSpec
+from cimc.arch.baseline import BaselineSpec, NonNegative, Positive
 from cimc.arch.device import DeviceSpec
 from cimc.errors import did_you_mean
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Whole = Annotated[int, Field(ge=0, le=2**40)]
-Positive = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 MOST_TILES = 65536  # on all chips
 

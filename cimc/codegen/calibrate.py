@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cimc.arch.spec import ChipSpec
-from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, complete
+from cimc.isa.instruction import INSTRUCTIONS, Instruction, Step, complete
+from cimc.isa.printer import walk
 from cimc.isa.program import Program, TileProgram
 from cimc.origin import Origin
 
@@ -35,17 +36,9 @@ def _uses(steps: Sequence[Step]) -> tuple[dict[str, Origin | None], set[str]]:
     """The layer that each matrix first serves, and the matrices whose cells are written."""
     origins: dict[str, Origin | None] = {}
     written: set[str] = set()
-    for step in _flat(steps):
+    for step in walk(steps):
         for name in (o for o in step.operands if isinstance(o, str)):
             origins.setdefault(name, step.origin)
             if INSTRUCTIONS[step.mnemonic].writes_cells:
                 written.add(name)
     return origins, written
-
-
-def _flat(steps: Sequence[Step]) -> Iterator[Instruction]:
-    for step in steps:
-        if isinstance(step, Repeat):
-            yield from _flat(step.body)
-        else:
-            yield step

@@ -11,9 +11,8 @@ from cimc.frontend.call import Call, Translate, spelling
 from cimc.frontend.index import gather_rows
 from cimc.frontend.matmul import gemm_of
 from cimc.frontend.norm import layer_norm_of, rms_norm_of
+from cimc.frontend.record import MS
 from cimc.isa.operands import Element
-
-MS = "com.microsoft"
 
 
 def _activated(op: str) -> Translate:

@@ -12,7 +12,7 @@ import onnx
 from cimc.frontend import onnx_writer, ort
 from cimc.frontend.builder import MAX_CONSTANT, Builder, Impossible, Unsupported, Value, element_of, room
 from cimc.frontend.call import Operand
-from cimc.frontend.record import Array, OnnxGraph, OnnxNode, Unreadable
+from cimc.frontend.record import MS, Array, OnnxGraph, OnnxNode, Unreadable
 from cimc.frontend.tensors import dtype_of
 from cimc.ir.graph import Type
 from cimc.isa.hostnode import STANDARD, HostNode, Refused
@@ -24,7 +24,6 @@ RANDOM = frozenset(
 INEXACT = frozenset(("DFT", "STFT"))
 """Ops whose results in onnxruntime are outside the standard's tolerance, or of other shapes than ONNX infers: ONNX's
 reference implementation runs them."""
-MS = "com.microsoft"
 _REST = tuple(range(1, 8))
 BY_VALUE: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(("Resize", "Upsample", "Col2Im", "MaxUnpool", "CenterCropPad", "AffineGrid", "DFT"), _REST),

@@ -15,9 +15,9 @@ from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
 from cimc.frontend.call import Call, spelling
 from cimc.frontend.elementwise import target_element
 from cimc.frontend.narrow import LARGEST, converted
+from cimc.frontend.record import MS
 from cimc.isa.operands import Element
 
-MS = "com.microsoft"
 _BITS = {Element.U2: 2, Element.I2: 2, Element.U4: 4, Element.I4: 4} | {
     Element.U8: 8, Element.I8: 8, Element.U16: 16, Element.I16: 16
 }  # fmt: skip

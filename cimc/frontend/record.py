@@ -16,6 +16,8 @@ Array = NDArray[np.generic]
 
 STANDARD = ""
 """The domain of the standard operators (``ai.onnx`` is the same domain by another name)."""
+MS = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 
 from cimc import errors
 from cimc.frontend import onnx_reader
+from cimc.frontend.record import MS
 
 DEFAULT = "onnxruntime"
 LITERAL = "onnxruntime, optimisations off"
@@ -29,7 +30,6 @@ TWIN = "onnxruntime, optimisations off, int8 operands of integer products shifte
 PRODUCTS = " with float32 products in MatMulNBits"
 
 SHIFT = 128
-MS = "com.microsoft"
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from cimc.ir.graph import Constants, Graph, Node, Type
 from cimc.isa.kernels import BINARY, REDUCE, UNARY
 from cimc.isa.operands import Element
 from cimc.ops import OPS, Form
-from cimc.ops.written_as import HALVED as ELEMENTS
-from cimc.ops.written_as import TO
+from cimc.ops.written_as import HALVED, TO
 
 Bits = Literal["f16", "bf16"]
-HALVED: Mapping[str, Element] = {"f16": Element.QF16, "bf16": Element.QBF16}
+WRITTEN: Mapping[str, Element] = {"f16": Element.QF16, "bf16": Element.QBF16}
 
 SEEDS = frozenset(
     ("dequantize", "layer_norm", "rms_norm", "matmul", "attention", "softmax", "log_softmax", "written_matmul")
@@ -64,12 +63,12 @@ class Halve:
     to: Bits = "f16"
 
     def __post_init__(self) -> None:
-        if self.to not in HALVED:
+        if self.to not in WRITTEN:
             raise errors.PASS_OPTION(option="to", name=self.name, why=f"there is no '{self.to}'", fix="use f16 or bf16")
 
     def run(self, graph: Graph, constants: Constants) -> tuple[Graph, Constants]:
         """See the class."""
-        element, chosen = HALVED[self.to], _chosen(graph)
+        element, chosen = WRITTEN[self.to], _chosen(graph)
         types = {v: Type(element, t.shape) if v in chosen else t for v, t in graph.types.items()}
         nodes = tuple(_written(node, types) for node in graph.nodes)
         return replace(graph, nodes=nodes, types=types, level=self.leaves), constants
@@ -80,8 +79,8 @@ def _written(node: Node, types: Mapping[str, Type]) -> Node:
     if TO not in OPS[node.op].attributes and node.op != "cast":
         return node
     out = types[node.outputs[0]].element
-    touched = [types[v].element in ELEMENTS for v in (*node.inputs, node.outputs[0]) if v]
-    if not any(touched) or (out is not Element.F32 and out not in ELEMENTS):
+    touched = [types[v].element in HALVED for v in (*node.inputs, node.outputs[0]) if v]
+    if not any(touched) or (out is not Element.F32 and out not in HALVED):
         return node
     rest = tuple(a for a in node.attrs if a[0] != "to")
     return replace(node, attrs=(*rest, ("to", out.value)))

@@ -38,7 +38,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-Numerics = Literal["float", "integer", "analog"]
+from cimc.sim.values import Numerics
+
 Rule = Literal["shape", "dtype", "non-finite", "equal", "max_abs_error", "cosine_similarity"]
 
 HUGE = 1e30  # stands for infinity from here on: the lowest float32 and float64 do, nothing computed does

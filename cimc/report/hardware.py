@@ -21,8 +21,7 @@ from cimc.arch.units import (
     peak_power_mw,
     peak_tops,
 )
-
-Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+from cimc.report.jsontext import Json
 
 _MAX_WIDTH = 48  # of a column; a longer cell pushes the rest of its line to the right
 _INPUT_BITS = 8  # at which intervals and peaks are told

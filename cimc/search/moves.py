@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -124,11 +125,14 @@ def _away(scene: Scene, now: Placement) -> Iterator[Change]:
 
 
 # --- positions ---------------------------------------------------------------------------------
+def _other(a: int, b: int, tile: int) -> int:
+    """The tile that ``tile`` becomes when ``a`` and ``b`` change places."""
+    return b if tile == a else a if tile == b else tile
+
+
 def swapped(placement: Placement, a: int, b: int) -> Placement:
     """Two tiles of a kind with all that is on them changed for each other."""
-
-    def to(tile: int) -> int:
-        return b if tile == a else a if tile == b else tile
+    to = partial(_other, a, b)
 
     def moved(matrix: PlacedMatrix) -> PlacedMatrix:
         if not any(p.tile in (a, b) for p in matrix.parts):
@@ -153,10 +157,7 @@ def swapped(placement: Placement, a: int, b: int) -> Placement:
 
 def reseated(placement: Placement, segment: int, a: int, b: int) -> Placement:
     """The vector work that one tile does of a segment on the other, and the other way round."""
-
-    def to(tile: int) -> int:
-        return b if tile == a else a if tile == b else tile
-
+    to = partial(_other, a, b)
     if segment in placement.tiles:
         return replace(placement, tiles={**placement.tiles, segment: tuple(map(to, placement.tiles[segment]))})
     changed = tuple(tuple(tuple(map(to, lanes)) for lanes in stages) for stages in placement.homes[segment])

@@ -55,15 +55,9 @@ class _CurveWriter(LaneWriter):
 
     def curve(self, x: str, fraction: int) -> str:
         """``curve.Curve`` of ``x`` by ``%table``, (segments, 2): value and rise."""
-        bits = self.long("sub", self.as_longs(x), self.lowest)
-        bits = self._clamp("smin", self._clamp("smax", bits, "zeroinitializer"), self.most)
-        index = self.long("ashr", bits, fraction)
-        part = self.real("fmul", self.to_float(self.long("and", bits, (1 << fraction) - 1)), 2.0**-fraction)
+        index, part = self.segment(self.as_longs(x), self.lowest, self.most, fraction)
         value, rise = self.pairs("%table", index)
         return self.real("fadd", value, self.real("fmul", rise, part))
-
-    def _clamp(self, name: str, a: str, b: str) -> str:
-        return self.w.do(f"call {self.longs} @llvm.{name}.v{self.lanes}i32({self.longs} {a}, {self.longs} {b})")
 
     def pairs(self, table: str, index: str) -> tuple[str, str]:
         """The two neighbours of every index in ``table``, two floats apart each, as two vectors."""

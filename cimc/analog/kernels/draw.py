@@ -60,6 +60,17 @@ class LaneWriter:
         """Whole numbers, rounded to float32."""
         return self.w.do(f"sitofp {self.longs} {value} to {self.floats}")
 
+    def segment(self, bits: str, lowest: str, most: str, fraction: int) -> tuple[str, str]:
+        """Of numbers given by their bits: which segment of a curve's table they lie in, 0 to ``most >> fraction``, and how
+        far in it, 0 to 1. ``lowest`` are the bits of where the table begins."""
+        bits = self.long("sub", bits, lowest)
+        bits = self._clamp("smin", self._clamp("smax", bits, "zeroinitializer"), most)
+        part = self.to_float(self.long("and", bits, (1 << fraction) - 1))
+        return self.long("ashr", bits, fraction), self.real("fmul", part, 2.0**-fraction)
+
+    def _clamp(self, name: str, a: str, b: str) -> str:
+        return self.w.do(f"call {self.longs} @llvm.{name}.v{self.lanes}i32({self.longs} {a}, {self.longs} {b})")
+
     def horner(self, coefficients: tuple[float, ...], x: str) -> str:
         """A polynomial, highest power first."""
         total = self.constant(coefficients[0])
@@ -154,14 +165,8 @@ def build_curve(lanes: int, fraction: int) -> str:
         name = f"@llvm.masked.gather.v{lanes}f32.v{lanes}p0"
         return w.do(f"call {v.floats} {name}({pointers} {places}, i32 4, <{lanes} x i1> {yes}, {v.floats} poison)")
 
-    def clamp(name: str, a: str, b: str) -> str:
-        return w.do(f"call {v.longs} @llvm.{name}.v{lanes}i32({v.longs} {a}, {v.longs} {b})")
-
     def body(place: str, _: Values) -> Values:
-        bits = v.long("sub", w.load(v.longs, "%cells", place, unit="i32"), lowest)
-        bits = clamp("smin", clamp("smax", bits, "zeroinitializer"), most)
-        index = v.long("ashr", bits, fraction)
-        part = v.real("fmul", v.to_float(v.long("and", bits, (1 << fraction) - 1)), 2.0**-fraction)
+        index, part = v.segment(w.load(v.longs, "%cells", place, unit="i32"), lowest, most, fraction)
         rise = v.real("fmul", gather("%rises", index), part)
         w.store(v.floats, v.real("fadd", gather("%values", index), rise), "%out", place, unit="float")
         return []

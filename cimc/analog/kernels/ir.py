@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 Values = list[str]
 
+PAIRWISE = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.sse2.pmadd.wd"}
+"""Pairs of 16-bit numbers multiplied and each pair added, by the width of the machine's vectors in bytes."""
+
 
 class Writer:
     """Collects the lines of one function. Every method returns the name of the value it defines."""

@@ -61,16 +61,10 @@ def build_moments(lanes: int, fraction: int) -> str:
     lowest = v.everywhere("i32", w.do("trunc i64 %lowest to i32"))
     most = v.everywhere("i32", w.do("trunc i64 %most to i32"))
 
-    def clamp(name: str, a: str, b: str) -> str:
-        return w.do(f"call {v.longs} @llvm.{name}.v{lanes}i32({v.longs} {a}, {v.longs} {b})")
-
     def column_body(column: str, _: Values) -> Values:
         def row_body(row: str, acc: Values) -> Values:
             place = w.do(f"add i64 {w.do(f'mul i64 {row}, %columns')}, {column}")
-            bits = v.long("sub", w.load(v.longs, "%cells", place, unit="i32"), lowest)
-            bits = clamp("smin", clamp("smax", bits, "zeroinitializer"), most)
-            index = v.long("ashr", bits, fraction)
-            part = v.real("fmul", v.to_float(v.long("and", bits, (1 << fraction) - 1)), 2.0**-fraction)
+            index, part = v.segment(w.load(v.longs, "%cells", place, unit="i32"), lowest, most, fraction)
             mean, rise, var, slope = _fours(v, index)
             w.store(v.floats, v.real("fadd", mean, v.real("fmul", rise, part)), "%cells", place, unit="float")
             return [v.real("fadd", acc[0], v.real("fadd", var, v.real("fmul", slope, part)))]

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cimc.analog.kernels.draw import LaneWriter
-from cimc.analog.kernels.ir import Values, function, splat
+from cimc.analog.kernels.ir import PAIRWISE, Values, function, splat
 from cimc.analog.normal import STEP
 from cimc.analog.rng import BYTES_MEAN, BYTES_STD
 
-# By the width of the machine's vectors in bytes: pairs of 16-bit numbers multiplied and added; the same of bytes.
-PAIRWISE = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.sse2.pmadd.wd"}
+# Pairs of bytes multiplied and added, by the width of the machine's vectors in bytes.
 BYTEWISE = {
     64: "llvm.x86.avx512.pmaddubs.w.512",
     32: "llvm.x86.avx2.pmadd.ub.sw",

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.kernels.ir import Values, Writer, function
+from cimc.analog.kernels.ir import PAIRWISE, Values, Writer, function
 from cimc.analog.kernels.jit import Shuffle, address, aligned, compile_ir, target
 
-# Multiply pairs of 16-bit numbers and add each pair, by the width of the machine's vectors in bytes.
-PAIRWISE = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.sse2.pmadd.wd"}
 CHAINS = 4
 MOST_INPUTS = 1 << 15  # 255 * 128 * this stays below 2**31
 
