@@ -41,7 +41,7 @@ def test_a_session_says_what_it_takes_and_gives(model: Path) -> None:
     session = cimc.InferenceSession(cimc.compile(model, hardware="toy", dims={"n": 2}), "integer", timing=False)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("x", "float32", (2, 4))]
     assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [("y", "float32", (2, 4))]
-    with pytest.raises(CimcError, match="no output 'z'"):
+    with pytest.raises(CimcError, match=r"output-unknown.*no output 'z'"):
         session.run(["z"], {"x": np.zeros((2, 4), np.float32)})
     with pytest.raises(CimcError, match="input 'x' is missing"):
         session.run(["y"], {})
@@ -131,7 +131,7 @@ def test_a_wrong_argument_is_named(model: Path, given: dict[str, object], words:
 
 def test_a_session_names_its_wrong_arguments(model: Path) -> None:
     program = cimc.compile(model, hardware="toy", dims={"n": 2})
-    with pytest.raises(CimcError, match="argument 'numerics'"):
+    with pytest.raises(CimcError, match=r"error\[argument\]: argument 'numerics'"):
         cimc.InferenceSession(program, "digital")  # pyright: ignore[reportArgumentType]
     with pytest.raises(CimcError, match="'rate'"):
         cimc.InferenceSession(program, "analog", rate=0)

@@ -129,6 +129,16 @@ def test_every_diagnostic_is_used() -> None:
     assert unused == []
 
 
+def test_every_diagnostic_is_tested() -> None:
+    """By its code or its constant: a test that matches words of a message alone would pass for another one as well."""
+    tests = "\n".join(read(f) for f in files("*.py", "*.err") if f.is_relative_to(ROOT / "tests"))
+    rows = diagnostics().items()
+    # A code of one word is a word of other things too: there it has to stand in quotes or brackets.
+    words = {k: row.code if "-" in row.code else rf"[\[\x22\x27]{row.code}\\?[\]\x22\x27]" for k, row in rows}
+    untested = [k for k, word in words.items() if not re.search(rf"\b{k}\b|{word}", tests)]
+    assert untested == []
+
+
 def test_every_diagnostic_reads_like_one() -> None:
     for constant, row in diagnostics().items():
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", row.code), constant

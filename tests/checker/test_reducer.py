@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from cimc import errors, reducer
 from cimc.checker import CheckOptions
 from cimc.cli.main import run
 from cimc.compiler import Options
@@ -81,5 +82,23 @@ def test_a_refused_node_is_found(tmp_path: Path) -> None:
 def test_a_model_that_passes_is_refused(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2 and a message that says so; no file."""
     assert run(["reduce", str(bert), *FLAGS, "-o", str(tmp_path / "out.onnx")]) == 2
-    assert "does not fail" in capsys.readouterr().err
+    assert "error[reduce-passes]: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_that_vanishes_with_bound_dims_is_told(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms that are wrong while the whole model is checked, and right in its parts, whose dims are bound."""
+    honest = reducer._check  # pyright: ignore[reportPrivateUsage]
+
+    def check(model: str, options: Options, how: CheckOptions):
+        with monkeypatch.context() as patch:
+            if options.dims:
+                broken(patch)
+            return honest(model, options, how)
+
+    monkeypatch.setattr(reducer, "_check", check)
+    with pytest.raises(
+        errors.CimcError, match=r"fails \(.* max abs error .*\), but not with its symbolic dims bound"
+    ) as caught:
+        reduce_model(str(bert), Options(dims={"batch": 1, "sequence": 6}), CheckOptions())
+    assert caught.value.diagnostic is errors.REDUCE_VANISHES

@@ -152,6 +152,13 @@ def test_a_model_that_is_too_big_for_the_chip(tmp_path: Path, cimc: Cimc) -> Non
     assert snapshot(tmp_path) == before
 
 
+def test_a_chip_without_cores(tmp_path: Path, model: Path, cimc: Cimc) -> None:
+    hardware = tmp_path / "bare.yaml"
+    hardware.write_text("extends: toy\nname: bare\ntiles: {all: {core: null, cores: 0}}\n")
+    done = cimc("compile", model, "-o", tmp_path / "out", "--hw", hardware)
+    refused(done, 3, "no-cores", "no tile kind of bare.yaml has cores", "docs/hardware.md")
+
+
 def test_a_block_that_is_too_big_for_a_buffer(tmp_path: Path, cimc: Cimc) -> None:
     x, y = (helper.make_tensor_value_info(n, 1, [1, 8192]) for n in "xy")
     path = save(tmp_path / "wide.onnx", [helper.make_node("Neg", ["x"], ["y"])], [x], [], [y])

@@ -56,5 +56,5 @@ def test_no_room_for_a_row_is_told_with_numbers(tmp_path) -> None:
         context.code(tile.tile).matrices.update({m.name: m for m in tile.matrices})
     with pytest.raises(errors.CimcError, match=r"takes .* bytes, the local buffer has 60 left") as caught:
         list(reloads(context, turning, chip, {t.tile: 60 for t in made.program.tiles}))
-    assert caught.value.exit == 3
+    assert (caught.value.code, caught.value.exit) == ("reload-buffer", 3)
     assert "local_bytes" in caught.value.hint

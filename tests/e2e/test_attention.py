@@ -132,23 +132,24 @@ def test_tiles_that_operands_are_written_into_hold_no_weights(folder: Path) -> N
         assert len({bool(m.key) for m in tile.matrices}) <= 1
 
 
+CELLS, OPTION = errors.ATTENTION_CELLS, errors.ATTENTION
 REFUSED = [
-    ("isaac", (), "sram-write", "no tile has cores of sram cells"),
-    ("isaac", (), "nvm-write", "tiles of kind 'cim' have no special unit"),
-    ("sram-digital", (), "nvm-write", "no tile has cores of nvm cells"),
-    ("toy", (*TOY[1:], "tiles.all.cores=3"), "nvm-write", "cores of a tile|cores of 8×8"),
-    ("hybrid", (), "sram-write+nvm-write", "one place"),
-    ("hybrid", (), "rram", "there is no 'rram'"),
+    ("isaac", (), "sram-write", CELLS, "no tile has cores of sram cells"),
+    ("isaac", (), "nvm-write", CELLS, "tiles of kind 'cim' have no special unit"),
+    ("sram-digital", (), "nvm-write", CELLS, "no tile has cores of nvm cells"),
+    ("toy", (*TOY[1:], "tiles.all.cores=3"), "nvm-write", CELLS, "one head take 8 cores of a tile"),
+    ("hybrid", (), "sram-write+nvm-write", OPTION, "one place"),
+    ("hybrid", (), "rram", OPTION, "there is no 'rram'"),
 ]
 
 
-@pytest.mark.parametrize(("hardware", "overrides", "way", "message"), REFUSED)
+@pytest.mark.parametrize(("hardware", "overrides", "way", "row", "message"), REFUSED)
 def test_hardware_that_cannot_is_refused(
-    folder: Path, hardware: str, overrides: tuple[str, ...], way: str, message: str
+    folder: Path, hardware: str, overrides: tuple[str, ...], way: str, row: errors.Diagnostic, message: str
 ) -> None:
     with pytest.raises(errors.CimcError, match=message) as fault:
         compiled(folder, "bert", Options(hardware, overrides, attention=way), batch=1, sequence=16)
-    assert fault.value.exit in (errors.Exit.USAGE, errors.Exit.DOES_NOT_FIT)
+    assert fault.value.diagnostic is row
 
 
 def test_a_unit_on_the_command_line_makes_it_possible(folder: Path) -> None:

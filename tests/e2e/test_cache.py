@@ -174,7 +174,7 @@ def test_the_room_that_is_told_is_there(deep: Path) -> None:
     assert told["bytes"] == 3 * 2 * 2 * tokens * 16 * 4
     with pytest.raises(CimcError, match="tokens") as caught:
         _deep(deep, "resident", 2 * tokens)
-    assert caught.value.exit is Exit.DOES_NOT_FIT
+    assert (caught.value.code, caught.value.exit) == ("cache-room", Exit.DOES_NOT_FIT)
     assert "--cache fit" in caught.value.render()
 
 

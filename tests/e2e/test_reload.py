@@ -222,11 +222,11 @@ def test_what_fits_stays(folder: Path) -> None:
 def test_bad_hardware_is_refused_with_what_helps(folder: Path) -> None:
     with pytest.raises(errors.CimcError, match="no write_row_ns in its hardware file") as caught:
         compiled(folder, "small", choices=RELOAD, overrides=("tiles.cim.core.write_row_ns=0",))
-    assert caught.value.exit == 2
+    assert (caught.value.code, caught.value.exit) == ("reload-hardware", 2)
     own = "integers,fold,fuse,sink,fold,classify,dce,quantize,partition"
     with pytest.raises(errors.CimcError, match="alone needs 6 cores at the same time, few has 4") as caught:
         compiled(folder, "few", "wide", choices=RELOAD, passes=own)
-    assert caught.value.exit == 3
+    assert (caught.value.code, caught.value.exit) == ("reload-too-large", 3)
     assert "--chips auto" in caught.value.hint
     assert "split{cores=4}" in caught.value.hint
     compiled(folder, "few", "wide", choices=RELOAD, passes=f"{own},split{{cores=4}}")

@@ -216,6 +216,7 @@ def test_a_unit_the_tile_lacks_is_named_with_the_kinds_that_have_it() -> None:
     tile.emit("exp", "a", "a")
     with pytest.raises(CimcError, match=r"exp needs a special unit, and tile 1 \(bare\) has none") as caught:
         verify(_program(tile.build()), chip)
+    assert caught.value.code == "no-such-unit"
     assert "kinds that have one: all" in caught.value.render()
 
 
@@ -230,6 +231,7 @@ def test_sums_need_routers_that_add() -> None:
     verify(program, _toy())
     with pytest.raises(CimcError, match="reduce needs routers that add, and those of toy do not") as caught:
         verify(program, bare)
+    assert caught.value.code == "no-adders"
     assert "-c 'noc.reduce={lanes: 8, cycles: 1}'" in caught.value.render()
 
 

@@ -183,4 +183,20 @@ def test_what_does_not_fit_says_the_numbers(tmp_path: Path) -> None:
     graph, mapping = build(graph, small, "w8a8", pinned=read_placement(written(tmp_path, full)))
     with pytest.raises(CimcError, match=r"keeps a value of 2048 bytes in tile 0, which has \d+ of 4096") as caught:
         lowered(graph, mapping, small)
-    assert caught.value.exit == Exit.DOES_NOT_FIT
+    assert (caught.value.code, caught.value.exit) == ("resident-room", Exit.DOES_NOT_FIT)
+
+
+def test_rows_that_do_not_fit_say_the_numbers(tmp_path: Path) -> None:
+    """32 rows of 16 numbers of 4 bytes fill all 2048 bytes of a tile, constants and codes aside."""
+
+    def tall(data: dict) -> None:
+        data["segments"][0]["rows"] = 32
+
+    small = load("toy", ("layout=4x3", "tiles.all.cores=8", "tiles.all.local_bytes=2048")).spec
+    _, graph = layers()
+    graph, mapping = build(graph, small, "w8a8", pinned=read_placement(written(tmp_path, tall)))
+    with pytest.raises(
+        CimcError, match=r"blocks of 32 rows in segment 0: tile \d+ needs \d{4} bytes .* has 1984"
+    ) as caught:
+        lowered(graph, mapping, small)
+    assert (caught.value.code, caught.value.exit) == ("rows-too-many", Exit.DOES_NOT_FIT)

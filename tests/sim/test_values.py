@@ -163,7 +163,7 @@ def test_an_access_outside_a_buffer_names_the_instruction():
     )
     with pytest.raises(CimcError) as caught:
         run_values(program(t), {}, {}, chip())
-    assert caught.value.exit == 4
+    assert (caught.value.code, caught.value.exit) == ("instruction-failed", 4)
     assert "tile 0, instruction 1" in caught.value.message
     assert "/enc/x" in caught.value.hint
 
