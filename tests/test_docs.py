@@ -1,0 +1,77 @@
+"""What the pages say is there: links lead somewhere, commands are commands, modules and files exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from cimc.cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "models" / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("isa/*.md"))]
+MEASURED = {"results.md", "results-corpus.md"}  # written by benchmarks/, which name their own commands
+SYNOPSIS = re.compile(r"\[[A-Z-]")  # of a command, not an example of it
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Lines of code blocks that call cimc, without what the shell puts before and the comment behind."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        for line in block.splitlines():
+            found = re.match(r"(?:\$ |[A-Z_]+=\S+ )?(cimc (?:%s) .*)" % "|".join(COMMANDS), line)
+            if found and not SYNOPSIS.search(found[1].split(" #")[0]):
+                yield found[1]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's titles."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        place = page.parent / file if file else page
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target
+
+
+EXAMPLES = [(name(page), line) for page in PAGES if page.name != "contract.md" for line in commands(page)]
+
+
+def test_there_are_examples() -> None:
+    assert {page for page, _ in EXAMPLES} > {"README.md", "docs/questions.md", "docs/debugging.md"}
+
+
+@pytest.mark.parametrize(("page", "line"), EXAMPLES)
+def test_commands_have_these_options(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as click reads them: every option exists and takes such a value. Nothing is run."""
+    (tmp_path / "out" / "m").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line, comments=True)[1:]
+    with click.Context(cli, info_name="cimc") as context:
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            found = command.get_command(context, words[0])
+            assert found is not None, words[0]
+            command, words = found, words[1:]
+        command.make_context("cimc", words, parent=context)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in MEASURED], ids=name)
+def test_modules_that_are_called_exist(page: Path) -> None:
+    for module in set(re.findall(r"python -m ([\w.]+[\w])", page.read_text(encoding="utf-8"))):
+        assert importlib.util.find_spec(module), module
