@@ -14,7 +14,12 @@ import pytest
 from cimc.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "models" / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("isa/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "models" / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("isa/*.md")),
+]
 MEASURED = {"results.md", "results-corpus.md"}  # written by benchmarks/, which name their own commands
 SYNOPSIS = re.compile(r"\[[A-Z-]")  # of a command, not an example of it
 
@@ -27,7 +32,7 @@ def commands(page: Path) -> Iterator[str]:
     """Lines of code blocks that call cimc, without what the shell puts before and the comment behind."""
     for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
         for line in block.splitlines():
-            found = re.match(r"(?:\$ |[A-Z_]+=\S+ )?(cimc (?:%s) .*)" % "|".join(COMMANDS), line)
+            found = re.match(rf"(?:\$ |[A-Z_]+=\S+ )?(cimc (?:{'|'.join(COMMANDS)}) .*)", line)
             if found and not SYNOPSIS.search(found[1].split(" #")[0]):
                 yield found[1]
 
@@ -75,3 +80,18 @@ def test_commands_have_these_options(page: str, line: str, tmp_path: Path, monke
 def test_modules_that_are_called_exist(page: Path) -> None:
     for module in set(re.findall(r"python -m ([\w.]+[\w])", page.read_text(encoding="utf-8"))):
         assert importlib.util.find_spec(module), module
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = text[text.index("## Rooms") : text.index("## Each concept once")]
+    there = {p.name + "/" * p.is_dir() for p in (ROOT / "cimc").iterdir() if not p.name.startswith("__")}
+    assert {n for n in there if f"`{n}`" not in rooms} == set()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in MEASURED], ids=name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    """``room/file.py`` below the project, the package or the page's own folder; a bare ``file.py`` anywhere in it."""
+    known = [p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.py") if ".venv" not in p.parts]
+    for file in set(re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8"))):
+        assert any(f"/{k}".endswith(f"/{file}") for k in known) or "NAME" in file, file
