@@ -78,7 +78,12 @@ HW_OVERRIDE = Diagnostic("hw-override", Exit.USAGE, "override '{key}': {why}", "
 
 # --- programs ----------------------------------------------------------------------------------
 PROGRAM_SYNTAX = Diagnostic("program-syntax", Exit.USAGE, "{what}", "{hint}")
-PROGRAM_LIMIT = Diagnostic("program-limit", Exit.USAGE, "{what}: {value}, and {limit} is the limit")
+PROGRAM_LIMIT = Diagnostic(
+    "program-limit",
+    Exit.USAGE,
+    "{what}: {value}, and {limit} is the limit",
+    "the limits of a program are in isa/SPEC.md, section 2",
+)
 PROGRAM_VERSION = Diagnostic(
     "program-version", Exit.USAGE, "{what}", "the first line of a program is '.cim 1', the version of its text"
 )
@@ -228,8 +233,8 @@ STREAM_ROOM = Diagnostic(
     Exit.DOES_NOT_FIT,
     "--optimize throughput: tile {tile} ({kind}) of {chip} needs {need} bytes for the samples under way, the local buffer has "
     "{have}",
-    "map layer by layer (--optimize latency), enlarge local_bytes of that tile kind (-c tiles.{kind}.local_bytes=...) or take "
-    "a floorplan with more such tiles (-c layout=...)",
+    "map layer by layer (--optimize latency), enlarge local_bytes of that tile kind (-c tiles.{kind}.local_bytes=…) or take "
+    "a floorplan with more such tiles (-c layout=…)",
 )
 RELOAD_HARDWARE = Diagnostic(
     "reload-hardware",
@@ -241,7 +246,7 @@ BUFFER_TOO_SMALL = Diagnostic(
     "buffer-too-small",
     Exit.DOES_NOT_FIT,
     "tile {tile} ({kind}) of {chip}: a row block of {layer} and its constants need {need} bytes, the local buffer has {have}",
-    "enlarge local_bytes of that tile kind (-c tiles.{kind}.local_bytes=...), or bind a smaller sequence (--dim)",
+    "enlarge local_bytes of that tile kind (-c tiles.{kind}.local_bytes=…), or bind a smaller sequence (--dim)",
 )
 UNIT_MISSING = Diagnostic(
     "unit-missing",
@@ -265,6 +270,12 @@ RESIDENT_ROOM = Diagnostic(
 SEARCH = Diagnostic("search-option", Exit.USAGE, "--search {text}: {why}", "{fix}")
 
 # --- running -----------------------------------------------------------------------------------
+MEMORY = Diagnostic(
+    "memory",
+    Exit.DOES_NOT_FIT,
+    "this machine has not enough memory",
+    "bind smaller dims (--dim) or run with --no-values",
+)
 OUTPUT_UNKNOWN = Diagnostic(
     "output-unknown", Exit.USAGE, "the program has no output '{name}'", "{near}its outputs: {known}"
 )

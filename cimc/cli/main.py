@@ -10,7 +10,7 @@ import sys
 import click
 
 from cimc.collecting import leave, uncollected
-from cimc.errors import FILE_SYSTEM, CimcError, Exit, did_you_mean
+from cimc.errors import FILE_SYSTEM, MEMORY, CimcError, Exit, did_you_mean
 
 COMMANDS = {
     "compile": "Lower an ONNX model to tile programs.",
@@ -108,7 +108,7 @@ def run(argv: list[str] | None = None) -> int:
         click.echo(FILE_SYSTEM(path=e.filename or "standard output", why=why).render(), err=True)
         return Exit.USAGE
     except MemoryError:
-        click.echo("error[memory]: not enough memory; bind smaller dims (--dim) or run with --no-values", err=True)
+        click.echo(MEMORY().render(), err=True)
         return Exit.DOES_NOT_FIT
     except Exception:  # the last resort: a fault of cimc itself, told as one
         return _bug()

@@ -338,6 +338,16 @@ def test_a_bug_is_told_as_one(model: Path, cimc: Cimc, monkeypatch: pytest.Monke
     assert not (tmp_path / "out").exists()
 
 
+def test_too_little_memory_is_told(model: Path, cimc: Cimc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cimc.compiler.build", full)
+    done = cimc("compile", model, "-o", tmp_path / "out", "--dim", "n=2", "-q")
+    assert (done.exit, done.out) == (3, "")
+    assert "error[memory]: this machine has not enough memory\nhelp: bind smaller dims" in done.err
+
+
 def test_a_program_that_its_own_verifier_refuses_is_a_bug(
     model: Path, cimc: Cimc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
