@@ -16,11 +16,13 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc import errors
+from cimc import errors, files
 from cimc.arch import load as hardware_files
+from cimc.arch.document import MAX_BYTES as MAX_HARDWARE_BYTES
 from cimc.arch.load import Hardware
 from cimc.isa.operands import Element
 from cimc.isa.program import Program, Weights
+from cimc.isa.text import MAX_BYTES as MAX_TEXT_BYTES
 from cimc.isa.text import parse_program
 from cimc.mapped import MappedFile
 
@@ -249,7 +251,7 @@ def read(path: Path, hardware: str | None = None, overrides: tuple[str, ...] = (
     program_path = path / PROGRAM if folder else path
     if folder and not (path / MANIFEST).is_file():
         raise errors.NOT_COMPILED(path=path, why="there is no manifest.json")
-    program = parse_program(_text(program_path, "program"), str(program_path))
+    program = parse_program(files.read_text(program_path, "program", MAX_TEXT_BYTES), str(program_path))
     weights_path = path / WEIGHTS if folder else path.with_suffix(".safetensors")
     weights = read_weights(weights_path) if folder or weights_path.is_file() else {}
     chosen = _hardware(program, path, hardware, overrides)
@@ -268,7 +270,8 @@ def _hardware(program: Program, path: Path, hardware: str | None, overrides: tup
         return hardware_files.load(hardware, overrides)
     if path.is_dir():
         file = path / HARDWARE
-        return hardware_files.parse(_text(file, "hardware file"), str(file), overrides, name=program.hardware)
+        text = files.read_text(file, "hardware file", MAX_HARDWARE_BYTES)
+        return hardware_files.parse(text, str(file), overrides, name=program.hardware)
     if program.hardware in hardware_files.presets():
         return hardware_files.load(program.hardware, overrides)
     file, folder = path.parent / program.hardware, path.parent.resolve()
@@ -278,20 +281,10 @@ def _hardware(program: Program, path: Path, hardware: str | None, overrides: tup
     return hardware_files.load(str(file) if file.suffix else program.hardware, overrides)
 
 
-def _text(path: Path, what: str) -> str:
-    if not path.is_file():
-        raise errors.FILE_NOT_FOUND(what=what, path=path)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise errors.FILE_UNREADABLE(what=what, path=path, why=str(e)) from None
-
-
 def _manifest(path: Path) -> dict[str, object]:
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise errors.FILE_UNREADABLE(what="manifest", path=path, why="it is too large")
+    text = files.read_text(path, "manifest", MAX_MANIFEST_BYTES)
     try:
-        found = json.loads(_text(path, "manifest"))
+        found = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as e:
         raise errors.FILE_UNREADABLE(what="manifest", path=path, why=str(e)) from None
     if not isinstance(found, dict):

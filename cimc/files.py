@@ -1,4 +1,4 @@
-"""Files that commands write: whole, or not at all."""
+"""Files of which nobody knows the size: read up to a limit; and files that commands write: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,31 @@ from typing import IO
 from cimc import errors
 
 DEVICES = ("/dev/", "/proc/")
+
+
+def read_bytes(path: Path, what: str, most: int) -> bytes:
+    """A whole file, called ``what`` in messages, of at most ``most`` bytes. Raises FILE_NOT_FOUND, FILE_UNREADABLE."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise errors.FILE_UNREADABLE(what=what, path=path, why="it is no regular file")
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > most:
+                why = f"it has {size} bytes, and at most {most} are read"
+                raise errors.FILE_UNREADABLE(what=what, path=path, why=why)
+            return stream.read(most)
+    except FileNotFoundError:
+        raise errors.FILE_NOT_FOUND(what=what, path=path) from None
+    except OSError as e:
+        raise errors.FILE_UNREADABLE(what=what, path=path, why=e.strerror or str(e)) from None
+
+
+def read_text(path: Path, what: str, most: int) -> str:
+    """The same of a text. Raises FILE_NOT_FOUND, FILE_UNREADABLE."""
+    try:
+        return read_bytes(path, what, most).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise errors.FILE_UNREADABLE(what=what, path=path, why=f"byte {e.start} is not UTF-8") from None
 
 
 def check_target(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from cimc import errors
+from cimc import errors, files
 from cimc.arch.document import MAX_BYTES, Document, Path, Plain, dotted, read
 from cimc.arch.inherit import extended
 from cimc.arch.overrides import Override, apply, record_of
@@ -59,25 +59,8 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Hardware:
     if not path.is_file() and path.suffix not in _SUFFIXES and len(path.parts) <= 1:
         near = did_you_mean(name_or_path, presets())
         raise errors.UNKNOWN_HARDWARE(name=name_or_path, near=near, known=", ".join(presets()))
-    hardware = parse(_read_file(path), name_or_path, overrides, name=path.name)
+    hardware = parse(files.read_text(path, "hardware file", MAX_BYTES), name_or_path, overrides, name=path.name)
     return Hardware(hardware.name, hardware.spec, hardware.sources, hardware.overrides, hardware.text, str(path))
-
-
-def _read_file(path: pathlib.Path) -> str:
-    if not path.exists():
-        raise errors.FILE_NOT_FOUND(what="hardware file", path=path)
-    if not path.is_file():
-        raise errors.FILE_UNREADABLE(what="hardware file", path=path, why="it is no regular file")
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise errors.HW_TOO_LARGE(path=path, size=path.stat().st_size, limit=MAX_BYTES)
-        return raw.decode("utf-8")
-    except OSError as e:
-        raise errors.FILE_UNREADABLE(what="hardware file", path=path, why=e.strerror or "read error") from None
-    except UnicodeDecodeError as e:
-        raise errors.FILE_UNREADABLE(what="hardware file", path=path, why=f"byte {e.start} is no UTF-8") from None
 
 
 def parse(text: str, path: str, overrides: Sequence[str] = (), *, name: str | None = None) -> Hardware:

@@ -365,30 +365,15 @@ def _choices(flags: CompileFlags) -> Choices:
 def read_digital(given: tuple[str, ...]) -> tuple[str, ...]:
     """The names that ``--digital`` lists: between commas, or a line each of ``@FILE`` (``#`` begins a comment). Raises
     FILE_NOT_FOUND, FILE_UNREADABLE."""
-    from cimc import errors
+    from cimc import files
 
     found: list[str] = []
     for text in given:
         if not text.startswith("@"):
             found += text.split(",")
             continue
-        path = Path(text[1:])
-        if not path.exists():
-            raise errors.FILE_NOT_FOUND(what="list of layers", path=path)
-        if not path.is_file():
-            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why="it is no regular file")
-        try:
-            with path.open("rb") as stream:
-                raw = stream.read(MOST_NAMES_BYTES + 1)
-            if len(raw) > MOST_NAMES_BYTES:
-                raise errors.FILE_UNREADABLE(
-                    what="list of layers", path=path, why=f"more than {MOST_NAMES_BYTES} bytes"
-                )
-            found += [line.partition("#")[0] for line in raw.decode("utf-8").splitlines()]
-        except OSError as e:
-            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why=e.strerror or "read error") from None
-        except UnicodeDecodeError as e:
-            raise errors.FILE_UNREADABLE(what="list of layers", path=path, why=f"byte {e.start} is no UTF-8") from None
+        lines = files.read_text(Path(text[1:]), "list of layers", MOST_NAMES_BYTES).splitlines()
+        found += [line.partition("#")[0] for line in lines]
     return tuple(name for text in found if (name := text.strip()))
 
 

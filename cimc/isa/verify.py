@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cimc import errors
+from cimc import errors, files
 from cimc.arch.spec import ChipSpec
 from cimc.isa.assembler import MAX_NESTING
 from cimc.isa.instruction import Repeat
@@ -70,26 +70,10 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
 
 def assemble(path: str | Path, chip: ChipSpec | None = None, weights: Weights | None = None) -> Program:
     """Read, parse and verify a program. Raises CimcError(s); the path may come from anywhere."""
-    text = read_text(path)
+    text = files.read_text(Path(path), "program", MAX_BYTES)
     program = parse_program(text, str(path))
     verify(program, chip, weights, text=text)
     return program
-
-
-def read_text(path: str | Path) -> str:
-    """The text of a program file. Raises CimcError if there is none, or it is too large, or not UTF-8."""
-    place = Path(path)
-    try:
-        size = place.stat().st_size
-        if size > MAX_BYTES:
-            raise errors.PROGRAM_LIMIT(what=f"bytes of {path}", value=size, limit=MAX_BYTES)
-        return place.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise errors.FILE_NOT_FOUND(what="program", path=path) from None
-    except UnicodeDecodeError as fault:
-        raise errors.FILE_UNREADABLE(what="program", path=path, why=f"byte {fault.start} is not UTF-8") from None
-    except OSError as fault:
-        raise errors.FILE_UNREADABLE(what="program", path=path, why=fault.strerror) from None
 
 
 # --- what stands before the tiles -------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cimc import errors
+from cimc import errors, files
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Unit
@@ -100,17 +100,7 @@ class Pinned:
 
 def read_placement(path: Path) -> Pinned:
     """Read a placement file. Raises FILE_NOT_FOUND, FILE_UNREADABLE, PLACEMENT (not JSON, keys missing or unknown, types)."""
-    if path.is_fifo():
-        raise errors.FILE_UNREADABLE(what="placement", path=path, why="it is no regular file")
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise errors.FILE_NOT_FOUND(what="placement", path=path) from None
-    except OSError as e:
-        raise errors.FILE_UNREADABLE(what="placement", path=path, why=e.strerror or "read error") from None
-    if len(raw) > MOST_BYTES:
-        raise errors.FILE_UNREADABLE(what="placement", path=path, why=f"more than {MOST_BYTES >> 20} MiB")
+    raw = files.read_bytes(path, "placement", MOST_BYTES)
     try:
         file = _File.model_validate_json(raw)
     except ValidationError as fault:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from cimc import errors
+from cimc import errors, files
 from cimc.report.jsontext import JsonObject
 from cimc.sim.result import Cost, RunResult, Timing
 
@@ -253,22 +253,6 @@ def _layer(cost: Cost) -> LayerFigures:
     )
 
 
-def read_text(path: Path, what: str) -> str:
-    """The text of a report file. Raises FILE_NOT_FOUND or FILE_UNREADABLE."""
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise errors.FILE_UNREADABLE(what=what, path=path, why="it is no regular file")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise errors.FILE_UNREADABLE(what=what, path=path, why=f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise errors.FILE_NOT_FOUND(what=what, path=path) from None
-    except UnicodeDecodeError:
-        raise errors.FILE_UNREADABLE(what=what, path=path, why="it is not UTF-8 text") from None
-    except OSError as fault:
-        raise errors.FILE_UNREADABLE(what=what, path=path, why=fault.strerror or str(fault)) from None
-
-
 def first_fault(fault: ValidationError) -> str:
     """The first thing pydantic found, as ``key.path: why``, and how many more there are."""
     found = fault.errors(include_url=False, include_context=False, include_input=False)
@@ -283,7 +267,7 @@ def read_run(path: Path) -> RunFigures:
 
     Raises FILE_NOT_FOUND, FILE_UNREADABLE, REPORT_FILE (not JSON, keys missing, values that cannot be).
     """
-    text = read_text(path, "run report")
+    text = files.read_text(path, "run report", MAX_FILE_BYTES)
     try:
         content = json.loads(text)
         if isinstance(content, dict) and "outputs" in content and "run" in content:

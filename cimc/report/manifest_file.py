@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import cast
 
-from cimc import errors
-from cimc.report.figures import read_text
+from cimc import errors, files
+from cimc.report.figures import MAX_FILE_BYTES
 from cimc.report.jsontext import Json
 
 MAX_DEPTH = 20
@@ -19,7 +19,7 @@ def read_manifest(path: Path) -> dict[str, str]:
     Raises FILE_NOT_FOUND, FILE_UNREADABLE, REPORT_FILE.
     """
     try:
-        content = cast(Json, json.loads(read_text(path, "manifest")))
+        content = cast(Json, json.loads(files.read_text(path, "manifest", MAX_FILE_BYTES)))
     except (ValueError, RecursionError) as fault:
         raise errors.REPORT_FILE(what="manifest", path=path, why=f"not JSON: {fault}", command="compile") from None
     if not isinstance(content, dict):

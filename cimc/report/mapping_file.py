@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from cimc import errors
-from cimc.report.figures import HostNode, Name, Record, first_fault, read_text
+from cimc import errors, files
+from cimc.report.figures import MAX_FILE_BYTES, HostNode, Name, Record, first_fault
 
 Index = Annotated[int, Field(ge=0, le=2**40)]
 Extent = Annotated[int, Field(ge=1, le=2**40)]
@@ -272,4 +272,4 @@ def capacity_of(mapping: Mapping[str, object]) -> int | None:
 
 def read_mapping(path: Path) -> MappingFile:
     """Read ``mapping.json``. Raises FILE_NOT_FOUND, FILE_UNREADABLE, REPORT_FILE."""
-    return parse_mapping(read_text(path, "mapping"), path)
+    return parse_mapping(files.read_text(path, "mapping", MAX_FILE_BYTES), path)

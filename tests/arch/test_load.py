@@ -131,15 +131,17 @@ def test_a_folder_is_no_file(tmp_path):
 def test_huge_file(tmp_path):
     path = tmp_path / "huge.yaml"
     path.write_text("# " + "x" * MAX_BYTES)
-    with pytest.raises(CimcError) as caught:
+    with pytest.raises(CimcError, match=f"it has {MAX_BYTES + 2} bytes, and at most {MAX_BYTES} are read"):
         load(str(path))
+    with pytest.raises(CimcError) as caught:
+        parse(path.read_text(), "huge.yaml")
     assert caught.value.code == "hw-too-large"
 
 
 def test_binary_file(tmp_path):
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(CimcError, match="no UTF-8"):
+    with pytest.raises(CimcError, match="byte 0 is not UTF-8"):
         load(str(path))
 
 

@@ -114,7 +114,11 @@ OPTIONS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "mistyped flag": (("--dims", "n=2"), 2, ("No such option", "--dim")),
     "placement not there": (("--placement", "nowhere.json"), 2, ("file-not-found", "nowhere.json")),
     "placement that is a folder": (("--placement", "."), 2, ("file-unreadable", "placement .")),
-    "placement that is none": (("--placement", "/dev/null"), 2, ("error[placement]", "Invalid JSON")),
+    "placement that is none": (
+        ("--placement", "/dev/null"),
+        2,
+        ("error[file-unreadable]", "placement /dev/null", "no regular file"),
+    ),
     "search in words": (("--search", "long"), 2, ("search-option", "'long' is no number", "--search 200")),
     "search of fewer than none": (("--search", "-1"), 2, ("search-option", "'-1'")),
     "links without bandwidth": (("-c", "noc.link_bytes_per_cycle=0"), 2, ("noc.link_bytes_per_cycle", "at least 1")),
