@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cimc import inputs
-from cimc.cli.options import save_arrays
+from cimc.cli.put import save_arrays
 from cimc.errors import CimcError
 from cimc.ir.graph import Type
 from cimc.isa.operands import Element

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 import click
 
 from cimc.cli import options as opt
+from cimc.cli import put
 from cimc.errors import Exit
 from cimc.session import Numerics
 
@@ -89,7 +90,6 @@ def command(
     from cimc import bundle
     from cimc import inputs as input_files
     from cimc.checker import CheckOptions, check_model
-    from cimc.report import check as check_report
     from cimc.report import jsontext
     from cimc.report.compare import Tolerance
     from cimc.study import DeviceOptions
@@ -99,13 +99,11 @@ def command(
     if output is not None:
         bundle.check_target(output)
     times = opt.read_times(numerics, device_settings, technology, device_time)
-    for name, asked in (("--attribute", attribute), ("--trials", trials), ("--budget", budget is not None)):
-        if asked and numerics != "analog":
-            raise click.UsageError(f"{name} needs --numerics analog")
+    opt.analog_only(numerics, ("--attribute", attribute), ("--trials", trials), ("--budget", budget is not None))
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
     compiled_as = opt.compile_as(**flags)
     chosen = replace(compiled_as, calibrate=calibrate)
-    with opt.progress(quiet, verbose):
+    with put.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(
             numerics,
@@ -124,19 +122,25 @@ def command(
             checked.compiled.write(output)
     drawn = [] if given is not None else [f"inputs drawn from seed {seed}"]
     for remark in (*drawn, *_remarks(checked.compiled)):
-        opt.note(remark, quiet)
+        put.note(remark, quiet)
     if outputs_path and checked.result.outputs is not None:
-        opt.save_arrays(outputs_path, checked.result.outputs)
-    opt.save_trace(trace, checked.result, checked.compiled.hardware.spec)
-    report = checked.report
+        put.save_arrays(outputs_path, checked.result.outputs)
+    put.save_trace(trace, checked.result, checked.compiled.hardware.spec)
     if output is not None and checked.result.timing is not None:
-        jsontext.write(report.run.to_json(), output / bundle.RUN)
+        jsontext.write(checked.report.run.to_json(), output / bundle.RUN)
+    return _told(model.name, checked, json_target, quiet)
+
+
+def _told(program: str, checked: Checked, json_target: str | None, quiet: bool) -> int:
+    """The exit code, after the report and the line that says whether the check passed."""
+    from cimc.report import check as check_report
+
     if json_target:
-        opt.put_json(checked.to_json(), json_target)
+        put.as_json(checked.to_json(), json_target)
     if json_target != "-":
-        opt.show(_blocks(model.name, checked, quiet))
-    click.echo(check_report.closing_line(report), err=json_target == "-")
-    return Exit.OK if report.passed else Exit.DIFFERS
+        put.show(_blocks(program, checked, quiet))
+    click.echo(check_report.closing_line(checked.report), err=json_target == "-")
+    return Exit.OK if checked.report.passed else Exit.DIFFERS
 
 
 def _blocks(program: str, checked: Checked, quiet: bool) -> list[Block]:

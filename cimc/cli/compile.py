@@ -10,6 +10,7 @@ from typing import Literal, Unpack
 import click
 
 from cimc.cli import options as opt
+from cimc.cli import put
 from cimc.collecting import uncollected
 
 
@@ -66,7 +67,7 @@ def command(
     shown = frozenset(print_after) | ({stop_after} if stop_after else frozenset[str]())
     write = partial(click.echo, err=json_target == "-")
     watch = Watch(print_after=frozenset(shown), stop_after=stop_after, dump_phases=dump_phases, write=write)
-    with opt.progress(quiet, verbose):
+    with put.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         samples = input_files.read(calibration_path) if calibration_path else None
         calibration = (samples,) if samples is not None else (given,) if given else ()
@@ -74,16 +75,16 @@ def command(
         if made is None:
             return
         for note in (*made.notes, *made.defaults):
-            opt.note(note, quiet)
+            put.note(note, quiet)
         if output is not None:
             made.write(output)
     if time_passes:
         for name, seconds in made.seconds:
-            opt.note(f"{seconds * 1e3:10.1f} ms  {name}", quiet)
+            put.note(f"{seconds * 1e3:10.1f} ms  {name}", quiet)
     if print_pipeline:
         write(made.pipeline)
     if json_target:
-        opt.put_json(made.mapping, json_target)  # pyright: ignore[reportArgumentType]  # a JSON object by construction
+        put.as_json(made.mapping, json_target)  # pyright: ignore[reportArgumentType]  # a JSON object by construction
     if output is not None and json_target != "-" and not quiet:
         _summary(output)
 
@@ -92,5 +93,5 @@ def _summary(output: Path) -> None:
     from cimc.report import inspect, layers
 
     inspection = layers.load(output)
-    opt.show([inspect.report(inspection)[0]])
+    put.show([inspect.report(inspection)[0]])
     click.echo(f"wrote {output}: look at it with `cimc inspect {output}`, run it with `cimc run {output}`")

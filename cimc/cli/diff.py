@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cimc.cli import options as opt
+from cimc.cli import put
 
 
 @click.command("diff")
@@ -25,6 +26,6 @@ def command(a: Path, b: Path, json_target: str | None) -> None:
 
     found = diff.diff(a, b)
     if json_target:
-        opt.put_json(diff.to_json(found), json_target)
+        put.as_json(diff.to_json(found), json_target)
     if json_target != "-":
-        opt.show(diff.report(found))
+        put.show(diff.report(found))

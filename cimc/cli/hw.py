@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cimc.cli import options as opt
+from cimc.cli import put
 
 
 @click.group("hw")
@@ -33,7 +34,7 @@ def list_presets(json_target: str | None) -> None:
     from cimc.report import hardware, terminal
 
     if json_target:
-        opt.put_json(hardware.catalogue(), json_target)
+        put.as_json(hardware.catalogue(), json_target)
     if json_target != "-":
         hardware.show_catalogue(terminal.console(sys.stdout))
 
@@ -56,7 +57,7 @@ def show(hardware: str, overrides: tuple[str, ...], json_target: str | None) -> 
 
     found = load(hardware, overrides)
     if json_target:
-        opt.put_json(report.summary(found), json_target)
+        put.as_json(report.summary(found), json_target)
     if json_target != "-":
         report.show(found, terminal.console(sys.stdout))
 
@@ -133,9 +134,9 @@ def trade(
     about = tradeoff.setting(hardware, device)
     found = tradeoff.variants(hardware, overrides, choices, device, range(seeds))
     if json_target:
-        opt.put_json(report.to_json(about, found), json_target)
+        put.as_json(report.to_json(about, found), json_target)
     if json_target != "-":
-        opt.show(report.blocks(about, found, most_error))
+        put.show(report.blocks(about, found, most_error))
 
 
 def _numbers(text: str | None, option: str) -> tuple[int, ...]:
@@ -199,6 +200,6 @@ def noise(
         layers = weights_of(made.program, made.weights, found.spec)
     told = training_noise(found.name, found.spec, device, layers, seed=seed, trials=trials)
     if json_target:
-        opt.put_json(told.to_json(), json_target)
+        put.as_json(told.to_json(), json_target)
     if json_target != "-":
-        opt.show(told.blocks())
+        put.show(told.blocks())

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cimc.cli import options as opt
+from cimc.cli import put
 
 
 @click.command("inspect")
@@ -48,15 +49,15 @@ def command(
     if csv_path:
         jsontext.write_text(inspect.csv_text(inspection), csv_path)
     if json_target:
-        opt.put_json(inspect.to_json(inspection, one, place), json_target)
+        put.as_json(inspect.to_json(inspection, one, place), json_target)
     if json_target == "-":
         return
     if one is None and place is None and not (html or csv_path):
-        opt.show(inspect.report(inspection))
+        put.show(inspect.report(inspection))
     if one is not None:
-        opt.show(inspect.layer_report(inspection, one))
+        put.show(inspect.layer_report(inspection, one))
     if place is not None:
-        opt.show(inspect.tile_report(inspection, place))
+        put.show(inspect.tile_report(inspection, place))
     for path in (html, csv_path):
         if path and str(path) != "-" and not quiet:
             click.echo(f"wrote {path}")

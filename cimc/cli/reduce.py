@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from cimc.cli import options as opt
+from cimc.cli import put
 from cimc.errors import Exit
 from cimc.session import Numerics
 
@@ -58,13 +59,13 @@ def command(
     chosen = opt.compile_as(**flags)
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
-    say = opt.note
+    say = put.note
     if given is None:
         say(f"inputs drawn from seed {seed}", quiet)
     found = reducer.reduce_model(str(model), chosen, how, max_trials=max_trials, say=lambda text: say(text, quiet))
     inputs = output.with_suffix(".npz")
-    opt.save_bytes(output, found.model)
-    opt.save_arrays(inputs, found.inputs)
+    put.save_bytes(output, found.model)
+    put.save_arrays(inputs, found.inputs)
     click.echo(f"reduced {found.nodes} nodes to {found.kept} in {found.trials} trials: {found.failure.told}")
     click.echo(f"to see it fail: cimc check {shlex.join([str(output), '--inputs', str(inputs), *_same(ctx)])}")
     if verbose:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cimc.cli import options as opt
+from cimc.cli import put
 from cimc.session import Numerics
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def command(
     times = opt.read_times(numerics, device_settings, technology, device_time)
     if len(times) > 1:
         raise click.UsageError("run takes one --time; check compares several")
-    with opt.progress(quiet, verbose):
+    with put.progress(quiet, verbose):
         with stage("read"):
             found = bundle.read(program, hardware, overrides)
             spec = found.hardware.spec
@@ -102,19 +103,19 @@ def command(
             )
     told = _figures(found, result, mapping, inference_rate, values)
     if outputs_path and result.outputs is not None:
-        opt.save_arrays(outputs_path, result.outputs)
-    opt.save_trace(trace, result, found.hardware.spec)
+        put.save_arrays(outputs_path, result.outputs)
+    put.save_trace(trace, result, found.hardware.spec)
     if found.folder and result.timing is not None:
         _keep(told, found.folder / bundle.RUN, quiet)
     spent = None
     if device is not None:
         spent = device_cost.cost(found.program, found.hardware.spec, device, result, inference_rate)
     if json_target:
-        opt.put_json(told.to_json() | ({"device": spent.to_json()} if spent else {}), json_target)
+        put.as_json(told.to_json() | ({"device": spent.to_json()} if spent else {}), json_target)
     if json_target != "-":
         setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed)
         blocks = run_report.report(told, setting, found.hardware.spec, mapping)
-        opt.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
+        put.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
 
 
 def _figures(
@@ -135,7 +136,7 @@ def _keep(told: RunFigures, path: Path, quiet: bool) -> None:
     try:
         jsontext.write(told.to_json(), path)
     except CimcError as e:
-        opt.note(f"{e.message}: inspect and diff will not show this run", quiet)
+        put.note(f"{e.message}: inspect and diff will not show this run", quiet)
 
 
 def _agree(no_values: bool, no_timing: bool, outputs: Path | None, trace: Path | None) -> None:
@@ -154,7 +155,7 @@ def _feeds(found: Bundle, path: Path | None, seed: int, quiet: bool) -> dict[str
 
     types = inputs.types(found.program)
     if path is None and types:
-        opt.note(f"inputs drawn from seed {seed}", quiet)
+        put.note(f"inputs drawn from seed {seed}", quiet)
     if path is not None:
         return inputs.check(types, inputs.read(path))
     return inputs.draw(found.program, seed, inputs.tokens_of((found.manifest or {}).get("tokens")))

@@ -8,6 +8,7 @@ from typing import Literal, Unpack
 import click
 
 from cimc.cli import options as opt
+from cimc.cli import put
 from cimc.session import Numerics
 
 
@@ -71,7 +72,7 @@ def command(
         raise click.UsageError("--inputs needs --numerics; sizes alone are bound by --dim")
     wanted = [parse_axis(text) for text in axes]
     base = replace(opt.compile_as(**flags), calibrate=calibrate)
-    with opt.progress(quiet, verbose):
+    with put.progress(quiet, verbose):
         how = None
         if numerics != "none":
             given = input_files.read(inputs_path) if inputs_path else None
@@ -79,15 +80,15 @@ def command(
         found = sweep(str(model), base, wanted, how)
     drawn = [f"inputs drawn from seed {seed}"] if how is not None and how.inputs is None else []
     for remark in (*drawn, *found.notes):
-        opt.note(remark, quiet)
+        put.note(remark, quiet)
     if csv_path:
         jsontext.write_text(report.csv_text(found), csv_path)
     if html:
         jsontext.write_text(sweep_page.page(found), html)
     if json_target:
-        opt.put_json(found.to_json(), json_target)
+        put.as_json(found.to_json(), json_target)
     if json_target != "-":
-        opt.show(report.blocks(found))
+        put.show(report.blocks(found))
     for path in (csv_path, html):
         if path:
-            opt.note(f"wrote {path}", quiet)
+            put.note(f"wrote {path}", quiet)

@@ -13,6 +13,10 @@ import onnx
 
 from cimc.frontend.record import Array
 
+SKIPPED = ("MatmulTransposeFusion",)
+"""Optimisations left out. In this one onnxruntime 1.32 ends the process by a segmentation fault where a float16 model multiplies
+what it transposed over batches, for which no fused kernel exists on a processor."""
+
 
 def refusals() -> tuple[type[Exception], ...]:
     """onnxruntime's exceptions; they have no base of their own."""
@@ -34,11 +38,6 @@ def kernels(domain: str) -> frozenset[str]:
     state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     found = state.get_all_opkernel_def()
     return frozenset(str(k.op_name) for k in found if k.domain == domain and k.provider == "CPUExecutionProvider")
-
-
-SKIPPED = ("MatmulTransposeFusion",)
-"""Optimisations left out. In this one onnxruntime 1.32 ends the process by a segmentation fault where a float16 model multiplies
-what it transposed over batches, for which no fused kernel exists on a processor."""
 
 
 def session(data: bytes | str, *, optimize: bool = False, entries: Mapping[str, str] | None = None) -> Any:
