@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc import bundle, errors
+from cimc import bundle, errors, notes
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import MOST_TILES, ChipSpec, CoreSpec
-from cimc.codegen.caches import note as cache_note
 from cimc.codegen.caches import told as cache_told
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
@@ -27,7 +26,6 @@ from cimc.collecting import uncollected
 from cimc.inputs import Tokens, draw_calibration, read_tokens
 from cimc.inputs import calibration as calibration_runs
 from cimc.ir.graph import Array, Constants, Graph
-from cimc.isa.operands import Element
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
@@ -41,7 +39,6 @@ from cimc.mapping.pinned import read_placement
 from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION
 from cimc.mapping.treatment import parse_attention
 from cimc.mapping.written import weight_cores
-from cimc.ops.written import WRITTEN
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
@@ -237,7 +234,7 @@ def _compile(
     pinned = read_placement(Path(options.placement)) if options.placement else None
     text = _pipeline(options, hardware)
     imported, tokens = _imported(model, options, inputs, specialize)
-    passes, notes = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
+    passes, fitted = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
     with stage("passes"):
         outcome = run_pipeline(imported.graph, imported.constants, passes, watch)
     if watch is not None and watch.stop_after:
@@ -257,6 +254,13 @@ def _compile(
     contents = Contents(program, graph, outcome.constants)
     told = fit(outcome.graph, mapping, hardware.spec, options.precision, _chips(options))
     caches = cache_told(graph, mapping, made.held, hardware.spec)
+    remarks = (
+        *(*imported.notes, *fitted, *notes.kept(graph), *notes.halved(graph, options.values)),
+        *notes.cells(_weight_bits(options.precision), _core(hardware).weight_bits),
+        *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
+        *([searched.note] if searched else ()),
+        *notes.chosen(told, caches, mapping),
+    )
     with stage("verify"):
         _verified(program, hardware.spec)
     return Compiled(
@@ -265,12 +269,7 @@ def _compile(
         options,
         hardware,
         tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
-        (
-            *(*imported.notes, *notes, *_kept(graph), *_halved(graph, options), *_cells(options, hardware)),
-            *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
-            *([searched.note] if searched else ()),
-            *_chosen(told, caches, mapping),
-        ),
+        remarks,
         imported.graph,
         tokens,
         imported.fixed,
@@ -349,20 +348,6 @@ def _searched(
     return found.mapping, found.made, found.outcome
 
 
-def _kept(graph: Graph) -> tuple[str, ...]:
-    """A note for each attention whose scores could not be decomposed."""
-    found = ((n.origin.node, str(n.get("kept", ""))) for n in graph.nodes if n.op in ("attention", WRITTEN))
-    return tuple(f"{name} is not decomposed: {why}" for name, why in found if why)
-
-
-def _halved(graph: Graph, options: Options) -> tuple[str, ...]:
-    """How many of the values are in 16 bits, if any are to be."""
-    floats = [graph.types[v].element for n in graph.nodes for v in n.outputs if v]
-    halves, wide = sum(e.halved for e in floats), floats.count(Element.F32)
-    told = f"values: {halves} in {options.values}, {wide} inside ops, at the model's borders or of masks stay in f32"
-    return (told,) if options.values != "f32" else ()
-
-
 def _enough_chips(graph: Graph, options: Options) -> tuple[Options, Hardware]:
     """The fewest chips on which a partitioned graph finds room, and the options that ask for that number. Raises the
     does-not-fit diagnostic of the most that are tried, and HW_INVALID for hardware whose chips have no link."""
@@ -390,40 +375,6 @@ def _chips(options: Options) -> Callable[[int], ChipSpec | None]:
             return None
 
     return spec
-
-
-def _chosen(told: Mapping[str, Json], caches: dict[str, Json] | None, mapping: Placed) -> tuple[str, ...]:
-    """What became of choices that a model may not need, or not allow."""
-    choices = mapping.choices
-    return (
-        *(_reload_note(told) if choices.reload else ()),
-        *([cache_note(caches, choices.cache)] if caches or choices.cache != "memory" else ()),
-        *([_stream_note(mapping)] if choices.optimize == "throughput" else ()),
-    )
-
-
-def _stream_note(mapping: Placed) -> str:
-    """What streams, or that nothing does."""
-    region = mapping.region
-    if region is None:
-        why = "the batch must be several samples (--dim batch=...), each of several rows that go through two segments or more"
-        return f"throughput: nothing streams: {why}"
-    said = f"throughput: {region.waves} samples stream through {len(region.parts)} of {len(mapping.segments)} segments"
-    if len(region.parts) == len(mapping.segments):
-        return said
-    why = "other rows than a sample's, or operands read whole that are not made of its rows alone, as caches"
-    return f"{said}; the others run for all samples at once ({why})"
-
-
-def _reload_note(told: Mapping[str, Json]) -> list[str]:
-    """What takes turns in cells, and what would do instead."""
-    need = f"{told['cores_needed']} cores of weights on {told['cores']}"
-    reload, others = told.get("reload"), told.get("alternatives")
-    if not isinstance(reload, dict):
-        return [f"reload: not needed, {need}"]
-    turn = f"{reload['matrices']} matrices take turns on {reload['pool_cores']} cores"
-    instead = [str(o["option"]) for o in others if isinstance(o, dict)] if isinstance(others, list) else []
-    return [f"reload: {need}: {turn}; instead: {', '.join(instead)} (mapping.json: fit)"]
 
 
 def _pipeline(options: Options, hardware: Hardware) -> str:
@@ -465,18 +416,6 @@ def _pipeline(options: Options, hardware: Hardware) -> str:
         halve=Halve(options.values) if options.values != "f32" else None,
         split=Split(max(1, weight_cores(hardware.spec, attention.cells))) if options.choices.reload else None,
     )
-
-
-def _cells(options: Options, hardware: Hardware) -> list[str]:
-    """A note if weights have other bits than the cores are built for."""
-    bits, built = _weight_bits(options.precision), _core(hardware).weight_bits
-    if bits < built:
-        what = f"the upper cells stay empty; -c weight_bits={bits} builds the cores for it"
-    elif bits > built:
-        what = f"time, energy and area are those of {built} bits, and analog numerics refuse it; use --precision w{built}a8"
-    else:
-        return []
-    return [f"{options.precision} in cores of {built}-bit weights: {what}"]
 
 
 def _weight_bits(precision: str) -> int:
