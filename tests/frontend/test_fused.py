@@ -180,7 +180,7 @@ def test_mat_mul_n_bits(tmp_path: Path, bits: int, k: int, zeros: str) -> None:
         fixed["z"] = draw(n, blocks, seed=8)
     names += ["z"] if zeros != "none" else []
     op = node("MatMulNBits", names, ["y"], domain=MS, K=k, N=n, bits=bits, block_size=block)
-    check(tmp_path, op, {"x": draw(2, 3, k)}, fixed, rtol=1e-4, atol=1e-2 if bits == 8 else 1e-3)
+    check(tmp_path, op, {"x": draw(2, 3, k)}, fixed, rtol=1e-5, atol=2e-4 if bits == 8 else 3e-5)
 
 
 @pytest.mark.parametrize("zeros", [True, False])

@@ -93,7 +93,7 @@ def test_a_recurrent_layer_of_onnxruntimes_own(tmp_path: Path) -> None:
 
 def test_operators_of_onnxruntimes_own_without_a_spelling(tmp_path: Path) -> None:
     proto = model([node("Inverse", ["x"], ["y"], domain=MS)], [value("x", [2, 3, 3])], ["y"], opset=17)
-    assert ops(agree(tmp_path, proto, {"x": draw(2, 3, 3)}, rtol=1e-4, atol=1e-4)) == ["host"]
+    assert ops(agree(tmp_path, proto, {"x": draw(2, 3, 3)}, rtol=1e-6, atol=1e-6)) == ["host"]
 
 
 def test_the_domain_of_classical_learning(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_quantized_layer() -> None:
     y = _run("quantized_layer", {"codes": w, "x": x, "weight_scale": ws})["y"]
     scale = np.abs(x.astype(np.float64)).max(-1, keepdims=True) / 127
     due = _softmax((np.rint(x / scale) @ w.astype(np.float64)) * scale * ws)
-    np.testing.assert_allclose(y, due, rtol=1e-4)
+    np.testing.assert_allclose(y, due, rtol=1e-6)
 
 
 def test_kv_cache() -> None:

@@ -189,7 +189,7 @@ def test_weights_alone_keep_their_codes(tmp_path: Path, kind: type[np.generic], 
     (back,) = (n for n in graph.nodes if n.op == "dequantize")
     np.testing.assert_array_equal(constants[back.inputs[2]], scale)
     y = next(iter(evaluate(graph, constants, {"x": x}, Numerics()).values()))
-    np.testing.assert_allclose(y, x @ (signed * scale), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y, x @ (signed * scale), rtol=5e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("bits", "zeros"), [(4, False), (4, True), (8, False), (8, True)])
@@ -225,7 +225,7 @@ def test_blocks_of_inputs_keep_their_codes(tmp_path: Path, bits: int, zeros: boo
             np.testing.assert_array_equal(constants[node.inputs[1]], signed[:, i].T)
     dense = (signed * scales[:, :, None]).reshape(n, k).T
     y = next(iter(evaluate(graph, constants, {"x0": x}, Numerics()).values()))
-    np.testing.assert_allclose(y, x @ dense, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(y, x @ dense, rtol=1e-5, atol=1e-5)
     whole = next(iter(evaluate(graph, constants, {"x0": x}, Numerics(exact=False)).values()))
     step = np.abs(x).max(axis=1, keepdims=True) / 127
     error = step * np.abs(dense).sum(axis=0) / 2

@@ -47,7 +47,7 @@ def test_float_numerics_use_the_unrounded_weights():
     x = np.random.default_rng(2).normal(size=(4, 20)).astype(np.float32)
     w = weights()
     got, _ = run_values(linear(), w, {"x": x}, chip())
-    np.testing.assert_allclose(got["y"], x @ w["w.float"], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(got["y"], x @ w["w.float"], rtol=1e-6, atol=1e-6)
 
 
 def test_integer_numerics_round_rows_and_sum_exactly():
