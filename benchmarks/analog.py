@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -22,21 +21,12 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
+from benchmarks.figures import cpu  # noqa: E402
 from cimc.analog import AnalogConfig, AnalogMatrix  # noqa: E402
 from cimc.analog.adc import transfers  # noqa: E402
 from cimc.analog.encoding import drive, planes  # noqa: E402
 from cimc.analog.iomodel import IoMatrix, IoModel  # noqa: E402
 from cimc.analog.rng import Streams  # noqa: E402
-
-
-def cpu(run: Callable[[], object], repeats: int) -> float:
-    """Best CPU seconds of a call."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def baseline(core: AnalogMatrix, x: np.ndarray) -> np.ndarray:

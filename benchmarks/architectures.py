@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from benchmarks.figures import Section, minilm, show
+from benchmarks.figures import CHIPS, Section, minilm, show
 from cimc.compiler import Options, compile_model
 from cimc.report import units
 from cimc.sim.result import Timing
 from cimc.sim.timing import run_timing
 
 COMMAND = "python -m benchmarks.architectures"
-CHIPS = ("isaac", "sram-digital")
 
 
 @dataclass(frozen=True)

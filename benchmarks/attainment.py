@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.figures import Section, minilm, show, verdict
+from benchmarks.figures import CHIPS, Section, minilm, show, verdict
 from cimc.arch.load import load
 from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError
@@ -24,7 +24,6 @@ from models.graph import save
 from models.small import RECIPES, build
 
 COMMAND = "python -m benchmarks.attainment"
-CHIPS = ("isaac", "sram-digital")
 FILL = 0.55
 ROOMY = "layout=48x32"
 """Holds every model below; the least that does is measured on it."""

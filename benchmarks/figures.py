@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MINILM = Path("out/minilm.onnx")
+CHIPS = ("isaac", "sram-digital")
+"""The two chips that most tables compare: one analog, one digital in memory."""
 SENTENCE = "The capital of France is Paris, a city on the Seine."
 
 
@@ -38,6 +41,16 @@ class Section:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def cpu(run: Callable[[], object], repeats: int) -> float:
+    """Best CPU seconds of a call."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        run()
+        best = min(best, time.process_time() - start)
+    return best
 
 
 def verdict(held: bool) -> str:

@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
+from benchmarks.figures import cpu  # noqa: E402
 from cimc.analog.iomodel import IoMatrix, IoModel  # noqa: E402
 from cimc.analog.rng import Streams  # noqa: E402
 
@@ -34,16 +34,6 @@ CASES: dict[str, dict[str, object]] = {
     "PCM read noise 0.0175": {"w_noise": 0.0175, "w_noise_type": "PCM_READ"},
     "output noise 0.06": {"out_noise": 0.06},
 }
-
-
-def cpu(run: Callable[[], object], repeats: int) -> float:
-    """Best CPU seconds of a call."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def peer(weights: np.ndarray, model: IoModel) -> Callable[[np.ndarray], np.ndarray]:

@@ -9,13 +9,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.attainment import layout, models
-from benchmarks.figures import Section, show
+from benchmarks.figures import CHIPS, Section, show
 from cimc.arch.load import load
 from cimc.compiler import Options, compile_model
 from cimc.sim.timing import run_timing
 
 COMMAND = "python -m benchmarks.links"
-CHIPS = ("isaac", "sram-digital")
 WIDER = (1, 2, 4)
 """Times as many bytes a cycle, and as large flits, as the preset's links have."""
 

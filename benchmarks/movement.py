@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.figures import Section, minilm, show
+from benchmarks.figures import CHIPS, Section, minilm, show
 from cimc.arch.load import load
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.mapping.choices import CacheHome, Choices
@@ -19,7 +19,6 @@ from models import small
 from models.graph import save
 
 COMMAND = "python -m benchmarks.movement"
-CHIPS = ("isaac", "sram-digital")
 BASELINES = (
     "",
     "baseline={memory: lpddr4}",

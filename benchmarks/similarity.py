@@ -26,17 +26,10 @@ from cimc.device import Device
 from cimc.sim.values import Analog, run_values
 from models import minilm
 from models.graph import save
-from models.sentence_pairs import PAIRS, sentences, spearman
+from models.sentence_pairs import cosine_similarities, some, spearman
 
 OUTPUT = "sentence_embedding"
 CASES = ("ideal", "reram_isaac", "reram", "pcm", "pcm_hermes_2dev", "fefet", "mram", "sram_analog")
-
-
-def similarities(embeddings: np.ndarray) -> np.ndarray:
-    """Cosine of each pair of rows."""
-    wide = embeddings.astype(np.float64)
-    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.einsum("ij,ij->i", wide[0::2], wide[1::2])
 
 
 def main() -> int:
@@ -48,9 +41,7 @@ def main() -> int:
     parser.add_argument("--case", nargs="+", default=list(CASES), help="technology[,KEY=VALUE...]")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    which = np.unique(np.linspace(0, len(PAIRS) - 1, chosen.pairs).round().astype(int))
-    rows = np.stack([2 * which, 2 * which + 1], axis=1).ravel()
-    texts = [sentences()[i] for i in rows]
+    texts = some(chosen.pairs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "minilm.onnx"
         save(minilm.model(), path)
@@ -60,7 +51,7 @@ def main() -> int:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         wanted = session.run([OUTPUT], dict(feeds))[0]
     feeds = input_files.check(input_files.types(compiled.program), feeds)
-    want = similarities(np.asarray(wanted))
+    want = cosine_similarities(np.asarray(wanted))
     program, weights, chip = compiled.program, compiled.weights, compiled.hardware.spec
     found = []
     for case in ("float", "integer", *chosen.case):
@@ -73,7 +64,7 @@ def main() -> int:
             samples = study.calibration(program, weights, chip, feeds) if device.calibrated else None
             how = Analog(device, samples=samples)
             outputs, _ = run_values(program, weights, feeds, chip, numerics="analog", seed=chosen.seed, analog=how)
-        got = similarities(np.asarray(outputs[OUTPUT]))
+        got = cosine_similarities(np.asarray(outputs[OUTPUT]))
         e, w = (np.asarray(a, np.float64).ravel() for a in (outputs[OUTPUT], wanted))
         row = {
             "case": case,
@@ -89,7 +80,9 @@ def main() -> int:
             flush=True,
         )
     if chosen.json:
-        chosen.json.write_text(json.dumps({"pairs": len(which), "length": chosen.length, "cases": found}, indent=1))
+        chosen.json.write_text(
+            json.dumps({"pairs": len(texts) // 2, "length": chosen.length, "cases": found}, indent=1)
+        )
     return 0
 
 

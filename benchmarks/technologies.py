@@ -31,7 +31,7 @@ from cimc.report import device_cost
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog, run_values
 from models import minilm as recipe
-from models.sentence_pairs import PAIRS, sentences, spearman
+from models.sentence_pairs import cosine_similarities, some, spearman
 
 PRESETS = ("sram", "sram-dcim", "reram", "pcm", "fefet", "mram")
 OUTPUT = "sentence_embedding"
@@ -57,18 +57,9 @@ class Row:
     years_reloaded: tuple[float, float] | None
 
 
-def similarities(embeddings: np.ndarray) -> np.ndarray:
-    """Cosine of each pair of rows."""
-    wide = embeddings.astype(np.float64)
-    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.einsum("ij,ij->i", wide[0::2], wide[1::2])
-
-
 def feeds_of(pairs: int, length: int) -> dict[str, np.ndarray]:
     """Tokens of the first sentences, spread evenly over the list so that every grade is there."""
-    which = np.unique(np.linspace(0, len(PAIRS) - 1, pairs).round().astype(int))
-    rows = np.stack([2 * which, 2 * which + 1], axis=1).ravel()
-    return dict(recipe.tokenizer().encode([sentences()[i] for i in rows], length).feeds())
+    return dict(recipe.tokenizer().encode(some(pairs), length).feeds())
 
 
 def measure(preset: str, feeds: dict[str, np.ndarray], wanted: np.ndarray, times: Sequence[float]) -> list[Row]:
@@ -105,8 +96,8 @@ def row(preset: str, made: Compiled, device: Device, got: np.ndarray, wanted: np
         preset,
         device.seconds,
         float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)),
-        spearman(similarities(got), similarities(wanted)),
-        float(np.abs(similarities(got) - similarities(wanted)).max()),
+        spearman(cosine_similarities(got), cosine_similarities(wanted)),
+        float(np.abs(cosine_similarities(got) - cosine_similarities(wanted)).max()),
         timing.cycles,
         sum(timing.energy_pj.values()),
         cost.adc_energy or 0.0,

@@ -65,11 +65,18 @@ def sentences() -> list[str]:
     return [text for pair in PAIRS for text in (pair.first, pair.second)]
 
 
+def some(pairs: int) -> list[str]:
+    """Both sentences of so many pairs, spread evenly over the list so that every grade is there."""
+    which = np.unique(np.linspace(0, len(PAIRS) - 1, pairs).round().astype(int))
+    every = sentences()
+    return [every[2 * i + side] for i in which for side in (0, 1)]
+
+
 def cosine_similarities(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
-    """One similarity a pair, from the embeddings [2 * pairs, width] of ``sentences()``."""
+    """The cosine of each two rows that stand next to each other, of (2 × pairs, width). Raises ValueError for others."""
     wide = np.asarray(embeddings, dtype=np.float64)
-    if wide.ndim != 2 or len(wide) != 2 * len(PAIRS):
-        raise ValueError(f"embeddings are {wide.shape}, expected ({2 * len(PAIRS)}, width)")
+    if wide.ndim != 2 or len(wide) % 2:
+        raise ValueError(f"embeddings are {wide.shape}, expected (2 x pairs, width)")
     wide = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     return np.einsum("ij,ij->i", wide[0::2], wide[1::2])
 

@@ -41,12 +41,6 @@ class Transfer:
         """Whether the converter only rounds and clips."""
         return self.gain == 1.0 and self.offset == 0.0 and self.inl == 0.0
 
-    def lossless_between(self, low: float, high: float) -> bool:
-        """Whether every whole sum in ``low .. high`` converts to itself: nothing clips, nothing rounds."""
-        if self.step != 1.0 or not self.ideal or not self.whole:
-            return False
-        return self.low <= low and high <= self.low + self.top
-
 
 def index_of(
     sums: NDArray[np.floating], transfer: Transfer, noise: NDArray[np.floating] | None = None

@@ -73,8 +73,6 @@ SCALED = ("crossbar.step", "crossbar", "digital_crossbar")
 """Costs that may be given for a size: ``crossbar.step@128x128`` (driven rows x columns) and ``crossbar@128x128`` (rows
 x columns) are scaled to the chip's crossbars in proportion to the cells."""
 
-COMPONENTS = (*dict.fromkeys(a.component for a in ACTIONS.values()), "leakage")
-
 
 def base(name: str) -> str:
     """A cost's name without its qualifier: ``adc.convert@8`` is an ``adc.convert``."""

@@ -266,8 +266,3 @@ def homes(graph: Graph, views: Views) -> dict[str, Home]:
     return {
         value: Home(root, graph.type(root).element, layout) for value, (root, layout) in views.layouts.items() if value
     }
-
-
-def root_types(graph: Graph, found: Mapping[str, Home]) -> dict[str, Type]:
-    """Types of the values that are stored."""
-    return {home.buffer: graph.type(home.buffer) for home in found.values()}

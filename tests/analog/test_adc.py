@@ -66,13 +66,6 @@ def test_gain_offset_and_inl_move_the_code() -> None:
     assert index_of(np.array([0.0]), Transfer(1.0, 0.0, 20, inl=3.0))[0] == 0
 
 
-def test_lossless_needs_one_level_per_code_and_the_range() -> None:
-    assert Transfer(1.0, 0.0, 255).lossless_between(0, 255)
-    assert not Transfer(1.0, 0.0, 255).lossless_between(0, 256)
-    assert not Transfer(2.0, 0.0, 255).lossless_between(0, 10)
-    assert not Transfer(1.0, 0.0, 255, gain=1.01).lossless_between(0, 10)
-
-
 @pytest.mark.parametrize("step", [2, 3, 5, 6, 7, 9, 10, 11, 13, 96, 101])
 def test_reciprocals_divide_exactly(step: int) -> None:
     multiplier = reciprocal(step, 1000)
