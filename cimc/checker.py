@@ -15,9 +15,9 @@ from cimc import errors, mixed, study
 from cimc import inputs as input_files
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import device_calibrates
+from cimc.frontend.halves import HALVES
 from cimc.ir.evaluate import evaluate_all
 from cimc.ir.graph import Graph, Node
-from cimc.isa.operands import Element
 from cimc.layers import Layers, compare_layers
 from cimc.ops import Numerics as OpNumerics
 from cimc.passes.copies import Copies
@@ -39,7 +39,6 @@ from cimc.sim.values import Analog
 from cimc.study import DeviceOptions, DeviceStudy
 
 Array = NDArray[np.generic]
-HALVES = (Element.F16, Element.BF16)
 MOVES = frozenset(("cast", "copy", "reshape", "transpose", "slice", "expand"))
 """Ops that compute nothing."""
 

@@ -20,6 +20,8 @@ Constants = Mapping[str, Array]
 
 Attr = int | float | str | bool | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 """Attribute values an op may have; what an op's attributes mean is declared by the op."""
+Attrs = tuple[tuple[str, Attr], ...]
+"""Attributes by name, in the order they are printed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Node:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attrs: tuple[tuple[str, Attr], ...] = ()
+    attrs: Attrs = ()
     origins: tuple[Origin, ...] = ()
 
     def attr(self, name: str) -> Attr:

@@ -25,6 +25,7 @@ from cimc.isa.instruction import (
 from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram
 from cimc.isa.statement import (
+    NAME,
     NO_PHASE,
     ArrayLine,
     CloseLine,
@@ -50,7 +51,6 @@ MAX_RANK = 16
 MAX_STEPS = 4_000_000
 
 _ELEMENTS = {e.value: e for e in Element}
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
 @dataclass
@@ -104,10 +104,10 @@ class Assembler:
         if text.startswith(".tile") and (self._tile is None or self._tile.line != line):
             self._tile = _Tile(-1, line)
         if text.startswith("."):
-            self._doubtful.update(_WORD.findall(text)[1:])
+            self._doubtful.update(NAME.findall(text)[1:])
             self._doubtful.update(re.findall(r"[0-9]+", text.partition('"')[0]))
         elif text.startswith("repeat") and self._tile is not None:
-            self._doubtful.update(_WORD.findall(text)[1:])
+            self._doubtful.update(NAME.findall(text)[1:])
             self._tile.open.append((RepeatLine("", 1), line))
             self._tile.bodies.append([])
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Phase, Repeat, Step, Value
 from cimc.isa.operands import Affine, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Piece, Program, TileProgram
-from cimc.isa.statement import SCALAR
+from cimc.isa.statement import NAME, SCALAR
 from cimc.origin import Origin
 
 VERSION = 1
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -172,7 +170,7 @@ def _origins(program: Program) -> dict[Origin, int]:
 
 def _origin(origin: Origin, index: int) -> str:
     kind = origin.op_type
-    named = "" if not kind else " " + (kind if _NAME.fullmatch(kind) else quoted(kind))
+    named = "" if not kind else " " + (kind if NAME.fullmatch(kind) else quoted(kind))
     return f".origin {index} {quoted(origin.node)}{named}"
 
 

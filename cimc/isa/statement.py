@@ -4,6 +4,7 @@ Purely syntactic: names are not resolved, elements and mnemonics not looked up."
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cimc.isa.instruction import Value
@@ -15,6 +16,9 @@ MAX_DIGITS = 18
 
 MAX_NAME = 255
 """Longest name of an array, matrix, variable or param."""
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+"""What a name is, its length aside."""
 
 SCALAR = "scalar"
 DIRECTIVES = (

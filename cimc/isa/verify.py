@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -19,6 +18,7 @@ from cimc.isa.lives import Repeats, clashes, lives
 from cimc.isa.operands import Element
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Program, TileProgram, Weights
 from cimc.isa.ranges import Box, bounds
+from cimc.isa.statement import NAME
 from cimc.isa.text import MAX_BYTES, parse_program
 from cimc.isa.verify_cells import check_cells
 from cimc.isa.verify_channels import check_channels
@@ -32,8 +32,6 @@ MAX_INSTRUCTIONS = 2**31
 """Instructions a run may execute, over all tiles: more would take days."""
 
 MAX_ARRAY_BYTES = 2**40
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
 def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | None = None, *, text: str = "") -> None:
@@ -142,7 +140,7 @@ def _unique(kind: str, names: Iterable[tuple[str, int]], faults: Faults) -> None
 
 
 def _named(kind: str, name: str, line: int, faults: Faults) -> None:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         what, hint = f"{name!r} is no name for a {kind}", "letters, digits, '_' and '.', no digit or '.' first"
         faults.report(errors.WRONG_DECLARATION, line, f"{kind} {name!r}", what=what, hint=hint)
 

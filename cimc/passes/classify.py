@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cimc.ir.graph import Array, Attr, Constants, Graph, Node, Type
+from cimc.ir.graph import Array, Attrs, Constants, Graph, Node, Type
 from cimc.ir.levels import FLOATS, flat
 from cimc.passes.editor import Editor
 
@@ -87,7 +87,7 @@ class _Classifier:
         attrs = (("perm", _swapped(self.editor, value)),)
         return self.editor.emit("transpose", (value,), origins=node.origins, output=output, attrs=attrs)
 
-    def _shaped(self, node: Node, op: str, inputs: tuple[str, ...], attrs: tuple[tuple[str, Attr], ...] = ()) -> None:
+    def _shaped(self, node: Node, op: str, inputs: tuple[str, ...], attrs: Attrs = ()) -> None:
         """Write ``op`` so that it defines the node's output; a reshape restores leading extents of 1 of the weights."""
         editor, y = self.editor, node.outputs[0]
         rank = len(editor.types[inputs[0]].shape)

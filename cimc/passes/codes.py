@@ -8,14 +8,12 @@ from math import prod
 from typing import ClassVar
 
 from cimc import errors
-from cimc.ir.graph import Attr, Constants, Graph, Node, Type
+from cimc.ir.graph import Attrs, Constants, Graph, Node, Type
 from cimc.isa.operands import Element
 from cimc.ops import OPS, Form
 from cimc.ops.layout import integer, integers
 from cimc.ops.matmul import scales_of
 from cimc.passes.editor import Editor, live_nodes
-
-Attrs = tuple[tuple[str, Attr], ...]
 
 VIEWS = frozenset(("reshape", "transpose", "slice", "expand"))
 

@@ -10,13 +10,11 @@ import numpy as np
 
 from cimc import errors
 from cimc.ir.constants import Make
-from cimc.ir.graph import Attr, Constants, Graph, Node, Type
+from cimc.ir.graph import Attrs, Constants, Graph, Node, Type
 from cimc.ir.levels import FLOATS
 from cimc.ops import OPS, Form, Layout
 from cimc.passes.editor import Editor
 from cimc.passes.integers import BLOCK_STEPS, STEPS
-
-Attrs = tuple[tuple[str, Attr], ...]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from cimc.ir.constants import Make, derived
-from cimc.ir.graph import Array, Attr, Constants, Graph, Node, Type
+from cimc.ir.graph import Array, Attrs, Constants, Graph, Node, Type
 from cimc.ir.levels import folds
 from cimc.isa.operands import Element
 from cimc.ops import OPS, Numerics
@@ -66,7 +66,7 @@ class Editor:
         *,
         origins: tuple[Origin, ...],
         output: str,
-        attrs: tuple[tuple[str, Attr], ...] = (),
+        attrs: Attrs = (),
     ) -> str:
         """Write a new node with one output. ``output`` is an old value that it redefines (same type), or a fresh name
         (:meth:`fresh`). Returns the output. On constants only, what is written is a constant."""
@@ -79,7 +79,7 @@ class Editor:
         *,
         origins: tuple[Origin, ...],
         outputs: tuple[str, ...],
-        attrs: tuple[tuple[str, Attr], ...] = (),
+        attrs: Attrs = (),
     ) -> tuple[str, ...]:
         """Write a new node. Raises AssertionError if it would change the type of a value that stands already."""
         node = Node(op, tuple(map(self.resolve, inputs)), outputs, attrs, origins)

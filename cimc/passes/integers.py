@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cimc.ir.graph import Array, Attr, Constants, Graph, Node, Type
+from cimc.ir.graph import Array, Attrs, Constants, Graph, Node, Type
 from cimc.ir.levels import FLOATS, flat
 from cimc.isa.operands import Element
 from cimc.passes.dequantized import Codes, chain, dequantized, per_column
@@ -191,7 +191,7 @@ class _Rewriter:
         return self.moved[key]
 
     def _cast(self, node: Node, value: str, element: Element, output: str) -> str:
-        attrs: tuple[tuple[str, Attr], ...] = (("to", element.value),)
+        attrs: Attrs = (("to", element.value),)
         return self.editor.emit("cast", (value,), origins=node.origins, output=output, attrs=attrs)
 
     def _moves(self, x: Codes, y: str) -> str:

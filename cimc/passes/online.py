@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cimc import errors
-from cimc.ir.graph import Attr, Constants, Graph, Node
+from cimc.ir.graph import Attrs, Constants, Graph, Node
 from cimc.isa.operands import Element
 from cimc.passes.editor import Editor
-
-Attrs = tuple[tuple[str, Attr], ...]
 
 LOWEST = -3.4028234663852886e38
 """Where running maxima begin: the lowest float32. Finite, so that a row whose keys in a block are all masked by -inf has

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
-from cimc.ir.graph import Attr, Constants, Graph, Node, Type
+from cimc.ir.graph import Attrs, Constants, Graph, Node, Type
 from cimc.isa.kernels import BINARY, UNARY
 from cimc.ops.layout import integer, integers
 from cimc.passes.editor import Editor
@@ -123,7 +123,7 @@ def _sorted_back(axes: tuple[int, ...], perm: Perm) -> tuple[int, ...]:
     return tuple(axes[perm.index(a)] for a in range(len(perm)))
 
 
-def _attrs(node: Node, perm: Perm) -> tuple[tuple[str, Attr], ...]:
+def _attrs(node: Node, perm: Perm) -> Attrs:
     """The node's attributes, for operands as they are before the transpose."""
     if node.op == "concat":
         return (("axis", perm[integer(node, "axis")]),)

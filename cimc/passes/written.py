@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cimc import errors
-from cimc.ir.graph import Attr, Constants, Graph, Node
+from cimc.ir.graph import Attrs, Constants, Graph, Node
 from cimc.ir.levels import FLOATS
 from cimc.isa.operands import Element
 from cimc.ops.layout import integers
 from cimc.ops.written import NVM, SRAM, WRITTEN
 from cimc.origin import Origin
 from cimc.passes.editor import Editor
-
-Attrs = tuple[tuple[str, Attr], ...]
 
 
 @dataclass(frozen=True)
