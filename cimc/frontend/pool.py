@@ -90,5 +90,6 @@ def _global(op: str) -> Translate:
     return lambda c: f.reduce(c.b, op, c.x(), tuple(range(2, c.x().rank)), keep=True)
 
 
-spelling("GlobalAveragePool")(_global("reduce_mean"))
-spelling("GlobalMaxPool")(_global("reduce_max"))
+global_average_pool, global_max_pool = _global("reduce_mean"), _global("reduce_max")
+spelling("GlobalAveragePool")(global_average_pool)
+spelling("GlobalMaxPool")(global_max_pool)
