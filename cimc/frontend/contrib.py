@@ -122,6 +122,7 @@ _PARAMETERS: Mapping[str, tuple[float, ...]] = {
     "LeakyRelu": (0.01,),
     "Elu": (1.0,),
     "HardSigmoid": (0.2, 0.5),
+    "HardSwish": (1 / 6, 0.5),
     "Clip": (-_LARGEST, _LARGEST),
     "Softsign": (),
     "ThresholdedRelu": (1.0,),
@@ -157,9 +158,10 @@ def _with_parameters(b: Builder, y: Value, name: str, alpha: float, beta: float)
     if name == "Elu":
         low = f.unary(b, "exp", f.binary(b, "min", y, zero))
         return f.select(b, f.binary(b, "lt", y, zero), f.scaled(b, f.shifted(b, low, -1.0), alpha), y)
-    if name == "HardSigmoid":
+    if name in ("HardSigmoid", "HardSwish"):
         line = f.shifted(b, f.scaled(b, y, alpha), beta)
-        return f.binary(b, "min", f.binary(b, "max", line, zero), one)
+        gate = f.binary(b, "min", f.binary(b, "max", line, zero), one)
+        return gate if name == "HardSigmoid" else f.mul(b, y, gate)
     if name == "Clip":
         return f.binary(b, "min", f.binary(b, "max", y, b.scalar(alpha, y.element)), b.scalar(beta, y.element))
     if name == "Softsign":

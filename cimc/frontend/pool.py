@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from cimc.frontend.call import Call, NeedsHost, Translate, spelling
 from cimc.frontend.spatial import Frame, channels_second, frame, windows
 from cimc.isa.operands import Element
 
+MS = "com.microsoft"
 _LOWEST = {Element.I8: -128, Element.U8: 0, Element.I16: -32768, Element.U16: 0, Element.I32: -(2**31)}
 
 
@@ -45,10 +47,23 @@ def max_pool(c: Call) -> Value:
     return _pooled(c, "reduce_max", windows(c, x, fr, lowest), fr)
 
 
+@spelling("NhwcMaxPool", domain=MS)
+def channels_last_max_pool(c: Call) -> Value:
+    """The same, channels last."""
+    if c.x().rank < 3:
+        raise Impossible(f"pooling of {c.x().type}")
+    turned = replace(c, inputs=(f.move_axis(c.b, c.x(), -1, 1),))
+    return f.move_axis(c.b, max_pool(turned), 1, -1)
+
+
 @spelling("AveragePool")
 def average_pool(c: Call) -> Value:
     """Sums of windows over the number of elements that count."""
-    x = c.x()
+    return average_of(c, c.x())
+
+
+def average_of(c: Call, x: Value) -> Value:
+    """The average pooling that a node asks for, of x (n × c × spatial…)."""
     fr = _frame(c, x)
     total = _pooled(c, "reduce_sum", windows(c, x, fr, 0.0), fr)
     room(x.shape[2:], 8)

@@ -25,6 +25,7 @@ FUSED = {
     "LeakyRelu": [0.3],
     "Clip": [-0.5, 0.75],
     "HardSigmoid": [0.25, 0.4],
+    "HardSwish": [],
 }
 
 
