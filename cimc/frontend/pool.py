@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -37,7 +36,10 @@ def _pooled(c: Call, op: str, seen: Value, fr: Frame) -> Value:
 @spelling("MaxPool", note="indices are left to the host")
 def max_pool(c: Call) -> Value:
     """The largest of each window; the border is smaller than anything."""
-    x = c.x()
+    return _maximum_of(c, c.x())
+
+
+def _maximum_of(c: Call, x: Value) -> Value:
     if c.wants(1):
         raise NeedsHost("the indices of the largest elements")
     fr = _frame(c, x)
@@ -52,8 +54,7 @@ def channels_last_max_pool(c: Call) -> Value:
     """The same, channels last."""
     if c.x().rank < 3:
         raise Impossible(f"pooling of {c.x().type}")
-    turned = replace(c, inputs=(f.move_axis(c.b, c.x(), -1, 1),))
-    return f.move_axis(c.b, max_pool(turned), 1, -1)
+    return f.move_axis(c.b, _maximum_of(c, f.move_axis(c.b, c.x(), -1, 1)), 1, -1)
 
 
 @spelling("AveragePool")

@@ -109,9 +109,9 @@ def q_linear_conv(c: Call) -> Value:
 @spelling("QLinearConv", domain=MS, note="constant weights: their own codes in cells")
 def channels_last_conv(c: Call) -> Value:
     """The same on an image of either order (``channels_last``), as onnxruntime's optimiser writes it."""
-    if not c.int("channels_last", 0):
-        return q_linear_conv(c)
-    return _linear(c, _channels_second(c.b, c.x(0)))
+    if c.int("channels_last", 0):
+        return _linear(c, _channels_second(c.b, c.x(0)))
+    return _channels_second(c.b, _linear(c, c.x(0)))
 
 
 def _linear(c: Call, x: Value) -> Value:
