@@ -3,10 +3,12 @@ Attention nodes are in ``contrib_attention.py``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Unsupported, Value
+from cimc.frontend.builder import Builder, Impossible, Unsupported, Value
 from cimc.frontend.call import Call, Translate, spelling
 from cimc.frontend.index import gather_rows
 from cimc.frontend.matmul import gemm_of
@@ -114,35 +116,53 @@ def _laid_out(c: Call, x: Value, which: str) -> Value:
 
 
 _PLAIN = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Gelu": "gelu", "Softplus": "softplus"}
+_LARGEST = float(np.finfo(np.float32).max)
+_PARAMETERS: Mapping[str, tuple[float, ...]] = {
+    "LeakyRelu": (0.01,),
+    "Elu": (1.0,),
+    "HardSigmoid": (0.2, 0.5),
+    "HardSwish": (1 / 6, 0.5),
+    "Clip": (-_LARGEST, _LARGEST),
+    "Softsign": (),
+    "ThresholdedRelu": (1.0,),
+}
+"""Activations with parameters, and the standard's defaults."""
 
 
 @spelling("FusedGemm", domain=MS, note="with the activations onnxruntime fuses")
 def fused_gemm(c: Call) -> Value:
     """Gemm and an activation."""
-    return _activation(c, gemm_of(c, c.float("alpha", 1.0), c.float("beta", 1.0)))
+    y, name = gemm_of(c, c.float("alpha", 1.0), c.float("beta", 1.0)), c.text("activation", "")
+    alpha, beta = (*_PARAMETERS.get(name, ()), 0.0, 0.0)[:2]
+    return activated(c.b, y, name, (c.float("activation_alpha", alpha), c.float("activation_beta", beta)))
 
 
-def _activation(c: Call, y: Value) -> Value:
-    """Activation ``activation`` with ``activation_alpha`` and ``activation_beta``, the standard's defaults."""
-    b, name = c.b, c.text("activation", "")
-    zero, one = b.scalar(0, y.element), b.scalar(1, y.element)
+def activated(b: Builder, y: Value, name: str, given: Sequence[float]) -> Value:
+    """An activation that onnxruntime fuses, none without a name. ``given``: its parameters, the standard's defaults for those
+    that are missing."""
     if not name:
         return y
     if name in _PLAIN:
         return f.unary(b, _PLAIN[name], y)
+    if name not in _PARAMETERS:
+        raise Unsupported(f"activation {name}")
+    first, second = (*given, *_PARAMETERS[name][len(given) :], 0.0)[:2]
+    return _with_parameters(b, y, name, first, second)
+
+
+def _with_parameters(b: Builder, y: Value, name: str, alpha: float, beta: float) -> Value:
+    zero, one = b.scalar(0, y.element), b.scalar(1, y.element)
     if name == "LeakyRelu":
-        below = f.scaled(b, y, c.float("activation_alpha", 0.01))
-        return f.select(b, f.binary(b, "lt", y, zero), below, y)
+        return f.select(b, f.binary(b, "lt", y, zero), f.scaled(b, y, alpha), y)
     if name == "Elu":
         low = f.unary(b, "exp", f.binary(b, "min", y, zero))
-        below = f.scaled(b, f.shifted(b, low, -1.0), c.float("activation_alpha", 1.0))
-        return f.select(b, f.binary(b, "lt", y, zero), below, y)
-    if name == "HardSigmoid":
-        line = f.shifted(b, f.scaled(b, y, c.float("activation_alpha", 0.2)), c.float("activation_beta", 0.5))
-        return f.binary(b, "min", f.binary(b, "max", line, zero), one)
+        return f.select(b, f.binary(b, "lt", y, zero), f.scaled(b, f.shifted(b, low, -1.0), alpha), y)
+    if name in ("HardSigmoid", "HardSwish"):
+        line = f.shifted(b, f.scaled(b, y, alpha), beta)
+        gate = f.binary(b, "min", f.binary(b, "max", line, zero), one)
+        return gate if name == "HardSigmoid" else f.mul(b, y, gate)
+    if name == "Clip":
+        return f.binary(b, "min", f.binary(b, "max", y, b.scalar(alpha, y.element)), b.scalar(beta, y.element))
     if name == "Softsign":
         return f.binary(b, "div", y, f.add(b, f.unary(b, "abs", y), one))
-    if name == "ThresholdedRelu":
-        edge = b.scalar(c.float("activation_alpha", 1.0), y.element)
-        return f.select(b, f.binary(b, "gt", y, edge), y, zero)
-    raise Unsupported(f"activation {name}")
+    return f.select(b, f.binary(b, "gt", y, b.scalar(alpha, y.element)), y, zero)

@@ -16,9 +16,9 @@ from cimc.frontend.contrib_cache import lowest_of, placed, put
 from cimc.isa.operands import Element
 
 
-def _future(b: Builder, s: int, t: int, element: Element) -> Value:
+def _future(b: Builder, s: int, t: int, before: int, element: Element) -> Value:
     room((s, t), 8)
-    seen = np.tri(s, t, t - s, dtype=np.bool_)
+    seen = np.tri(s, t, before, dtype=np.bool_)
     return b.constant(np.where(seen, 0.0, lowest_of(element)).astype(element.dtype(exact=True)))
 
 
@@ -57,12 +57,16 @@ def _from_marks(b: Builder, mask: Value, shape: tuple[int, int, int]) -> Value:
     return mask if mask.element is Element.B8 else f.binary(b, "gt", mask, b.scalar(0, mask.element))
 
 
-def _biases(c: Call, q: Value, t: int, mask: Value | None, term: Value | None) -> Value | None:
+def _biases(
+    c: Call, q: Value, t: int, mask: Value | None, term: Value | None, before: int | None = None
+) -> Value | None:
+    """What is added to the scores of q with t keys. ``before``: keys of the past, which every query sees; None: all that are
+    more than queries."""
     n, _, s, _ = q.shape
     bias = _mask_bias(c, mask, (n, s, t), q.element)
     bias = term if bias is None else f.add(c.b, bias, term)
-    if c.int("unidirectional", 0):
-        bias = f.add(c.b, _future(c.b, s, t, q.element), bias)
+    if c.int("unidirectional", 0) and s > 1:  # a lone query sees all keys, also without a past
+        bias = f.add(c.b, _future(c.b, s, t, t - s if before is None else before, q.element), bias)
     return bias
 
 
@@ -112,7 +116,7 @@ def multi_head_attention(c: Call) -> tuple[Value | None, ...]:
     q, k, v = _projected(c, [c.x(0), c.opt(1), c.opt(2)], c.opt(3), heads)
     past_k, past_v = c.opt(6), c.opt(7)
     k, v = append(b, past_k, k), append(b, past_v, v)
-    term = _biases(c, q, k.shape[2], c.opt(4), c.opt(5))
+    term = _biases(c, q, k.shape[2], c.opt(4), c.opt(5), 0 if past_k is None else past_k.shape[2])
     found = attend(c, q, k, v, term, Scores(_scale(c, q), guard=False), detail=c.wants(3))
     return (merge_heads(b, found.y), k, v, found.biased) if c.wants(3) else (merge_heads(b, found.y), k, v)
 
@@ -131,29 +135,27 @@ def _projected(c: Call, operands: Sequence[Value | None], bias: Value | None, he
         parts = [q, k, v]
     else:
         raise Impossible("key and value are missing")
+    # Keys and values with heads of their own, and not unpacked, are a cache (b × h × s × d) that has its bias.
+    kept = len(parts) > 1 and parts[1] is k and k is not None and k.rank == 4
     if bias is not None:
-        parts = _with_bias(b, parts, bias)
-    q, k, v = (_heads_first(b, p, heads, old=i > 0) for i, p in enumerate(parts))
-    return q, k, v
+        parts = _with_bias(b, parts, bias, 1 if kept else 3)
+    found = [p if kept and i else _heads_first(b, p, heads) for i, p in enumerate(parts)]
+    return found[0], found[1], found[2]
 
 
-def _with_bias(b: Builder, parts: list[Value], bias: Value) -> list[Value]:
+def _with_bias(b: Builder, parts: list[Value], bias: Value, count: int) -> list[Value]:
+    """The first ``count`` parts with the bias (one vector for all three) added."""
     at, done = 0, list[Value]()
-    for p in parts:
+    for p in parts[:count]:
         n = p.shape[2] if p.rank == 3 else p.shape[2] * p.shape[3]
         piece = f.part(b, bias, 0, at, n)
         done.append(f.add(b, p, piece if p.rank == 3 else f.reshape(b, piece, p.shape[2:])))
         at += n
-    return done
+    return [*done, *parts[count:]]
 
 
-def _heads_first(b: Builder, x: Value, heads: int, *, old: bool) -> Value:
-    if x.rank == 3:
-        return split_heads(b, x, heads)
-    # 4-D keys and values are a cache, heads first already; unpacked ones have the heads third.
-    if old and x.shape[1] == heads and x.shape[2] != heads:
-        return x
-    return f.transpose(b, x, (0, 2, 1, 3))
+def _heads_first(b: Builder, x: Value, heads: int) -> Value:
+    return split_heads(b, x, heads) if x.rank == 3 else f.transpose(b, x, (0, 2, 1, 3))
 
 
 @spelling("DecoderMaskedMultiHeadAttention", domain=MS, note="without beams (cache indirection) and score outputs")

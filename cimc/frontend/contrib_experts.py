@@ -26,14 +26,20 @@ def mixture(c: Call) -> Value:
     def matrix(expert: int, layer: int) -> Value:
         return _slice(c.b, c.x(at[layer]), expert)
 
-    return _mixed(c, matrix, biases, gated=c.opt(6) is not None)
+    share = _shares(c, c.x(1), normalized=bool(c.int("normalize_routing_weights", 0)))
+    return _mixed(c, matrix, biases, share, gated=c.opt(6) is not None)
 
 
-@spelling("QMoE", domain=MS, note="integer experts known, per channel or by blocks; every expert computed")
+@spelling(
+    "QMoE",
+    domain=MS,
+    note="integer experts known, per channel or by blocks; every expert computed; routing as on a CPU",
+)
 def quantised_mixture(c: Call) -> Value:
-    """Experts of 2, 4 or 8-bit integers."""
-    if c.text("quant_type", "int") != "int" or any(c.opt(i) is not None for i in range(14, 21)):
-        raise Unsupported("weights that are no integers, and routing weights of their own")
+    """Experts of 2, 4 or 8-bit integers. onnxruntime's kernel (of CPUs) normalises the shares of the chosen experts whatever
+    the node says, unless they are an input of their own."""
+    if c.text("quant_type", "int") != "int" or any(c.opt(i) is not None for i in range(15, 21)):
+        raise Unsupported("weights that are no integers")
     if c.int("weights_prepacked", 0) == 1:
         raise Unsupported("weights in the order of some accelerator")
     at, scales, zeros, biases = (2, 5, 8), (3, 6, 9), (11, 12, 13), (4, 7, 10)
@@ -51,7 +57,9 @@ def quantised_mixture(c: Call) -> Value:
             zero = f.cast(c.b, unpacked(c.b, zero, bits), Element.F32)
         return block_matrix(c.b, _slice(c.b, packed, expert), _slice(c.b, scale, expert), zero, how)
 
-    return _mixed(c, matrix, biases, gated=c.opt(8) is not None)
+    own, logits = c.opt(14), c.x(1)
+    share = _own_shares(c, logits, own) if own is not None else _shares(c, logits, normalized=True)
+    return _mixed(c, matrix, biases, share, gated=c.opt(8) is not None)
 
 
 def _slice(b: Builder, x: Value, expert: int) -> Value:
@@ -60,13 +68,12 @@ def _slice(b: Builder, x: Value, expert: int) -> Value:
     return f.reshape(b, f.part(b, x, 0, expert, 1), x.shape[1:])
 
 
-def _mixed(c: Call, matrix: Matrix, biases: tuple[int, int, int], *, gated: bool) -> Value:
+def _mixed(c: Call, matrix: Matrix, biases: tuple[int, int, int], share: Value, *, gated: bool) -> Value:
     """The sum of all experts' results, each times the token's weight of it."""
     b, x, logits = c.b, c.x(0), c.x(1)
     if logits.rank != 2 or not x.rank or x.type.size // max(x.shape[-1], 1) != logits.shape[0]:
         raise Impossible(f"routing {logits.type} of {x.type}")
     rows = f.reshape(b, x, (logits.shape[0], x.shape[-1]))
-    share = _shares(c, logits)
     total: Value | None = None
     for expert in range(logits.shape[1]):
         y = _expert(c, rows, expert, matrix, biases, gated)
@@ -76,10 +83,31 @@ def _mixed(c: Call, matrix: Matrix, biases: tuple[int, int, int], *, gated: bool
     return f.reshape(b, total, x.shape)
 
 
-def _shares(c: Call, logits: Value) -> Value:
+def _shares(c: Call, logits: Value, *, normalized: bool) -> Value:
     """Tokens × experts: softmax of the scores where among the ``k`` largest, 0 elsewhere; over these only if routing
     weights are normalised."""
+    b, chosen = c.b, _chosen(c, logits)
+    if normalized:
+        return f.unary(b, "softmax", f.select(b, chosen, logits, b.scalar(-np.inf, logits.element)))
+    return f.select(b, chosen, f.unary(b, "softmax", logits), b.scalar(0, logits.element))
+
+
+def _own_shares(c: Call, logits: Value, own: Value) -> Value:
+    """The same from shares that the model computes itself."""
+    b = c.b
+    if own.shape != logits.shape:
+        raise Impossible(f"routing weights {own.type} for scores {logits.type}")
+    kept = f.select(b, _chosen(c, logits), own, b.scalar(0, own.element))
+    if not c.int("normalize_routing_weights", 0):
+        return kept
+    return f.binary(b, "div", kept, f.reduce(b, "reduce_sum", kept, (1,), keep=True))
+
+
+def _chosen(c: Call, logits: Value) -> Value:
+    """Tokens × experts: whether the score is among the token's ``k`` largest."""
     b, k = c.b, c.int("k", 1)
+    if logits.rank != 2:
+        raise Impossible(f"routing {logits.type}")
     if c.int("use_sparse_mixer", 0):
         raise Unsupported("the sparse mixer")
     if not 1 <= k <= logits.shape[1]:
@@ -92,9 +120,7 @@ def _shares(c: Call, logits: Value) -> Value:
         work = f.select(b, here, low, work)
         chosen = here if chosen is None else f.binary(b, "or", chosen, here)
     assert chosen is not None
-    if c.int("normalize_routing_weights", 0):
-        return f.unary(b, "softmax", f.select(b, chosen, logits, low))
-    return f.select(b, chosen, f.unary(b, "softmax", logits), b.scalar(0, logits.element))
+    return chosen
 
 
 def _expert(c: Call, x: Value, expert: int, matrix: Matrix, biases: tuple[int, int, int], gated: bool) -> Value:

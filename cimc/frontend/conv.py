@@ -84,7 +84,12 @@ def _product(c: Call) -> Product:
 @spelling("Conv", note="any number of spatial axes, groups, strides, dilations")
 def conv(c: Call) -> Value:
     """Convolution."""
-    x, w, bias, groups = c.x(0), c.x(1), c.opt(2), c.int("group", 1)
+    return conv_of(c, c.x(0), c.x(1), c.opt(2))
+
+
+def conv_of(c: Call, x: Value, w: Value, bias: Value | None) -> Value:
+    """x (n × c × spatial…) with kernels (m × c/groups × kernel…) and a bias (m), by the node's attributes: (n × m × out…)."""
+    groups = c.int("group", 1)
     fr = _checked(c, x, w, groups, w.shape[1] if w.rank > 1 else 0)
     y = convolved(c, x, w, fr, groups, _product(c))
     return channels_second(c, f.add(c.b, y, bias))

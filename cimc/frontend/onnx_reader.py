@@ -40,6 +40,9 @@ MAX_NODES = 1_000_000
 MAX_DEPTH = 24
 MAX_HASHED = 1 << 36
 OPSETS = range(7, 29)
+NAMELESS = frozenset(("", "?", "*", "-1", "None"))
+"""What exporters write in the place of a dimension's name when it has none (Paddle ``?`` and the number -1, keras2onnx
+``None``): two of them are two sizes."""
 
 
 def locate(path: Path) -> Path:
@@ -190,11 +193,11 @@ class _Reader:
         return TensorType(dtype, tuple(self.dim(d, info.name, where) for d in tensor.shape.dim))
 
     def dim(self, dim: onnx.TensorShapeProto.Dimension, name: str, where: str) -> int | str | None:
-        if dim.HasField("dim_param") and dim.dim_param.strip():
+        if dim.HasField("dim_param") and dim.dim_param.strip() not in NAMELESS:
             return " ".join(dim.dim_param.split())
-        if not dim.HasField("dim_value"):
+        if not dim.HasField("dim_value") or dim.dim_value < 0:
             return None
-        if not 0 <= dim.dim_value <= MAX_DIM:
+        if dim.dim_value > MAX_DIM:
             raise self.malformed(f"{where}, value '{name}'", f"has a dimension of {dim.dim_value}")
         return dim.dim_value
 

@@ -40,6 +40,21 @@ def kernels(domain: str) -> frozenset[str]:
     return frozenset(str(k.op_name) for k in found if k.domain == domain and k.provider == "CPUExecutionProvider")
 
 
+@functools.cache
+def channel_block() -> int:
+    """Channels in a block of the order that onnxruntime's optimised convolutions use on this processor; 0: there is none."""
+    node = onnx.helper.make_node("ReorderInput", ["x"], ["y"], domain="com.microsoft.nchwc")
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 4, 1, 1))
+    graph = onnx.helper.make_graph([node], "block", [x], [onnx.ValueInfoProto(name="y")])
+    imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft.nchwc", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    try:
+        size = session(model.SerializeToString()).get_outputs()[0].shape[1]
+    except refusals():
+        return 0
+    return size if isinstance(size, int) and size > 1 else 0
+
+
 def session(data: bytes | str, *, optimize: bool = False, entries: Mapping[str, str] | None = None) -> Any:
     """A session for a serialized model, or the path of one. Raises one of the refusals."""
     onnxruntime: Any = importlib.import_module("onnxruntime")

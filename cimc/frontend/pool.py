@@ -12,6 +12,7 @@ from cimc.frontend.call import Call, NeedsHost, Translate, spelling
 from cimc.frontend.spatial import Frame, channels_second, frame, windows
 from cimc.isa.operands import Element
 
+MS = "com.microsoft"
 _LOWEST = {Element.I8: -128, Element.U8: 0, Element.I16: -32768, Element.U16: 0, Element.I32: -(2**31)}
 
 
@@ -35,7 +36,10 @@ def _pooled(c: Call, op: str, seen: Value, fr: Frame) -> Value:
 @spelling("MaxPool", note="indices are left to the host")
 def max_pool(c: Call) -> Value:
     """The largest of each window; the border is smaller than anything."""
-    x = c.x()
+    return _maximum_of(c, c.x())
+
+
+def _maximum_of(c: Call, x: Value) -> Value:
     if c.wants(1):
         raise NeedsHost("the indices of the largest elements")
     fr = _frame(c, x)
@@ -45,10 +49,22 @@ def max_pool(c: Call) -> Value:
     return _pooled(c, "reduce_max", windows(c, x, fr, lowest), fr)
 
 
+@spelling("NhwcMaxPool", domain=MS)
+def channels_last_max_pool(c: Call) -> Value:
+    """The same, channels last."""
+    if c.x().rank < 3:
+        raise Impossible(f"pooling of {c.x().type}")
+    return f.move_axis(c.b, _maximum_of(c, f.move_axis(c.b, c.x(), -1, 1)), 1, -1)
+
+
 @spelling("AveragePool")
 def average_pool(c: Call) -> Value:
     """Sums of windows over the number of elements that count."""
-    x = c.x()
+    return average_of(c, c.x())
+
+
+def average_of(c: Call, x: Value) -> Value:
+    """The average pooling that a node asks for, of x (n × c × spatial…)."""
     fr = _frame(c, x)
     total = _pooled(c, "reduce_sum", windows(c, x, fr, 0.0), fr)
     room(x.shape[2:], 8)
@@ -90,5 +106,6 @@ def _global(op: str) -> Translate:
     return lambda c: f.reduce(c.b, op, c.x(), tuple(range(2, c.x().rank)), keep=True)
 
 
-spelling("GlobalAveragePool")(_global("reduce_mean"))
-spelling("GlobalMaxPool")(_global("reduce_max"))
+global_average_pool, global_max_pool = _global("reduce_mean"), _global("reduce_max")
+spelling("GlobalAveragePool")(global_average_pool)
+spelling("GlobalMaxPool")(global_max_pool)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Builder, Impossible, Value
 from cimc.frontend.call import Call, spelling
+from cimc.frontend.quant import MS
 from cimc.frontend.quant_matmul import integer_product, output_grid, requantized
 from cimc.isa.operands import Element
 
@@ -102,11 +103,23 @@ def conv_integer(c: Call) -> Value:
 @spelling("QLinearConv", note="constant weights: their own codes in cells")
 def q_linear_conv(c: Call) -> Value:
     """8-bit integers with scales in, 8-bit integers out; bias in the sums' scale."""
+    return _channels_second(c.b, _linear(c, c.x(0)))
+
+
+@spelling("QLinearConv", domain=MS, note="constant weights: their own codes in cells")
+def channels_last_conv(c: Call) -> Value:
+    """The same on an image of either order (``channels_last``), as onnxruntime's optimiser writes it."""
+    if c.int("channels_last", 0):
+        return _linear(c, _channels_second(c.b, c.x(0)))
+    return _channels_second(c.b, _linear(c, c.x(0)))
+
+
+def _linear(c: Call, x: Value) -> Value:
+    """The convolution of x (n × c × spatial…), channels last."""
     b = c.b
-    acc = integer_conv(c, c.x(0), c.x(3), _checked(c.x(2)), c.x(5))
+    acc = integer_conv(c, x, c.x(3), _checked(c.x(2)), c.x(5))
     acc = f.add(b, acc, c.opt(8))
     w_scale = c.x(4)
     w_scale = f.reshape(b, w_scale, ()) if w_scale.type.size == 1 else w_scale
     scales = [f.reshape(b, c.x(1), ()), w_scale]
-    y = requantized(b, f.cast(b, acc, Element.I32), scales, output_grid(c.x(6), c.x(7)))
-    return _channels_second(b, y)
+    return requantized(b, f.cast(b, acc, Element.I32), scales, output_grid(c.x(6), c.x(7)))

@@ -8,6 +8,7 @@ import math
 from cimc.frontend import compose as f
 from cimc.frontend.builder import Builder, Impossible, Value
 from cimc.frontend.call import Call, spelling
+from cimc.frontend.pool import average_of
 from cimc.frontend.quant import MS, Grid, codes, dequantize, quantize
 from cimc.frontend.quant_matmul import output_grid
 from cimc.isa.operands import Element
@@ -85,7 +86,8 @@ def q_linear_leaky_relu(c: Call) -> Value:
 
 @spelling("QLinearSoftmax", domain=MS)
 def q_linear_softmax(c: Call) -> Value:
-    """Softmax along ``axis``; before opset 13 over all axes from it on."""
+    """Softmax along ``axis``; before opset 13 over all axes from it on. onnxruntime's kernel multiplies by the reciprocal of
+    the result's scale, which it rounds down to a whole number."""
     b, x = c.b, _numbers(c, 0)
     axis = c.axis(c.int("axis", -1), x.rank)
     if c.int("opset", 13) >= 13:
@@ -93,18 +95,43 @@ def q_linear_softmax(c: Call) -> Value:
     else:
         flat = f.reshape(b, x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
         y = f.reshape(b, f.unary(b, "softmax", flat), x.shape)
-    return _result(c, y, 3, c.x(0))
+    grid = output_grid(c.x(3), c.opt(4))
+    steps = f.unary(b, "floor", f.binary(b, "div", b.scalar(1, Element.F32), f.reshape(b, grid.scale, ())))
+    element = c.x(0).element if grid.zero is None else grid.element
+    return codes(b, f.mul(b, y, steps), grid.zero, Grid(grid.scale, grid.zero, element))
 
 
 @spelling("QLinearGlobalAveragePool", domain=MS)
 def q_linear_global_average_pool(c: Call) -> Value:
-    """The mean over the spatial axes."""
-    x = _numbers(c, 0)
+    """``round(sum(x - zx) · (sx / (sy · n))) + zy`` over the n spatial elements, in the order of onnxruntime's kernel."""
+    b, x = c.b, c.x()
     if x.rank < 3:
         raise Impossible(f"a global average of {x.type}")
     first = 1 if c.int("channels_last", 0) else 2
     axes = tuple(range(first, first + x.rank - 2))
-    return _result(c, f.reduce(c.b, "reduce_mean", x, axes, keep=True), 3, c.x(0))
+    count = b.scalar(math.prod(x.shape[a] for a in axes), Element.F32)
+    total = f.reduce(b, "reduce_sum", f.binary(b, "sub", _plain(c, 0), _scalar(c, 2)), axes, keep=True)
+    step = f.binary(b, "div", _scalar(c, 1), f.mul(b, _scalar(c, 3), count))
+    grid = output_grid(c.x(3), c.opt(4))
+    element = x.element if grid.zero is None else grid.element
+    return codes(b, f.mul(b, total, step), grid.zero, Grid(grid.scale, grid.zero, element))
+
+
+@spelling("QLinearAveragePool", domain=MS)
+def q_linear_average_pool(c: Call) -> Value:
+    """The mean of each window, of an image of either order (``channels_last``)."""
+    x, last = _numbers(c, 0), c.int("channels_last", 0)
+    if x.rank < 3:
+        raise Impossible(f"pooling of {x.type}")
+    y = average_of(c, f.move_axis(c.b, x, -1, 1) if last else x)
+    return _result(c, f.move_axis(c.b, y, 1, -1) if last else y, 3, c.x(0))
+
+
+@spelling("QLinearWhere", domain=MS)
+def q_linear_where(c: Call) -> Value:
+    """The one or the other of two operands of different scales, in the scale of the result."""
+    grid = output_grid(c.x(7), c.opt(8))
+    return f.select(c.b, c.x(0), _recoded(c.b, c, 1, grid), _recoded(c.b, c, 4, grid))
 
 
 @spelling("QLinearConcat", domain=MS)

@@ -51,7 +51,7 @@ def resize(c: Call) -> Value:
     coordinates = "asymmetric" if old else c.text("coordinate_transformation_mode", "half_pixel")
     axes = _axes(c, None if old else 3, 1 if old else 2)
     _leave_to_host(c, coordinates, axes)
-    return _resampled(c, axes, coordinates, "floor" if old else c.text("nearest_mode", "round_prefer_floor"))
+    return resampled(c, axes, coordinates, "floor" if old else c.text("nearest_mode", "round_prefer_floor"))
 
 
 @spelling("Upsample", note="nearest and linear")
@@ -61,12 +61,12 @@ def upsample(c: Call) -> Value:
         scales = c.floats("scales")
         if scales is None:
             raise NeedsHost("scales are missing")
-        axes = _scaled(c.x(), range(c.x().rank), scales)
+        axes = scaled_axes(c.x(), range(c.x().rank), scales)
     else:
         axes = _axes(c, None, 1)
     if c.text("mode", "nearest") not in ("nearest", "linear") or any(a.scale < 1 for a in axes):
         raise NeedsHost("a mode other than nearest and linear, or a scale below 1")
-    return _resampled(c, axes, "asymmetric", "floor")
+    return resampled(c, axes, "asymmetric", "floor")
 
 
 def _axes(c: Call, sizes_at: int | None, scales_at: int) -> list[Axis]:
@@ -87,10 +87,11 @@ def _axes(c: Call, sizes_at: int | None, scales_at: int) -> list[Axis]:
     scales = c.known(scales_at, "the scales")
     if scales is None or scales.size != len(numbers):
         raise Impossible(f"{0 if scales is None else scales.size} scales for {len(numbers)} axes")
-    return _scaled(x, numbers, tuple(float(s) for s in scales.reshape(-1).tolist()))
+    return scaled_axes(x, numbers, tuple(float(s) for s in scales.reshape(-1).tolist()))
 
 
-def _scaled(x: Value, numbers: tuple[int, ...] | range, scales: tuple[float, ...]) -> list[Axis]:
+def scaled_axes(x: Value, numbers: tuple[int, ...] | range, scales: tuple[float, ...]) -> list[Axis]:
+    """The axes among ``numbers`` whose scale is not 1. Raises Impossible if there is not one scale above 0 for each."""
     if len(scales) != len(numbers) or not all(0 < s < 1 << 31 for s in scales):
         raise Impossible(f"scales {scales} for {len(numbers)} axes")
     pairs = zip(numbers, scales, strict=True)
@@ -133,7 +134,8 @@ _SOURCES: dict[str, Callable[[Axis, Numbers], Numbers]] = {
 """Where in the input, in elements, an output element lies, by ``coordinate_transformation_mode`` (ONNX, Resize)."""
 
 
-def _resampled(c: Call, axes: list[Axis], coordinates: str, nearest: str) -> Value:
+def resampled(c: Call, axes: list[Axis], coordinates: str, nearest: str) -> Value:
+    """Input 0 with these axes resampled by ``mode``; ``coordinates`` and ``nearest`` as in Resize."""
     b, x, mode = c.b, c.x(), c.text("mode", "nearest")
     element, shape = x.element, list(x.shape)
     for a in axes:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cimc.frontend import compose as f
-from cimc.frontend.builder import Impossible, Value
+from cimc.frontend.builder import Builder, Impossible, Value
 from cimc.frontend.call import Call, NeedsHost, spelling
 from cimc.frontend.record import Array
 from cimc.isa.operands import Element
@@ -38,20 +38,26 @@ def scatter_elements(c: Call) -> Value:
     places = f.select(b, negative, f.shifted(b, places, n), places)
     numbers = b.constant(np.arange(n, dtype=np.int64))
     for i in range(writes):
-        hit = f.binary(b, "eq", numbers, f.part(b, places, -1, i, 1))
-        value = f.part(b, new, -1, i, 1)
-        op = REDUCE[reduction]
-        y = f.select(b, hit, f.binary(b, op, y, value) if op else f.expand(b, value, y.shape), y)
+        y = _written(b, y, f.binary(b, "eq", numbers, f.part(b, places, -1, i, 1)), f.part(b, new, -1, i, 1), reduction)
     return f.move_axis(b, y, -1, axis)
 
 
-@spelling("ScatterND", note="indices known: regions are put together; otherwise left to the host")
+def _written(b: Builder, y: Value, hit: Value, value: Value, reduction: str) -> Value:
+    """y where nothing hits, else ``value``, or both joined."""
+    op = REDUCE[reduction]
+    return f.select(b, hit, f.binary(b, op, y, value) if op else f.expand(b, value, y.shape), y)
+
+
+@spelling(
+    "ScatterND",
+    note="indices known: regions are put together; known only at run time: up to 64 writes, each a select; else on the host",
+)
 def scatter_nd(c: Call) -> Value:
-    """Slices replaced by index tuples that are known: old and new runs of rows one after another."""
+    """Slices replaced by index tuples: if those are known, old and new runs of rows one after another."""
     b, x, updates = c.b, c.x(0), c.x(2)
     tuples = c.b.array(c.x(1))
     if tuples is None:
-        raise NeedsHost("the indices are known only at run time")
+        return _at_run_time(c, x, c.x(1), updates)
     if c.text("reduction", "none") != "none":
         raise NeedsHost(f"reduction {c.text('reduction')}")
     depth = tuples.shape[-1] if tuples.ndim else 0
@@ -66,6 +72,54 @@ def scatter_nd(c: Call) -> Value:
     new = f.reshape(b, updates, (updates.type.size // row, row))
     parts = [f.part(b, new if fresh else old, 0, at, n) for fresh, at, n in runs]
     return f.reshape(b, f.concat(b, parts, 0), x.shape)
+
+
+def _at_run_time(c: Call, x: Value, tuples: Value, updates: Value) -> Value:
+    """Write after write, each selects the row that its tuple points at."""
+    b, reduction = c.b, c.text("reduction", "none")
+    depth = tuples.shape[-1] if tuples.rank else 0
+    if not 0 < depth <= x.rank or updates.shape != (*tuples.shape[:-1], *x.shape[depth:]) or reduction not in REDUCE:
+        raise Impossible(f"ScatterND of {updates.type} into {x.type} by tuples of {depth}")
+    writes, rows, row = tuples.type.size // depth, math.prod(x.shape[:depth]), math.prod(x.shape[depth:])
+    if writes > MAX_WRITES:
+        raise NeedsHost(f"{writes} writes at indices known only at run time")
+    if not writes or not x.type.size:
+        return x
+    extents = np.array(x.shape[:depth], np.int64)
+    steps = np.array([math.prod(x.shape[a + 1 : depth]) for a in range(depth)], np.int64)
+    at = f.reshape(b, f.cast(b, tuples, Element.I64), (writes, depth))
+    negative = f.binary(b, "lt", at, b.scalar(0, Element.I64))
+    at = f.mul(b, f.select(b, negative, f.add(b, at, b.constant(extents)), at), b.constant(steps))
+    places = f.reduce(b, "reduce_sum", at, (1,), keep=True)
+    y, new = f.reshape(b, x, (rows, row)), f.reshape(b, updates, (writes, row))
+    numbers = b.constant(np.arange(rows, dtype=np.int64).reshape(rows, 1))
+    for i in range(writes):
+        y = _written(b, y, f.binary(b, "eq", numbers, f.part(b, places, 0, i, 1)), f.part(b, new, 0, i, 1), reduction)
+    return f.reshape(b, y, x.shape)
+
+
+@spelling("TensorScatter", note="up to 64 new tokens a sample, each a select")
+def tensor_scatter(c: Call) -> Value:
+    """A cache with new tokens along ``axis`` from an index of each sample on, or from 0; circular: past its end, from its
+    start."""
+    b, x, new, first = c.b, c.x(0), c.x(1), c.opt(2)
+    axis = c.axis(c.int("axis", -2), x.rank)
+    fits = x.rank > 1 and new.rank == x.rank and all(new.shape[a] == x.shape[a] for a in range(x.rank) if a != axis)
+    if axis == 0 or not fits or c.text("mode", "linear") not in ("linear", "circular"):
+        raise Impossible(f"{new.type} into a cache {x.type} along axis {axis}")
+    writes, n = new.shape[axis], x.shape[axis]
+    if writes > MAX_WRITES:
+        raise NeedsHost(f"{writes} new tokens")
+    ones = (1,) * (x.rank - 1)
+    zero = b.constant(np.zeros(x.shape[0], np.int64))
+    start = f.reshape(b, zero if first is None else f.cast(b, first, Element.I64), (x.shape[0], *ones))
+    numbers = b.constant(np.arange(n, dtype=np.int64).reshape(n, *(1,) * (x.rank - axis - 1)))
+    for i in range(writes):
+        place = f.shifted(b, start, i)
+        if c.text("mode", "linear") == "circular":
+            place = f.binary(b, "mod", place, b.scalar(n, Element.I64))
+        x = _written(b, x, f.binary(b, "eq", numbers, place), f.part(b, new, axis, i, 1), "none")
+    return x
 
 
 def _row_numbers(x: Value, tuples: Array, depth: int) -> list[int]:

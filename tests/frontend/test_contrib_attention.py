@@ -89,6 +89,22 @@ def test_multi_head_with_cache(tmp_path: Path, bias: bool, form: str) -> None:
     both(tmp_path, "MultiHeadAttention", inputs, outputs=(1, 1, 1), attrs=attrs, rtol=1e-5, atol=3e-6)
 
 
+@pytest.mark.parametrize("t", [H, 6])
+@pytest.mark.parametrize("bias", [False, True])
+def test_multi_head_over_projected_keys(tmp_path: Path, t: int, bias: bool) -> None:
+    """Keys and values that have heads of their own, as many as tokens or not, are a cross attention's cache: of the bias,
+    only the query's part is added."""
+    inputs = [normal(B, S, H * D), normal(B, H, t, D), normal(B, H, t, D), normal(3 * H * D) if bias else None]
+    inputs = inputs if bias else inputs[:3]
+    both(tmp_path, "MultiHeadAttention", inputs, attrs={"num_heads": H}, rtol=1e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize(("s", "t"), [(1, 6), (5, 3)])
+def test_a_causal_mask_starts_at_the_first_key(tmp_path: Path, s: int, t: int) -> None:
+    inputs = (normal(B, s, H * D), normal(B, t, H * D), normal(B, t, H * D))
+    both(tmp_path, "MultiHeadAttention", inputs, attrs={"num_heads": H, "unidirectional": 1}, rtol=1e-5, atol=3e-6)
+
+
 def test_multi_head_over_another_cache(tmp_path: Path) -> None:
     inputs = [normal(B, S, H * D), normal(B, H, 6, D), normal(B, H, 6, D)]
     both(tmp_path, "MultiHeadAttention", inputs, attrs={"num_heads": H}, rtol=1e-5, atol=3e-6)

@@ -57,6 +57,20 @@ def test_quantised_experts(tmp_path: Path, bits: int, block: int, zeros: bool) -
     both(tmp_path, "QMoE", inputs, fixed=fixed, attrs=attrs, rtol=5e-5, atol=5e-6)
 
 
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("normalized", [0, 1])
+@pytest.mark.parametrize("own", [False, True])
+def test_shares_of_quantised_experts(tmp_path: Path, k: int, normalized: int, own: bool) -> None:
+    """Shares of the model's own are taken as they are, or over their sum; the others are normalised in any case."""
+    h = 32
+    weights = [RNG.integers(0, 256, (E, h, h // 2)).astype(np.uint8) for _ in range(2)]
+    scales = [(RNG.random((E, h)) * 0.01).astype(np.float32) for _ in range(2)]
+    inputs = [normal(T, h), normal(T, E), weights[0], scales[0], None, weights[1], scales[1]]
+    inputs += [*(None,) * 7, RNG.random((T, E)).astype(np.float32) + np.float32(0.1)] if own else []
+    attrs = {"k": k, "activation_type": "silu", "normalize_routing_weights": normalized, "expert_weight_bits": 4}
+    both(tmp_path, "QMoE", inputs, fixed=(2, 3, 5, 6), attrs=attrs, rtol=1e-3, atol=1e-4)
+
+
 def test_experts_of_bytes_in_blocks(tmp_path: Path) -> None:
     """onnxruntime rounds the activations of 8-bit blocks to 8 bits too (results move by a percent): its float operator
     on the dequantised weights is the reference."""

@@ -11,7 +11,7 @@ from onnx import helper
 from cimc import errors
 from cimc.frontend.dims import evaluate
 from cimc.frontend.importer import Imported, load
-from tests.frontend.onnx_models import INT64, model, save, value
+from tests.frontend.onnx_models import INT64, agree, model, save, value
 
 node = helper.make_node
 
@@ -149,3 +149,13 @@ def test_a_default_length_that_the_model_cannot_take_is_shortened(tmp_path: Path
 )  # fmt: skip
 def test_the_arithmetic(text: str, result: int | None) -> None:
     assert evaluate(text, {"a": 2, "b": 5}) == result
+
+
+@pytest.mark.parametrize("nameless", [-1, "?", "*", "None", " ? "])
+def test_what_exporters_write_for_no_name_is_none(tmp_path: Path, nameless: int | str) -> None:
+    """Two such dimensions are two sizes, as onnxruntime takes them (Paddle, keras2onnx)."""
+    image = value("x", [nameless, 2, nameless])
+    proto = model([node("Softmax", ["x"], ["y"], axis=-1)], [image], ["y"])
+    assert bound(load(save(tmp_path, proto), dims={"x.2": 7})) == {"x.0": 1, "x.2": 7}
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 2, 5)).astype(np.float32)}
+    agree(tmp_path, proto, feeds)
