@@ -316,7 +316,7 @@ class _Work:
     def _tiles(self, segment: Segment, entry: _Segment, what: str) -> tuple[int, ...]:
         if entry.tiles is None or entry.stages is not None:
             raise self.refused(f"{what} is {entry.style}, and has {_has(entry)}", "give it `tiles`, and no `stages`")
-        if segment.style is not Style.SPREAD and len(entry.tiles) != 1:
+        if segment.style is Style.HOST and len(entry.tiles) != 1:
             raise self.refused(f"{what} is driven by one tile, not by {len(entry.tiles)}", "name one")
         self._able(segment, entry.tiles, what)
         if segment.style is Style.HOST and not self.chip.tile(entry.tiles[0]).memory_port:

@@ -68,6 +68,20 @@ def test_a_dump_read_back_gives_the_same_program(tmp_path: Path) -> None:
     assert compiled(written(tmp_path))[0] == compiled()[0]
 
 
+def test_regions_that_several_tiles_assemble_are_read_back(tmp_path: Path) -> None:
+    b = Build("partitioned")
+    graph = b.graph(b("pad", b.input("x", "f32[96x128]"), before=(1, 2), after=(3, 0), value=0.5))
+    graph, mapping = build(graph, CHIP, "w8a8")
+    made = lowered(graph, mapping, CHIP)
+    (segment,) = data = dump(graph, mapping, made.program, CHIP)["segments"]
+    assert len(segment["tiles"]) > 1
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(dump(graph, mapping, made.program, CHIP)))
+    again, placed = build(graph, CHIP, "w8a8", pinned=read_placement(path))
+    assert lowered(again, placed, CHIP).program == made.program
+    assert dump(again, placed, made.program, CHIP)["segments"] == data
+
+
 def scattered(data: dict) -> None:
     """Every block on a tile of its own choice, cores left to the compiler; vector work, rows and values moved, too."""
     turn = 0
