@@ -59,6 +59,7 @@ class _Static(_Entry):
     rows: Index = 0
     cols: Index = 0
     precision: str = ""
+    reloaded: bool = False
 
 
 class _Segment(_Entry):
@@ -139,7 +140,7 @@ def apply(
         why = f"it was made for {pinned.file.hardware}, and this compile is for {chip.name}"
         raise pinned.refused(why, "choose the hardware it was made for (--hw)")
     matrices = _Matrices(pinned, graph, chip, precision).read(segments)
-    return _Work(pinned, graph, chip, segments, replace(base, matrices=matrices)).read()
+    return _Work(pinned, graph, chip, segments, replace(base, matrices=matrices, reload=None)).read()
 
 
 class _Matrices:
@@ -161,6 +162,11 @@ class _Matrices:
                 raise self.refused(f"no static matmul of this model makes '{entry.value}'", "is it of another model?")
             if entry.value in asked:
                 raise self.refused(f"static '{entry.value}' stands there twice", "leave one out")
+            if entry.reloaded:
+                why = f"static '{entry.value}' is reloaded there, and a placement says where weights stay"
+                raise self.refused(
+                    why, "take that of a compile whose weights fit (--chips, --hw), or leave --placement out"
+                )
             asked[entry.value] = entry
         missing = next((v for v in nodes if v not in asked), None)
         if missing is not None:

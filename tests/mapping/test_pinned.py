@@ -150,6 +150,7 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "a matrix less": (lambda d: d["static"].pop(), "is missing"),
     "another model's matrix": (put("static", 0, "value", "q"), "no static matmul of this model makes 'q'"),
     "another precision": (put("static", 0, "precision", "w4a8"), "w4a8"),
+    "weights in turn": (put("static", 0, "reloaded", True), "is reloaded there"),
     "other hardware": (put("hardware", "isaac"), "it was made for isaac"),
     "an unknown key": (put("foo", 1), "no key 'foo'"),
     "an unknown key inside": (put("static", 0, "foo", 1), "static.0.foo"),
