@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 
 from cimc.arch.spec import ChipSpec
@@ -27,6 +28,10 @@ class Context:
     chip: ChipSpec
     codes: dict[int, TileCode] = field(default_factory=dict[int, TileCode])
     names: dict[str, str] = field(default_factory=dict[str, str])  # stored value → global buffer
+    sums: dict[tuple[int, int, int], tuple[int, ...]] = field(
+        default_factory=dict[tuple[int, int, int], tuple[int, ...]]
+    )
+    """Tiles whose parts routers add, by channel: tile that sends one, tile that takes the sum, tag."""
 
     def __post_init__(self) -> None:
         self.uses = self.graph.uses()
@@ -45,8 +50,24 @@ class Context:
         """A context without code or names of its own; what was found out about the graph is shared, because finding it
         out for every segment again would take time quadratic in the number of layers."""
         fresh = copy.copy(self)
-        fresh.codes, fresh.names = {}, {}
+        fresh.codes, fresh.names, fresh.sums = {}, {}, {}
         return fresh
+
+    def sum_tag(self, of: tuple[int, ...], to: int, tag: int) -> int:
+        """A tag for sums of these tiles, the first from ``tag`` on: all parts that go through a channel belong to sums of
+        the same tiles, and another segment's sums may have one of these tiles and the same tile that takes them."""
+        while any(self.sums.get((tile, to, tag), of) != of for tile in of):
+            tag += 1
+        self.sums.update({(tile, to, tag): of for tile in of})
+        return tag
+
+    def take_sums(self, sums: MappingABC[tuple[int, int, int], tuple[int, ...]]) -> int:
+        """Note another segment's sums, all of them with tags so much later as is returned: 0, if none stands in the way."""
+        later = 0
+        while any(self.sums.get((tile, to, tag + later), of) != of for (tile, to, tag), of in sums.items()):
+            later += 1
+        self.sums.update({(tile, to, tag + later): of for (tile, to, tag), of in sums.items()})
+        return later
 
     def code(self, tile: int) -> TileCode:
         """The code of a tile, begun if it has none."""

@@ -295,8 +295,8 @@ class Flow:
         element = self.context.code(of[0]).rooms[parts[0].view.buffer].element
         total = Piece(to, rect, self.at(to, start).buffer(element, (rect.rows, rect.cols), "r"))
         for message in self._messages(parts[0], rect):
-            tag = self.tag
-            self.tag += 1
+            tag = self.context.sum_tag(of, to, self.tag)
+            self.tag = tag + 1
             for piece in parts:
                 self.at(piece.tile, start).emit("reduce", _sub(piece, message), origin=origin, of=of, to=to, tag=tag)
             self.at(to, start).emit("collect", _sub(total, message), origin=origin, of=of, tag=tag)

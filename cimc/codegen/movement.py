@@ -86,8 +86,9 @@ class Movement:
     def _through_routers(self, state: State, parts: Sequence[tuple[int, View]], to: int, origin: Origin) -> View:
         """The sum of parts (tile, view) in a new buffer of another tile. In the global order, all of them are directly
         followed by who takes it."""
-        of, tag = tuple(tile for tile, _ in parts), state.tag
-        state.tag += 1
+        of = tuple(tile for tile, _ in parts)
+        tag = self.context.sum_tag(of, to, state.tag)
+        state.tag = tag + 1
         tile, view = parts[0]
         total = self.context.code(to).buffer(
             self.context.code(tile).rooms[view.buffer].element, static_shape(view), "r"

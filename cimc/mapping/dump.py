@@ -89,8 +89,8 @@ def _codes(graph: Graph) -> Iterator[dict[str, Json]]:
 
 def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
     """Where a segment's vector work is: ``stages``, replica by replica and stage by stage the tiles that take turns,
-    ``tiles``, those that share its rows or the one that drives it, or ``streamed``, stage by stage the tiles of one that
-    a batch streams through."""
+    ``tiles``, those that share its rows or regions or the one that drives it, or ``streamed``, stage by stage the tiles of
+    one that a batch streams through."""
     placement, index = mapping.placement, segment.index
     found: dict[str, Json] = {"index": index, "style": segment.style.value, "node": first_node(segment)}
     if index in placement.rows and segment.style in (Style.STREAM, Style.SPREAD):

@@ -127,10 +127,10 @@ class Reload:
 @dataclass(frozen=True)
 class Placement:
     """Which tiles do what. ``matrices``: by output value, a copy per replica of the segment. ``tiles``: per segment those of
-    its rows (SPREAD), or the one that drives it (ASSEMBLE, HOST). ``homes``: per STREAM segment, for every replica and
-    every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them. ``beside``: per
-    STREAM segment, for every replica, the tile beside each tile of products that does what it has no unit for.
-    ``written``: by output value, the cores of products whose second operand is written into cells; ``least_rows``: per
+    its rows (SPREAD) or regions (ASSEMBLE), or the one that drives it (HOST). ``homes``: per STREAM segment, for every
+    replica and every vector stage, the tiles that take turns with the stage's blocks of rows: 1, 2, 4 ... of them.
+    ``beside``: per STREAM segment, for every replica, the tile beside each tile of products that does what it has no unit
+    for. ``written``: by output value, the cores of products whose second operand is written into cells; ``least_rows``: per
     segment with such products, the rows of one operand that are worth a tile.
 
     ``rows`` and ``residents`` are empty unless a search or a user says them: code generation chooses what is not named."""

@@ -7,7 +7,7 @@ matrix; a segment or a resident value that it leaves out stays as the compiler c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,14 @@ from cimc import errors, files
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Unit
+from cimc.mapping.beside import columns_aside, companions
 from cimc.mapping.dump import first_node
 from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.parts import CoreBlock, parts
 from cimc.mapping.segment import MATRIX_OPS, shares
-from cimc.mapping.units import units_needed
+from cimc.mapping.traffic import Traffic
+from cimc.mapping.units import tiles_with, units_needed
 from cimc.ops.layout import integer
 
 MOST_BYTES = 256 << 20
@@ -59,6 +61,7 @@ class _Static(_Entry):
     rows: Index = 0
     cols: Index = 0
     precision: str = ""
+    reloaded: bool = False
 
 
 class _Segment(_Entry):
@@ -129,7 +132,7 @@ def apply(
         why = f"it was made for {pinned.file.hardware}, and this compile is for {chip.name}"
         raise pinned.refused(why, "choose the hardware it was made for (--hw)")
     matrices = _Matrices(pinned, graph, chip, precision).read(segments)
-    return _Work(pinned, graph, chip, segments, replace(base, matrices=matrices)).read()
+    return _Work(pinned, graph, chip, segments, replace(base, matrices=matrices, reload=None)).read()
 
 
 class _Matrices:
@@ -151,6 +154,11 @@ class _Matrices:
                 raise self.refused(f"no static matmul of this model makes '{entry.value}'", "is it of another model?")
             if entry.value in asked:
                 raise self.refused(f"static '{entry.value}' stands there twice", "leave one out")
+            if entry.reloaded:
+                why = f"static '{entry.value}' is reloaded there, and a placement says where weights stay"
+                raise self.refused(
+                    why, "take that of a compile whose weights fit (--chips, --hw), or leave --placement out"
+                )
             asked[entry.value] = entry
         missing = next((v for v in nodes if v not in asked), None)
         if missing is not None:
@@ -279,7 +287,21 @@ class _Work:
         placement = replace(self.placement, homes=homes, tiles=tiles, rows=rows, residents=dict(self._residents()))
         for segment in self.segments.values():
             self._agree(segment, placement)
-        return placement
+        found = {i: self._beside(s, placement) for i, s in self.segments.items() if s.style is Style.STREAM}
+        return replace(placement, beside={i: copies for i, copies in found.items() if copies})
+
+    def _beside(self, segment: Segment, placement: Placement) -> tuple[Mapping[int, int], ...]:
+        """The tiles beside those of products, copy by copy: those there are where they stand by the same tiles, others where
+        products have moved."""
+        columns = columns_aside(segment, placement.aside, placement.shards, placement.matrices)
+        known = placement.beside.get(segment.index, ())
+        if len(known) >= len(columns) and all(c.keys() <= k.keys() for c, k in zip(columns, known, strict=False)):
+            return tuple(known[: len(columns)])
+        seats = {t for copy in placement.homes[segment.index] for lanes in copy for t in lanes}
+        able = tiles_with(self.chip, units_needed(_whole(segment, placement.shards.keys() - placement.aside)))
+        free = [t for t in able if t not in seats] or able
+        traffic = Traffic(self.chip)
+        return tuple(companions(copy, free, 0, traffic) for copy in columns)
 
     def _segment(self, entry: _Segment, what: str) -> Segment:
         segment = self.segments.get(entry.index)
@@ -306,7 +328,7 @@ class _Work:
     def _tiles(self, segment: Segment, entry: _Segment, what: str) -> tuple[int, ...]:
         if entry.tiles is None or entry.stages is not None:
             raise self.refused(f"{what} is {entry.style}, and has {_has(entry)}", "give it `tiles`, and no `stages`")
-        if segment.style is not Style.SPREAD and len(entry.tiles) != 1:
+        if segment.style is Style.HOST and len(entry.tiles) != 1:
             raise self.refused(f"{what} is driven by one tile, not by {len(entry.tiles)}", "name one")
         self._able(segment, entry.tiles, what)
         if segment.style is Style.HOST and not self.chip.tile(entry.tiles[0]).memory_port:
@@ -367,10 +389,15 @@ class _Work:
 
 def lacking(segment: Segment, placement: Placement, chip: ChipSpec, tile: int) -> str:
     """The first unit that a tile would need for a segment's vector work and has not, or ""."""
-    local = (n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in placement.shards)
+    local = _whole(segment, placement.shards.keys())
     spec = chip.tile(tile)
     present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
     return min((u.value for u in units_needed(local) if present[u] is None), default="")
+
+
+def _whole(segment: Segment, columns: Collection[str]) -> list[Node]:
+    """A segment's vector work but that on columns, on the tiles of their products."""
+    return [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in columns]
 
 
 def _has(entry: _Segment) -> str:

@@ -117,7 +117,7 @@ def _flows(made: Lowered, names: Mapping[str, str], steps: Mapping[int, Sequence
         local = sizes | {b.name: b.element.bytes for b in tile.buffers}
         for step, times in executed(steps[tile.tile]):
             end = _end(step, names)
-            if end is None:
+            if end is None or not times:  # an instruction of rounds that do not come sends nothing
                 continue
             to, value, store, view = end
             entry = found.setdefault((tile.tile, to, value, store), [0, 0])

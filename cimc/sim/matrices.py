@@ -208,11 +208,13 @@ class MatrixFactory:
         return CheckedMatrix(decl, inner)
 
     def _aligned(self, weights: Array) -> Array:
-        """Unrounded weights where products can use them: a file may have them at odd addresses, and NumPy would copy
-        them for every product. The file's pages are given back."""
-        if weights.flags.aligned or not self.budget.take(weights.nbytes):
+        """Unrounded weights where and how products can use them: a file may have them at odd addresses, and NumPy would copy
+        them for every product; a model transposed, and BLAS would add in another order than with those of a compiled
+        folder. The file's pages are given back."""
+        by_rows = weights.strides[1] == weights.itemsize
+        if (weights.flags.aligned and by_rows) or not self.budget.take(weights.nbytes):
             return weights
-        copy = np.array(weights)
+        copy = np.array(weights, order="C")
         release(weights)
         return copy
 

@@ -17,7 +17,7 @@ from cimc.session import InferenceSession
 from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing
 from models.graph import save
-from models.small import RECIPES, build
+from models.small import RECIPES, build, mlp
 
 SMALL = (
     "tiles.cim.cores=1",
@@ -65,3 +65,26 @@ def test_same_bits_wherever_sums_are_added(
     assert len({tuple(found) for found in answers.values()}) == 1
     assert carried["network"] < carried["tree"] < carried["one"]
     assert cycles["network"] < cycles["one"]
+
+
+def test_segments_on_the_same_tiles_have_sums_apart(tmp_path: Path) -> None:
+    """Weights in turn: sums of several layers have some of their tiles in common, and the tile that takes them, but not all."""
+    path = tmp_path / "mlp.onnx"
+    save(mlp(inputs=70, hidden=60, layers=4, classes=5), path)
+    chip = ("layout=4x3", "tiles.all.local_bytes=65536")
+    answers: list[bytes] = []
+    for way in SUMS_AT:
+        made = compile_model(path, Options("toy", chip, {"batch": 6}, choices=Choices(sums=way, reload=True)))
+        assert made is not None
+        sums = {
+            (dict(s.keywords)["of"], dict(s.keywords)["to"])
+            for t in made.program.tiles
+            for s in walk(t.steps)
+            if s.mnemonic == "reduce"
+        }
+        ends = [(tile, to) for of, to in sums if isinstance(of, tuple) for tile in of]
+        assert (len(ends) > len(set(ends))) == (way in ("auto", "network"))
+        session = InferenceSession(made, numerics="integer", timing=False)
+        (y,) = session.run(None, {"x": np.random.default_rng(3).standard_normal((6, 70)).astype(np.float32)})
+        answers.append(np.ascontiguousarray(y).tobytes())
+    assert len(set(answers)) == 1

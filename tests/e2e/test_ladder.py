@@ -132,3 +132,16 @@ def test_a_converter_that_is_too_narrow_shows(path: Path, given: Feeds) -> None:
     assert compiled is not None
     analog, integer = (InferenceSession(compiled, n, timing=False).run(None, given)[0] for n in ("analog", "integer"))
     assert not np.array_equal(analog, integer)
+
+
+def test_the_compiled_folder_computes_the_same_bits_in_float(tmp_path: Path) -> None:
+    """Weights that the model has transposed lie otherwise in memory than in the folder, and BLAS would add in another order."""
+    model = small.vit(image=16, patch=4, layers=1, hidden=32, heads=2, ffn=48, classes=10)
+    save(model, tmp_path / "vit.onnx")
+    compiled = compile_model(tmp_path / "vit.onnx", Options("isaac", (), {"batch": 1}))
+    assert compiled is not None
+    compiled.write(tmp_path / "out")
+    feeds = sample_inputs(model, {"batch": 1}, seed=1)
+    here, there = (InferenceSession(p, timing=False).run(None, feeds) for p in (compiled, str(tmp_path / "out")))
+    for mine, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(mine, other)

@@ -11,17 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cimc import inputs
 from cimc.arch.load import load
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lowered
+from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError, Exit
 from cimc.ir.evaluate import evaluate
 from cimc.isa.verify import verify
 from cimc.mapping.build import build
+from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
 from cimc.mapping.pinned import NOT_READ, read_placement
 from cimc.ops import Numerics
 from cimc.sim.interpreter import run
+from models import small
+from models.graph import save
 from tests.mapping.test_segment import static
 from tests.passes.graph_builder import Build
 from tests.report.test_run_report import validate
@@ -66,6 +71,20 @@ def test_the_dump_is_valid_and_all_of_its_keys_are_known(tmp_path: Path) -> None
 
 def test_a_dump_read_back_gives_the_same_program(tmp_path: Path) -> None:
     assert compiled(written(tmp_path))[0] == compiled()[0]
+
+
+def test_regions_that_several_tiles_assemble_are_read_back(tmp_path: Path) -> None:
+    b = Build("partitioned")
+    graph = b.graph(b("pad", b.input("x", "f32[96x128]"), before=(1, 2), after=(3, 0), value=0.5))
+    graph, mapping = build(graph, CHIP, "w8a8")
+    made = lowered(graph, mapping, CHIP)
+    (segment,) = data = dump(graph, mapping, made.program, CHIP)["segments"]
+    assert len(segment["tiles"]) > 1
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(dump(graph, mapping, made.program, CHIP)))
+    again, placed = build(graph, CHIP, "w8a8", pinned=read_placement(path))
+    assert lowered(again, placed, CHIP).program == made.program
+    assert dump(again, placed, made.program, CHIP)["segments"] == data
 
 
 def scattered(data: dict) -> None:
@@ -136,6 +155,7 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "a matrix less": (lambda d: d["static"].pop(), "is missing"),
     "another model's matrix": (put("static", 0, "value", "q"), "no static matmul of this model makes 'q'"),
     "another precision": (put("static", 0, "precision", "w4a8"), "w4a8"),
+    "weights in turn": (put("static", 0, "reloaded", True), "is reloaded there"),
     "other hardware": (put("hardware", "isaac"), "it was made for isaac"),
     "an unknown key": (put("foo", 1), "no key 'foo'"),
     "an unknown key inside": (put("static", 0, "foo", 1), "static.0.foo"),
@@ -200,3 +220,28 @@ def test_rows_that_do_not_fit_say_the_numbers(tmp_path: Path) -> None:
     ) as caught:
         lowered(graph, mapping, small)
     assert (caught.value.code, caught.value.exit) == ("rows-too-many", Exit.DOES_NOT_FIT)
+
+
+def test_columns_of_a_moved_matrix_have_tiles_beside_them(tmp_path: Path) -> None:
+    """The placement says nothing of the tiles beside products (GELU's, where those have no unit for it): they follow."""
+    save(small.bert(layers=1, hidden=32, heads=2, ffn=64, vocab=50, positions=32), tmp_path / "bert.onnx")
+    options = Options("isaac", (), {"batch": 1, "sequence": 16}, choices=Choices(replicas=1))
+    plain = compile_model(tmp_path / "bert.onnx", options)
+    assert plain is not None
+    data = json.loads(json.dumps(plain.mapping))
+    wide = next(m for m in data["static"] if m["cols"] == 64)
+    taken = {block["tile"] for matrix in data["static"] for block in matrix["blocks"]}
+    tile = next(t["id"] for t in data["tiles"] if t["crossbars"] and t["id"] not in taken)
+    for block in wide["blocks"]:
+        block.update(tile=tile, crossbars=None)
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    moved = compile_model(tmp_path / "bert.onnx", replace(options, placement=str(tmp_path / "p.json")))
+    assert moved is not None
+    feeds = inputs.draw(plain.program, 0, plain.tokens)
+    here, there = (
+        run(m.program, m.weights, m.hardware.spec, inputs=feeds, numerics="integer", timing=False).outputs
+        for m in (moved, plain)
+    )
+    assert here is not None
+    assert there is not None
+    assert all(np.array_equal(here[name], there[name]) for name in there)

@@ -17,6 +17,7 @@ from cimc.codegen.lower import lowered
 from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
+from cimc.isa.printer import executed
 from cimc.isa.verify import verify
 from cimc.mapping.beside import columns_aside
 from cimc.mapping.build import build
@@ -143,6 +144,20 @@ def test_traffic_counts_the_links_cycles_as_the_engine_does() -> None:
     tokens = timing.bound.resources["noc"] * total - sum(links.values())
     assert 0 <= tokens < 0.1 * sum(links.values()) + total
     assert servers[MEMORY] == round(timing.utilization["global_memory"] * timing.cycles)
+
+
+def test_rounds_that_do_not_come_send_nothing(tmp_path: Path) -> None:
+    """Tokens of one round in several, where a repeat has fewer: no packets, and nothing to divide bytes by."""
+    save(small.cnn(image=12, width=4, stages=2, classes=5), tmp_path / "cnn.onnx")
+    options = Options("sram-dcim", (), {"batch": 4}, copies="count=2", choices=Choices(2, lanes=7, rotation=3))
+    plain = compile_model(tmp_path / "cnn.onnx", options)
+    assert plain is not None
+    counts = [times for tile in plain.program.tiles for _, times in executed(tile.steps)]
+    assert 0 in counts
+    found = compile_model(tmp_path / "cnn.onnx", replace(options, search=Plan(2)))
+    assert found is not None
+    assert found.searched is not None
+    assert found.searched.cycles <= run_timing(plain.program, plain.hardware.spec).cycles
 
 
 @pytest.mark.parametrize(
