@@ -238,31 +238,40 @@ class AnalogMatrix:
         if cells.whole and (config.adc is None or config.adc.ideal):
             lossless = lossless_columns(cells.net, self.table, config)
         if lossless.all():
-            merged = merged_weights(cells.net, config)
-            if config.weights.unit_column:
-                merged = merged[:, :-1] - merged[:, -1:]
-            offset = 0 if config.weights.unit_column else config.weights.offset
-            self._product = exact_product(merged - offset, self._reach)
-            return
-        step = common_step(self.table)
-        if cells.copies:
+            self._product = self._whole()
+        elif cells.copies:
             self._copied = copied_core(cells, config, self.table, self.streams)
-            return
+        else:
+            self._choose_tables(lossless)
+
+    def _whole(self) -> ExactProduct:
+        """The product with all weights at once, as no conversion loses anything."""
+        config = self.config
+        merged = merged_weights(self.cells.net, config)
+        if config.weights.unit_column:
+            return exact_product(merged[:, :-1] - merged[:, -1:], self._reach)
+        return exact_product(merged - config.weights.offset, self._reach)
+
+    def _choose_tables(self, lossless: NDArray[np.bool_]) -> None:
+        """Bits or tables where one step serves all conversions, and a product for the ``lossless`` columns (blocks × columns)
+        if enough are."""
+        config, cells, step = self.config, self.cells, common_step(self.table)
         if self.table is None or step is None or len({t for row in self.table for t in row}) > 1:
             return
-        upright = sliced_spec(config, self.table[0][0], cells)
+        transfer = self.table[0][0]
+        upright = sliced_spec(config, transfer, cells)
         if upright is not None:
-            self._sliced = SlicedCore(cells, config, upright, self.table[0][0])
+            self._sliced = SlicedCore(cells, config, upright, transfer)
             if upright.alone and not cells.fixed:
                 return
-        if cells.fixed and subset_serves(config, self.table[0][0], cells):
-            self._tables = SubsetCore(cells, config, self.table[0][0], self.streams)
+        if cells.fixed and subset_serves(config, transfer, cells):
+            self._tables = SubsetCore(cells, config, transfer, self.streams)
             return
-        spec = lut_spec(config, self.table[0][0], cells)
+        spec = lut_spec(config, transfer, cells)
         if spec is None:
             return
         if lossless.mean() < WORTH_A_PRODUCT:
-            lossless[:] = False
+            lossless = np.zeros_like(lossless)
         else:
             merged = merged_weights(cells.net, config)
             for (a, b), row in zip(self.blocks, lossless, strict=True):

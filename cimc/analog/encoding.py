@@ -92,7 +92,7 @@ def stored(weights: NDArray[Any], encoding: WeightEncoding) -> NDArray[Any]:
         raise refuse(
             "weight_bits",
             f"weights {weights.min()}..{weights.max()} do not fit {encoding.kind} cells of {encoding.bits} bits",
-            "clip or scale the weights, or add a slice",
+            "clip or scale the weights, add a slice, or compile for fewer bits (--precision)",
         )
     return value
 

@@ -80,7 +80,9 @@ def parse_choices(texts: Iterable[str]) -> Choices:
     names = [f.name for f in fields(Choices)]
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or key not in names:
+        if not equals and key in names:
+            raise errors.MAPPING_CHOICE(text=text, why="it has no value", fix=f"give one, as in {key}=...")
+        if key not in names or not equals:
             close = difflib.get_close_matches(key, names, n=1)
             fix = f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(names)}"
             raise errors.MAPPING_CHOICE(text=text, why="there is no such key", fix=fix)

@@ -32,3 +32,9 @@ def test_texts() -> None:
 def test_bad_texts(text: str, message: str) -> None:
     with pytest.raises(CimcError, match=message):
         parse_choices((text,))
+
+
+def test_a_key_without_a_value_is_told_as_one() -> None:
+    with pytest.raises(CimcError, match="it has no value") as caught:
+        parse_choices(["sums"])
+    assert "sums=" in caught.value.hint
