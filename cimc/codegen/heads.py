@@ -148,7 +148,9 @@ class Heads:
         with ExitStack() as stack:
             for name, turn in zip(names, turns, strict=True):
                 stack.enter_context(code.repeat(name, turn))
-            self._interleave([_Chain((*middle[:-1], middle[-1] + k), dict(loaded), dict(have)) for k in range(together)])
+            self._interleave(
+                [_Chain((*middle[:-1], middle[-1] + k), dict(loaded), dict(have)) for k in range(together)]
+            )
         return lone
 
     def _load(self, middle: Sequence[Affine]) -> dict[View, View]:
