@@ -15,8 +15,10 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
 from cimc.mapping.layout import is_view, stored_outputs
 from cimc.mapping.mapping import Home, Mapping, Placement, Segment
-from cimc.mapping.segment import Tail, inside
+from cimc.mapping.recompute import KEPT_SHARE
+from cimc.mapping.segment import Range, Tail, inside, product
 from cimc.mapping.space import Index, Space, shared_row, width
+from cimc.ops import Access
 
 
 @dataclass
@@ -179,3 +181,22 @@ class Context:
             target = View(loaded[view].buffer, Affine(), view.shape, dense_strides(tuple(static_shape(view))))
             code.emit("load", target, view, origin=node.origin)
         return loaded[view]
+
+    def constant_rows(
+        self, code: TileCode, space: Space, node: Node, value: str, index: Index, here: Range
+    ) -> View | None:
+        """A block's rows of a constant that all positions of the outer axes share: the rows ``here`` of it stay in the tile, if
+        they are not too many. None for other operands."""
+        root = self.homes[value].buffer
+        if root not in self.graph.constants or shared_row(self.graph, value):
+            return None
+        reach = space.reach(node, value, Access.ROWS)
+        if len(reach.inner_shape) != 1 or product(space.domain[:-1]) == 1:
+            return None
+        cols, element = reach.inner_shape[0], self.graph.type(value).element
+        if any(reach.strides[:-1]) or reach.inner_strides != (1,) or reach.strides[-1] != cols:
+            return None
+        if here.count * cols * element.bytes > self.chip.tile(code.tile).local_bytes // KEPT_SHARE:
+            return None
+        whole = code.constant(root, element, reach.offset + here.low * cols, here.count * cols)
+        return View(whole.buffer, (index.axes[-1] + -here.low) * cols, (index.rows, cols), (cols, 1))

@@ -5,7 +5,7 @@ the matmul unit works on the next. Buffers are shared by every second index."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
@@ -21,7 +21,8 @@ from cimc.isa.instruction import Instruction
 from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
 from cimc.mapping.region import Part, Source
-from cimc.mapping.space import shared_row, width
+from cimc.mapping.segment import ELEMENTWISE, Range
+from cimc.mapping.space import Index, shared_row, width
 from cimc.ops import OPS, Access
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class Heads:
         self.code: TileCode = flow.at(share.tile, flow.plan.starts[job], self.group)
         self.kept: dict[str, Piece] = {}
         self.pools: dict[tuple[int, int], list[View]] = {}
+        self.common = self._common()
+        once = {n.outputs[0] for n in self.common}
+        self.apart = tuple(n for n in part.segment.nodes if n.outputs[0] not in once)
+        lasting = {t.root for n in self.apart for v in n.inputs if (t := part.tails.get(v))}
+        self.dying = flow.dying - (once & lasting)
 
     def emit(self) -> None:
         """Append the work on all indices of the middle axes: a part of them in each of the stage's phases, or in loops where
@@ -78,8 +84,9 @@ class Heads:
         indices = list(product(*(range(low, low + count) for low, count in self.share.ranges)))
         start = self.flow.plan.starts[self.job]
         loaded = self._load([Affine(low) for low, _ in self.share.ranges])
+        have = self._once([Affine(low) for low, _ in self.share.ranges], loaded)
         lone = set(self.code.rooms)
-        chains = [_Chain(tuple(Affine(i) for i in index), dict(loaded)) for index in indices]
+        chains = [_Chain(tuple(Affine(i) for i in index), dict(loaded), dict(have)) for index in indices]
         if self.group == 1:  # chosen where buffers are short: these are shared
             self._interleave(chains)
             return lone
@@ -116,7 +123,7 @@ class Heads:
         self.code = self.flow.at(self.share.tile, start, self.group)
         mark = len(self.code.steps)
         with self.code.again(pool):
-            for node in self.part.segment.nodes:
+            for node in self.apart:
                 self._node(node, chain)
         steps = self.code.steps[mark:]
         products = [i for i, s in enumerate(steps) if isinstance(s, Instruction) and s.mnemonic in PRODUCTS]
@@ -136,11 +143,14 @@ class Heads:
             for name, (low, _), turn, step in zip(names, self.share.ranges, turns, steps, strict=True)
         ]
         loaded = self._load(middle)
+        have = self._once(middle, loaded)
         lone = set(code.rooms)
         with ExitStack() as stack:
             for name, turn in zip(names, turns, strict=True):
                 stack.enter_context(code.repeat(name, turn))
-            self._interleave([_Chain((*middle[:-1], middle[-1] + k), dict(loaded)) for k in range(together)])
+            self._interleave(
+                [_Chain((*middle[:-1], middle[-1] + k), dict(loaded), dict(have)) for k in range(together)]
+            )
         return lone
 
     def _load(self, middle: Sequence[Affine]) -> dict[View, View]:
@@ -152,25 +162,61 @@ class Heads:
                     self._external(node, value, middle, loaded)
         return loaded
 
+    def _common(self) -> tuple[Node, ...]:
+        """Elementwise nodes that come to the same for all indices of the middle axes, as a mask does."""
+        part, made = self.part, set[str]()
+        found: list[Node] = []
+        for node in part.segment.nodes:
+            leaves = any(o in self.flow.wanted or o in self.flow.region.stored for o in node.outputs)
+            alike = all(self._alike(node, i, made) for i in range(len(node.inputs)))
+            if node.op in ELEMENTWISE and alike and not leaves:
+                found.append(node)
+                made.update(node.outputs)
+        return tuple(found)
+
+    def _alike(self, node: Node, i: int, made: Container[str]) -> bool:
+        """Whether an operand is the same for all indices of the middle axes; ``made``: values that are."""
+        value, tail = node.inputs[i], self.part.tails.get(node.inputs[i])
+        if not value or shared_row(self.flow.graph, value):
+            return True
+        if tail is not None:
+            return tail.root in made
+        outside = self._outside(node, i)
+        return outside and not any(self.part.space.reach(node, value, Access.ROWS).strides[1:-1])
+
+    def _once(self, middle: Sequence[Affine], loaded: dict[View, View]) -> dict[str, View]:
+        """Do what comes to the same for all indices; the results."""
+        chain = _Chain(tuple(middle), loaded)
+        for node in self.common:
+            self._node(node, chain)
+        return chain.have
+
     def _external(self, node: Node, value: str, middle: Sequence[Affine], loaded: dict[View, View]) -> View:
         """Rows of a value from outside the region: of all blocks of the group at once, or block by block where they
-        overlap."""
+        overlap. Those of a constant that all samples and indices share stay on the tile."""
         flow, space = self.flow, self.part.space
         index = flow.index(self.share.rect, middle, self.group)
-        shared = shared_row(flow.graph, value) or not space.reach(node, value, Access.ROWS).strides[-1]
-        if shared or not flow.plan.overlap or self.group == 1:
-            return flow.context.external(self.code, space, node, value, index, loaded)
+        one_row = shared_row(flow.graph, value) or not space.reach(node, value, Access.ROWS).strides[-1]
+        if one_row or not flow.plan.overlap or self.group == 1:
+            constant = self._constant(node, value, index)
+            return constant or flow.context.external(self.code, space, node, value, index, loaded)
         cols, name = width(flow.graph, value), flow.context.global_name(value)
         view = space.rows_view(node, value, index, (0, cols), name)
         if view not in loaded:
             loaded[view] = self.code.buffer(flow.graph.type(value).element, (self.rows, cols), "x")
             for k, target in enumerate(self._by_block(loaded[view])):
                 index = flow.index(self.share.rect, middle, 1, k)
-                view_k = space.rows_view(node, value, index, (0, cols), name)
+                here = self._constant(node, value, index)
+                view_k = here or space.rows_view(node, value, index, (0, cols), name)
                 dense = dense_strides(tuple(static_shape(view_k)))
                 split = View(target.buffer, target.offset, view_k.shape, dense)
-                self.code.emit("load", split, view_k, origin=node.origin)
+                self.code.emit("copy" if here else "load", split, view_k, origin=node.origin)
         return loaded[view]
+
+    def _constant(self, node: Node, value: str, index: Index) -> View | None:
+        """Rows of a constant of which those of a whole sample stay on the tile."""
+        flow = self.flow
+        return flow.context.constant_rows(self.code, self.part.space, node, value, index, Range(0, flow.region.rows))
 
     def _by_block(self, view: View) -> list[View]:
         """The rows of each block of the group."""
@@ -200,7 +246,7 @@ class Heads:
     def _interleave(self, chains: Sequence[_Chain]) -> None:
         """Cut each chain before its products; do the first cut of one, then the second of the one before, and so on."""
         cuts: list[list[Node]] = []
-        for node in self.part.segment.nodes:
+        for node in self.apart:
             if not cuts or (node.op == "matmul" and any(n.op == "matmul" for n in cuts[-1])):
                 cuts.append([])
             cuts[-1].append(node)
@@ -227,7 +273,7 @@ class Heads:
                 return self._external(n, value, chain.middle, chain.loaded)
             return self._middle(n, i, source, chain.middle)
 
-        emit = BlockEmit(flow.graph, code, self.rows, operand, node, dying=flow.dying)
+        emit = BlockEmit(flow.graph, code, self.rows, operand, node, dying=self.dying)
         for out in node.outputs:
             if out in self.kept:
                 emit.outputs[out] = self._slot(self.kept[out], out, chain.middle)

@@ -14,7 +14,6 @@ from cimc.isa.instruction import Instruction, Step
 from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.mapping.mapping import Segment
-from cimc.mapping.recompute import KEPT_SHARE
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.mapping.traffic import hops
@@ -319,21 +318,8 @@ class Spread:
         return ""
 
     def _constant_rows(self, code: TileCode, node: Node, value: str, index: Index) -> View | None:
-        """Rows of a constant that all positions of the outer axes share: those of the tile's share stay in it."""
-        root, here = self.context.homes[value].buffer, self.staying
-        graph = self.context.graph
-        if root not in graph.constants or shared_row(graph, value) or here is None:
-            return None
-        reach = self.space.reach(node, value, Access.ROWS)
-        if len(reach.inner_shape) != 1 or product(self.space.domain[:-1]) == 1:
-            return None
-        cols, element = reach.inner_shape[0], graph.type(value).element
-        if any(reach.strides[:-1]) or reach.inner_strides != (1,) or reach.strides[-1] != cols:
-            return None
-        if here.count * cols * element.bytes > self.context.chip.tile(code.tile).local_bytes // KEPT_SHARE:
-            return None
-        whole = code.constant(root, element, reach.offset + here.low * cols, here.count * cols)
-        return View(whole.buffer, (index.axes[-1] + -here.low) * cols, (index.rows, cols), (cols, 1))
+        """Rows of a constant that stay in the tile."""
+        return self.context.constant_rows(code, self.space, node, value, index, self.staying) if self.staying else None
 
     def _block(
         self,

@@ -65,7 +65,7 @@ def _built(
         choices = replace(choices, aside=False)  # a stage's columns stay on the tiles of their products
     region = None
     if choices.optimize == "throughput" and not choices.reload:
-        found, stored, region = _region(graph, found, stored)
+        graph, found, stored, region = _streamed(graph, found, stored, matmul_room(chip) * 2 // KEPT_SHARE)
         region = _shared(region, choices.replicas or 1) if region else None
     if choices.optimize == "latency":
         graph, found = recomputed(graph, found, matmul_room(chip) * 2 // KEPT_SHARE)
@@ -79,6 +79,19 @@ def _built(
         parts = (replace(p, segment=replace(p.segment, nodes=ordered[p.segment.index].nodes)) for p in region.parts)
         region = replace(region, parts=tuple(parts))
     return graph, Mapping(stored, ordered, placement, choices, region, caches)
+
+
+def _streamed(
+    graph: Graph, found: tuple[Segment, ...], stored: dict[str, Home], kept: int
+) -> tuple[Graph, tuple[Segment, ...], dict[str, Home], Region | None]:
+    """The graph, the segments, homes and region of a batch that streams. Masks are computed again where they are read, if no
+    less streams then."""
+    plain = _region(graph, found, stored)
+    again, copied = recomputed(graph, found, kept)
+    if again is graph or plain[2] is None:
+        return graph, *plain
+    other = _region(again, copied, homes(again, Views(again)))
+    return (graph, *plain) if other[2] is None or len(other[2].parts) < len(plain[2].parts) else (again, *other)
 
 
 def _region(

@@ -251,6 +251,15 @@ class _Placer:
                     return {}
         return found
 
+    def at_ports(self, replicas: Mapping[int, int], matrices: Mapping[str, Sequence[PlacedMatrix]]) -> frozenset[str]:
+        """Of placed matrices those that stand near memory ports because their products leave for global memory."""
+        cim = self.weight_tiles()
+        beside = Cores(near_memory(self.chip, snake(self.chip, cim)), self.chip.tile(cim[0]).cores if cim else 0)
+        grids = self._leaving(replicas, beside) if cim else {}
+        names = frozenset(out for out, _ in grids)
+        there = {part.tile for name in names for m in matrices[name] for part in m.parts}
+        return names if there == {part.tile for grid in grids.values() for part in grid.parts} else frozenset()
+
     def weight_tiles(self) -> list[int]:
         """Tiles with cores that weights may be on."""
         return [t for t in weight_tiles(self.chip) if t not in self.writing.reserved]
@@ -450,7 +459,8 @@ def place(
     matrices = best if best is not None else next((m for m in attempts if m is not None), None)
     if matrices is not None:
         if choices.optimize == "throughput":
-            matrices = stretched(matrices, snake(chip, placer.weight_tiles(), across=True), chip)
+            way = snake(chip, placer.weight_tiles(), across=True)
+            matrices = stretched(matrices, way, chip, placer.at_ports(copies, matrices))
         homes = placer.homes(copies, matrices)
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)

@@ -12,10 +12,15 @@ from cimc.mapping.mapping import PlacedMatrix
 Matrices = Mapping[str, tuple[PlacedMatrix, ...]]
 
 
-def stretched(matrices: Matrices, snake: Sequence[int], chip: ChipSpec) -> dict[str, tuple[PlacedMatrix, ...]]:
+def stretched(
+    matrices: Matrices, snake: Sequence[int], chip: ChipSpec, staying: frozenset[str] = frozenset()
+) -> dict[str, tuple[PlacedMatrix, ...]]:
     """Matrices with each tile moved along the snake that they were placed on, in order and evenly over its tiles in the rows
-    of the mesh that digital tiles stand in, or as near to those as there is room. All its tiles have the same cores."""
+    of the mesh that digital tiles stand in, or as near to those as there is room. All its tiles have the same cores. Those
+    ``staying`` (at memory ports) have tiles of their own, and keep them."""
+    fixed = {part.tile for name in staying for m in matrices[name] for part in m.parts}
     used = {part.tile for copies in matrices.values() for m in copies for part in m.parts}
+    snake = [tile for tile in snake if tile not in fixed]
     kept = [tile for tile in snake if tile in used]
     digital = [t for t in range(chip.tile_count) if chip.tile(t).special or chip.tile(t).matmul]
     rows = {chip.position(t)[1] for t in digital}
@@ -25,6 +30,6 @@ def stretched(matrices: Matrices, snake: Sequence[int], chip: ChipSpec) -> dict[
     to = {tile: near[(2 * i + 1) * len(near) // (2 * len(kept))] for i, tile in enumerate(kept)}
 
     def moved(matrix: PlacedMatrix) -> PlacedMatrix:
-        return replace(matrix, parts=tuple(replace(part, tile=to[part.tile]) for part in matrix.parts))
+        return replace(matrix, parts=tuple(replace(part, tile=to.get(part.tile, part.tile)) for part in matrix.parts))
 
     return {value: tuple(moved(m) for m in copies) for value, copies in matrices.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from cimc.arch import noc
 from cimc.arch.load import load
 from cimc.mapping.chips import snake
 from cimc.mapping.mapping import Part, PlacedMatrix
@@ -23,3 +24,22 @@ def test_tiles_keep_their_order_and_stand_where_digital_tiles_are() -> None:
     able = [t for t in way if chip.position(t)[1] in rows]
     places = [able.index(p.tile) for p in found]
     assert max(b - a for a, b in pairwise(places)) <= -(-len(able) // len(places))
+
+
+def test_what_stands_at_memory_ports_stays_there() -> None:
+    """The rows of memory ports have no digital tiles: what is stretched leaves them, what stays keeps them."""
+    chip = load("sram-digital").spec
+    way = snake(chip, [t for t in range(chip.tile_count) if chip.tile(t).cores])
+    ports = {chip.position(t)[1] for t in noc.memory_ports(chip)}
+    out = [t for t in way if chip.position(t)[1] in ports]
+    others = [t for t in way if t not in out][:30]
+    matrices = {
+        name: (PlacedMatrix(name, 0, "w", 1, len(tiles), "w8a8", tuple(Part(t, (0, 1), (0, 1), ()) for t in tiles)),)
+        for name, tiles in (("y", others), ("logits", out))
+    }
+    found = stretched(matrices, way, chip, frozenset({"logits"}))
+    assert found["logits"] == matrices["logits"]
+    moved = [p.tile for p in found["y"][0].parts]
+    assert len(set(moved)) == len(others)
+    assert not set(moved) & set(out)
+    assert {p.tile for p in stretched(matrices, way, chip)["logits"][0].parts} != set(out), "stretched with the others"
