@@ -41,8 +41,6 @@ from cimc.sim.state import (
     OPERAND,
     READY,
     RECEIVE,
-    S_HIGH,
-    S_LOW,
     T_BARRIER,
     T_BARRIER_CHAIN,
     T_BARRIER_END,
@@ -75,11 +73,16 @@ from cimc.sim.tables import (
     R_VARIANT_AFF,
     RANGE_AFF,
     RANGE_FLAGS,
+    STAGE,
+    TURN,
     VARIANT_BOUNDS,
     VARIANT_COST,
     Flat,
 )
 
+MASK = (1 << TURN) - 1
+FLAGS = 3  # bits of a range's flags
+FLAG_MASK = (1 << FLAGS) - 1
 NEAR = 16  # how many instructions back a result that is read is looked for behind another hazard with the same row
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # a shift of it says which bit is set: Leiserson et al. 1998
 _BIT = np.zeros(64, np.int64)
@@ -97,12 +100,30 @@ def affine(c: Flat, s: State, t: int, number: int) -> int:
 
 
 @inner
+def executes(c: Flat, s: State, t: int, row: int) -> bool:
+    """Whether it is an instruction's turn: always if it has no phase."""
+    phase = c.rows[row, R_TARGET]
+    if phase == 0:
+        return True
+    slot = c.rows[row, R_SLOT]
+    now = s.env[t, slot] - (phase >> STAGE)
+    if now < 0 or now >= s.limit[t, slot] - c.rows[row, R_TRIPS]:
+        return False
+    turns = phase & MASK
+    return turns == 1 or now % turns == (phase >> TURN) & MASK
+
+
+@inner
 def step(c: Flat, s: State, t: int) -> int:
     """The tile's next row that is an instruction, or -1 at the end; repeats are counted on the way."""
     row = index(s.tile[t, T_ROW])
     while True:
         op = c.rows[row, R_OP]
-        if op == NEXT:
+        if op < LOOP:
+            if executes(c, s, t, row):
+                break
+            row = index(row + 1)
+        elif op == NEXT:
             slot = c.rows[row, R_SLOT]
             s.env[t, slot] += 1
             row = index(c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1)
@@ -191,10 +212,13 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
     s.flight[g, F_WAITERS] = 0
     if c.moving[row]:
         bounds, first = index(c.variants[variant, VARIANT_BOUNDS]), index(c.rows[row, R_RANGE])
-        for i in range(c.rows[row + 1, R_RANGE] - first):
+        ranges = c.rows[row + 1, R_RANGE] - first
+        s.span[g, 0] = ranges
+        for i in range(ranges):
             at = affine(c, s, t, index(c.ranges[first + i, RANGE_AFF]))
-            s.span[g, i, S_LOW] = at + c.bounds[bounds + i, 0]
-            s.span[g, i, S_HIGH] = at + c.bounds[bounds + i, 1]
+            low, high = at + c.bounds[bounds + i, 0], max(at + c.bounds[bounds + i, 1], -1)
+            s.span[g, 1 + 2 * i] = low << FLAGS | c.ranges[first + i, RANGE_FLAGS]
+            s.span[g, 2 + 2 * i] = high << FLAGS
 
 
 # --- what it waits for --------------------------------------------------------------------------
@@ -210,7 +234,7 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
         hazard = False
         while order - j < W:
             other = index(t * W + j % W)
-            found = overlap(c, s, other, g) if kind == LOOK else kind
+            found = overlap(s, other, g) if kind == LOOK else kind
             if found:
                 depend_on(s, g, other, every or not hazard, found == FEEDS)
                 hazard = True
@@ -221,16 +245,14 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
 
 
 @inner
-def overlap(c: Flat, s: State, a: int, b: int) -> int:
+def overlap(s: State, a: int, b: int) -> int:
     """How the instruction in slot b depends on the earlier one in slot a, by the bytes they touch."""
-    row_a, row_b = index(s.flight[a, F_ROW]), index(s.flight[b, F_ROW])
-    first_a, first_b = index(c.rows[row_a, R_RANGE]), index(c.rows[row_b, R_RANGE])
     found = 0
-    for i in range(c.rows[row_a + 1, R_RANGE] - first_a):
-        for j in range(c.rows[row_b + 1, R_RANGE] - first_b):
-            if max(s.span[a, i, S_LOW], s.span[b, j, S_LOW]) < min(s.span[a, i, S_HIGH], s.span[b, j, S_HIGH]):
-                flags = c.ranges[first_a + i, RANGE_FLAGS]
-                found = max(found, conflict(flags, c.ranges[first_b + j, RANGE_FLAGS]))
+    for i in range(1, 1 + 2 * s.span[a, 0], 2):
+        low, high = s.span[a, i], s.span[a, i + 1]
+        for j in range(1, 1 + 2 * s.span[b, 0], 2):
+            if max(low, s.span[b, j]) < min(high, s.span[b, j + 1]):
+                found = max(found, conflict(low & FLAG_MASK, s.span[b, j] & FLAG_MASK))
     return found
 
 

@@ -34,7 +34,6 @@ T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, 
 T_LATEST, T_LONGEST = 8, 9
 F_ROW, F_ORDER, F_PREVIOUS, F_START, F_END, F_CHAIN_END, F_FREE, F_WAITERS = range(8)  # what those behind it look at
 F_MASK, F_HAZARD, F_SAME, F_RAW, F_OPERANDS, F_UNIT, F_CHAIN, F_COST = range(8, 16)  # what those before it change
-S_LOW, S_HIGH = range(2)
 C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_SENDER, C_FIRST, C_RING = range(8)
 M_BYTES, M_ARRIVAL, M_RELEASE, M_CHAIN = range(4)
 Q_FREE, Q_BUSY = range(2)
@@ -54,7 +53,7 @@ class State(NamedTuple):
     flight: Ints
     retired: Ints  # slot: when all up to it had ended
     blocked: Ints  # slot: since when a send has been waiting for room, or UNKNOWN
-    span: Ints  # slot, range, S: bytes it touches
+    span: Ints  # slot: how many ranges it has, then of each from which byte, with its flags in the last bits, and to which one
     open: Ints  # tiles that may be able to issue
     ready: Ints  # slots that have nothing left to wait for
     ended: Ints  # slots whose end has become known
@@ -93,7 +92,7 @@ def fresh(layout: Layout, trace: int) -> State:
         flight=lined(tiles * W, 16, np.int64),
         retired=zeros(tiles * W),
         blocked=np.full(tiles * W, UNKNOWN, np.int64),
-        span=zeros(tiles * W, layout.ranges, 2),
+        span=lined(tiles * W, 1 + 2 * layout.ranges, np.int64),
         open=np.arange(tiles)[::-1].copy(),
         ready=zeros(tiles * W),
         ended=zeros(tiles * W),

@@ -35,7 +35,9 @@ class Flat(NamedTuple):
     one's begins. Affine values are numbers of rows of ``affine``, over the tile's slots; number 0 is 0."""
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
-    # One cache line each. Repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1.
+    # One cache line each. Repeat: SLOT, TARGET to jump to, TRIPS affine, of its end: rounds if it has phases. Instruction:
+    # TARGET 0 or its phase (packed_phase), SLOT that counts the steps of its repeat, TRIPS the latest stage there; VARIANT the
+    # first, VARIANT_AFF offset or -1.
     rows: Shorts
     variants: Ints  # the number of the cost, BOUNDS
     # Of costs: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
@@ -57,6 +59,14 @@ class Flat(NamedTuple):
     related_begin: Ints  # per row: where its relations begin
     related: Ints  # (earlier row, what is to be expected of it): cimc.sim.relations
     moving: Ints  # per row: whether its ranges have to be looked at; 2: at every execution
+
+
+STAGE, TURN = 14, 7  # bits of a packed phase behind these
+
+
+def packed_phase(stage: int, turn: int, turns: int) -> int:
+    """A phase as one number, greater than 0."""
+    return stage << STAGE | turn << TURN | turns
 
 
 LINE = 64  # bytes of a cache line of most processors
