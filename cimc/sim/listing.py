@@ -24,11 +24,13 @@ _PHASE, _SAID = attrgetter("phase"), attrgetter("stage", "turn", "turns")
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A repeat with phases, listed: its lines of ``derived`` by slot, the numbers of its scopes by phase."""
+    """A repeat with phases, listed: its slots with their lines of ``derived``, the numbers of its scopes by phase, and whether
+    it executes anything."""
 
     overlap: Overlap
-    derived: Mapping[int, int]
+    derived: Sequence[tuple[int, int]]
     scopes: Mapping[Said, int]
+    executes: bool
 
 
 class Listing:
@@ -87,11 +89,13 @@ class Listing:
             end = kinds.index(Repeat, begin)
             self._enter(cast(Sequence[Instruction], steps[begin:end]), scope)  # what stands between two repeats
             step, begin = steps[end], end + 1
-            if isinstance(step, Repeat) and _executes(step):
+            if isinstance(step, Repeat):
                 self._overlapping(step, scope) if phased(step) else self._repeat(step, scope)
         self._enter(cast(Sequence[Instruction], steps[begin:]), scope)
 
     def _repeat(self, step: Repeat, around: int) -> None:
+        if not _executes(step):
+            return
         scope = self.scopes[around]
         base, terms = (step.count, ()) if isinstance(step.count, int) else scope.split(step.count)
         most = max(0, scope.reach(base, terms)[1])
@@ -116,12 +120,13 @@ class Listing:
         key = around, step.variable, step.count, step.derived, frozenset(said)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = self._shape(overlap(step, set(said), self.scopes[around]))
+            shape = self._shapes[key] = self._shape(overlap(step, sorted(key[-1]), self.scopes[around]))
+        if not shape.executes:
+            return
         slot, place = self.scopes[around].free, len(self.controls)
         trips = self.affines.enter(shape.overlap.steps, ())
         begin = self._control(LOOP, slot, 0, trips)
-        for n, line in shape.derived.items():
-            self._control(DERIVE, n, line)
+        self.controls += [(begin + 1 + n, DERIVE, slot, line, 0) for n, (slot, line) in enumerate(shape.derived)]
         self.steps += body
         self._scope += map(shape.scopes.__getitem__, said)
         end = self._control(NEXT, slot, begin + 1, shape.overlap.rounds)
@@ -131,8 +136,9 @@ class Listing:
         first = len(self.scopes)
         self.scopes += found.scopes.values()
         self.depth = max(self.depth, found.free)
-        lines = {slot: self._line(derived) for slot, derived in found.derived.items()}
-        return _Shape(found, lines, {said: first + n for n, said in enumerate(found.scopes)})
+        lines = [(slot, self._line(derived)) for slot, derived in found.derived.items()]
+        executes = any(s.times > 0 for s in found.scopes.values())
+        return _Shape(found, lines, {said: first + n for n, said in enumerate(found.scopes)}, executes)
 
     def _line(self, derived: tuple[int, int, int, int, int]) -> int:
         self.derived.extend(derived)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from cimc.isa.instruction import Derived, Phase, Repeat
 from cimc.isa.operands import Affine
@@ -82,10 +83,9 @@ def overlap(repeat: Repeat, phases: Iterable[Said], scope: Scope) -> Overlap:
     assert isinstance(count, int), "phases need a count that is known"
     latest, turns = extent_of(repeat)
     made = _Slots(scope.free)
-    scopes = {said: _of_phase(repeat, Phase(*said), count, scope, made) for said in phases}
-    marked = {s: replace(found, phase=(scope.free, packed_phase(*s), latest)) for s, found in scopes.items()}
+    scopes = {said: _of_phase(repeat, said, latest, scope, made) for said in phases}
     short = count if count < MOST_ROUNDS else MOST_ROUNDS + (count - MOST_ROUNDS) % turns
-    return Overlap(count + latest, short, made.free, made.derived, marked)
+    return Overlap(count + latest, short, made.free, made.derived, scopes)
 
 
 class _Slots:
@@ -108,19 +108,36 @@ class _Slots:
         return found
 
 
-def _of_phase(repeat: Repeat, phase: Phase, count: int, scope: Scope, made: _Slots) -> Scope:
+def _of_phase(repeat: Repeat, said: Said, latest: int, scope: Scope, made: _Slots) -> Scope:
     """The scope of a repeat's instructions of a phase."""
     known, slots, spans = dict(scope.known), dict(scope.slots), dict(scope.spans)
-    times = phase.times(count)
-    for variable in (Derived(repeat.variable), *repeat.derived):
-        follows = _follows(variable, phase) if times > 1 else None
-        if follows is None:
-            slots.pop(variable.name, None)
-            known[variable.name] = variable.at(phase.turn)
+    count, (stage, turn, turns) = repeat.count, said
+    assert isinstance(count, int), "phases need a count that is known"
+    times, values = _values(repeat.variable, repeat.derived, count, turn, turns)
+    for variable, least, greatest, moves in values:
+        if moves:
+            slots[variable.name] = slot = made.of(stage, variable)
+            spans[slot] = least, greatest
         else:
-            slots[variable.name] = slot = made.of(phase.stage, variable)
-            spans[slot] = follows.bounds(times)
-    return Scope(slots, known, spans, made.free, scope.times * times)
+            slots.pop(variable.name, None)
+            known[variable.name] = least
+    return Scope(slots, known, spans, made.free, scope.times * times, (scope.free, packed_phase(*said), latest))
+
+
+@lru_cache(1 << 12)
+def _values(
+    name: str, derived: tuple[Derived, ...], count: int, turn: int, turns: int
+) -> tuple[int, list[tuple[Derived, int, int, bool]]]:
+    """In how many of a repeat's rounds it is an instruction's turn. Of the repeat's variables: the least and the greatest value
+    in these, and whether it is not always the same."""
+    phase = Phase(0, turn, turns)
+    times = phase.times(count)
+    found: list[tuple[Derived, int, int, bool]] = []
+    for variable in (Derived(name), *derived):
+        follows = _follows(variable, phase) if times > 1 else None
+        low, high = follows.bounds(times) if follows else (variable.at(turn), variable.at(turn))
+        found.append((variable, low, high, follows is not None))
+    return times, found
 
 
 def _follows(variable: Derived, phase: Phase) -> Derived | None:
