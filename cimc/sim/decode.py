@@ -17,9 +17,9 @@ from cimc.sim.names import Bounds
 from cimc.sim.pool import Form, Numbers, Pool, distinct, flags, looked_up, numbers, pack
 from cimc.sim.tables import (
     EMPTY,
+    EVERYTHING,
     R_CHANNEL,
     R_DEST,
-    R_EVERYTHING,
     R_OP,
     R_SERVER,
     R_SLOT,
@@ -28,6 +28,7 @@ from cimc.sim.tables import (
     R_TRIPS,
     R_UNIT,
     R_VARIANT_AFF,
+    R_WAITS,
     R_WAY,
     RANGE_COLUMNS,
     RANGE_FIXED,
@@ -96,7 +97,7 @@ class Decoder:
         table = np.zeros((len(at), ROW_COLUMNS), np.int64)
         table[:, R_OP], table[:, R_UNIT], table[:, R_VARIANT_AFF] = travels.action, columns.unit, -1
         waits = [f.action is Action.HOST or (f.action is Action.SEND and f.token) for f in columns.forms]
-        table[:, R_EVERYTHING] = numbers(waits)[columns.form]
+        table[:, R_WAITS] = EVERYTHING * numbers(waits)[columns.form]
         table[:, R_CHANNEL], table[:, R_WAY], table[:, R_SERVER] = travels.channel, travels.way, travels.server
         table[:, R_DEST : R_TREE_END + 1] = travels.sent
         table[:, (R_SLOT, R_TARGET, R_TRIPS)] = self.listing.phases

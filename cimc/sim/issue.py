@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.sim.inner import index, inner
-from cimc.sim.relations import EVERY, FEEDS, LOOK, conflict
+from cimc.sim.relations import EARLIER, EVERY, FEEDS, KIND, LOOK, conflict
 from cimc.sim.state import (
     C_FIRST,
     C_RING,
@@ -36,7 +36,6 @@ from cimc.sim.state import (
     ISSUE,
     ISSUED,
     LAST,
-    LATEST,
     OPEN,
     OPERAND,
     READY,
@@ -60,9 +59,10 @@ from cimc.sim.state import (
 from cimc.sim.tables import (
     DERIVE,
     END,
+    EVERYTHING,
     LOOP,
+    MOVES,
     NEXT,
-    R_EVERYTHING,
     R_OP,
     R_RANGE,
     R_SLOT,
@@ -71,6 +71,7 @@ from cimc.sim.tables import (
     R_UNIT,
     R_VARIANT,
     R_VARIANT_AFF,
+    R_WAITS,
     RANGE_AFF,
     RANGE_FLAGS,
     STAGE,
@@ -175,7 +176,7 @@ def issue(c: Flat, s: State) -> None:
         s.scalar[ENDED] += 1
         return
     s.spent[row, OPERAND] -= when  # and what it becomes is added when it begins
-    if c.rows[row, R_EVERYTHING]:
+    if c.rows[row, R_WAITS] & EVERYTHING:
         depend_on_all(s, t, g, order)
     else:
         depend(c, s, t, g, row, order)
@@ -204,13 +205,13 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
     s.flight[g, F_FREE] = UNKNOWN
     s.flight[g, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
     s.flight[g, F_CHAIN_END] = 0
-    s.flight[g, F_PREVIOUS] = s.spent[row, LATEST]
+    s.flight[g, F_PREVIOUS] = s.latest[row]
     s.flight[g, F_MASK] = 0
     s.flight[g, F_HAZARD] = 0
     s.flight[g, F_SAME] = 0
     s.flight[g, F_RAW] = 0
     s.flight[g, F_WAITERS] = 0
-    if c.moving[row]:
+    if c.rows[row, R_WAITS] & MOVES:
         bounds, first = index(c.variants[variant, VARIANT_BOUNDS]), index(c.rows[row, R_RANGE])
         ranges = c.rows[row + 1, R_RANGE] - first
         s.span[g, 0] = ranges
@@ -228,9 +229,9 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
 def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
     """Find what an instruction waits for among the last executions of the rows it is related to."""
     for i in range(c.related_begin[row], c.related_begin[row + 1]):
-        earlier, kind = index(c.related[index(i), 0]), c.related[index(i), 1]
-        every = c.moving[earlier] == EVERY
-        j = int(s.spent[earlier, LATEST])
+        relation = index(c.related[index(i)])
+        kind, every = relation & KIND, relation & EVERY
+        j = int(s.latest[relation >> EARLIER])
         hazard = False
         while order - j < W:
             other = index(t * W + j % W)
@@ -241,7 +242,7 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
             if kind != LOOK or (not every and (found == FEEDS or (hazard and order - j > NEAR))):
                 break
             j = s.flight[other, F_PREVIOUS]
-    s.spent[row, LATEST] = order
+    s.latest[row] = order
 
 
 @inner

@@ -22,12 +22,14 @@ from cimc.sim.tables import (
     ACCUMULATES,
     END,
     LOOP,
+    MOVES,
     NEXT,
     R_OP,
     R_RANGE,
     R_TARGET,
     R_TRIPS,
     R_UNIT,
+    R_WAITS,
     RANGE_AFF,
     RANGE_FIXED,
     RANGE_FLAGS,
@@ -44,7 +46,9 @@ from cimc.sim.tables import (
 )
 
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
-EVERY = 2  # of a row whose ranges are looked at: at all executions, as a later one may end sooner
+KIND = 7
+EVERY = 8  # in a relation to a row whose ranges are looked at: at all executions, as a later one may end sooner
+EARLIER = 4  # in a relation, behind this many bits: the row
 MASK = (1 << TURN) - 1
 BITS = 63  # units of a tile that have a bit in the masks below
 PLACES = 64  # of a tile's bytes: one bit each
@@ -308,9 +312,9 @@ def ends_last(rows: Ints, costs: Ints, owner: Ints, tiles: Ints) -> Ints:
     return ((takes >= longest[unit]) & (op != Action.MEMORY)).astype(np.int64)
 
 
-def related(rows: Shorts, ranges: Ints, bounds: Ints, last: Ints, counts: Ints, tiles: Ints) -> tuple[Ints, Ints, Ints]:
-    """Per row, where its relations begin (the next one's begin where they end); the relations: (row, kind); per row,
-    whether its ranges have to be looked at, and :data:`EVERY`. ``bounds``: per range of a row with one variant, the bytes from
+def related(rows: Shorts, ranges: Ints, bounds: Ints, last: Ints, counts: Ints, tiles: Ints) -> tuple[Ints, Ints]:
+    """Per row, where its relations begin (the next one's begin where they end); the relations: row, :data:`EVERY`, kind. What
+    moves is marked in the rows. ``bounds``: per range of a row with one variant, the bytes from
     its offset on. ``last``: :func:`ends_last`, ``tiles``: indices.
 
     Executions of a row that always takes the same end in order, on the memory path too: its packets go the same way and
@@ -324,11 +328,12 @@ def related(rows: Shorts, ranges: Ints, bounds: Ints, last: Ints, counts: Ints, 
     while (first := relations(rows, ranges, bounds, masks, last, begin, found, room, first)) < n:
         found = np.concatenate((found, np.zeros_like(found)))
         room[:4] = -1
-    found = found[: begin[n]].copy()
-    moving = np.zeros(n + 1, np.int64)
+    earlier, kind = found[: begin[n]].T
     owner = np.repeat(np.arange(n), np.diff(begin))
-    look = found[:, 1] == LOOK
-    moving[found[look, 0]] = 1
-    moving[owner[look]] = 1
-    moving[:-1][(moving[:-1] > 0) & (last == 0) & (counts > 1)] = EVERY
-    return begin, found, moving
+    look = kind == LOOK
+    moves = np.zeros(n, np.bool_)
+    moves[earlier[look]] = True
+    moves[owner[look]] = True
+    rows[:-1, R_WAITS] |= MOVES * moves
+    every = EVERY * (moves & (last == 0) & (counts > 1))
+    return begin, earlier << EARLIER | every[earlier] | kind

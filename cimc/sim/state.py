@@ -20,8 +20,9 @@ UNKNOWN = -1
 COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT, REDUCE, COLLECT = range(9)  # Action, as numba sees it
 STALLS = ("issue", "operand", "unit", "message", "channel", "link", "memory")
 """What an execution may have to wait for; see docs/contract.md."""
-BUSY, FIRST, FINAL, LATEST = range(4)
-ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(4, 4 + len(STALLS))
+BUSY, FIRST, FINAL, ISSUE, OPERAND, UNIT, LINK, OTHER = range(8)
+# What OTHER counts follows from the row: MESSAGE of one that takes messages, CHANNEL of one that sends, QUEUE of an access.
+MESSAGE = CHANNEL = QUEUE = OTHER
 # scalars; OPEN, READY, ENDED and HEAP are the lengths of what State calls so
 OPEN, READY, ENDED, HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD, CHAIN, VERSION = range(11)
 NOW, NOW_KEY = 11, 12  # the event that happens
@@ -69,7 +70,8 @@ class State(NamedTuple):
     executions: Ints  # variant: executions
     # place: cycles of the queue of global memory for accesses whose chain up to them has place << STEP cycles or more
     due: Ints
-    spent: Ints  # row: busy cycles, when its work first began, latest end, order of its latest execution; by cause, waiting
+    spent: Ints  # row, one cache line: busy cycles, when its work first began, latest end; by cause, waiting
+    latest: Ints  # row: order of its latest execution
     trace: Ints  # n, (tile, row, start, end)
 
 
@@ -105,7 +107,8 @@ def fresh(layout: Layout, trace: int) -> State:
         way=zeros(layout.widest, 3),
         executions=zeros(layout.variants),
         due=zeros(PLACES),
-        spent=zeros(len(c.rows), 4 + len(STALLS)),
+        spent=lined(len(c.rows), 8, np.int64),
+        latest=np.full(len(c.rows), -W, np.int64),
         trace=zeros(trace, 4),
     )
     state.scalar[OPEN] = tiles
@@ -118,5 +121,4 @@ def fresh(layout: Layout, trace: int) -> State:
     state.channel[:, C_FIRST] = c.ring_ptr[:-1]
     state.channel[:, C_RING] = np.diff(c.ring_ptr)
     state.spent[:, FIRST] = 1 << 62
-    state.spent[:, LATEST] = -W
     return state
