@@ -36,8 +36,8 @@ class _Shape:
 class Listing:
     """The rows. ``steps`` are the instructions, ``at`` the row, ``tile`` the index of the tile and ``scope`` the scope (in
     ``scopes``) of each. Rows that are none are in ``controls`` (row, what it is, slot, row to jump to or line of
-    ``derived``, affine number of trips or, of the end of a repeat with phases, its rounds). ``derived`` has the variables that
-    follow a repeat's."""
+    ``derived``, affine number of trips or, of the end of a repeat with phases, its rounds and one more). ``derived`` has the
+    variables that follow a repeat's."""
 
     def __init__(self, program: Program, bound: Mapping[str, int]) -> None:
         self.affines = Affines()
@@ -94,10 +94,9 @@ class Listing:
         self._enter(cast(Sequence[Instruction], steps[begin:]), scope)
 
     def _repeat(self, step: Repeat, around: int) -> None:
-        if not _executes(step):
-            return
         scope = self.scopes[around]
-        base, terms = (step.count, ()) if isinstance(step.count, int) else scope.split(step.count)
+        count = step.count if _executes(step) else 0
+        base, terms = (count, ()) if isinstance(count, int) else scope.split(count)
         most = max(0, scope.reach(base, terms)[1])
         slot, trips, place = scope.free, self.affines.enter(base, terms), len(self.controls)
         begin = self._control(LOOP, slot, 0, trips)
@@ -121,15 +120,13 @@ class Listing:
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = self._shape(overlap(step, sorted(key[-1]), self.scopes[around]))
-        if not shape.executes:
-            return
         slot, place = self.scopes[around].free, len(self.controls)
-        trips = self.affines.enter(shape.overlap.steps, ())
+        trips = self.affines.enter(shape.overlap.steps if shape.executes else 0, ())
         begin = self._control(LOOP, slot, 0, trips)
         self.controls += [(begin + 1 + n, DERIVE, slot, line, 0) for n, (slot, line) in enumerate(shape.derived)]
         self.steps += body
         self._scope += map(shape.scopes.__getitem__, said)
-        end = self._control(NEXT, slot, begin + 1, shape.overlap.rounds)
+        end = self._control(NEXT, slot, begin + 1, 1 + shape.overlap.rounds)
         self.controls[place] = begin, LOOP, slot, end + 1, trips
 
     def _shape(self, found: Overlap) -> _Shape:

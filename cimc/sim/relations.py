@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cimc.isa.instruction import WINDOW
 from cimc.sim.inner import entry, fingerprint, inner
 from cimc.sim.job import CELLS, Action
+from cimc.sim.rounds import ends
 from cimc.sim.tables import (
     ACCUMULATES,
     END,
@@ -36,8 +37,6 @@ from cimc.sim.tables import (
     RANGE_HIGH,
     RANGE_LOW,
     READS,
-    STAGE,
-    TURN,
     V_BUSY,
     V_CYCLES,
     WRITES,
@@ -49,9 +48,14 @@ HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that 
 KIND = 7
 EVERY = 8  # in a relation to a row whose ranges are looked at: at all executions, as a later one may end sooner
 EARLIER = 4  # in a relation, behind this many bits: the row
-MASK = (1 << TURN) - 1
 BITS = 63  # units of a tile that have a bit in the masks below
 PLACES = 64  # of a tile's bytes: one bit each
+# What lines of numbers the search works with are. POINTS: of places in the text, for which row they were passed. Places that are
+# to be passed are in queues, by how many instructions they are back at least: HEADS has the last entry of each (and how many
+# entries there are in COUNT), PLACE of an entry what it is, BEHIND the entry before it. OPS: what the rows are; BEFORE, AFTER:
+# see :func:`ends`.
+POINTS, PLACE, BEHIND, HEADS, OPS, BEFORE, AFTER = range(7)
+COUNT = WINDOW
 Masks = NDArray[np.uint64]
 
 
@@ -112,136 +116,120 @@ def note(
 
 
 @inner
-def ends(rows: Shorts, ops: Ints, before: Ints, after: Ints) -> None:
-    """Of every row in a repeat with phases: how many instructions the repeat executes before the row's first execution, and
-    after its last one; of the repeat's end: how many it executes. WINDOW stands for more, and for rows never executed."""
-    for end in range(rows.shape[0] - 1):
-        if ops[end] != NEXT or rows[end, R_TRIPS] == 0:
-            continue
-        first = end
-        while ops[first - 1] < LOOP:
-            first -= 1
-            before[first] = after[first] = WINDOW
-        count = rows[end, R_TRIPS]
-        steps = count + rows[first, R_TRIPS]
-        passed, t = 0, 0
-        while passed < WINDOW and t < steps:
-            for row in range(first, end):
-                if its_turn(rows, row, t, count):
-                    before[row] = min(before[row], passed)
-                    passed += 1
-            t += 1
-        before[end] = min(passed, WINDOW)
-        passed, t = 0, steps
-        while passed < WINDOW and t > 0:
-            t -= 1
-            for row in range(end - 1, first - 1, -1):
-                if its_turn(rows, row, t, count):
-                    after[row] = min(after[row], passed)
-                    passed += 1
+def meet(masks: Masks, a: int, b: int) -> bool:
+    """Whether rows may touch the same bytes, and one writes them."""
+    return (masks[a, 0] & masks[b, 1]) | (masks[a, 1] & masks[b, 0]) != 0
 
 
 @inner
-def its_turn(rows: Shorts, row: int, step: int, count: int) -> bool:
-    """Whether an instruction with a phase is executed in a step of its repeat, of so many rounds."""
-    phase = rows[row, R_TARGET]
-    now = step - (phase >> STAGE)
-    return 0 <= now < count and now % (phase & MASK) == (phase >> TURN) & MASK
+def before_it(
+    rows: Shorts, ranges: Ints, bounds: Ints, masks: Masks, last: Ints, ops: Ints, found: Ints, at: int, b: int
+) -> tuple[int, int, int, int, int]:
+    """Straight back from row b: enter the relations there, at most two for every row. Returns how many there are, where that
+    ends, how many instructions from there on are always executed before b, and the units of which a hazard, of which a
+    result is known."""
+    hazards = results = 0  # bits of units that a row settles which is always executed on the way to this one
+    a, sure, phase = b - 1, 1, rows[b, R_TARGET]
+    while sure < WINDOW and a >= 0 and ops[a] < LOOP:
+        same = rows[a, R_TARGET] == phase
+        if meet(masks, a, b):
+            length = note(rows, ranges, bounds, found, at, a, b, hazards, results, same)
+            if length > at and same and last[a] and rows[a, R_UNIT] < BITS and found[at, 1] != LOOK:
+                hazards |= 1 << rows[a, R_UNIT]
+                results |= (found[at, 1] == FEEDS) << rows[a, R_UNIT]
+            at = length
+        a -= 1
+        sure += same
+    return at, a + 1, sure, hazards, results
+
+
+@inner
+def enter(queue: Ints, level: int, place: int) -> None:
+    """Put a place into the queue of a number of steps back."""
+    if level < WINDOW - 1:
+        entry = queue[HEADS, COUNT]
+        queue[HEADS, COUNT] = entry + 1
+        queue[PLACE, entry], queue[BEHIND, entry] = place, queue[HEADS, level]
+        queue[HEADS, level] = entry
+
+
+@inner
+def around(
+    rows: Shorts,
+    ranges: Ints,
+    bounds: Ints,
+    masks: Masks,
+    found: Ints,
+    room: Ints,
+    at: int,
+    b: int,
+    passed: int,
+    own: int,
+    hazards: int,
+    results: int,
+) -> int:
+    """Enter the relations of row b to rows on all ways to the places in the queues, but for those from ``passed`` on to b and
+    those of its own repeat with phases, which ends in row ``own``. Returns how many there are."""
+    points, ops, before, after, queue = room[POINTS], room[OPS], room[BEFORE], room[AFTER], room
+    for level in range(WINDOW - 1):
+        while queue[HEADS, level] >= 0:
+            entry = queue[HEADS, level]
+            queue[HEADS, level] = queue[BEHIND, entry]
+            place = queue[PLACE, entry]
+            a = place - 1
+            if points[place] == b or passed <= place <= b or a < 0 or ops[a] == END:
+                continue
+            points[place] = b
+            if ops[a] == NEXT and rows[a, R_TRIPS]:
+                k = a - 1
+                while ops[k] < LOOP and own != a:
+                    if level + after[k] < WINDOW - 1 and meet(masks, k, b):
+                        at = note(rows, ranges, bounds, found, at, k, b, hazards, results, False)
+                    k -= 1
+                enter(queue, level + before[a], rows[a, R_TARGET] - 1)
+                continue
+            if ops[a] == LOOP or ops[a] == NEXT:  # from both ways to get here
+                enter(queue, level, rows[a, R_TARGET] - 1)
+            elif ops[a] < LOOP and meet(masks, a, b):
+                at = note(rows, ranges, bounds, found, at, a, b, hazards, results, False)
+            enter(queue, level + (ops[a] < LOOP), a)
+    return at
 
 
 @inner
 def search(
     rows: Shorts, ranges: Ints, bounds: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
 ) -> int:
-    """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` was too short, or how many
-    rows there are. ``room``: seven lines of 2 · rows + 3 numbers or more than WINDOW to work with, the last but two with what
-    the rows are.
+    """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` may be too short, or how many
+    rows there are. ``room``: lines to work with, each longer than twice the rows and WINDOW together.
 
     Rows with phases are found by how many instructions there are at least between them and the ends of their repeat; within
     it, all are near each other but where as many as that stand between that are always executed too."""
-    points = room[0]  # places in the text: for which row passed
-    places, behind, heads = room[1], room[2], room[3]  # entries of queues, one for each number of steps back
-    ops, before, after = room[4], room[5], room[6]
-    ends(rows, ops, before, after)
+    ops = room[OPS]
+    ends(rows, ops, room[BEFORE], room[AFTER])
     at = begin[first]
     for b in range(first, rows.shape[0] - 1):
         begin[b] = at
-        touched, written = masks[b, 0], masks[b, 1]
-        if touched == 0:
+        if masks[b, 0] == 0:
             continue
-        hazards = results = 0  # bits of units that a row settles which is always executed on the way to this one
-        phase = rows[b, R_TARGET]
-        a, sure = b - 1, 1
-        while sure < WINDOW and a >= 0 and ops[a] < LOOP:  # straight back, and what is always executed before
-            same = rows[a, R_TARGET] == phase
-            if (masks[a, 0] & written) | (masks[a, 1] & touched):  # they may touch the same bytes, and one writes them
-                if at == found.shape[0]:
-                    return b
-                length = note(rows, ranges, bounds, found, at, a, b, hazards, results, same)
-                if length > at and same and last[a] and rows[a, R_UNIT] < BITS and found[at, 1] != LOOK:
-                    hazards |= 1 << rows[a, R_UNIT]
-                    results |= (found[at, 1] == FEEDS) << rows[a, R_UNIT]
-                at = length
-            a -= 1
-            sure += same
+        if found.shape[0] - at < rows.shape[0]:
+            return b
+        at, place, sure, hazards, results = before_it(rows, ranges, bounds, masks, last, ops, found, at, b)
         if sure == WINDOW:
             continue
-        passed = a + 2  # places from here to b
-        own = -1
-        place, level = a + 1, sure - 1
-        if phase:
+        passed, own, level = place + 1, -1, sure - 1
+        if rows[b, R_TARGET]:
             own = b + 1
             while ops[own] < LOOP:
                 own += 1
             for a in range(own - 1, b - 1, -1):  # in earlier steps of the repeat
-                if (masks[a, 0] & written) | (masks[a, 1] & touched):
-                    if at == found.shape[0]:
-                        return b
+                if meet(masks, a, b):
                     at = note(rows, ranges, bounds, found, at, a, b, hazards, results, False)
-            place, level = rows[own, R_TARGET] - 1, before[b]
-        if level >= WINDOW - 1:
-            continue
-        places[0], behind[0], heads[1 + level] = place, -1, 0
-        count = left = 1
-        while left and level < WINDOW - 1:
-            entry = heads[1 + level]
-            if entry < 0:
-                level += 1
-                continue
-            heads[1 + level] = behind[entry]
-            left -= 1
-            place = places[entry]
-            a = place - 1
-            if points[place] == b or passed <= place <= b or a < 0 or ops[a] == END:
-                continue
-            points[place] = b
-            further = level
-            if ops[a] == NEXT and rows[a, R_TRIPS]:
-                further += before[a]
-                k = a - 1
-                while ops[k] < LOOP and own != a:
-                    if level + after[k] < WINDOW - 1 and (masks[k, 0] & written) | (masks[k, 1] & touched):
-                        if at == found.shape[0]:
-                            return b
-                        at = note(rows, ranges, bounds, found, at, k, b, hazards, results, False)
-                    k -= 1
-                a = rows[a, R_TARGET] - 1
-            elif ops[a] == LOOP or ops[a] == NEXT:  # from both ways to get here
-                places[count], behind[count] = rows[a, R_TARGET] - 1, heads[1 + level]
-                heads[1 + level] = count
-                count += 1
-                left += 1
-            elif ops[a] < LOOP:
-                further += 1
-                if (masks[a, 0] & written) | (masks[a, 1] & touched):
-                    if at == found.shape[0]:
-                        return b
-                    at = note(rows, ranges, bounds, found, at, a, b, hazards, results, False)
-            if further < WINDOW - 1:
-                places[count], behind[count] = a, heads[1 + further]
-                heads[1 + further] = count
-                count += 1
-                left += 1
+            place, level = rows[own, R_TARGET] - 1, room[BEFORE, b]
+        room[HEADS, COUNT] = 0
+        enter(room, level, place)
+        if room[HEADS, COUNT]:
+            at = around(rows, ranges, bounds, masks, found, room, at, b, passed, own, hazards, results)
     begin[rows.shape[0] - 1] = at
     return rows.shape[0] - 1
 
@@ -261,7 +249,7 @@ def _entry(version: int) -> Callable[[Shorts, Ints, Ints, Masks, Ints, Ints, Int
         room: Ints,
         first: int,
     ) -> int:
-        room[3, 0] = version
+        room[HEADS, COUNT + 1] = version
         return search(rows, ranges, bounds, masks, last, begin, found, room, first)
 
     return relations
@@ -321,13 +309,13 @@ def related(rows: Shorts, ranges: Ints, bounds: Ints, last: Ints, counts: Ints, 
     are as long each time, so that none finds a gap between reservations that the one before has not found."""
     n = len(rows) - 1
     begin, room = np.zeros(n + 1, np.int64), np.full((7, 2 * n + 3 + WINDOW), -1, np.int64)
-    room[4, : n + 1] = rows[:, R_OP]
+    room[OPS, : n + 1] = rows[:, R_OP]
     found = np.zeros((8 * n + WINDOW, 2), np.int64)
     first = 0
     masks = places(rows, ranges, tiles)
     while (first := relations(rows, ranges, bounds, masks, last, begin, found, room, first)) < n:
         found = np.concatenate((found, np.zeros_like(found)))
-        room[:4] = -1
+        room[POINTS] = -1
     earlier, kind = found[: begin[n]].T
     owner = np.repeat(np.arange(n), np.diff(begin))
     look = kind == LOOK

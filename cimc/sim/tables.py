@@ -35,9 +35,9 @@ class Flat(NamedTuple):
     one's begins. Affine values are numbers of rows of ``affine``, over the tile's slots; number 0 is 0."""
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
-    # One cache line each. Repeat: SLOT, TARGET to jump to, TRIPS affine, of its end: rounds if it has phases. Instruction:
-    # TARGET 0 or its phase (packed_phase), SLOT that counts the steps of its repeat, TRIPS the latest stage there; VARIANT the
-    # first, VARIANT_AFF offset or -1; WAITS: EVERYTHING, MOVES.
+    # One cache line each. Repeat: SLOT, TARGET to jump to, TRIPS affine, of its end: 0, or rounds + 1 if it has phases.
+    # Instruction: TARGET 0 or its phase (packed_phase), SLOT that counts the steps of its repeat, TRIPS the latest stage there;
+    # VARIANT the first, VARIANT_AFF offset or -1; WAITS: EVERYTHING, MOVES.
     rows: Shorts
     variants: Ints  # the number of the cost, BOUNDS
     # Of costs: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
