@@ -230,7 +230,7 @@ def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
     """Find what an instruction waits for among the last executions of the rows it is related to."""
     for i in range(c.related_begin[row], c.related_begin[row + 1]):
         relation = index(c.related[index(i)])
-        kind, every = relation & KIND, relation & EVERY
+        kind, every = relation & KIND, (relation & EVERY) != 0
         j = int(s.latest[relation >> EARLIER])
         hazard = False
         while order - j < W:
