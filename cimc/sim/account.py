@@ -14,8 +14,8 @@ from cimc.arch.units import component, energy_pj, leakage_mw
 from cimc.sim.bound import executions
 from cimc.sim.job import Action
 from cimc.sim.result import Bound, Cost, Event, Timing, Writing
-from cimc.sim.state import BUSY, FINAL, FIRST, ISSUE, ISSUED, LAST, Q_BUSY, STALLS, State
-from cimc.sim.tables import LOOP, R_OP, R_UNIT, Ints, Layout
+from cimc.sim.state import BUSY, FINAL, FIRST, ISSUE, ISSUED, LAST, LINK, OTHER, Q_BUSY, STALLS, UNIT, State
+from cimc.sim.tables import DERIVE, LOOP, R_OP, R_UNIT, Ints, Layout
 
 HOPS, CROSSINGS = "noc.byte_hop", "link.byte"
 """Actions of bytes that are carried over links: the only ones that depend on where a tile is."""
@@ -32,6 +32,7 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
     remote = sum(job.remote_bytes * times for job, times in jobs)
     energy = energy_of(chip, actions)
     names, of = _classes(layout)
+    waited = _waited(layout, state)
     energy["leakage"] = energy.get("leakage", 0.0) + leakage_mw(chip) * nanoseconds  # 1 mW for 1 ns is 1 pJ
     return Timing(
         cycles=cycles,
@@ -53,11 +54,11 @@ def timing(layout: Layout, chip: ChipSpec, state: State, bound: Bound, events: t
             "static": sum(j.static_macs * n for j, n in jobs),
             "dynamic": actions.get("matmul.mac", 0) + sum(j.written_macs * n for j, n in jobs),
         },
-        layers=_layers(layout, state, billed.energy(chip), names, of),
+        layers=_layers(layout, state, billed.energy(chip), waited, names, of),
         bound=bound,
         host_cycles=int(state.spent[layout.flat.rows[:, R_OP] == Action.HOST, BUSY].sum()),
-        stalls=_causes(state.spent[:, ISSUE:].sum(axis=0).tolist()),
-        tile_stalls=_tile_stalls(layout, state),
+        stalls=_causes(waited.sum(axis=0).tolist()),
+        tile_stalls=_tile_stalls(layout, waited),
         writings=tuple(_writings(layout, state)),
         events=events,
     )
@@ -170,8 +171,27 @@ def _utilization(layout: Layout, state: State, cycles: int, names: list[str], of
     return found
 
 
+def _waited(layout: Layout, state: State) -> Ints:
+    """Per row, the cycles that it waited, by cause."""
+    spent, op = state.spent[: len(layout.row_tile)], layout.flat.rows[: len(layout.row_tile), R_OP]
+    cause = np.full(DERIVE + 1, len(STALLS))
+    cause[[Action.RECEIVE, Action.WAIT, Action.COLLECT]] = STALLS.index("message")
+    cause[[Action.SEND, Action.REDUCE]] = STALLS.index("channel")
+    cause[Action.MEMORY] = STALLS.index("memory")
+    found = np.zeros((len(spent), len(STALLS) + 1), np.int64)
+    found[:, : UNIT - ISSUE + 1] = spent[:, ISSUE : UNIT + 1]
+    found[:, STALLS.index("link")] = spent[:, LINK]
+    found[np.arange(len(spent)), cause[op]] = spent[:, OTHER]
+    return found[:, :-1]
+
+
 def _layers(
-    layout: Layout, state: State, energy: Mapping[int, dict[str, float]], names: list[str], of: Ints
+    layout: Layout,
+    state: State,
+    energy: Mapping[int, dict[str, float]],
+    waited: Ints,
+    names: list[str],
+    of: Ints,
 ) -> dict[str, Cost]:
     """Cost by layer, in the order in which the layers start. Waiting for a message or a token is no work: a ``recv``
     counts from when its message is copied in, a ``wait`` not at all."""
@@ -185,7 +205,7 @@ def _layers(
     np.minimum.at(first, layers[rows], spent[rows, FIRST])
     np.maximum.at(last, layers[rows], spent[rows, FINAL])
     runs = np.flatnonzero(np.diff(layers, prepend=-1))  # of rows of the same layer
-    np.add.at(stall, layers[runs], np.add.reduceat(state.spent[: len(of), ISSUE:], runs))
+    np.add.at(stall, layers[runs], np.add.reduceat(waited, runs))
     found: dict[str, Cost] = {}
     begun, ended, cycles, waits = first.tolist(), last.tolist(), busy.tolist(), stall.tolist()
     for layer in sorted(energy, key=lambda n: (begun[n], ended[n], layout.layers[n])):
@@ -199,7 +219,7 @@ def _causes(stalls: list[int]) -> dict[str, int]:
     return dict(zip(STALLS, stalls, strict=True))
 
 
-def _tile_stalls(layout: Layout, state: State) -> dict[int, dict[str, int]]:
+def _tile_stalls(layout: Layout, waited: Ints) -> dict[int, dict[str, int]]:
     """What each tile's stream waited for."""
-    found = np.add.reduceat(state.spent[: len(layout.row_tile), ISSUE:], layout.flat.tile_start)
+    found = np.add.reduceat(waited, layout.flat.tile_start)
     return {tile: _causes(stalls) for tile, stalls in zip(layout.tiles, found.tolist(), strict=True)}

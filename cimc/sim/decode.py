@@ -12,19 +12,23 @@ from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine
 from cimc.sim.columns import Columns
 from cimc.sim.job import Action, Foreman, Job
-from cimc.sim.listing import Listing, Scope, reach
+from cimc.sim.listing import Listing
 from cimc.sim.names import Bounds
 from cimc.sim.pool import Form, Numbers, Pool, distinct, flags, looked_up, numbers, pack
 from cimc.sim.tables import (
     EMPTY,
+    EVERYTHING,
     R_CHANNEL,
     R_DEST,
-    R_EVERYTHING,
     R_OP,
     R_SERVER,
+    R_SLOT,
+    R_TARGET,
     R_TREE_END,
+    R_TRIPS,
     R_UNIT,
     R_VARIANT_AFF,
+    R_WAITS,
     R_WAY,
     RANGE_COLUMNS,
     RANGE_FIXED,
@@ -32,6 +36,7 @@ from cimc.sim.tables import (
     Ints,
 )
 from cimc.sim.travel import Travels
+from cimc.sim.variables import Scope
 
 OPERANDS = 4  # of an instruction that are looked at in columns; those of the few with more, one by one
 
@@ -92,9 +97,10 @@ class Decoder:
         table = np.zeros((len(at), ROW_COLUMNS), np.int64)
         table[:, R_OP], table[:, R_UNIT], table[:, R_VARIANT_AFF] = travels.action, columns.unit, -1
         waits = [f.action is Action.HOST or (f.action is Action.SEND and f.token) for f in columns.forms]
-        table[:, R_EVERYTHING] = numbers(waits)[columns.form]
+        table[:, R_WAITS] = EVERYTHING * numbers(waits)[columns.form]
         table[:, R_CHANNEL], table[:, R_WAY], table[:, R_SERVER] = travels.channel, travels.way, travels.server
         table[:, R_DEST : R_TREE_END + 1] = travels.sent
+        table[:, (R_SLOT, R_TARGET, R_TRIPS)] = self.listing.phases
         self.rows[at] = table
         self.variants[at] = 1
         self.local_views[at] = np.bincount(columns.ranges.owner, minlength=len(at))
@@ -149,10 +155,8 @@ class Decoder:
         return pack(code)
 
     def _job(self, number: int, tile: int) -> Job:
-        slots = self.listing.scopes[int(self.listing.scope[number])].slots
-        env: Mapping[str, int] = {}
-        if self.pool.bound or slots:
-            env = {**self.pool.bound, **dict.fromkeys(slots, 0)}
+        scope = self.listing.scopes[int(self.listing.scope[number])]
+        env: Mapping[str, int] = {**scope.known, **dict.fromkeys(scope.slots, 0)}
         return self.foreman(tile).job(self.listing.steps[number], env, ways=False)
 
     # --- ranges -----------------------------------------------------------------------------------
@@ -163,6 +167,7 @@ class Decoder:
         low, high = ranges.base + ranges.item * ranges.low, ranges.base + ranges.item * ranges.high
         empty = ranges.low >= ranges.high
         low[empty], high[empty] = 0, EMPTY
+        high[self.columns.varies[ranges.owner]] = EMPTY
         self.bounds = np.column_stack((low, high))
         self.ranges = np.column_stack((np.zeros_like(low), marks, low, high, np.ones_like(low)))
         moves = np.array([*self.columns.places.moves, False], np.bool_)[ranges.lie]  # the last stands for UNMOVED
@@ -192,7 +197,7 @@ class Decoder:
 
     def moving(self, offset: Affine, item: int, scope: Scope) -> tuple[int, int, int, bool]:
         """The affine number of a range's offset in bytes, its least and greatest value, whether it is always the same."""
-        base, terms = self.listing.affines.split(offset, scope)
-        least, greatest = reach(base, terms, scope.trips)
+        base, terms = scope.split(offset)
+        least, greatest = scope.reach(base, terms)
         place = self.listing.affines.enter(base * item, [(s, c * item) for s, c in terms])
         return place, least * item, greatest * item, not terms

@@ -144,7 +144,7 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
     last = ends_last(rows, costs[cost], owner, listing.row_tile)
     short = lined(*rows.shape, np.int32)
     short[:] = rows  # all of them numbers of things in memory
-    begin, relations, moving = related(short, ranges, last, decoder.variants, listing.row_tile)
+    begin, relations = related(short, ranges, decoder.bounds, last, decoder.variants, listing.row_tile)
     travels = decoder.travels
     rings = _rings(decoder, costs[cost, V_SIZE])
     return Flat(
@@ -165,7 +165,6 @@ def _tables(decoder: Decoder, cost: Ints, owner: Ints) -> Flat:
         ring_ptr=rings,
         related_begin=begin,
         related=relations,
-        moving=moving,
     )
 
 

@@ -15,7 +15,8 @@ from numba import njit
 _njit = cast(Callable[..., Any], njit)  # its stubs do not know all its options
 F = TypeVar("F", bound=Callable[..., object])
 SOURCES = (
-    "inner.py", "issue.py", "joining.py", "lines.py", "machine.py", "reference.py", "relations.py", "state.py", "tables.py"
+    "inner.py", "issue.py", "joining.py", "lines.py", "machine.py", "reference.py", "relations.py",
+    "rounds.py", "state.py", "tables.py"
 )  # fmt: skip
 
 

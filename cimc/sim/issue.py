@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.sim.inner import index, inner
-from cimc.sim.relations import EVERY, FEEDS, LOOK, conflict
+from cimc.sim.relations import EARLIER, EVERY, FEEDS, KIND, LOOK, conflict
 from cimc.sim.state import (
     C_FIRST,
     C_RING,
@@ -36,13 +36,10 @@ from cimc.sim.state import (
     ISSUE,
     ISSUED,
     LAST,
-    LATEST,
     OPEN,
     OPERAND,
     READY,
     RECEIVE,
-    S_HIGH,
-    S_LOW,
     T_BARRIER,
     T_BARRIER_CHAIN,
     T_BARRIER_END,
@@ -62,9 +59,10 @@ from cimc.sim.state import (
 from cimc.sim.tables import (
     DERIVE,
     END,
+    EVERYTHING,
     LOOP,
+    MOVES,
     NEXT,
-    R_EVERYTHING,
     R_OP,
     R_RANGE,
     R_SLOT,
@@ -73,13 +71,19 @@ from cimc.sim.tables import (
     R_UNIT,
     R_VARIANT,
     R_VARIANT_AFF,
+    R_WAITS,
     RANGE_AFF,
     RANGE_FLAGS,
+    STAGE,
+    TURN,
     VARIANT_BOUNDS,
     VARIANT_COST,
     Flat,
 )
 
+MASK = (1 << TURN) - 1
+FLAGS = 3  # bits of a range's flags
+FLAG_MASK = (1 << FLAGS) - 1
 NEAR = 16  # how many instructions back a result that is read is looked for behind another hazard with the same row
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # a shift of it says which bit is set: Leiserson et al. 1998
 _BIT = np.zeros(64, np.int64)
@@ -97,12 +101,30 @@ def affine(c: Flat, s: State, t: int, number: int) -> int:
 
 
 @inner
+def executes(c: Flat, s: State, t: int, row: int) -> bool:
+    """Whether it is an instruction's turn: always if it has no phase."""
+    phase = c.rows[row, R_TARGET]
+    if phase == 0:
+        return True
+    slot = c.rows[row, R_SLOT]
+    now = s.env[t, slot] - (phase >> STAGE)
+    if now < 0 or now >= s.limit[t, slot] - c.rows[row, R_TRIPS]:
+        return False
+    turns = phase & MASK
+    return turns == 1 or now % turns == (phase >> TURN) & MASK
+
+
+@inner
 def step(c: Flat, s: State, t: int) -> int:
     """The tile's next row that is an instruction, or -1 at the end; repeats are counted on the way."""
     row = index(s.tile[t, T_ROW])
     while True:
         op = c.rows[row, R_OP]
-        if op == NEXT:
+        if op < LOOP:
+            if executes(c, s, t, row):
+                break
+            row = index(row + 1)
+        elif op == NEXT:
             slot = c.rows[row, R_SLOT]
             s.env[t, slot] += 1
             row = index(c.rows[row, R_TARGET] if s.env[t, slot] < s.limit[t, slot] else row + 1)
@@ -154,7 +176,7 @@ def issue(c: Flat, s: State) -> None:
         s.scalar[ENDED] += 1
         return
     s.spent[row, OPERAND] -= when  # and what it becomes is added when it begins
-    if c.rows[row, R_EVERYTHING]:
+    if c.rows[row, R_WAITS] & EVERYTHING:
         depend_on_all(s, t, g, order)
     else:
         depend(c, s, t, g, row, order)
@@ -183,18 +205,21 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
     s.flight[g, F_FREE] = UNKNOWN
     s.flight[g, F_CHAIN] = s.tile[t, T_BARRIER_CHAIN]
     s.flight[g, F_CHAIN_END] = 0
-    s.flight[g, F_PREVIOUS] = s.spent[row, LATEST]
+    s.flight[g, F_PREVIOUS] = s.latest[row]
     s.flight[g, F_MASK] = 0
     s.flight[g, F_HAZARD] = 0
     s.flight[g, F_SAME] = 0
     s.flight[g, F_RAW] = 0
     s.flight[g, F_WAITERS] = 0
-    if c.moving[row]:
+    if c.rows[row, R_WAITS] & MOVES:
         bounds, first = index(c.variants[variant, VARIANT_BOUNDS]), index(c.rows[row, R_RANGE])
-        for i in range(c.rows[row + 1, R_RANGE] - first):
+        ranges = c.rows[row + 1, R_RANGE] - first
+        s.span[g, 0] = ranges
+        for i in range(ranges):
             at = affine(c, s, t, index(c.ranges[first + i, RANGE_AFF]))
-            s.span[g, i, S_LOW] = at + c.bounds[bounds + i, 0]
-            s.span[g, i, S_HIGH] = at + c.bounds[bounds + i, 1]
+            low, high = at + c.bounds[bounds + i, 0], max(at + c.bounds[bounds + i, 1], -1)
+            s.span[g, 1 + 2 * i] = low << FLAGS | c.ranges[first + i, RANGE_FLAGS]
+            s.span[g, 2 + 2 * i] = high << FLAGS
 
 
 # --- what it waits for --------------------------------------------------------------------------
@@ -204,33 +229,31 @@ def fill(c: Flat, s: State, t: int, g: int, row: int, order: int, when: int) -> 
 def depend(c: Flat, s: State, t: int, g: int, row: int, order: int) -> None:
     """Find what an instruction waits for among the last executions of the rows it is related to."""
     for i in range(c.related_begin[row], c.related_begin[row + 1]):
-        earlier, kind = index(c.related[index(i), 0]), c.related[index(i), 1]
-        every = c.moving[earlier] == EVERY
-        j = int(s.spent[earlier, LATEST])
+        relation = index(c.related[index(i)])
+        kind, every = relation & KIND, (relation & EVERY) != 0
+        j = int(s.latest[relation >> EARLIER])
         hazard = False
         while order - j < W:
             other = index(t * W + j % W)
-            found = overlap(c, s, other, g) if kind == LOOK else kind
+            found = overlap(s, other, g) if kind == LOOK else kind
             if found:
                 depend_on(s, g, other, every or not hazard, found == FEEDS)
                 hazard = True
             if kind != LOOK or (not every and (found == FEEDS or (hazard and order - j > NEAR))):
                 break
             j = s.flight[other, F_PREVIOUS]
-    s.spent[row, LATEST] = order
+    s.latest[row] = order
 
 
 @inner
-def overlap(c: Flat, s: State, a: int, b: int) -> int:
+def overlap(s: State, a: int, b: int) -> int:
     """How the instruction in slot b depends on the earlier one in slot a, by the bytes they touch."""
-    row_a, row_b = index(s.flight[a, F_ROW]), index(s.flight[b, F_ROW])
-    first_a, first_b = index(c.rows[row_a, R_RANGE]), index(c.rows[row_b, R_RANGE])
     found = 0
-    for i in range(c.rows[row_a + 1, R_RANGE] - first_a):
-        for j in range(c.rows[row_b + 1, R_RANGE] - first_b):
-            if max(s.span[a, i, S_LOW], s.span[b, j, S_LOW]) < min(s.span[a, i, S_HIGH], s.span[b, j, S_HIGH]):
-                flags = c.ranges[first_a + i, RANGE_FLAGS]
-                found = max(found, conflict(flags, c.ranges[first_b + j, RANGE_FLAGS]))
+    for i in range(1, 1 + 2 * s.span[a, 0], 2):
+        low, high = s.span[a, i], s.span[a, i + 1]
+        for j in range(1, 1 + 2 * s.span[b, 0], 2):
+            if max(low, s.span[b, j]) < min(high, s.span[b, j + 1]):
+                found = max(found, conflict(low & FLAG_MASK, s.span[b, j] & FLAG_MASK))
     return found
 
 

@@ -18,15 +18,20 @@ from numpy.typing import NDArray
 from cimc.isa.instruction import WINDOW
 from cimc.sim.inner import entry, fingerprint, inner
 from cimc.sim.job import CELLS, Action
+from cimc.sim.rounds import ends
 from cimc.sim.tables import (
     ACCUMULATES,
-    DERIVE,
     END,
     LOOP,
+    MOVES,
+    NEXT,
     R_OP,
     R_RANGE,
     R_TARGET,
+    R_TRIPS,
     R_UNIT,
+    R_WAITS,
+    RANGE_AFF,
     RANGE_FIXED,
     RANGE_FLAGS,
     RANGE_HIGH,
@@ -40,9 +45,17 @@ from cimc.sim.tables import (
 )
 
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
-EVERY = 2  # of a row whose ranges are looked at: at all executions, as a later one may end sooner
+KIND = 7
+EVERY = 8  # in a relation to a row whose ranges are looked at: at all executions, as a later one may end sooner
+EARLIER = 4  # in a relation, behind this many bits: the row
 BITS = 63  # units of a tile that have a bit in the masks below
 PLACES = 64  # of a tile's bytes: one bit each
+# What lines of numbers the search works with are. POINTS: of places in the text, for which row they were passed. Places that are
+# to be passed are in queues, by how many instructions they are back at least: HEADS has the last entry of each (and how many
+# entries there are in COUNT), PLACE of an entry what it is, BEHIND the entry before it. OPS: what the rows are; BEFORE, AFTER:
+# see :func:`ends`.
+POINTS, PLACE, BEHIND, HEADS, OPS, BEFORE, AFTER = range(7)
+COUNT = WINDOW
 Masks = NDArray[np.uint64]
 
 
@@ -55,15 +68,20 @@ def conflict(earlier: int, later: int) -> int:
 
 
 @inner
-def relation(rows: Shorts, ranges: Ints, a: int, b: int) -> int:
-    """What row b has to expect of an earlier execution of row a."""
+def relation(rows: Shorts, ranges: Ints, bounds: Ints, a: int, b: int, same: bool) -> int:
+    """What row b has to expect of an earlier execution of row a. ``same``: the last of these is in the same round."""
     found = perhaps = 0
     for i in range(rows[a, R_RANGE], rows[a + 1, R_RANGE]):
         for j in range(rows[b, R_RANGE], rows[b + 1, R_RANGE]):
             if max(ranges[i, RANGE_LOW], ranges[j, RANGE_LOW]) >= min(ranges[i, RANGE_HIGH], ranges[j, RANGE_HIGH]):
                 continue
             kind = conflict(ranges[i, RANGE_FLAGS], ranges[j, RANGE_FLAGS])
-            if ranges[i, RANGE_FIXED] and ranges[j, RANGE_FIXED]:
+            sure = ranges[i, RANGE_FIXED] and ranges[j, RANGE_FIXED]
+            if (
+                same and ranges[i, RANGE_AFF] and ranges[i, RANGE_AFF] == ranges[j, RANGE_AFF]
+            ):  # as far apart in every round
+                sure = max(bounds[i, 0], bounds[j, 0]) < min(bounds[i, 1], bounds[j, 1])
+            if sure:
                 found = max(found, kind)
             else:
                 perhaps = max(perhaps, kind)
@@ -71,13 +89,25 @@ def relation(rows: Shorts, ranges: Ints, a: int, b: int) -> int:
 
 
 @inner
-def note(rows: Shorts, ranges: Ints, found: Ints, at: int, a: int, b: int, hazards: int, results: int) -> int:
+def note(
+    rows: Shorts,
+    ranges: Ints,
+    bounds: Ints,
+    found: Ints,
+    at: int,
+    a: int,
+    b: int,
+    hazards: int,
+    results: int,
+    same: bool,
+) -> int:
     """Enter what row b has to expect of row a, unless later rows of the same unit, which end later, make it superfluous.
-    ``hazards``, ``results``: bits of units of which a hazard, of which a result is known. Returns the new length."""
+    ``hazards``, ``results``: bits of units of which a hazard, of which a result is known; ``same``: see :func:`relation`.
+    Returns the new length."""
     bit = 1 << rows[a, R_UNIT] if rows[a, R_UNIT] < BITS else 0
     if hazards & results & bit:
         return at
-    kind = relation(rows, ranges, a, b)
+    kind = relation(rows, ranges, bounds, a, b, same)
     if kind == 0 or (hazards & bit and (kind == HAZARD or results & bit)):
         return at
     found[at, 0] = a
@@ -86,73 +116,141 @@ def note(rows: Shorts, ranges: Ints, found: Ints, at: int, a: int, b: int, hazar
 
 
 @inner
-def search(
-    rows: Shorts, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
+def meet(masks: Masks, a: int, b: int) -> bool:
+    """Whether rows may touch the same bytes, and one writes them."""
+    return (masks[a, 0] & masks[b, 1]) | (masks[a, 1] & masks[b, 0]) != 0
+
+
+@inner
+def before_it(
+    rows: Shorts, ranges: Ints, bounds: Ints, masks: Masks, last: Ints, ops: Ints, found: Ints, at: int, b: int
+) -> tuple[int, int, int, int, int]:
+    """Straight back from row b: enter the relations there, at most two for every row. Returns how many there are, where that
+    ends, how many instructions from there on are always executed before b, and the units of which a hazard, of which a
+    result is known."""
+    hazards = results = 0  # bits of units that a row settles which is always executed on the way to this one
+    a, sure, phase = b - 1, 1, rows[b, R_TARGET]
+    while sure < WINDOW and a >= 0 and ops[a] < LOOP:
+        same = rows[a, R_TARGET] == phase
+        if meet(masks, a, b):
+            length = note(rows, ranges, bounds, found, at, a, b, hazards, results, same)
+            if length > at and same and last[a] and rows[a, R_UNIT] < BITS and found[at, 1] != LOOK:
+                hazards |= 1 << rows[a, R_UNIT]
+                results |= (found[at, 1] == FEEDS) << rows[a, R_UNIT]
+            at = length
+        a -= 1
+        sure += same
+    return at, a + 1, sure, hazards, results
+
+
+@inner
+def enter(queue: Ints, level: int, place: int) -> None:
+    """Put a place into the queue of a number of steps back."""
+    if level < WINDOW - 1:
+        entry = queue[HEADS, COUNT]
+        queue[HEADS, COUNT] = entry + 1
+        queue[PLACE, entry], queue[BEHIND, entry] = place, queue[HEADS, level]
+        queue[HEADS, level] = entry
+
+
+@inner
+def around(
+    rows: Shorts,
+    ranges: Ints,
+    bounds: Ints,
+    masks: Masks,
+    found: Ints,
+    room: Ints,
+    at: int,
+    b: int,
+    passed: int,
+    own: int,
+    hazards: int,
+    results: int,
 ) -> int:
-    """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` was too short, or how many
-    rows there are. ``room``: five lines of 2 · rows + 3 numbers to work with, the
-    last with what the rows are."""
-    points, here, there = room[0], room[1], room[2]  # places in the text: for which row passed; to be passed now; next
-    ops = room[4]
+    """Enter the relations of row b to rows on all ways to the places in the queues, but for those from ``passed`` on to b and
+    those of its own repeat with phases, which ends in row ``own``. Returns how many there are."""
+    points, ops, before, after, queue = room[POINTS], room[OPS], room[BEFORE], room[AFTER], room
+    for level in range(WINDOW - 1):
+        while queue[HEADS, level] >= 0:
+            entry = queue[HEADS, level]
+            queue[HEADS, level] = queue[BEHIND, entry]
+            place = queue[PLACE, entry]
+            a = place - 1
+            if points[place] == b or passed <= place <= b or a < 0 or ops[a] == END:
+                continue
+            points[place] = b
+            if ops[a] == NEXT and rows[a, R_TRIPS]:
+                k = a - 1
+                while ops[k] < LOOP and own != a:
+                    if level + after[k] < WINDOW - 1 and meet(masks, k, b):
+                        at = note(rows, ranges, bounds, found, at, k, b, hazards, results, False)
+                    k -= 1
+                enter(queue, level + before[a], rows[a, R_TARGET] - 1)
+                continue
+            if ops[a] == LOOP or ops[a] == NEXT:  # from both ways to get here
+                enter(queue, level, rows[a, R_TARGET] - 1)
+            elif ops[a] < LOOP and meet(masks, a, b):
+                at = note(rows, ranges, bounds, found, at, a, b, hazards, results, False)
+            enter(queue, level + (ops[a] < LOOP), a)
+    return at
+
+
+@inner
+def search(
+    rows: Shorts, ranges: Ints, bounds: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
+) -> int:
+    """Find the relations of the rows from ``first`` on. Returns the row for which ``found`` may be too short, or how many
+    rows there are. ``room``: lines to work with, each longer than twice the rows and WINDOW together.
+
+    Rows with phases are found by how many instructions there are at least between them and the ends of their repeat; within
+    it, all are near each other but where as many as that stand between that are always executed too."""
+    ops = room[OPS]
+    ends(rows, ops, room[BEFORE], room[AFTER])
     at = begin[first]
     for b in range(first, rows.shape[0] - 1):
         begin[b] = at
-        touched, written = masks[b, 0], masks[b, 1]
-        if touched == 0:
+        if masks[b, 0] == 0:
             continue
-        hazards = results = 0  # bits of units that a row settles which is always executed on the way to this one
-        a = b - 1
-        while b - a < WINDOW and a >= 0 and ops[a] < LOOP:  # straight back, what is always executed before
-            if (masks[a, 0] & written) | (masks[a, 1] & touched):  # they may touch the same bytes, and one writes them
-                if at == found.shape[0]:
-                    return b
-                length = note(rows, ranges, found, at, a, b, hazards, results)
-                if length > at and last[a] and rows[a, R_UNIT] < BITS and found[at, 1] != LOOK:
-                    hazards |= 1 << rows[a, R_UNIT]
-                    results |= (found[at, 1] == FEEDS) << rows[a, R_UNIT]
-                at = length
-            a -= 1
-        passed = a + 2  # places from here to b
-        here[0], count = a + 1, 1
-        for _ in range(WINDOW - b + a):  # steps back
-            k = ahead = 0
-            while k < count:
-                place = here[k]
-                k += 1
-                a = place - 1
-                if points[place] == b or passed <= place <= b or a < 0 or ops[a] == END:
-                    continue
-                points[place] = b
-                if ops[a] == DERIVE:
-                    here[count] = a
-                    count += 1
-                    continue
-                if ops[a] >= LOOP:  # from both ways to get here
-                    here[count], here[count + 1] = a, rows[a, R_TARGET] - 1
-                    count += 2
-                    continue
-                if (masks[a, 0] & written) | (masks[a, 1] & touched):
-                    if at == found.shape[0]:
-                        return b
-                    at = note(rows, ranges, found, at, a, b, hazards, results)
-                there[ahead] = a
-                ahead += 1
-            here, there, count = there, here, ahead
-            if count == 0:
-                break
+        if found.shape[0] - at < rows.shape[0]:
+            return b
+        at, place, sure, hazards, results = before_it(rows, ranges, bounds, masks, last, ops, found, at, b)
+        if sure == WINDOW:
+            continue
+        passed, own, level = place + 1, -1, sure - 1
+        if rows[b, R_TARGET]:
+            own = b + 1
+            while ops[own] < LOOP:
+                own += 1
+            for a in range(own - 1, b - 1, -1):  # in earlier steps of the repeat
+                if meet(masks, a, b):
+                    at = note(rows, ranges, bounds, found, at, a, b, hazards, results, False)
+            place, level = rows[own, R_TARGET] - 1, room[BEFORE, b]
+        room[HEADS, COUNT] = 0
+        enter(room, level, place)
+        if room[HEADS, COUNT]:
+            at = around(rows, ranges, bounds, masks, found, room, at, b, passed, own, hazards, results)
     begin[rows.shape[0] - 1] = at
     return rows.shape[0] - 1
 
 
-def _entry(version: int) -> Callable[[Shorts, Ints, Masks, Ints, Ints, Ints, Ints, int], int]:
+def _entry(version: int) -> Callable[[Shorts, Ints, Ints, Masks, Ints, Ints, Ints, Ints, int], int]:
     """The search behind the function whose machine code numba keeps on disk."""
 
     @entry
     def relations(
-        rows: Shorts, ranges: Ints, masks: Masks, last: Ints, begin: Ints, found: Ints, room: Ints, first: int
+        rows: Shorts,
+        ranges: Ints,
+        bounds: Ints,
+        masks: Masks,
+        last: Ints,
+        begin: Ints,
+        found: Ints,
+        room: Ints,
+        first: int,
     ) -> int:
-        room[3, 0] = version
-        return search(rows, ranges, masks, last, begin, found, room, first)
+        room[HEADS, COUNT + 1] = version
+        return search(rows, ranges, bounds, masks, last, begin, found, room, first)
 
     return relations
 
@@ -202,26 +300,28 @@ def ends_last(rows: Ints, costs: Ints, owner: Ints, tiles: Ints) -> Ints:
     return ((takes >= longest[unit]) & (op != Action.MEMORY)).astype(np.int64)
 
 
-def related(rows: Shorts, ranges: Ints, last: Ints, counts: Ints, tiles: Ints) -> tuple[Ints, Ints, Ints]:
-    """Per row, where its relations begin (the next one's begin where they end); the relations: (row, kind); per row,
-    whether its ranges have to be looked at, and :data:`EVERY`. ``last``: :func:`ends_last`, ``tiles``: indices.
+def related(rows: Shorts, ranges: Ints, bounds: Ints, last: Ints, counts: Ints, tiles: Ints) -> tuple[Ints, Ints]:
+    """Per row, where its relations begin (the next one's begin where they end); the relations: row, :data:`EVERY`, kind. What
+    moves is marked in the rows. ``bounds``: per range of a row with one variant, the bytes from
+    its offset on. ``last``: :func:`ends_last`, ``tiles``: indices.
 
     Executions of a row that always takes the same end in order, on the memory path too: its packets go the same way and
     are as long each time, so that none finds a gap between reservations that the one before has not found."""
     n = len(rows) - 1
-    begin, room = np.zeros(n + 1, np.int64), np.full((5, 2 * n + 3), -1, np.int64)
-    room[4, : n + 1] = rows[:, R_OP]
+    begin, room = np.zeros(n + 1, np.int64), np.full((7, 2 * n + 3 + WINDOW), -1, np.int64)
+    room[OPS, : n + 1] = rows[:, R_OP]
     found = np.zeros((8 * n + WINDOW, 2), np.int64)
     first = 0
     masks = places(rows, ranges, tiles)
-    while (first := relations(rows, ranges, masks, last, begin, found, room, first)) < n:
+    while (first := relations(rows, ranges, bounds, masks, last, begin, found, room, first)) < n:
         found = np.concatenate((found, np.zeros_like(found)))
-        room[0] = -1
-    found = found[: begin[n]].copy()
-    moving = np.zeros(n + 1, np.int64)
+        room[POINTS] = -1
+    earlier, kind = found[: begin[n]].T
     owner = np.repeat(np.arange(n), np.diff(begin))
-    look = found[:, 1] == LOOK
-    moving[found[look, 0]] = 1
-    moving[owner[look]] = 1
-    moving[:-1][(moving[:-1] > 0) & (last == 0) & (counts > 1)] = EVERY
-    return begin, found, moving
+    look = kind == LOOK
+    moves = np.zeros(n, np.bool_)
+    moves[earlier[look]] = True
+    moves[owner[look]] = True
+    rows[:-1, R_WAITS] |= MOVES * moves
+    every = EVERY * (moves & (last == 0) & (counts > 1))
+    return begin, earlier << EARLIER | every[earlier] | kind

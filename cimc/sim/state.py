@@ -20,8 +20,9 @@ UNKNOWN = -1
 COMPUTE, SEND, RECEIVE, MEMORY, HOST, WAIT, HALT, REDUCE, COLLECT = range(9)  # Action, as numba sees it
 STALLS = ("issue", "operand", "unit", "message", "channel", "link", "memory")
 """What an execution may have to wait for; see docs/contract.md."""
-BUSY, FIRST, FINAL, LATEST = range(4)
-ISSUE, OPERAND, UNIT, MESSAGE, CHANNEL, LINK, QUEUE = range(4, 4 + len(STALLS))
+BUSY, FIRST, FINAL, ISSUE, OPERAND, UNIT, LINK, OTHER = range(8)
+# What OTHER counts follows from the row: MESSAGE of one that takes messages, CHANNEL of one that sends, QUEUE of an access.
+MESSAGE = CHANNEL = QUEUE = OTHER
 # scalars; OPEN, READY, ENDED and HEAP are the lengths of what State calls so
 OPEN, READY, ENDED, HEAP, HOST_FREE, LAST, ISSUED, TRACED, BAD, CHAIN, VERSION = range(11)
 NOW, NOW_KEY = 11, 12  # the event that happens
@@ -34,7 +35,6 @@ T_ROW, T_HEAD, T_TAIL, T_NEXT_ISSUE, T_BARRIER, T_BARRIER_END, T_BARRIER_CHAIN, 
 T_LATEST, T_LONGEST = 8, 9
 F_ROW, F_ORDER, F_PREVIOUS, F_START, F_END, F_CHAIN_END, F_FREE, F_WAITERS = range(8)  # what those behind it look at
 F_MASK, F_HAZARD, F_SAME, F_RAW, F_OPERANDS, F_UNIT, F_CHAIN, F_COST = range(8, 16)  # what those before it change
-S_LOW, S_HIGH = range(2)
 C_HEAD, C_TAKEN, C_TAIL, C_BYTES, C_RECEIVER, C_SENDER, C_FIRST, C_RING = range(8)
 M_BYTES, M_ARRIVAL, M_RELEASE, M_CHAIN = range(4)
 Q_FREE, Q_BUSY = range(2)
@@ -54,7 +54,7 @@ class State(NamedTuple):
     flight: Ints
     retired: Ints  # slot: when all up to it had ended
     blocked: Ints  # slot: since when a send has been waiting for room, or UNKNOWN
-    span: Ints  # slot, range, S: bytes it touches
+    span: Ints  # slot: how many ranges it has, then of each from which byte, with its flags in the last bits, and to which one
     open: Ints  # tiles that may be able to issue
     ready: Ints  # slots that have nothing left to wait for
     ended: Ints  # slots whose end has become known
@@ -70,7 +70,8 @@ class State(NamedTuple):
     executions: Ints  # variant: executions
     # place: cycles of the queue of global memory for accesses whose chain up to them has place << STEP cycles or more
     due: Ints
-    spent: Ints  # row: busy cycles, when its work first began, latest end, order of its latest execution; by cause, waiting
+    spent: Ints  # row, one cache line: busy cycles, when its work first began, latest end; by cause, waiting
+    latest: Ints  # row: order of its latest execution
     trace: Ints  # n, (tile, row, start, end)
 
 
@@ -93,7 +94,7 @@ def fresh(layout: Layout, trace: int) -> State:
         flight=lined(tiles * W, 16, np.int64),
         retired=zeros(tiles * W),
         blocked=np.full(tiles * W, UNKNOWN, np.int64),
-        span=zeros(tiles * W, layout.ranges, 2),
+        span=lined(tiles * W, 1 + 2 * layout.ranges, np.int64),
         open=np.arange(tiles)[::-1].copy(),
         ready=zeros(tiles * W),
         ended=zeros(tiles * W),
@@ -106,7 +107,8 @@ def fresh(layout: Layout, trace: int) -> State:
         way=zeros(layout.widest, 3),
         executions=zeros(layout.variants),
         due=zeros(PLACES),
-        spent=zeros(len(c.rows), 4 + len(STALLS)),
+        spent=lined(len(c.rows), 8, np.int64),
+        latest=np.full(len(c.rows), -W, np.int64),
         trace=zeros(trace, 4),
     )
     state.scalar[OPEN] = tiles
@@ -119,5 +121,4 @@ def fresh(layout: Layout, trace: int) -> State:
     state.channel[:, C_FIRST] = c.ring_ptr[:-1]
     state.channel[:, C_RING] = np.diff(c.ring_ptr)
     state.spent[:, FIRST] = 1 << 62
-    state.spent[:, LATEST] = -W
     return state

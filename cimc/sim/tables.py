@@ -21,7 +21,7 @@ LOOP, NEXT, END, DERIVE = 10, 11, 12, 13  # rows that are no instruction; the ot
 EMPTY = -(1 << 60)  # the end of a range without bytes
 WRITES, ACCUMULATES, READS = 1, 2, 4  # flags of a range
 
-R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_EVERYTHING, R_CHANNEL, R_WAY, R_SERVER = range(9)
+R_OP, R_SLOT, R_TARGET, R_TRIPS, R_UNIT, R_WAITS, R_CHANNEL, R_WAY, R_SERVER = range(9)
 R_VARIANT, R_VARIANT_AFF, R_RANGE, R_DEST, R_DEST_END, R_TREE, R_TREE_END = range(9, 16)
 V_CYCLES, V_SIZE, V_REQUEST, V_RESPONSE, V_BUSY, V_CORES, V_CROSS, V_CROSS_BACK, V_ADDED = range(9)
 N_LINK, N_NEXT, N_INPUTS, N_TOTAL, N_PLACE = range(5)
@@ -35,7 +35,9 @@ class Flat(NamedTuple):
     one's begins. Affine values are numbers of rows of ``affine``, over the tile's slots; number 0 is 0."""
 
     tile_start: Ints  # per tile, in the order of tile numbers: its first row
-    # One cache line each. Repeat: SLOT, TARGET to jump to, TRIPS affine; VARIANT the first, VARIANT_AFF offset or -1.
+    # One cache line each. Repeat: SLOT, TARGET to jump to, TRIPS affine, of its end: 0, or rounds + 1 if it has phases.
+    # Instruction: TARGET 0 or its phase (packed_phase), SLOT that counts the steps of its repeat, TRIPS the latest stage there;
+    # VARIANT the first, VARIANT_AFF offset or -1; WAITS: EVERYTHING, MOVES.
     rows: Shorts
     variants: Ints  # the number of the cost, BOUNDS
     # Of costs: cycles; bytes of a message; cycles of an access' packets there and back; how long the unit is taken;
@@ -55,8 +57,16 @@ class Flat(NamedTuple):
     routers: Ints
     ring_ptr: Ints  # per channel: where its ring of messages begins
     related_begin: Ints  # per row: where its relations begin
-    related: Ints  # (earlier row, what is to be expected of it): cimc.sim.relations
-    moving: Ints  # per row: whether its ranges have to be looked at; 2: at every execution
+    related: Ints  # an earlier row and what is to be expected of it: cimc.sim.relations.related
+
+
+EVERYTHING, MOVES = 1, 2  # of a row: it waits for all before it; its ranges have to be looked at
+STAGE, TURN = 14, 7  # bits of a packed phase behind these
+
+
+def packed_phase(stage: int, turn: int, turns: int) -> int:
+    """A phase as one number, greater than 0."""
+    return stage << STAGE | turn << TURN | turns
 
 
 LINE = 64  # bytes of a cache line of most processors

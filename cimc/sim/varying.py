@@ -12,10 +12,10 @@ from cimc import errors
 from cimc.isa.operands import Affine, Extent, View, extent
 from cimc.sim.decode import Decoder, Late
 from cimc.sim.job import span
-from cimc.sim.listing import Scope
 from cimc.sim.names import Bounds
 from cimc.sim.pool import flags
 from cimc.sim.tables import EMPTY, R_VARIANT_AFF
+from cimc.sim.variables import Scope
 
 MAX_VARIANTS = 1 << 20
 CORES = ""  # in place of a buffer's name
@@ -36,7 +36,7 @@ def _instruction(decoder: Decoder, late: Late, begin: int, known: dict[tuple[obj
     step, pool, scope = late.step, decoder.pool, decoder.listing.scopes[int(decoder.listing.scope[late.number])]
     shapes = [o.shape for o in step.operands if isinstance(o, View)]
     names = sorted({v for s in shapes for e in s if isinstance(e, Affine) for v, _ in e.terms} & set(scope.slots))
-    trips = [max(1, scope.trips[scope.slots[n]]) for n in names]
+    trips = [1 + scope.spans[scope.slots[n]][1] for n in names]
     count = math.prod(trips)
     if total + count > MAX_VARIANTS:
         what = f"{step.mnemonic} in line {step.line} of tile {decoder.names.tiles[late.tile]}"
@@ -46,7 +46,7 @@ def _instruction(decoder: Decoder, late: Late, begin: int, known: dict[tuple[obj
     costs: list[int] = []
     bounds: list[list[Bounds]] = []
     for values in itertools.product(*(range(t) for t in trips)):
-        env = {**pool.bound, **dict.fromkeys(scope.slots, 0), **dict(zip(names, values, strict=True))}
+        env = {**scope.known, **dict.fromkeys(scope.slots, 0), **dict(zip(names, values, strict=True))}
         extents = tuple(tuple(extent(e, env) for e in shape) for shape in shapes)
         costs.append(_price(decoder, late, (*key, extents), known, env))
         bounds.append([_bounds(decoder, late.tile, view, env) for view in local])

@@ -5,6 +5,8 @@ not fit each other: timing looks at each operand alone."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from cimc.isa.instruction import (
@@ -13,6 +15,7 @@ from cimc.isa.instruction import (
     Derived,
     Instruction,
     Kind,
+    Phase,
     Repeat,
     Spec,
     Step,
@@ -39,6 +42,10 @@ GLOBALS = (
 )
 MATRICES = (matrix("W", 8, 8, core=0), matrix("V", 8, 8, core=1), matrix("U", 8, 8, core=0))  # U shares W's core
 WORK = tuple(s for s in INSTRUCTIONS.values() if s.unit not in (Unit.PORT, Unit.RECEIVE, Unit.CONTROL))
+
+_PHASES = st.sampled_from(
+    [None, Phase(1), Phase(3), *(Phase(s, t, n) for s in (0, 2) for n in (2, 3, 4) for t in range(n))]
+)
 
 
 @st.composite
@@ -119,10 +126,25 @@ def _block(draw: st.DrawFn, variable: str, depth: int) -> list[list[Step]]:
             offset, *numbers = (draw(st.integers(low, high)) for low, high in ((0, 9), (1, 3), (1, 6), (1, 4)))
             derived = draw(st.sampled_from([(), (Derived(f"d{depth}", offset, *numbers),)]))
             used = derived[0].name if derived else inner
-            for stream, body in zip(streams, draw(_block(used, depth - 1)), strict=True):
+            for stream, body in zip(streams, draw(_overlapping(draw(_block(used, depth - 1)))), strict=True):
                 if body:
                     stream.append(Repeat(inner, times, tuple(body), derived))
     return streams
+
+
+@st.composite
+def _overlapping(draw: st.DrawFn, bodies: list[list[Step]]) -> list[list[Step]]:
+    """Bodies of repeats, perhaps with phases. All messages have the same one, so that they come in the order they are taken."""
+    if any(isinstance(step, Repeat) for body in bodies for step in body) or draw(st.booleans()):
+        return bodies
+    phases = [draw(_PHASES) for _ in range(4)]
+    found: list[list[Step]] = [[] for _ in bodies]
+    for made, body in zip(found, bodies, strict=True):
+        for step in body:
+            assert isinstance(step, Instruction)
+            among = phases if INSTRUCTIONS[step.mnemonic] in WORK else phases[:1]
+            made.append(replace(step, phase=draw(st.sampled_from(among))))
+    return found
 
 
 @st.composite
