@@ -18,6 +18,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
+from cimc.codegen.handed import Handed, Role, handed
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.operands import View, static_shape
 from cimc.isa.printer import executed
@@ -67,6 +68,8 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
         return placed  # tiles of matrices that take turns are shared by many segments
     users = Counter(tile for s in placed.segments for tile in _matrix_tiles(placement, s))
     writing = bool(placement.written)
+    parts: dict[int, Exchange] = {}
+    links: list[Handed] = []
     for segment in placed.segments:
         if segment.style is not Style.STREAM:
             continue
@@ -78,7 +81,10 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
         groups = [*_alike(chip, _vector_tiles(chip)), *_alike(chip, alone)]
         exchange = Exchange(chip, [*_messages(chip, codes), *_moved_far(chip, codes, bound)], groups)
         if exchange.fullest > PACE * _cells(placement, segment, chip):
-            placement = _moved(placement, segment, exchange.run())
+            parts[segment.index] = exchange
+            links += handed(found, placement, segment)
+    for index, moves in Together(parts, links).run().items():
+        placement = _moved(placement, placed.segments[index], moves)
     return replace(placed, placement=placement)
 
 
@@ -157,9 +163,22 @@ def _moved(placement: Placement, segment: Segment, moves: Mapping[int, int]) -> 
     return replace(placement, homes=homes, beside=beside, matrices=matrices)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What it means to a segment if the work in two places changes places: by how much the sum of fourth powers grows, what
+    links carry more, and of messages that take others which links these are, or which are left and which taken."""
+
+    here: int
+    there: int
+    worse: int
+    loads: Mapping[int, int]
+    fresh: Mapping[int, Counter[int]]
+    turned: Sequence[tuple[int, frozenset[int], frozenset[int]]]
+
+
 @dataclass
 class Exchange:
-    """The search. ``groups``: tiles that may change places with each other. ``at``: where the work of a tile is done."""
+    """The search in one segment. ``groups``: tiles that may change places with each other. ``at``: where the work of a tile is done."""
 
     chip: ChipSpec
     messages: Sequence[Message]
@@ -167,12 +186,18 @@ class Exchange:
     at: dict[int, int] = field(default_factory=dict[int, int])
     _base: int = 0
     load: defaultdict[int, int] = field(default_factory=lambda: defaultdict[int, int](int))
+    trials: int = 0
+    top: float = 1.0  # the fullest link's fourth power, as it was last looked for
 
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
         self._ports, self._near = noc.memory_ports(self.chip), dict[int, int]()
         self._work: dict[int, int] = {}
         self._around: dict[int, list[int]] = {}
+        self._group: dict[int, Sequence[int]] = {}
+        self._roles: list[int] = []
+        self._hottest: list[int] = []
+        self._draws: list[list[float]] = []
         self._known: dict[tuple[int, int], frozenset[int]] = {}
         self._of: dict[int, list[int]] = {}
         for i, (source, to, _) in enumerate(self.messages):
@@ -191,29 +216,46 @@ class Exchange:
 
     def run(self) -> dict[int, int]:
         """Try pairs; where the work of each tile is done then, none if the fullest link carries no less for it."""
+        return Together({0: self}, ()).run().get(0, {})
+
+    def begin(self) -> int:
+        """Make ready to try pairs; how many there are to be."""
         from cimc.analog.rng import Streams  # with all of the physics: most compiles need none of it
 
-        group = {tile: tiles for tiles in self.groups for tile in tiles if len(tiles) > 1}
-        roles = hot = sorted(tile for tile in self._of if tile in group)
-        trials = min(TRIALS, EACH * len(roles))
-        if not trials:
-            return {}
-        before = top = self.fullest
-        self._base = int(BASE * top)
-        draws = Streams(0).generator("exchange").random((4, trials)).tolist()
-        for n, (which, role, other, luck) in enumerate(zip(*draws, strict=True)):
-            if n % EVERY == 0:
-                top = self.fullest
-                full = self._hot(HOT * top)
-                hot = [tile for tile in roles if tile in full] or roles
-            offered = hot if which < 0.5 else roles
-            one = offered[int(role * len(offered))]
-            near = self._nearest(group[one], self.at.get(one, one))
-            two = self._work.get(to := near[int(other**NEAR * len(near))], to)
-            heat = HEAT * top**4 * (1 - n / trials) ** COOLING
-            if one != two:
-                self._swap(one, two, -heat * math.log(max(luck, 1e-9)))
-        return {tile: at for tile, at in self.at.items() if tile != at} if self.fullest < before else {}
+        self._group = {tile: tiles for tiles in self.groups for tile in tiles if len(tiles) > 1}
+        self._roles = self._hottest = sorted(tile for tile in self._of if tile in self._group)
+        self.trials = min(TRIALS, EACH * len(self._roles))
+        if self.trials:
+            self._base = int(BASE * self.fullest)
+            self._draws = Streams(0).generator("exchange").random((self.trials, 4)).tolist()
+        return self.trials
+
+    def offer(self, n: int) -> tuple[int, int, float]:
+        """The places of the ``n``-th pair, and by how much it may make it worse, as part of the fullest link's fourth power."""
+        which, role, other, luck = self._draws[n]
+        if n % EVERY == 0:
+            self.top = float(self.fullest) ** 4
+            full = self._hot(HOT * self.fullest)
+            self._hottest = [tile for tile in self._roles if tile in full] or self._roles
+        offered = self._hottest if which < 0.5 else self._roles
+        one = offered[int(role * len(offered))]
+        here = self.at.get(one, one)
+        near = self._nearest(self._group[one], here)
+        heat = HEAT * (1 - n / self.trials) ** COOLING
+        return here, near[int(other**NEAR * len(near))], -heat * math.log(max(luck, 1e-9))
+
+    def working(self, place: int) -> int:
+        """The tile whose work is done in a place."""
+        return self._work.get(place, place)
+
+    def may(self, role: int, place: int) -> bool:
+        """Whether a tile's work may be done in a place."""
+        return any(role in tiles and place in tiles for tiles in self.groups)
+
+    @property
+    def moves(self) -> dict[int, int]:
+        """Where the work of tiles is done that is no longer where it was."""
+        return {tile: at for tile, at in self.at.items() if tile != at}
 
     def _hot(self, least: float) -> set[int]:
         """The tiles whose messages take links that carry more than ``least``."""
@@ -221,10 +263,10 @@ class Exchange:
         ends = (self.messages[i] for i, uses in enumerate(self._uses) if not links.isdisjoint(uses))
         return {tile for source, to, _ in ends for tile in (source, *to)}
 
-    def _swap(self, one: int, two: int, most: float) -> None:
-        """Let two tiles change places, if the sum of fourth powers grows by less than ``most``."""
+    def weighed(self, here: int, there: int) -> Change:
+        """What it changes if the work in two places changes places."""
         at, load, base = self.at, self.load, self._base
-        here, there = at.get(one, one), at.get(two, two)
+        one, two = self.working(here), self.working(there)
         at[one], at[two] = there, here
         change: dict[int, int] = {}
         fresh: dict[int, Counter[int]] = {}
@@ -243,15 +285,20 @@ class Exchange:
                 turned.append((i, left, taken))
                 _add(change, [link for link in left - taken if uses[link] == 1], -cycles)
                 _add(change, [link for link in taken - left if link not in uses], cycles)
-        if sum([(load[x] + base + by) ** 4 - (load[x] + base) ** 4 for x, by in change.items()]) >= most:
-            at[one], at[two] = here, there
-            return
-        self._work[here], self._work[there] = two, one
-        for link, by in change.items():
-            load[link] += by
-        for i, uses in fresh.items():
+        at[one], at[two] = here, there
+        worse = sum([(load[x] + base + by) ** 4 - (load[x] + base) ** 4 for x, by in change.items()])
+        return Change(here, there, worse, change, fresh, turned)
+
+    def make(self, change: Change) -> None:
+        """Let the work in two places change places."""
+        one, two = self.working(change.here), self.working(change.there)
+        self.at[one], self.at[two] = change.there, change.here
+        self._work[change.here], self._work[change.there] = two, one
+        for link, by in change.loads.items():
+            self.load[link] += by
+        for i, uses in change.fresh.items():
             self._uses[i] = uses
-        for i, left, taken in turned:
+        for i, left, taken in change.turned:
             self._turn(i, left, taken)
 
     def _turn(self, number: int, left: Iterable[int], taken: Iterable[int]) -> None:
@@ -293,6 +340,70 @@ class Exchange:
         if found is None:
             found = self._known[here, there] = frozenset(noc.way(self._mesh, here, there))
         return found
+
+
+class Together:
+    """The searches of several segments at the same time. Who hands rows to a tile of a later segment (``links``) is where that
+    is, and stays there: if one of them goes elsewhere, so does the other, with what is in its way in each segment."""
+
+    def __init__(self, parts: Mapping[int, Exchange], links: Sequence[Handed]) -> None:
+        self.parts = parts
+        self.linked: dict[Role, list[Role]] = {}
+        self._joined: dict[int, set[int]] = {i: {i} for i in parts}  # segments that are linked, in the end
+        self._before = {i: part.fullest for i, part in parts.items()}
+        known: set[tuple[Role, bool]] = set()
+        for link in links:
+            ends = {(link.source, False), (link.to, True)}
+            if all(role[0] in parts for role, _ in ends) and not ends & known and self._join(link):
+                known |= ends
+
+    def run(self) -> dict[int, dict[int, int]]:
+        """Try pairs; by segment, where the work of each tile is done then. Segments whose fullest links carry no less for it,
+        taken together if they are linked, are not among them."""
+        trials = {i: part.begin() for i, part in self.parts.items()}
+        for n in range(max(trials.values(), default=0)):
+            for i, part in self.parts.items():
+                if n < trials[i]:
+                    self._try(i, *part.offer(n))
+        better = {i for i, part in self.parts.items() if self._gain(i) > 0}
+        return {i: self.parts[i].moves for i in sorted(better)}
+
+    def _gain(self, segment: int) -> int:
+        """By how much less the fullest links of a segment and of those linked with it carry."""
+        return sum(self._before[i] - self.parts[i].fullest for i in self._joined[segment])
+
+    def _join(self, link: Handed) -> bool:
+        """Put who takes rows where they are made, if that may be."""
+        (a, source), (b, to) = link.source, link.to
+        part, place = self.parts[b], self.parts[a].at.get(source, source)
+        if not part.may(to, place):
+            return False
+        if (here := part.at.get(to, to)) != place:
+            part.make(part.weighed(here, place))
+        self.linked.setdefault(link.source, []).append(link.to)
+        self.linked.setdefault(link.to, []).append(link.source)
+        both = self._joined[a] | self._joined[b]
+        self._joined.update(dict.fromkeys(both, both))
+        return True
+
+    def _try(self, segment: int, here: int, there: int, most: float) -> None:
+        """Let the work in two places change places, in a segment and those that it takes with it, if that makes it worse by less
+        than ``most``."""
+        if here == there:
+            return
+        work, worse, changes = [segment], 0.0, dict[int, Change]()
+        while work:
+            i = work.pop()
+            if i in changes:
+                continue
+            part = self.parts[i]
+            changes[i] = part.weighed(here, there)
+            worse += changes[i].worse / part.top
+            roles = (part.working(here), part.working(there))
+            work += [j for role in roles for j, _ in self.linked.get((i, role), ()) if j not in changes]
+        if worse < most:
+            for i, change in changes.items():
+                self.parts[i].make(change)
 
 
 def _add(to: dict[int, int], links: Iterable[int], cycles: int) -> None:
