@@ -10,7 +10,7 @@ import pytest
 
 from cimc.arch import load, noc
 from cimc.arch.spec import ChipSpec
-from cimc.codegen.exchange import Exchange, Message
+from cimc.codegen.swaps import Exchange, Message
 from cimc.compiler import Options, compile_model
 from cimc.mapping.choices import Choices
 from cimc.session import InferenceSession
