@@ -19,11 +19,11 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.handed import Handed, Role
 
-TRIALS, EACH = 20000, 500
+TRIALS, EACH = 30000, 750
 """Pairs that are tried for a segment at most, and for each of its tiles. As the numbers below the best of a few, by the fullest
 links of MiniLM's and BERT-base's segments."""
 
-HEAT, COOLING = 0.05, 6
+HEAT, COOLING = 0.1, 6
 """How much worse a pair may make it at the beginning, as part of the fullest link's fourth power; the power of the part of all
 trials that is left with which that falls."""
 
@@ -244,7 +244,8 @@ def _near(chip: ChipSpec, groups: Sequence[tuple[int, ...]]) -> tuple[Ints, Ints
     for k, group in enumerate(groups):
         tiles = np.array(sorted(group), np.int64)
         index[k, tiles] = np.arange(len(tiles))
-        hops = np.array([[noc.hops(chip, a, b) for b in tiles.tolist()] for a in tiles.tolist()], np.int64)
+        y, x = np.divmod(tiles, chip.columns)
+        hops = np.abs(x[:, None] - x) + np.abs(y[:, None] - y)
         rows.append(tiles[np.argsort(hops, axis=1, kind="stable")].ravel())
     begin = np.cumsum([0, *map(len, rows)])
     return np.array([len(g) for g in groups], np.int64), index, begin.astype(np.int64), np.concatenate(rows)
