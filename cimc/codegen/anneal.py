@@ -52,7 +52,7 @@ class Board(NamedTuple):
     movable: Ints  # of a segment: the roles that may move
     group: Ints  # of a role: the group of places that it may be in
     size: Ints  # of a group
-    index: Ints  # group, tile: which of the group's places it is
+    which: Ints  # group, tile: which of the group's places it is
     near_begin: Ints
     near: Ints  # of a group, place by place: its places by their distance from that one
     trials: Ints  # of a segment
@@ -73,10 +73,10 @@ class Moving(NamedTuple):
     hottest: Ints  # segment: how many there are
     segments: Ints  # that the pair at hand is in
     top: Floats  # segment: the fullest link's fourth power, as last looked for
-    count: Ints  # of links in touched, of trees so far, of pairs so far, of segments
+    counts: Ints  # of links in touched, of trees so far, of pairs so far, of segments
 
 
-TOUCHED, TREES, PAIRS, SEGMENTS = range(4)  # of Moving.count
+TOUCHED, TREES, PAIRS, SEGMENTS = range(4)  # of Moving.counts
 
 
 _HOW = {"no_cfunc_wrapper": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
@@ -100,15 +100,15 @@ def _entry(function: F) -> F:
 @_inner
 def _enter(moving: Moving, link: int, cycles: int) -> None:
     """A message's tree takes a link; a second time it does not count."""
-    count = moving.count
-    if moving.known[link, 0] == count[TREES]:
+    counts = moving.counts
+    if moving.known[link, 0] == counts[TREES]:
         return
-    moving.known[link, 0] = count[TREES]
-    if moving.known[link, 1] != count[PAIRS]:
-        moving.known[link, 1] = count[PAIRS]
+    moving.known[link, 0] = counts[TREES]
+    if moving.known[link, 1] != counts[PAIRS]:
+        moving.known[link, 1] = counts[PAIRS]
         moving.change[link] = 0
-        moving.touched[count[TOUCHED]] = link
-        count[TOUCHED] += 1
+        moving.touched[counts[TOUCHED]] = link
+        counts[TOUCHED] += 1
     moving.change[link] += cycles
 
 
@@ -134,7 +134,7 @@ def _way(board: Board, moving: Moving, first: int, source: int, to: int, cycles:
 @_inner
 def _tree(board: Board, moving: Moving, message: int, segment: int, cycles: int) -> None:
     """The links of a message, each once."""
-    moving.count[TREES] += 1
+    moving.counts[TREES] += 1
     first, sender = segment * board.mesh[LINKS], board.sender[message]
     for i in range(board.takers_begin[message], board.takers_begin[message + 1]):
         taker = board.takers[i]
@@ -144,7 +144,7 @@ def _tree(board: Board, moving: Moving, message: int, segment: int, cycles: int)
         else:
             source = moving.at[sender]
             to = board.port[source] if taker == NOBODY else moving.at[taker]
-        _way(board, moving, first, source, to, cycles)
+        _way(board, moving, first, int(source), int(to), cycles)
 
 
 @_inner
@@ -156,7 +156,7 @@ def _trees(board: Board, moving: Moving, role: int, segment: int, sign: int, mar
         message = board.of[i]
         if moving.seen[message] != mark:
             moving.seen[message] = mark
-            _tree(board, moving, message, segment, sign * board.cycles[message])
+            _tree(board, moving, message, segment, sign * int(board.cycles[message]))
 
 
 @_inner
@@ -188,34 +188,34 @@ def _together(board: Board, moving: Moving, segment: int, here: int, there: int)
                     found[count] = other
                     count += 1
         at += 1
-    moving.count[SEGMENTS] = count
+    moving.counts[SEGMENTS] = count
 
 
 @_inner
 def _exchange(board: Board, moving: Moving, here: int, there: int) -> float:
     """Let the work in two places change places; by how much the sum of fourth powers grows, each segment's as part of its
     fullest link's."""
-    moving.count[PAIRS] += 1
-    moving.count[TOUCHED] = 0
-    mark, tiles, links = 2 * moving.count[PAIRS], board.mesh[TILES], board.mesh[LINKS]
-    for k in range(moving.count[SEGMENTS]):
+    moving.counts[PAIRS] += 1
+    moving.counts[TOUCHED] = 0
+    mark, tiles, links = 2 * moving.counts[PAIRS], board.mesh[TILES], board.mesh[LINKS]
+    for k in range(moving.counts[SEGMENTS]):
         segment = moving.segments[k]
-        one, two = moving.work[segment * tiles + here], moving.work[segment * tiles + there]
+        one, two = int(moving.work[segment * tiles + here]), int(moving.work[segment * tiles + there])
         _trees(board, moving, one, segment, -1, mark)
         _trees(board, moving, two, segment, -1, mark)
         _swap(board, moving, segment, here, there)
         _trees(board, moving, one, segment, 1, mark + 1)
         _trees(board, moving, two, segment, 1, mark + 1)
     worse = 0.0
-    for k in range(moving.count[TOUCHED]):
+    for k in range(moving.counts[TOUCHED]):
         link = moving.touched[k]
         by = moving.change[link]
         if by != 0:
             segment = link // links
             old = float(moving.load[link] + board.base[segment])
             new = old + by
-            worse += (new * new * new * new - old * old * old * old) / moving.top[segment]
-    return worse
+            worse += (new * new * new * new - old * old * old * old) / float(moving.top[segment])
+    return float(worse)
 
 
 @_inner
@@ -226,14 +226,14 @@ def _hottest(board: Board, moving: Moving, segment: int) -> None:
     for link in range(segment * links, (segment + 1) * links):
         most = max(most, moving.load[link])
     moving.top[segment] = float(most) * most * most * most
-    moving.count[PAIRS] += 1
-    mark = 2 * moving.count[PAIRS]
+    moving.counts[PAIRS] += 1
+    mark = 2 * moving.counts[PAIRS]
     begin, end = board.movable_begin[segment], board.movable_begin[segment + 1]
     for i in range(board.sent_begin[segment], board.sent_begin[segment + 1]):
-        moving.count[TOUCHED] = 0
-        moving.count[PAIRS] += 1
+        moving.counts[TOUCHED] = 0
+        moving.counts[PAIRS] += 1
         _tree(board, moving, board.sent[i], segment, 0)
-        for k in range(moving.count[TOUCHED]):
+        for k in range(moving.counts[TOUCHED]):
             if moving.load[moving.touched[k]] > HOT * most:
                 moving.seen[board.sent[i]] = mark
                 break
@@ -266,16 +266,16 @@ def anneal(board: Board, moving: Moving, draws: Floats, heat: float, cooling: fl
                 one = moving.hot[begin + int(draws[n, 1] * moving.hottest[segment])]
             else:
                 one = board.movable[begin + int(draws[n, 1] * (end - begin))]
-            here, group = moving.at[one], board.group[one]
+            here, group = int(moving.at[one]), board.group[one]
             size = board.size[group]
-            row = board.near_begin[group] + board.index[group, here] * size
-            there = board.near[row + int(draws[n, 2] ** near * size)]
+            row = board.near_begin[group] + board.which[group, here] * size
+            there = int(board.near[row + int(draws[n, 2] ** near * size)])
             if here == there:
                 continue
             _together(board, moving, segment, here, there)
             if _exchange(board, moving, here, there) < heat * (1 - n / trials) ** cooling * draws[n, 3]:
-                for k in range(moving.count[TOUCHED]):
+                for k in range(moving.counts[TOUCHED]):
                     moving.load[moving.touched[k]] += moving.change[moving.touched[k]]
             else:
-                for k in range(moving.count[SEGMENTS]):
+                for k in range(moving.counts[SEGMENTS]):
                     _swap(board, moving, moving.segments[k], here, there)

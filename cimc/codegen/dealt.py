@@ -55,7 +55,8 @@ class Deal:
 
     def split(self, step: Instruction, access: Access) -> Iterator[Instruction]:
         """A load or store of the array, done on the part it meets."""
-        yield step.on(tuple(self._moved(o, access) if o is access.view else o for o in step.operands))
+        operands = (self._moved(access.view, access) if o is access.view else o for o in step.operands)
+        yield step.on(tuple(operands))
 
     def _moved(self, view: View, access: Access) -> View:
         of = _blocks(access)

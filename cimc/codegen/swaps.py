@@ -23,7 +23,7 @@ TRIALS, EACH = 30000, 750
 """Pairs that are tried for a segment at most, and for each of its tiles. As the numbers below the best of a few, by the fullest
 links of MiniLM's and BERT-base's segments."""
 
-HEAT, COOLING = 0.1, 6
+HEAT, COOLING = 0.05, 6
 """How much worse a pair may make it at the beginning, as part of the fullest link's fourth power; the power of the part of all
 trials that is left with which that falls."""
 
@@ -210,7 +210,7 @@ class _Search:
             found.append(numbers.setdefault(mine, len(numbers)))
         return list(numbers), np.array(found, np.int64)
 
-    def _messages(self) -> tuple[Ints, ...]:
+    def _messages(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
         """The columns of Board about messages."""
         senders: list[int] = []
         cycles: list[int] = []
