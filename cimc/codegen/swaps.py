@@ -19,7 +19,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.handed import Handed, Role
 
-TRIALS, EACH = 30000, 750
+TRIALS, EACH = 20000, 500
 """Pairs that are tried for a segment at most, and for each of its tiles. As the numbers below the best of a few, by the fullest
 links of MiniLM's and BERT-base's segments."""
 
