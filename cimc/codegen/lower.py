@@ -11,16 +11,18 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.balance import plans
 from cimc.codegen.caches import SHARES, plan
 from cimc.codegen.context import Context
+from cimc.codegen.dealt import deal
 from cimc.codegen.exchange import exchanged
 from cimc.codegen.flow import Flow
 from cimc.codegen.held import Held
 from cimc.codegen.links import Links, sent
-from cimc.codegen.parts import Access, Cut, accesses, cut, pieces, rewritten
+from cimc.codegen.parts import Access, Plan, accesses, cut, rewritten
 from cimc.codegen.reload import one_by_one, reloads
 from cimc.codegen.residence import Stored, settle
 from cimc.codegen.rows import RowChooser, Tried, addresses
 from cimc.codegen.serving import better_away
-from cimc.codegen.stages import Plan, by_stage
+from cimc.codegen.stages import Plan as Stages
+from cimc.codegen.stages import by_stage
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.codegen.tokens import Chunk, order
 from cimc.ir.graph import Graph
@@ -154,7 +156,7 @@ def _lowered(
     return Lowered(program, chosen, residents, by_segment, values, context.held, by_stage(flows))
 
 
-def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:
+def _flow(context: Context, segment: Segment, flows: Sequence[Stages]) -> dict[int, frozenset[str]]:
     """All of the region, in place of its first segment."""
     region = context.mapping.region
     stored: dict[int, frozenset[str]] = {}
@@ -204,7 +206,7 @@ def _program(
     plans = _cuts(free, chunks) if context.mapping.choices.parts else {}
     arrays: list[GlobalBuffer] = []
     for buffer in buffers:
-        arrays += (buffer,) if buffer.name not in plans else pieces(buffer, plans[buffer.name])
+        arrays += (buffer,) if buffer.name not in plans else plans[buffer.name].arrays(buffer)
     for tile, found in chunks.items():
         for chunk in found:
             chunk.steps = rewritten(tile, chunk.steps, plans)
@@ -239,13 +241,15 @@ def _accesses(chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, list[Access | 
     return found
 
 
-def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, Cut]:
-    """The arrays that are cut, by name."""
+def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, Plan]:
+    """The arrays that are dealt out or cut, by name."""
     known = _accesses(chunks)
-    found: dict[str, Cut] = {}
+    found: dict[str, Plan] = {}
     for buffer in buffers:
         of_buffer = [a for a in known.get(buffer.name, ()) if a is not None]
-        plan = cut(buffer, of_buffer) if len(of_buffer) == len(known.get(buffer.name, ())) else None
+        if len(of_buffer) < len(known.get(buffer.name, ())):
+            continue
+        plan = deal(buffer, of_buffer) or cut(buffer, of_buffer)
         if plan is not None:
             found[buffer.name] = plan
     return found

@@ -30,10 +30,10 @@ from cimc.isa.phases import written_out
 BLOCK = "@block"
 """The number of the block at hand, in the offsets of its instructions."""
 
-CLOSE = 3
+CLOSE = 0.4
 """Blocks that are alike are in the same order if one takes longer than the other by at most this part of an interval: where
-their tiles are far apart, that order makes messages of the one wait. Less makes programs shorter, more makes some of them faster,
-by 1 or 2 %: on sram-digital GPT-2 small has 5.5 MB with 8, 4.7 with 3 and 4.3 with 2."""
+their tiles are far apart, that order makes messages of the one wait. More makes programs shorter, less makes some of them faster,
+by 1 or 2 %: on sram-digital GPT-2 small has 5.0 MB with 0.33, 4.6 with 0.5 and 4.0 with 1."""
 
 PLACES = (8, 2, 1)
 """Places at most that a buffer has, with which blocks take turns; fewer where buffers would not fit. 1: blocks come one after the
@@ -213,7 +213,7 @@ def overlapped(
         late = max(moved.values(), default=0) // len(variants)
     alone = [Alone(chip, every, interval, late).run(groups) for groups in blocks]
     ends = [max((t.start for t in one.timed), default=0) for one in alone]
-    close = max(ends) - min(ends) <= interval // CLOSE
+    close = max(ends) - min(ends) <= CLOSE * interval
     if close and all(alike(blocks[0], groups) for groups in blocks[1:]):
         nearest = alone[ends.index(min(ends))]
         alone = [Alone(chip, every, interval).like(nearest, groups) for groups in blocks]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 from cimc.codegen.tilecode import narrowed
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Step, kinds
@@ -36,7 +37,7 @@ MIN_BYTES = 16384  # of an array that is worth cutting: others are read and writ
 class Access:
     """A load or store of a global array by a tile. ``loops``: the repeats around it with their counts. ``even``: both
     sides have the same extents, so that it can be done in pieces. ``phase``: accesses of one are made at about the same time.
-    ``turns``: it is made in one of so many rounds of the innermost loop."""
+    ``turns``: it is made in one of so many rounds of the innermost loop, ``turn``: in which."""
 
     tile: int
     view: View
@@ -45,6 +46,7 @@ class Access:
     even: bool
     phase: int = 0
     turns: int = 1
+    turn: int = 0
 
     @property
     def moved(self) -> int:
@@ -81,6 +83,26 @@ class Cut:
         """The parts that a reach meets."""
         return [k for k, (low, high) in enumerate(pairwise(self.edges)) if low < reach.high and reach.low < high]
 
+    def arrays(self, buffer: GlobalBuffer) -> tuple[GlobalBuffer, ...]:
+        """The arrays of the parts."""
+        return pieces(buffer, self)
+
+    def split(self, step: Instruction, access: Access) -> Iterator[Instruction]:
+        """A load or store of the array, done on the parts it meets."""
+        return _split(step, access, self)
+
+
+class Plan(Protocol):
+    """How an array falls into several, whose names are its own with a number behind."""
+
+    def arrays(self, buffer: GlobalBuffer) -> tuple[GlobalBuffer, ...]:
+        """Those."""
+        ...
+
+    def split(self, step: Instruction, access: Access) -> Iterator[Instruction]:
+        """A load or store of the array, done on those."""
+        ...
+
 
 def accesses(tile: int, steps: Iterable[Step], phase: int = 0) -> Iterator[tuple[str, Access | None]]:
     """Every access of a tile's steps to a global array, by the array's name; None for what is no load or store, or
@@ -110,8 +132,8 @@ def _of(
             continue
         other = step.operands[1 - i]
         even = isinstance(other, View) and other.shape == operand.shape
-        turns = step.phase.turns if step.phase else 1
-        yield operand.buffer, Access(tile, operand, loops, kind is Kind.GLOBAL_WRITE, even, phase, turns)
+        turns, turn = (step.phase.turns, step.phase.turn) if step.phase else (1, 0)
+        yield operand.buffer, Access(tile, operand, loops, kind is Kind.GLOBAL_WRITE, even, phase, turns, turn)
 
 
 def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
@@ -208,13 +230,13 @@ def pieces(buffer: GlobalBuffer, plan: Cut) -> tuple[GlobalBuffer, ...]:
     )
 
 
-def rewritten(tile: int, steps: Sequence[Step], plans: Mapping[str, Cut]) -> tuple[Step, ...]:
+def rewritten(tile: int, steps: Sequence[Step], plans: Mapping[str, Plan]) -> tuple[Step, ...]:
     """The steps with every load and store of an array that is cut done on its parts."""
     return _rewritten(tile, steps, plans, ())
 
 
 def _rewritten(
-    tile: int, steps: Sequence[Step], plans: Mapping[str, Cut], loops: tuple[tuple[str, int], ...]
+    tile: int, steps: Sequence[Step], plans: Mapping[str, Plan], loops: tuple[tuple[str, int], ...]
 ) -> tuple[Step, ...]:
     found: list[Step] = []
     for step in steps:
@@ -230,7 +252,7 @@ def _rewritten(
         if access is None or access[1] is None:
             found.append(step)
             continue
-        found += _split(step, access[1], plans[access[0]])
+        found += plans[access[0]].split(step, access[1])
     return tuple(found)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from cimc.arch import load, noc
 from cimc.arch.spec import ChipSpec
-from cimc.codegen.exchange import Exchange, Message
+from cimc.codegen.handed import Handed
+from cimc.codegen.swaps import Exchange, Message, together
 from cimc.compiler import Options, compile_model
 from cimc.mapping.choices import Choices
 from cimc.session import InferenceSession
@@ -67,6 +68,39 @@ def test_the_same_every_time_and_nothing_without_gain(chip: ChipSpec) -> None:
     beside = [(0, (1,), 100)]
     assert Exchange(chip, beside, groups).run() == {}
     assert Exchange(chip, [], groups).run() == {}
+
+
+def test_memory_is_behind_the_nearest_port(chip: ChipSpec) -> None:
+    digital = [t for t in range(chip.tile_count) if chip.tile(t).matmul is not None]
+    found = Exchange(chip, [(-1, (digital[0],), 7), (digital[1], (-1,), 5)], [digital])
+    ports = noc.memory_ports(chip)
+    ways = [
+        (noc.nearest(chip, digital[0], ports), digital[0], 7),
+        (digital[1], noc.nearest(chip, digital[1], ports), 5),
+    ]
+    expected = Counter[int]()
+    for source, to, cycles in ways:
+        expected.update(dict.fromkeys(noc.route(chip, source, to), cycles))
+    assert found.load == expected
+
+
+def test_who_hands_rows_on_stays_with_who_takes_them(chip: ChipSpec) -> None:
+    messages, groups = _crowded(chip)
+    weights, digital = groups
+    back = [(digital[-1 - i], tuple(weights[-9:]), 60) for i in range(4)]
+    parts = {2: Exchange(chip, messages, groups), 5: Exchange(chip, back, groups)}
+    links = [Handed((2, digital[i]), (5, digital[-1 - i])) for i in range(3)]
+    before = [p.fullest for p in parts.values()]
+    moves = together(
+        parts, [*links, Handed((2, digital[0]), (5, digital[4])), Handed((2, weights[0]), (5, digital[5]))]
+    )
+    for link in links:
+        (_, source), (_, to) = link.source, link.to
+        assert moves[2].get(source, source) == moves[5].get(to, to)
+    for i, given in ((2, messages), (5, back)):
+        assert sorted(moves[i]) == sorted(moves[i].values())
+        assert parts[i].load == _carried(chip, given, moves[i])
+    assert sum(p.fullest for p in parts.values()) < sum(before)
 
 
 def test_same_bits_with_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
