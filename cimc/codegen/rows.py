@@ -10,9 +10,10 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
-from cimc.codegen.overlap import PLACES
+from cimc.codegen.overlap import BLOCK, PLACES
+from cimc.codegen.pushed import Crowded, Taken, receive, takers
 from cimc.codegen.regions import assemble, host
-from cimc.codegen.spread import Spread
+from cimc.codegen.spread import Spread, sent_to
 from cimc.codegen.stream import Stream
 from cimc.codegen.taken import take
 from cimc.codegen.tilecode import TileCode
@@ -50,9 +51,13 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
         return {}  # whoever reads the cache adds its rows
     if segment.style is Style.STREAM:
         stored: dict[int, frozenset[str]] = {}
+        copies: list[Taken] = []
         for replica in range(len(context.placement.homes[segment.index])):
-            for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
+            stream = Stream(context, segment, context.tails(segment), rows, replica)
+            for tile, values in stream.emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
+            copies.append(stream.taken)
+        receive(context.codes, copies, BLOCK)
         return stored
     if segment.index in context.placement.least_rows:
         return Written(context, segment, context.tails(segment), rows).emit()
@@ -114,7 +119,7 @@ class RowChooser:
 
     def _trial(self, segment: Segment, rows: int) -> Context:
         draft = self.drafts.pop(segment.index, None)
-        if draft is not None and draft.rows == rows:
+        if draft is not None and draft.rows == rows and not self._sends(segment):
             self.tried[segment.index] = draft
             return draft.context
         context = self.shared.apart()
@@ -168,11 +173,17 @@ class RowChooser:
 
     def _tightened(self, segment: Segment) -> bool:
         """Make a segment's code take less memory, if it can be."""
+        if self._sends(segment) or sent_to(self.shared, segment):
+            raise Crowded
         level = self.shared.tight.get(segment.index, 0) + 1
         if level > TIGHTEST.get(segment.style, 0):
             return False
         self.shared.tight[segment.index] = level
         return True
+
+    def _sends(self, segment: Segment) -> bool:
+        """Whether a segment's rows are sent to the tiles of the next."""
+        return segment.style is Style.STREAM and any(sent_to(self.shared, s) for s in takers(self.shared, segment))
 
     def _least(self, segment: Segment, wanted: int) -> int:
         """Rows that must be exceeded by blocks whose buffers share no bytes. Where operands are written into cells, the
