@@ -18,6 +18,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
+from cimc.codegen.pushed import TAG
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.operands import View, static_shape
 from cimc.isa.printer import executed
@@ -50,8 +51,8 @@ is its place among them by distance."""
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""
 
-MEMORY = -1
-"""Global memory, as who sends or takes a message."""
+MEMORY, BOUND = -1, -2
+"""Global memory, as who sends or takes a message. Tile t as one that takes it wherever the segment's work is done: BOUND - t."""
 
 Message = tuple[int, tuple[int, ...], int]  # tile that sends, tiles that take it, cycles of a link in all
 
@@ -131,9 +132,12 @@ def _messages(chip: ChipSpec, codes: Mapping[int, TileCode]) -> list[Message]:
         for step, times in executed(code.steps):
             if step.mnemonic in ("send", "reduce"):
                 to = dict(step.keywords)["to"]
-                view, to = step.operands[0], (to,) if isinstance(to, int) else to
+                view, to, tag = step.operands[0], (to,) if isinstance(to, int) else to, dict(step.keywords)["tag"]
                 assert isinstance(view, View)
                 assert isinstance(to, tuple)
+                assert isinstance(tag, int)
+                if tag >= TAG:
+                    to = tuple(BOUND - t for t in to)
                 size = product(static_shape(view)) * code.rooms[view.buffer].element.bytes
                 found[tile, to] += times * noc.packet_cycles(chip, size)
     return [(source, to, cycles) for (source, to), cycles in found.items()]
@@ -170,6 +174,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self._mesh = noc.mesh(self.chip)
+        self.at.update((tile, BOUND - tile) for _, to, _ in self.messages for tile in to if tile <= BOUND)
         self._ports, self._near = noc.memory_ports(self.chip), dict[int, int]()
         self._work: dict[int, int] = {}
         self._around: dict[int, list[int]] = {}
@@ -213,7 +218,8 @@ class Exchange:
             heat = HEAT * top**4 * (1 - n / trials) ** COOLING
             if one != two:
                 self._swap(one, two, -heat * math.log(max(luck, 1e-9)))
-        return {tile: at for tile, at in self.at.items() if tile != at} if self.fullest < before else {}
+        moved = {tile: at for tile, at in self.at.items() if tile != at and tile >= 0}
+        return moved if self.fullest < before else {}
 
     def _hot(self, least: float) -> set[int]:
         """The tiles whose messages take links that carry more than ``least``."""

@@ -52,9 +52,7 @@ def arranged(graph: Graph, placed: Placed, chip: ChipSpec) -> tuple[Placed, Draf
     that was written to know it, of the segments that stay where they are."""
     if placed.region is not None or not placed.choices.exchange:
         return placed, {}
-    context = Context(graph, placed, chip)
-    context.pushing = False  # who takes what is sent on to the next segment is bound
-    chooser = RowChooser(context, chip, frozenset())
+    chooser = RowChooser(Context(graph, placed, chip), chip, frozenset())
     found = exchanged(placed, chip, chooser.draft)
     return found, {} if placed.caches else chooser.unmoved(found.placement)
 
