@@ -18,7 +18,8 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
-from cimc.codegen.pushed import TAG
+from cimc.codegen.pushed import TAG, takers
+from cimc.codegen.spread import sent_to
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.operands import View, static_shape
 from cimc.isa.printer import executed
@@ -47,6 +48,11 @@ HOT = 0.8
 NEAR = 2
 """A tile changes places with one of those nearest to it rather than with another: the power of a number drawn from 0 to 1, which
 is its place among them by distance."""
+
+WORTH = 2
+"""Times as long as a head's operands take on a link, that sending them as they are made may take the fullest link longer: from there
+on the rows come later by as much as attention begins earlier (of BERT-base's and ViT-base's layers on sram-digital, all with less than
+2 gain, all with more than 4 lose)."""
 
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""
@@ -77,10 +83,27 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
         bound = {name for value, name in found.names.items() if value in values}
         alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not writing}
         groups = [*_alike(chip, _vector_tiles(chip)), *_alike(chip, alone)]
-        exchange = Exchange(chip, [*_messages(chip, codes), *_moved_far(chip, codes, bound)], groups)
-        if exchange.fullest > PACE * _cells(placement, segment, chip):
-            placement = _moved(placement, segment, exchange.run())
+        far = _moved_far(chip, codes, bound)
+        messages, cells = _messages(chip, codes), _cells(placement, segment, chip)
+        exchange = Exchange(chip, [*messages, *far], groups)
+        moves = exchange.run() if exchange.fullest > PACE * cells else {}
+        others = [m for m in messages if m[1][0] > BOUND]
+        if exchange.fullest - max(exchange.without_bound, int(cells)) > WORTH * _operands(found, segment):
+            exchange = Exchange(chip, [*others, *far], groups)
+            moves = exchange.run() if exchange.fullest > PACE * cells else {}
+            loading = (s.index for s in takers(found, segment) if sent_to(found, s))
+            placement = replace(placement, loading=placement.loading.union(loading))
+        placement = _moved(placement, segment, moves)
     return replace(placed, placement=placement)
+
+
+def _operands(context: Context, segment: Segment) -> float:
+    """Cycles that a link takes for the operands of a head that are sent to the tiles of the segments after this one, of one tile
+    that gets most; no limit if none are."""
+    sizes: Counter[int] = Counter()
+    for push in dict.fromkeys(p for s in takers(context, segment) for p in sent_to(context, s).values()):
+        sizes.update(dict.fromkeys(push.tiles, push.rows * push.cols * push.element.bytes))
+    return max(sizes.values(), default=math.inf) / context.chip.noc.link_bytes_per_cycle
 
 
 def _cells(placement: Placement, segment: Segment, chip: ChipSpec) -> float:
@@ -193,6 +216,15 @@ class Exchange:
     def fullest(self) -> int:
         """Cycles that the fullest link is taken for."""
         return max(self.load.values(), default=0)
+
+    @property
+    def without_bound(self) -> int:
+        """The same, if messages to tiles wherever the work is done were not sent."""
+        load = Counter(self.load)
+        for uses, (_, to, cycles) in zip(self._uses, self.messages, strict=True):
+            for link in uses if to[0] <= BOUND else ():
+                load[link] -= cycles
+        return max(load.values(), default=0)
 
     def run(self) -> dict[int, int]:
         """Try pairs; where the work of each tile is done then, none if the fullest link carries no less for it."""

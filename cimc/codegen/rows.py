@@ -119,7 +119,7 @@ class RowChooser:
 
     def _trial(self, segment: Segment, rows: int) -> Context:
         draft = self.drafts.pop(segment.index, None)
-        if draft is not None and draft.rows == rows and not self._sends(segment):
+        if draft is not None and draft.rows == rows:
             self.tried[segment.index] = draft
             return draft.context
         context = self.shared.apart()
@@ -132,8 +132,9 @@ class RowChooser:
         return self._trial(segment, self._wanted(segment))
 
     def unmoved(self, placement: Placement) -> dict[int, Tried]:
-        """The drafts of segments that a placement leaves where they were drafted: their code stays the same."""
-        segments = (s for s in self.placed.segments if s.index in self.tried)
+        """The drafts of segments that a placement leaves where they were drafted: their code stays the same, unless they send
+        what tiles of attention read, who may be others now."""
+        segments = (s for s in self.placed.segments if s.index in self.tried and not self._sends(s))
         return {s.index: self.tried[s.index] for s in segments if _stays(s, self.placed.placement, placement)}
 
     def emit(self, context: Context, segment: Segment, rows: int) -> dict[int, frozenset[str]]:

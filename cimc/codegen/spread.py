@@ -37,7 +37,8 @@ HANDED_PIECES, HANDED_BYTES = 8, 2048
 
 def sent_to(context: Context, segment: Segment) -> Pushes:
     """What the segment before sends to the tiles of a SPREAD segment."""
-    if not context.pushing or making(context, segment) is None:
+    off = not context.pushing or segment.index in context.placement.loading
+    if off or making(context, segment) is None:
         return {}
     found = context.pushes.get(segment.index)
     if found is None:
