@@ -46,7 +46,8 @@ class Crowded(Exception):
 @dataclass(frozen=True, slots=True)
 class Push:
     """An operand of a head: all rows of the columns [col, col + cols) of ``root``; the node reads them as columns if ``turned``.
-    ``tiles`` get it in a buffer ``name``; ``channels``: which of these columns go by each tag."""
+    ``tiles`` get it in a buffer ``name``; ``channels``: which of these columns go by each tag, or by it and the next ones where
+    blocks that take turns do not come in order."""
 
     root: str
     name: str
@@ -140,6 +141,8 @@ class _Plan:
             for at in dict.fromkeys(task.at for task in tasks):
                 self.heads.setdefault(at, []).append(tile)
         context, source = self.context, self.source
+        homes = context.placement.homes[source.index]
+        self.lanes = max(len(lanes) for stages in homes for lanes in stages) if any(homes) else 1
         self.space = Space(
             context.graph, context.homes, source, context.tails(source), context.stored(source), frozenset()
         )
@@ -160,8 +163,8 @@ class _Plan:
             return
         rows = product(self.space.domain)
         for (col, cols, turned), of in same.items():
-            parts = [(self.tag + k, part) for k, part in enumerate(pieces(cols, -(-cols // wide)))]
-            self.tag += len(parts)
+            parts = [(self.tag + k * self.lanes, part) for k, part in enumerate(pieces(cols, -(-cols // wide)))]
+            self.tag += len(parts) * self.lanes
             tiles = tuple(sorted({t for at in of for t in self.heads[at]}))
             name = f"whole{self.segment.index}.{parts[0][0] - TAG}"
             push = Push(root, name, element, rows, col, cols, turned, tiles, tuple(parts))

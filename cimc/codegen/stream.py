@@ -15,7 +15,8 @@ from cimc.codegen.apart import quantize_apart, quantize_heads
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
-from cimc.codegen.overlap import BLOCK, PLACES, overlapped
+from cimc.codegen.overlap import BLOCK, PLACES, Overlap, overlapped
+from cimc.codegen.pushed import TAG as PUSHED
 from cimc.codegen.pushed import Push, Taken, takers
 from cimc.codegen.spread import sent_to
 from cimc.codegen.tilecode import TileCode, columns, declare
@@ -66,6 +67,7 @@ class Stream:
         for push in dict.fromkeys(p for found in sent for p in found.values()):
             self.pushes.setdefault(push.root, []).append(push)
         self.taken, self.turn = Taken(), 0
+        self.lanes = 1  # variants of a block that send operands on channels of their own
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
@@ -90,13 +92,19 @@ class Stream:
             rows = Index((*axes, Affine.of(inmost.low, {BLOCK: self.rows})), self.rows)
             if blocks:
                 lanes = min(blocks, max(len(lanes) for lanes in self.stages))
-                variants = [self._block(codes, rows, k) for k in range(lanes)]
-                plan = overlapped(self.context.chip, codes, variants, self._every(codes), self.rotation, self.most)
+                plan = self._overlapped(codes, rows, lanes)
+                if self.pushes and not plan.in_order(PUSHED):
+                    self.lanes, self.taken = lanes, Taken(blocks)
+                    plan = self._overlapped(codes, rows, lanes)
                 plan.emit(codes, blocks, f"i{len(outer)}")
             if rest:
                 last = Index((*axes, Affine(inmost.low + blocks * self.rows)), rest)
                 for tile, step in self._block(codes, last, blocks):
                     codes[tile].steps.append(step)
+
+    def _overlapped(self, codes: Mapping[int, TileCode], rows: Index, lanes: int) -> Overlap:
+        variants = [self._block(codes, rows, k) for k in range(lanes)]
+        return overlapped(self.context.chip, codes, variants, self._every(codes), self.rotation, self.most)
 
     def _every(self, codes: Iterable[int]) -> dict[int, int]:
         """How many blocks there are for each that a tile takes part in."""
@@ -290,7 +298,8 @@ class Stream:
         across = width(self.graph, out)
         row = Affine(start.constant // across, tuple((name, factor // across) for name, factor in start.terms))
         for piece in pieces:
-            for tag, part in push.channels:
+            for channel, part in push.channels:
+                tag = channel + self.turn % self.lanes
                 first = max(piece.first, push.col + part.low)
                 last = min(piece.last, push.col + part.low + part.count)
                 if first >= last:
