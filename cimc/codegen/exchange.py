@@ -50,9 +50,9 @@ NEAR = 2
 is its place among them by distance."""
 
 WORTH = 2
-"""Times as long as a head's operands take on a link, that sending them as they are made may take the fullest link longer: from there
-on the rows come later by as much as attention begins earlier (of BERT-base's and ViT-base's layers on sram-digital, all with less than
-2 gain, all with more than 4 lose)."""
+"""Sending a head's operands as they are made may take the fullest link longer by so many times what they take on a link: beyond,
+rows come later by more than attention begins earlier (of BERT-base's and ViT-base's layers on sram-digital, those with less than 2
+gain, those with more than 4 lose)."""
 
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""

@@ -64,7 +64,7 @@ class Overlap:
                 _Tile(code, places, blocks, self.every.get(tile, 1), rings.get(tile, {})).emit(variable)
 
     def in_order(self, tag: int) -> bool:
-        """Whether each tile sends messages with tags from ``tag`` on block by block, though blocks of other variants take longer."""
+        """Whether each tile sends messages with tags from ``tag`` on block by block, also where variants take longer."""
         spans: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for timed in self.variants:
             mine: dict[tuple[int, int], tuple[int, int]] = {}
@@ -78,7 +78,9 @@ class Overlap:
         count = len(self.variants)
         return all(
             len(of) == count
-            and all(of[k][1] < of[(k + j) % count][0] + j * self.interval for k in range(count) for j in range(1, count + 1))
+            and all(
+                of[k][1] < of[(k + j) % count][0] + j * self.interval for k in range(count) for j in range(1, count + 1)
+            )
             for of in spans.values()
         )
 

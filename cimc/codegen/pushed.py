@@ -210,9 +210,7 @@ class Taken:
     the rows that are no whole block, who receives what. Offsets name the number of the block."""
 
     blocks: int = 0
-    variants: dict[int, list[tuple[int, Instruction]]] = field(
-        default_factory=dict[int, list[tuple[int, Instruction]]]
-    )
+    variants: dict[int, list[tuple[int, Instruction]]] = field(default_factory=dict[int, list[tuple[int, Instruction]]])
     rest: list[tuple[int, Instruction]] = field(default_factory=list[tuple[int, Instruction]])
 
     def note(self, turn: int, tile: int, view: View, channel: tuple[int, int], origin: Origin) -> None:

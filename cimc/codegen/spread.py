@@ -35,6 +35,7 @@ SHARED = 2
 HANDED_PIECES, HANDED_BYTES = 8, 2048
 """Pieces that an operand is handed on in, at most, and bytes of one, at least: each costs a message's latency."""
 
+
 def sent_to(context: Context, segment: Segment) -> Pushes:
     """What the segment before sends to the tiles of a SPREAD segment."""
     off = not context.pushing or segment.index in context.placement.loading
@@ -265,9 +266,8 @@ class Spread:
 
     def _load(self, code: TileCode, node: Node, value: str, at: tuple[Affine, ...]) -> View:
         """All of an operand (k × n), for a position of the axes it depends on."""
-        sent = sent_to(self.context, self.segment).get(
-            ((node.outputs[0], value), tuple(a.constant for a in at)) if self.tasks else None
-        )
+        operands = sent_to(self.context, self.segment) if self.tasks else {}
+        sent = operands.get(((node.outputs[0], value), tuple(a.constant for a in at)))
         if sent is not None:
             return sent.operand(code)
         index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)

@@ -42,7 +42,11 @@ def _sent(compiled: Compiled, mnemonic: str) -> Counter[tuple[int, int, int]]:
     return found
 
 
-DIMS = {"bert": {"batch": 1, "sequence": 37}, "gpt2": {"batch": 1, "sequence": 40}, "llama": {"batch": 1, "sequence": 24}}
+DIMS = {
+    "bert": {"batch": 1, "sequence": 37},
+    "gpt2": {"batch": 1, "sequence": 40},
+    "llama": {"batch": 1, "sequence": 24},
+}
 
 
 @pytest.fixture(scope="module")
