@@ -51,8 +51,8 @@ is its place among them by distance."""
 
 WORTH = 2
 """Sending a head's operands as they are made may take the fullest link longer by so many times what they take on a link: beyond,
-rows come later by more than attention begins earlier (of BERT-base's and ViT-base's layers on sram-digital, those with less than 2
-gain, those with more than 4 lose)."""
+rows come later by more than attention begins earlier (of the layers of BERT-base and ViT-base on sram-digital, those with less
+than 2 gain, those with more than 4 lose)."""
 
 EVERY = 50
 """Trials after which the fullest links are looked for anew."""
