@@ -36,9 +36,11 @@ def _sent(compiled: Compiled, mnemonic: str) -> Counter[tuple[int, int, int]]:
             view = step.operands[0]
             assert isinstance(view, View)
             ends = words["to"] if mnemonic == "send" else words["source"]
-            for other in (ends,) if isinstance(ends, int) else ends:  # pyright: ignore[reportGeneralTypeIssues] # tiles
+            assert isinstance(ends, (int, tuple))
+            for other in (ends,) if isinstance(ends, int) else ends:
+                assert isinstance(other, int)
                 way = (tile.tile, other) if mnemonic == "send" else (other, tile.tile)
-                found[(*way, tag)] += times * int(np.prod(static_shape(view)))
+                found[way[0], way[1], tag] += times * int(np.prod(static_shape(view)))
     return found
 
 
@@ -71,13 +73,14 @@ def test_same_bits_however_they_come(folder: Path, name: str, replicas: int) -> 
     assert _sent(with_push, "send")
     assert not _sent(without, "send")
     assert len(with_push.program.globals) < len(without.program.globals)  # nobody stores them
-    for numerics in ("float", "integer"):
+    both: tuple[Numerics, ...] = ("float", "integer")
+    for numerics in both:
         runs = [_run(c, numerics) for c in (with_push, without)]
         for one, other in zip(*runs, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
-def _run(compiled: Compiled, numerics: str) -> list[np.ndarray]:
+def _run(compiled: Compiled, numerics: Numerics) -> list[np.ndarray]:
     session = InferenceSession(compiled, numerics=numerics, timing=False)
     return [np.asarray(v) for v in session.run(None, _feeds(session))]
 
