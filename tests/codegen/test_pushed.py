@@ -16,7 +16,7 @@ from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.isa.printer import executed
 from cimc.mapping.choices import Choices
 from cimc.origin import Origin
-from cimc.session import InferenceSession
+from cimc.session import InferenceSession, Numerics
 from models.graph import save
 from models.small import RECIPES, build
 
