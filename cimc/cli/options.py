@@ -194,7 +194,7 @@ compile_options = stack(
         multiple=True,
         metavar="KEY=VALUE",
         help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off, exchange=off,"
-        " codes=off, sums=tree.",
+        " push=off, codes=off, sums=tree.",
     ),
     click.option(
         "--placement",

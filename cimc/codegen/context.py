@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.held import Held
+from cimc.codegen.pushed import Operand, Pushes
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
@@ -45,6 +46,14 @@ class Context:
         # read; blocks of STREAM ones have no more places to take turns with than PLACES says.
         self.tight: dict[int, int] = {}
         self.held = Held()  # caches in tiles
+        self.pushing = self.mapping.choices.push
+        self.pushes: dict[int, Pushes] = {}  # by SPREAD segment, once known
+        makers = self.graph.producers()
+        self.joined = frozenset(  # buffers that hold several values
+            home.buffer
+            for value, home in self.homes.items()
+            if value != home.buffer and value in makers and not is_view(makers[value])
+        )
         self._tails: dict[int, dict[str, Tail]] = {}
         self._beside: dict[int, list[int]] = {}  # by segment
 
@@ -134,9 +143,9 @@ class Context:
                 return True
         return False
 
-    def columns_out(self, value: str, segment: Segment) -> tuple[int, int]:
+    def columns_out(self, value: str, segment: Segment, sent: Collection[Operand] = ()) -> tuple[int, int]:
         """The first and the end of the columns of a segment's value that are read outside it, directly or through views that show
-        rows."""
+        rows; none if only operands that are ``sent`` are."""
         tails = self.tails(segment)
         whole = tails[value]
         found: list[Tail] = [whole] if value in self.outputs else []
@@ -144,12 +153,28 @@ class Context:
         while work:
             seen = work.pop()
             for node in self.uses.get(seen, []):
-                if is_view(node) and node.outputs[0] in tails:
-                    work.append(node.outputs[0])
-                elif is_view(node) or self.segment_of[node.outputs[0]] != segment.index:
+                out = node.outputs[0]
+                if is_view(node) and out in tails:
+                    work.append(out)
+                elif self._read(out, sent) if is_view(node) else self._outside(node, seen, segment, sent):
                     found.append(tails[seen])
+        if sent and not found:
+            return 0, 0
         low = min((t.start for t in found), default=0)
         return low, max((t.start + t.step * (t.width - 1) + 1 for t in found), default=whole.width)
+
+    def _outside(self, node: Node, value: str, segment: Segment, sent: Collection[Operand]) -> bool:
+        """Whether a node outside a segment reads a value, not as an operand that is ``sent``."""
+        return self.segment_of[node.outputs[0]] != segment.index and (node.outputs[0], value) not in sent
+
+    def _read(self, value: str, sent: Collection[Operand]) -> bool:
+        """Whether something reads a view, not as an operand that is ``sent``."""
+        if not sent or value in self.graph.outputs:
+            return True
+        return any(
+            self._read(node.outputs[0], sent) if is_view(node) else (node.outputs[0], value) not in sent
+            for node in self.uses.get(value, [])
+        )
 
     def global_name(self, value: str) -> str:
         """The global buffer that holds a value (or what it is a view of)."""

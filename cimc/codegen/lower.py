@@ -17,6 +17,7 @@ from cimc.codegen.flow import Flow
 from cimc.codegen.held import Held
 from cimc.codegen.links import Links, sent
 from cimc.codegen.parts import Access, Plan, accesses, cut, rewritten
+from cimc.codegen.pushed import Crowded
 from cimc.codegen.reload import one_by_one, reloads
 from cimc.codegen.residence import Stored, settle
 from cimc.codegen.rows import RowChooser, Tried, addresses
@@ -90,6 +91,23 @@ def lowered(
     """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
     need not be told by segment. ``drafts``: of :func:`arranged`. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement
     says, CACHE_ROOM."""
+    try:
+        return _with_caches(graph, placed, chip, header, progress, quick, drafts)
+    except Crowded:
+        choices = replace(placed.choices, push=False)
+        return _with_caches(graph, replace(placed, choices=choices), chip, header, progress, quick, drafts)
+
+
+def _with_caches(
+    graph: Graph,
+    placed: Placed,
+    chip: ChipSpec,
+    header: Sequence[str],
+    progress: Callable[[str], None] | None,
+    quick: bool,
+    drafts: Drafts,
+) -> Lowered:
+    """With as much room for caches as there is. Raises Crowded where what is sent to tiles does not fit."""
     for share in SHARES if placed.caches else ():
         try:
             return _lowered(graph, placed, chip, header, progress, quick, share, drafts)
@@ -143,7 +161,12 @@ def _lowered(
     begin.sort(key=lambda first: first[1].segment)
     for tile, steps in one_by_one([(tile, chunk.steps) for tile, chunk in begin]).items():
         chunks[tile][0].steps = steps
-    program = _program(context, chip, chunks, producers, header)
+    try:
+        program = _program(context, chip, chunks, producers, header)
+    except errors.CimcError as e:
+        if e.code == errors.BUFFER_TOO_SMALL.code and any(context.pushes.values()):
+            raise Crowded from None
+        raise
     values = {name: value for value, name in context.names.items()}
     movable = _movable(context)  # those that were cut are other arrays now
     residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}

@@ -63,6 +63,27 @@ class Overlap:
             if any(places):
                 _Tile(code, places, blocks, self.every.get(tile, 1), rings.get(tile, {})).emit(variable)
 
+    def in_order(self, tag: int) -> bool:
+        """Whether each tile sends messages with tags from ``tag`` on block by block, also where variants take longer."""
+        spans: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for timed in self.variants:
+            mine: dict[tuple[int, int], tuple[int, int]] = {}
+            for item in timed:
+                tile, step = item.parts[0]
+                if step.mnemonic == "send" and (of := _tag(step)) >= tag:
+                    low, high = mine.get((tile, of), (item.start, item.start))
+                    mine[tile, of] = min(low, item.start), max(high, item.start)
+            for key, span in mine.items():
+                spans.setdefault(key, []).append(span)
+        count = len(self.variants)
+        return all(
+            len(of) == count
+            and all(
+                of[k][1] < of[(k + j) % count][0] + j * self.interval for k in range(count) for j in range(1, count + 1)
+            )
+            for of in spans.values()
+        )
+
     def _by_tile(self) -> dict[int, list[list[tuple[int, int, Instruction]]]]:
         """By tile, what it does of a block of each variant: start, number, instruction."""
         found: dict[int, list[list[tuple[int, int, Instruction]]]] = {}
@@ -103,6 +124,12 @@ class Overlap:
             low, high = spans.get(key, (start, start))
             spans[key] = min(low, start), max(high, start)
         return all(high - low < turn for low, high in spans.values())
+
+
+def _tag(step: Instruction) -> int:
+    tag = dict(step.keywords)["tag"]
+    assert isinstance(tag, int)
+    return tag
 
 
 @dataclass(frozen=True, slots=True)

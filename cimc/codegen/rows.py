@@ -10,9 +10,10 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
-from cimc.codegen.overlap import PLACES
+from cimc.codegen.overlap import BLOCK, PLACES
+from cimc.codegen.pushed import Crowded, Push, Taken, receive, takers
 from cimc.codegen.regions import assemble, host
-from cimc.codegen.spread import Spread
+from cimc.codegen.spread import Spread, sent_to
 from cimc.codegen.stream import Stream
 from cimc.codegen.taken import take
 from cimc.codegen.tilecode import TileCode
@@ -50,9 +51,13 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
         return {}  # whoever reads the cache adds its rows
     if segment.style is Style.STREAM:
         stored: dict[int, frozenset[str]] = {}
+        copies: list[Taken] = []
         for replica in range(len(context.placement.homes[segment.index])):
-            for tile, values in Stream(context, segment, context.tails(segment), rows, replica).emit().items():
+            stream = Stream(context, segment, context.tails(segment), rows, replica)
+            for tile, values in stream.emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
+            copies.append(stream.taken)
+        receive(context.codes, copies, BLOCK)
         return stored
     if segment.index in context.placement.least_rows:
         return Written(context, segment, context.tails(segment), rows).emit()
@@ -66,11 +71,12 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
 
 @dataclass(frozen=True)
 class Tried:
-    """A segment's code in a context of its own, in blocks of so many rows; what each tile stores."""
+    """A segment's code in a context of its own, in blocks of so many rows; what each tile stores, and operands that are sent."""
 
     rows: int
     context: Context
     stored: dict[int, frozenset[str]]
+    sent: tuple[Push, ...] = ()
 
 
 class RowChooser:
@@ -114,12 +120,13 @@ class RowChooser:
 
     def _trial(self, segment: Segment, rows: int) -> Context:
         draft = self.drafts.pop(segment.index, None)
-        if draft is not None and draft.rows == rows:
+        if draft is not None and draft.rows == rows and draft.sent == self._sent(segment):
             self.tried[segment.index] = draft
             return draft.context
         context = self.shared.apart()
         if segment.index not in self.streamed:
-            self.tried[segment.index] = Tried(rows, context, _emit(context, segment, rows, self.chip))
+            stored = _emit(context, segment, rows, self.chip)
+            self.tried[segment.index] = Tried(rows, context, stored, self._sent(segment))
         return context
 
     def draft(self, segment: Segment) -> Context:
@@ -127,7 +134,8 @@ class RowChooser:
         return self._trial(segment, self._wanted(segment))
 
     def unmoved(self, placement: Placement) -> dict[int, Tried]:
-        """The drafts of segments that a placement leaves where they were drafted: their code stays the same."""
+        """The drafts of segments that a placement leaves where they were drafted: their code stays the same, unless tiles that
+        they send operands to are others."""
         segments = (s for s in self.placed.segments if s.index in self.tried)
         return {s.index: self.tried[s.index] for s in segments if _stays(s, self.placed.placement, placement)}
 
@@ -168,11 +176,18 @@ class RowChooser:
 
     def _tightened(self, segment: Segment) -> bool:
         """Make a segment's code take less memory, if it can be."""
+        if self._sent(segment) or sent_to(self.shared, segment):
+            raise Crowded
         level = self.shared.tight.get(segment.index, 0) + 1
         if level > TIGHTEST.get(segment.style, 0):
             return False
         self.shared.tight[segment.index] = level
         return True
+
+    def _sent(self, segment: Segment) -> tuple[Push, ...]:
+        """Operands that a segment sends to the tiles of the next."""
+        found = takers(self.shared, segment) if segment.style is Style.STREAM else []
+        return tuple(push for s in found for push in sent_to(self.shared, s).values())
 
     def _least(self, segment: Segment, wanted: int) -> int:
         """Rows that must be exceeded by blocks whose buffers share no bytes. Where operands are written into cells, the

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
+from cimc.codegen.pushed import Pushes, making, pushes
 from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns, narrowed
 from cimc.ir.graph import Node
@@ -32,6 +33,19 @@ SHARED = 2
 
 HANDED_PIECES, HANDED_BYTES = 8, 2048
 """Pieces that an operand is handed on in, at most, and bytes of one, at least: each costs a message's latency."""
+
+
+def sent_to(context: Context, segment: Segment) -> Pushes:
+    """What the segment before sends to the tiles of a SPREAD segment."""
+    off = not context.pushing or segment.index in context.placement.loading
+    if off or making(context, segment) is None:
+        return {}
+    found = context.pushes.get(segment.index)
+    if found is None:
+        spread = Spread(context, segment, context.tails(segment), 1)
+        found = context.pushes[segment.index] = pushes(context, segment, spread)
+    return found
+
 
 Ready = tuple[Index, dict[tuple[str, str], View], dict[View, View]]
 """A block, the operands that it reads whole and the rows that it reads, on the tile."""
@@ -251,6 +265,10 @@ class Spread:
 
     def _load(self, code: TileCode, node: Node, value: str, at: tuple[Affine, ...]) -> View:
         """All of an operand (k × n), for a position of the axes it depends on."""
+        operands = sent_to(self.context, self.segment) if self.tasks else {}
+        sent = operands.get(((node.outputs[0], value), tuple(a.constant for a in at)))
+        if sent is not None:
+            return sent.operand(code)
         index = Index((*at, *(Affine() for _ in range(len(self.space.domain) - len(at)))), 1)
         view = self.space.whole_view(node, value, index, self.context.global_name(value))
         kept = self.kept(value, view)

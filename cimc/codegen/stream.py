@@ -7,7 +7,7 @@ deadlock: the earliest instruction that has not run can always run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 
@@ -15,7 +15,10 @@ from cimc.codegen.apart import quantize_apart, quantize_heads
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
-from cimc.codegen.overlap import BLOCK, PLACES, overlapped
+from cimc.codegen.overlap import BLOCK, PLACES, Overlap, overlapped
+from cimc.codegen.pushed import TAG as PUSHED
+from cimc.codegen.pushed import Push, Taken, takers
+from cimc.codegen.spread import sent_to
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
@@ -58,10 +61,18 @@ class Stream:
         self.rotation = context.mapping.choices.rotation
         self.most = PLACES[context.tight.get(segment.index, 0)]
         self.pools: dict[tuple[int, int], list[View]] = {}  # (tile, rows) → buffers that its blocks use
+        sent = [sent_to(context, s) for s in takers(context, segment)]
+        self.operands = frozenset(operand for found in sent for operand, _ in found)
+        self.pushes: dict[str, list[Push]] = {}
+        for push in dict.fromkeys(p for found in sent for p in found.values()):
+            self.pushes.setdefault(push.root, []).append(push)
+        self.taken, self.turn = Taken(), 0
+        self.lanes = 1  # variants of a block that send operands on channels of their own
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
         blocks, rest = divmod(self.share[-1].count, self.rows)
+        self.taken.blocks = blocks
         self._nest(blocks, rest)
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
@@ -81,13 +92,19 @@ class Stream:
             rows = Index((*axes, Affine.of(inmost.low, {BLOCK: self.rows})), self.rows)
             if blocks:
                 lanes = min(blocks, max(len(lanes) for lanes in self.stages))
-                variants = [self._block(codes, rows, k) for k in range(lanes)]
-                plan = overlapped(self.context.chip, codes, variants, self._every(codes), self.rotation, self.most)
+                plan = self._overlapped(codes, rows, lanes)
+                if self.pushes and not plan.in_order(PUSHED):
+                    self.lanes, self.taken = lanes, Taken(blocks)
+                    plan = self._overlapped(codes, rows, lanes)
                 plan.emit(codes, blocks, f"i{len(outer)}")
             if rest:
                 last = Index((*axes, Affine(inmost.low + blocks * self.rows)), rest)
                 for tile, step in self._block(codes, last, blocks):
                     codes[tile].steps.append(step)
+
+    def _overlapped(self, codes: Mapping[int, TileCode], rows: Index, lanes: int) -> Overlap:
+        variants = [self._block(codes, rows, k) for k in range(lanes)]
+        return overlapped(self.context.chip, codes, variants, self._every(codes), self.rotation, self.most)
 
     def _every(self, codes: Iterable[int]) -> dict[int, int]:
         """How many blocks there are for each that a tile takes part in."""
@@ -100,6 +117,7 @@ class Stream:
 
     def _block(self, codes: Mapping[int, TileCode], index: Index, turn: int) -> list[tuple[int, Instruction]]:
         """The instructions of a block, in an order for all tiles."""
+        self.turn = turn
         homes = [lanes[turn % len(lanes)] for lanes in self.stages]
         state = State(index, homes)
         noted: list[tuple[int, Instruction]] = []
@@ -255,18 +273,44 @@ class Stream:
         for out in node.outputs:
             if out not in self.stored:
                 continue
-            name = self.context.global_name(out)
             if out in self.placement.shards:
                 pieces = state.shards[out]
             else:
                 tile = state.owner[out]
                 pieces = [Shard(tile, 0, width(self.graph, out), state.full[(tile, out)])]
-            low, high = self.context.columns_out(out, self.segment)
+            for push in self.pushes.get(out, ()):
+                self._push(state, node, push, pieces)
+            low, high = self.context.columns_out(out, self.segment, self.operands)
             for piece in pieces:
                 first, last = max(low, piece.first), min(high, piece.last)
                 if first >= last:
                     continue
+                name = self.context.global_name(out)
                 target = self.space.rows_view(node, out, state.index, (first, last - first), name)
                 view = columns(piece.view, first - piece.first, 1, last - first)
                 self.context.code(piece.tile).emit("store", target, view, origin=node.origin)
                 self.storing.setdefault(piece.tile, set()).add(out)
+
+    def _push(self, state: State, node: Node, push: Push, pieces: Sequence[Shard]) -> None:
+        """Send an operand's columns of a block to the tiles that read it whole."""
+        out, rows = push.root, state.index.rows
+        start = self.space.rows_view(node, out, state.index, (0, 1), "").offset
+        across = width(self.graph, out)
+        row = Affine(start.constant // across, tuple((name, factor // across) for name, factor in start.terms))
+        for piece in pieces:
+            for channel, part in push.channels:
+                tag = channel + self.turn % self.lanes
+                first = max(piece.first, push.col + part.low)
+                last = min(piece.last, push.col + part.low + part.count)
+                if first >= last:
+                    continue
+                view = columns(piece.view, first - piece.first, 1, last - first)
+                code = self.context.code(piece.tile)
+                if piece.tile in push.tiles:
+                    code.emit("copy", push.part(code, row, rows, first, last), view, origin=node.origin)
+                others = tuple(tile for tile in push.tiles if tile != piece.tile)
+                if others:
+                    code.emit("send", view, origin=node.origin, to=others, tag=tag)
+                for tile in others:
+                    target = push.part(self.context.code(tile), row, rows, first, last)
+                    self.taken.note(self.turn, tile, target, (piece.tile, tag), node.origin)

@@ -34,8 +34,8 @@ NEAR = 2
 """A tile changes places with one of those nearest to it rather than with another: the power of a number drawn from 0 to 1, which
 is its place among them by distance."""
 
-MEMORY = -1
-"""Global memory, as who sends or takes a message."""
+MEMORY, BOUND = -1, -2
+"""Global memory, as who sends or takes a message. Tile t as one that takes it wherever the segment's work is done: BOUND - t."""
 
 Message = tuple[int, tuple[int, ...], int]  # tile that sends, tiles that take it, cycles of a link in all
 Ints = NDArray[np.int64]
@@ -51,11 +51,17 @@ class Exchange:
     groups: Sequence[Sequence[int]]
     at: dict[int, int] = field(default_factory=dict[int, int])
 
+    def __post_init__(self) -> None:
+        self.at.update((tile, BOUND - tile) for _, to, _ in self.messages for tile in to if tile <= BOUND)
+
     @property
     def load(self) -> Counter[int]:
         """Cycles that links are taken for."""
+        return self._load(self.messages)
+
+    def _load(self, messages: Iterable[Message]) -> Counter[int]:
         mesh, ports, found = noc.mesh(self.chip), noc.memory_ports(self.chip), Counter[int]()
-        for source, to, cycles in self.messages:
+        for source, to, cycles in messages:
             ends = [self.at.get(t, t) for t in to if t != MEMORY]
             if source != MEMORY:
                 here = self.at.get(source, source)
@@ -72,6 +78,15 @@ class Exchange:
         return max(self.load.values(), default=0)
 
     @property
+    def without_bound(self) -> int:
+        """The same, if messages to tiles wherever the work is done were not sent."""
+        return max(self._load(m for m in self.messages if m[1][0] > BOUND).values(), default=0)
+
+    def again(self, bound: bool) -> Exchange:
+        """The same before anything was moved, with or without messages to tiles wherever the work is done."""
+        return Exchange(self.chip, [m for m in self.messages if bound or m[1][0] > BOUND], self.groups)
+
+    @property
     def roles(self) -> list[int]:
         """The tiles that send or take messages."""
         return sorted({t for source, to, _ in self.messages for t in (source, *to)} - {MEMORY})
@@ -85,14 +100,14 @@ class Exchange:
         if not any(role in tiles and place in tiles for tiles in self.groups):
             return False
         here = self.at.get(role, role)
-        other = next((r for r, at in self.at.items() if at == place), place)
+        other = next((r for r, at in self.at.items() if at == place and r > BOUND), place)
         self.at[other], self.at[role] = here, place
         return True
 
     @property
     def moves(self) -> dict[int, int]:
         """Where the work of tiles is done that is no longer where it was."""
-        return {tile: at for tile, at in self.at.items() if tile != at}
+        return {tile: at for tile, at in self.at.items() if tile != at and tile > BOUND}
 
 
 def together(parts: Mapping[int, Exchange], links: Iterable[Handed]) -> dict[int, dict[int, int]]:
@@ -162,7 +177,8 @@ class _Search:
         segments = {i: k for k, i in enumerate(self.parts)}
         segment = np.array([segments[i] for i, _ in self.names], np.int64)
         work = np.full((count, tiles), -1, np.int64)
-        work[segment, at] = np.arange(len(at))
+        free = np.array([t > BOUND for _, t in self.names])
+        work[segment[free], at[free]] = np.arange(len(at))[free]
         ports = noc.memory_ports(chip)
         board = Board(
             np.array([*mesh, tiles, links], np.int64),
@@ -206,7 +222,7 @@ class _Search:
         numbers: dict[tuple[int, ...], int] = {}
         found: list[int] = []
         for i, tile in self.names:
-            mine = next((tuple(g) for g in self.parts[i].groups if tile in g), (tile,))
+            mine = next((tuple(g) for g in self.parts[i].groups if tile in g), (self.parts[i].at.get(tile, tile),))
             found.append(numbers.setdefault(mine, len(numbers)))
         return list(numbers), np.array(found, np.int64)
 

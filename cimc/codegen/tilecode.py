@@ -21,6 +21,7 @@ class Room:
     shape: tuple[int, ...]
     key: str = ""
     state: bool = False
+    fixed: bool = False  # one segment writes it, another reads it: both know its name
 
     @property
     def kept(self) -> bool:
@@ -85,6 +86,11 @@ class TileCode:
         """An array that keeps what it holds from run to run."""
         self.rooms[name] = Room(element, shape, state=True)
 
+    def fixed(self, name: str, element: Element, shape: tuple[int, ...]) -> View:
+        """All of a buffer that several segments use by a name of its own (with a dot), declared if it is not."""
+        self.rooms.setdefault(name, Room(element, shape, fixed=True))
+        return View(name, Affine(), shape, dense_strides(shape))
+
     def emit(self, mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value) -> None:
         """Append an instruction."""
         step = instruction(mnemonic, *operands, origin=origin, **keywords)
@@ -104,7 +110,7 @@ class TileCode:
             if room.key:
                 key, first, count = constants[old]
                 name = self.constant(key, room.element, first, count).buffer
-            elif not room.state:
+            elif not room.state and not room.fixed:
                 name = f"{old.removesuffix(str(buffers))}{self._count + buffers}"
                 buffers += 1
             self.rooms.setdefault(name, room)

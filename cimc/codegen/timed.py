@@ -10,7 +10,7 @@ from functools import lru_cache
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.order import Costs
-from cimc.codegen.tilecode import TileCode
+from cimc.codegen.tilecode import Room, TileCode
 from cimc.isa.instruction import LOCAL, Instruction, Kind, kinds
 from cimc.isa.operands import View, static_shape
 
@@ -74,10 +74,15 @@ def works(chip: ChipSpec, codes: Mapping[int, TileCode], recorded: Sequence[RECO
 
 def _touches(code: TileCode, step: Instruction) -> Iterator[Touch]:
     for kind, operand in zip(kinds(step), step.operands, strict=True):
-        if isinstance(operand, View) and kind in LOCAL and not code.rooms[operand.buffer].kept:
+        if isinstance(operand, View) and kind in LOCAL and not _lasting(code.rooms[operand.buffer]):
             low = operand.offset.constant
             high = low + _reach(static_shape(operand), operand.strides)
             yield Touch((code.tile, operand.buffer), low, high, kind is not Kind.READ)
+
+
+def _lasting(room: Room) -> bool:
+    """Whether a buffer is the same for all blocks."""
+    return room.kept or room.fixed
 
 
 @lru_cache(1 << 12)

@@ -66,6 +66,10 @@ class Choices:
     """Whether a segment's tiles change places with others of their kind, so that links carry more evenly
     (:mod:`cimc.codegen.exchange`)."""
 
+    push: bool = True
+    """Whether rows that attention reads whole (K and V) are sent to the tiles of their head as they are made, rather than
+    loaded by these from a home (:mod:`cimc.codegen.pushed`)."""
+
     codes: CodesAt = "auto"
     """Whether queries and keys are brought to codes where they are made, as the pass ``codes`` says (``on``), or by the matmul
     units (``off``); ``auto``: unless that takes tiles of products too long (:mod:`cimc.mapping.build`)."""

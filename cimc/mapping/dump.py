@@ -90,7 +90,7 @@ def _codes(graph: Graph) -> Iterator[dict[str, Json]]:
 def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
     """Where a segment's vector work is: ``stages``, replica by replica and stage by stage the tiles that take turns,
     ``tiles``, those that share its rows or regions or the one that drives it, or ``streamed``, stage by stage the tiles of
-    one that a batch streams through."""
+    one that a batch streams through. ``push``: false where operands are loaded that could be sent as they are made."""
     placement, index = mapping.placement, segment.index
     found: dict[str, Json] = {"index": index, "style": segment.style.value, "node": first_node(segment)}
     if index in placement.rows and segment.style in (Style.STREAM, Style.SPREAD):
@@ -99,6 +99,8 @@ def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
         return {**found, "streamed": [list(tiles) for tiles in placement.streamed[index]]}
     if segment.style is Style.STREAM:
         return {**found, "stages": [[list(lanes) for lanes in stages] for stages in placement.homes[index]]}
+    if index in placement.loading:
+        found["push"] = False
     return {**found, "tiles": list(placement.tiles[index])}
 
 

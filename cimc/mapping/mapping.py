@@ -148,6 +148,8 @@ class Placement:
     written: MappingABC[str, Cells] = field(default_factory=dict[str, Cells])
     least_rows: MappingABC[int, int] = field(default_factory=dict[int, int])
     rows: MappingABC[int, int] = field(default_factory=dict[int, int])  # segment → rows of its blocks, exactly
+    loading: frozenset[int] = frozenset()
+    """SPREAD segments that load the operands that they read whole, though these could be sent to their tiles."""
     residents: MappingABC[str, int | None] = field(default_factory=dict[str, int | None])
     """Value between segments → the tile whose local memory is its home, None: global memory."""
     reload: Reload | None = None  # None: all weights stay in their cells

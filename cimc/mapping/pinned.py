@@ -72,6 +72,7 @@ class _Segment(_Entry):
     stages: list[list[Annotated[Tiles, Field(max_length=MOST_LANES)]]] | None = None
     tiles: Tiles | None = None
     streamed: list[Tiles] | None = None
+    push: bool = True
 
 
 class _Resident(_Entry):
@@ -284,7 +285,9 @@ class _Work:
                 tiles[segment.index] = self._tiles(segment, entry, what)
             if entry.rows is not None:
                 rows[segment.index] = self._rows(segment, entry.rows, what)
+        loading = frozenset(entry.index for entry in self.pinned.file.segments if not entry.push)
         placement = replace(self.placement, homes=homes, tiles=tiles, rows=rows, residents=dict(self._residents()))
+        placement = replace(placement, loading=loading)
         for segment in self.segments.values():
             self._agree(segment, placement)
         found = {i: self._beside(s, placement) for i, s in self.segments.items() if s.style is Style.STREAM}
