@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cimc.arch import noc
@@ -36,6 +36,9 @@ WORTH = 2
 rows come later by more than attention begins earlier (of the layers of BERT-base and ViT-base on sram-digital, those with less
 than 2 gain, those with more than 4 lose)."""
 
+SHORT = 0.1
+"""Part of the pairs that are tried to see that."""
+
 Draft = Callable[[Segment], Context]
 """A segment's code alone."""
 
@@ -51,31 +54,37 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
     drafts: dict[int, Context] = {}
     parts: dict[int, Exchange] = {}
     links: list[Handed] = []
+    cells: dict[int, float] = {}
     for segment in streams.values():
         found = draft(segment)
         alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not placement.written}
         groups = [*_alike(chip, _vector_tiles(chip)), *_alike(chip, alone)]
         exchange = Exchange(chip, [*_messages(chip, found.codes), *_moved_far(chip, found)], groups)
-        if exchange.fullest > PACE * _cells(placement, segment, chip):
+        cells[segment.index] = _cells(placement, segment, chip)
+        if exchange.fullest > PACE * cells[segment.index]:
             drafts[segment.index] = found
             parts[segment.index] = exchange
             links += handed(found, placement, segment)
-    moves = together(parts, links)
-    loading = {
-        i for i, part in parts.items() if _too_much(drafts[i], streams[i], part, _cells(placement, streams[i], chip))
-    }
-    if loading:
-        moves = together({i: part.again(i not in loading) for i, part in parts.items()}, links)
-        segments = (s.index for i in loading for s in takers(drafts[i], streams[i]) if sent_to(drafts[i], s))
-        placement = replace(placement, loading=placement.loading.union(segments))
+    loading = _too_much(parts, links, cells, {i: _operands(found, streams[i]) for i, found in drafts.items()})
+    segments = (s.index for i in loading for s in takers(drafts[i], streams[i]) if sent_to(drafts[i], s))
+    placement = replace(placement, loading=placement.loading.union(segments))
+    moves = together({i: part.again(bound=i not in loading) for i, part in parts.items()}, links)
     for index, to in moves.items():
         placement = _moved(placement, streams[index], to)
     return replace(placed, placement=placement)
 
 
-def _too_much(context: Context, segment: Segment, exchange: Exchange, cells: float) -> bool:
-    """Whether operands that are sent to the tiles of the next segments fill links more than that is worth."""
-    return exchange.fullest - max(exchange.without_bound, int(cells)) > WORTH * _operands(context, segment)
+def _too_much(
+    parts: Mapping[int, Exchange], links: Sequence[Handed], cells: Mapping[int, float], operands: Mapping[int, float]
+) -> frozenset[int]:
+    """The segments from which operands that are sent to the tiles of the next ones fill links more than that is worth, seen after
+    a short search."""
+    if math.isinf(min(operands.values(), default=math.inf)):
+        return frozenset()
+    together(parts, links, SHORT)
+    return frozenset(
+        i for i, part in parts.items() if part.fullest - max(part.without_bound, int(cells[i])) > WORTH * operands[i]
+    )
 
 
 def _operands(context: Context, segment: Segment) -> float:

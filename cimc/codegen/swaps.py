@@ -110,15 +110,15 @@ class Exchange:
         return {tile: at for tile, at in self.at.items() if tile != at and tile > BOUND}
 
 
-def together(parts: Mapping[int, Exchange], links: Iterable[Handed]) -> dict[int, dict[int, int]]:
-    """Try pairs in several segments; by segment, where the work of each tile is done then. Who takes rows from a tile of an
-    earlier segment (``links``) is where that is, and stays there: if one of them goes elsewhere, so does the other, with
-    what is in its way in each segment. Segments whose fullest links carry no less for it, taken together if they are
-    linked, are not among what is returned."""
+def together(parts: Mapping[int, Exchange], links: Iterable[Handed], share: float = 1) -> dict[int, dict[int, int]]:
+    """Try pairs in several segments, a ``share`` of all; by segment, where the work of each tile is done then. Who takes rows from
+    a tile of an earlier segment (``links``) is where that is, and stays there: if one of them goes elsewhere, so does the
+    other, with what is in its way in each segment. Segments whose fullest links carry no less for it, taken together if they
+    are linked, are not among what is returned."""
     before = {i: part.fullest for i, part in parts.items()}
     linked = _joined(parts, links)
     search = _Search({i: p for i, p in parts.items() if p.messages and any(len(g) > 1 for g in p.groups)}, linked)
-    search.run()
+    search.run(share)
     of = {i: {i} for i in parts}  # the segments that each is linked with, in the end
     for (a, _), (b, _) in linked:
         of.update(dict.fromkeys(both := of[a] | of[b], both))
@@ -155,8 +155,8 @@ class _Search:
                 self.linked[self.number[a]].append(self.number[b])
                 self.linked[self.number[b]].append(self.number[a])
 
-    def run(self) -> None:
-        """Try pairs, and note where the work of tiles is done then."""
+    def run(self, share: float) -> None:
+        """Try a share of pairs, and note where the work of tiles is done then."""
         from cimc.analog.rng import Streams  # with all of the physics: most compiles need none of it
         from cimc.codegen.anneal import Board, Moving, anneal  # numba takes half a second to import
 
@@ -167,7 +167,7 @@ class _Search:
         links, count = mesh[2] + 2 * chip.chips, len(self.parts)
         groups, group_of = self._groups()
         movable = [[n for n in of if len(groups[group_of[n]]) > 1] for of in self._sending()]
-        trials = np.array([min(TRIALS, EACH * len(of)) for of in movable], np.int64)
+        trials = np.array([int(share * min(TRIALS, EACH * len(of))) for of in movable], np.int64)
         load = np.zeros((count, links), np.int64)
         for k, part in enumerate(self.parts.values()):
             for link, cycles in part.load.items():
