@@ -111,7 +111,7 @@ class Exchange:
 
 
 def together(parts: Mapping[int, Exchange], links: Iterable[Handed], share: float = 1) -> dict[int, dict[int, int]]:
-    """Try pairs in several segments, a ``share`` of all; by segment, where the work of each tile is done then. Who takes rows from
+    """Try a ``share`` of pairs in several segments; by segment, where the work of each tile is done then. Who takes rows from
     a tile of an earlier segment (``links``) is where that is, and stays there: if one of them goes elsewhere, so does the
     other, with what is in its way in each segment. Segments whose fullest links carry no less for it, taken together if they
     are linked, are not among what is returned."""
