@@ -29,7 +29,7 @@ from cimc import errors, inputs
 from cimc.analog.technology import technologies
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import Device
-from cimc.isa.printer import executed
+from cimc.isa.steps import executed
 from cimc.report import device_cost, units
 from cimc.session import InferenceSession, Numerics
 from cimc.sim.interpreter import run

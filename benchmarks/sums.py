@@ -19,7 +19,7 @@ from cimc.arch.load import load
 from cimc.arch.units import area_by_part, area_um2
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.errors import CimcError
-from cimc.isa.printer import walk
+from cimc.isa.steps import walk
 from cimc.mapping.choices import Choices
 from cimc.mapping.sums import SumsAt
 from cimc.sim.result import Timing

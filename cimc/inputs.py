@@ -15,8 +15,8 @@ from cimc import errors, npz
 from cimc.errors import did_you_mean
 from cimc.ir.graph import Graph, Type
 from cimc.isa.operands import Element, View
-from cimc.isa.printer import walk
 from cimc.isa.program import Program
+from cimc.isa.steps import walk
 
 Array = NDArray[np.generic]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Step, complete
-from cimc.isa.printer import walk
 from cimc.isa.program import Program, TileProgram
+from cimc.isa.steps import walk
 from cimc.origin import Origin
 
 

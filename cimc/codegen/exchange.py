@@ -22,7 +22,7 @@ from cimc.codegen.spread import sent_to
 from cimc.codegen.swaps import BOUND, MEMORY, Exchange, Message, together
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.operands import View, static_shape
-from cimc.isa.printer import executed
+from cimc.isa.steps import executed
 from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.mapping import Placement, Segment, Style

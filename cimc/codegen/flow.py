@@ -32,7 +32,7 @@ from cimc.codegen.waiting import waited
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
 from cimc.isa.operands import Affine, View
-from cimc.isa.printer import walk
+from cimc.isa.steps import walk
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Part, Source
 from cimc.mapping.segment import MATRIX_OPS, pieces

@@ -17,7 +17,7 @@ from itertools import pairwise
 from cimc.codegen.tilecode import Room, TileCode
 from cimc.isa.instruction import Derived, Repeat, Step
 from cimc.isa.operands import Affine, View
-from cimc.isa.printer import walk
+from cimc.isa.steps import walk
 
 SAMPLE, BLOCK = "@sample", "@block"
 """The sample that a block of rows belongs to, and its number in it."""

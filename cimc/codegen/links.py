@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Step
 from cimc.isa.operands import View, static_shape
-from cimc.isa.printer import executed
+from cimc.isa.steps import executed
 
 Grid = NDArray[np.float64]  # by row and column of the mesh
 SERVING = 3

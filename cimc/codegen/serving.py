@@ -14,8 +14,8 @@ from math import ceil
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Step
 from cimc.isa.operands import View
-from cimc.isa.printer import executed
 from cimc.isa.program import GlobalBuffer, TileProgram
+from cimc.isa.steps import executed
 
 BESIDE = 2
 """Values that segments read and write at a time, which share global memory: one in, one out."""

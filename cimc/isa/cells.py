@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Step
-from cimc.isa.printer import walk
 from cimc.isa.program import MatrixDecl, TileProgram
+from cimc.isa.steps import walk
 
 
 def strips(count: int, row: int, run: int, step: int) -> Iterator[tuple[int, int]]:

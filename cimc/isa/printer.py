@@ -9,6 +9,7 @@ from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Phase, Repea
 from cimc.isa.operands import Affine, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Piece, Program, TileProgram
 from cimc.isa.statement import NAME, SCALAR
+from cimc.isa.steps import walk
 from cimc.origin import Origin
 
 VERSION = 1
@@ -100,37 +101,6 @@ def instruction_text(step: Instruction, local: Shapes, globals: Shapes, others: 
             elif defaults.get(name) != v:
                 parts.append(f"{name}={value_text(v)}")
     return f"{phase_text(phase) if phase else ''}{step.mnemonic}" + (f" {', '.join(parts)}" if parts else "")
-
-
-def walk(steps: Iterable[Step]) -> Iterator[Instruction]:
-    """All instructions in program order, a repeat's body once."""
-    return (step for step in each(steps) if not isinstance(step, Repeat))
-
-
-def each(steps: Iterable[Step]) -> Iterator[Step]:
-    """All steps in program order, a repeat before its body, which comes once. Not recursive."""
-    stack = [iter(steps)]
-    while stack:
-        step = next(stack[-1], None)
-        if step is None:
-            stack.pop()
-            continue
-        yield step
-        if isinstance(step, Repeat):
-            stack.append(iter(step.body))
-
-
-def executed(steps: Iterable[Step], times: int = 1) -> Iterator[tuple[Instruction, int]]:
-    """All instructions in program order, a repeat's body once, and how often each is executed. A count that is known only
-    when a run starts counts as one."""
-    for step in steps:
-        if not isinstance(step, Repeat):
-            yield step, times
-            continue
-        count = step.count if isinstance(step.count, int) else 1
-        for inner, often in executed(step.body, times * count):
-            late = inner.phase  # only instructions right in the body have one
-            yield inner, often if late is None or late.turns == 1 else times * late.times(count)
 
 
 def _tail(key: str, state: bool) -> str:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from cimc.isa.cells import writes_cells
 from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Step, Unit
 from cimc.isa.operands import View
-from cimc.isa.printer import walk
 from cimc.isa.program import Program, TileProgram
+from cimc.isa.steps import walk
 
 
 def reloading(tile: TileProgram) -> tuple[frozenset[str], frozenset[str]]:

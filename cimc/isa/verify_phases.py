@@ -6,8 +6,8 @@ from cimc import errors
 from cimc.isa.assembler import MAX_STEPS
 from cimc.isa.instruction import MAX_FACTOR, MAX_STAGE, Instruction, Repeat
 from cimc.isa.phases import at_most, extent_of, phased
-from cimc.isa.printer import each
 from cimc.isa.program import Program, TileProgram
+from cimc.isa.steps import each
 from cimc.isa.visit import Faults
 
 

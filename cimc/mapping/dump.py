@@ -10,8 +10,8 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Instruction
 from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import View, static_shape
-from cimc.isa.printer import executed
 from cimc.isa.program import Program
+from cimc.isa.steps import executed
 from cimc.mapping.alternatives import alternatives
 from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping, PlacedMatrix, Segment, Style

@@ -10,8 +10,8 @@ from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.arch.units import TileUnits
 from cimc.device import EFFECTS, Device
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Step
-from cimc.isa.printer import executed
 from cimc.isa.program import Program
+from cimc.isa.steps import executed
 from cimc.report import units
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.render import Block, Facts, Table

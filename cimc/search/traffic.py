@@ -15,7 +15,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import Lowered
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Step
 from cimc.isa.operands import View, static_shape
-from cimc.isa.printer import executed
+from cimc.isa.steps import executed
 
 MEMORY = -1
 """The server that is global memory; others are tiles."""

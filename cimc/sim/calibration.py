@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from cimc.analog.config import refuse
 from cimc.device import Device
-from cimc.isa.printer import executed
 from cimc.isa.program import MatrixDecl, Program
+from cimc.isa.steps import executed
 
 MNEMONIC = "calibrate"
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from cimc.isa.instruction import Blocked, Instruction, Machine, Meaning, Repeat
 from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, View
-from cimc.isa.printer import each, executed
 from cimc.isa.program import Program
+from cimc.isa.steps import each, executed
 from cimc.sim.memory import Storage
 from cimc.sim.packing import Packed, Unsuited, packed
 from cimc.sim.recording import NONE, Form, Numbers, Part, Recorder

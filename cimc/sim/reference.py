@@ -60,8 +60,8 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import WINDOW, Carries, Instruction, Phase, Repeat, Step
 from cimc.isa.operands import extent
-from cimc.isa.printer import walk
 from cimc.isa.program import Program
+from cimc.isa.steps import walk
 from cimc.sim import params, place
 from cimc.sim.job import Action, Foreman, Job, action, carries, destinations, is_token, number, parts, unit
 from cimc.sim.queues import UNTOLD, Channel, Message, Sum, Sums

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cimc.compiler import Options, compile_model
-from cimc.isa.printer import walk
+from cimc.isa.steps import walk
 from cimc.mapping.choices import Choices
 from cimc.session import InferenceSession
 from models.graph import save

@@ -11,7 +11,7 @@ import pytest
 
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.isa.operands import View, static_shape
-from cimc.isa.printer import executed
+from cimc.isa.steps import executed
 from cimc.mapping.choices import Choices, CodesAt, Objective
 from cimc.session import InferenceSession
 from models.graph import save

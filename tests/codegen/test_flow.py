@@ -20,7 +20,8 @@ from cimc.codegen.stages import Job
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import Derived, Instruction, Repeat, Step
 from cimc.isa.operands import Affine, Element, View
-from cimc.isa.printer import print_program, walk
+from cimc.isa.printer import print_program
+from cimc.isa.steps import walk
 from cimc.mapping.choices import Choices
 from cimc.sim.reference import unroll
 from cimc.sim.values import run_values

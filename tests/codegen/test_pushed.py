@@ -13,7 +13,7 @@ from cimc.codegen.tilecode import TileCode
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.isa.instruction import Phase, Repeat
 from cimc.isa.operands import Affine, Element, View, static_shape
-from cimc.isa.printer import executed
+from cimc.isa.steps import executed
 from cimc.mapping.choices import Choices
 from cimc.origin import Origin
 from cimc.session import InferenceSession, Numerics

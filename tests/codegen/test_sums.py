@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cimc.compiler import Options, compile_model
-from cimc.isa.printer import walk
+from cimc.isa.steps import walk
 from cimc.isa.verify import verify
 from cimc.mapping.choices import Choices, Objective
 from cimc.mapping.sums import SUMS_AT

@@ -13,8 +13,8 @@ from cimc.isa import Derived, Instruction, Repeat, Step, TileBuilder, View, pars
 from cimc.isa.instruction import Phase
 from cimc.isa.operands import Affine, Element, Extent
 from cimc.isa.phases import straight
-from cimc.isa.printer import executed
 from cimc.isa.program import Program
+from cimc.isa.steps import executed
 
 LATEST = 3
 FACTORS = st.integers(1, 5)

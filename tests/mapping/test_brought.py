@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cimc import compiler
-from cimc.isa.printer import walk
+from cimc.isa.steps import walk
 from cimc.mapping.choices import Choices
 from models.graph import save
 from models.small import RECIPES, build

@@ -17,7 +17,7 @@ from cimc.codegen.lower import lowered
 from cimc.compiler import Options, compile_model
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
-from cimc.isa.printer import executed
+from cimc.isa.steps import executed
 from cimc.isa.verify import verify
 from cimc.mapping.beside import columns_aside
 from cimc.mapping.build import build

@@ -13,8 +13,8 @@ from cimc import inputs
 from cimc.compiler import Options, compile_model
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import Affine, View
-from cimc.isa.printer import walk
 from cimc.isa.program import Program, TileProgram
+from cimc.isa.steps import walk
 from cimc.sim.interpreter import run
 from cimc.sim.reference import Reference, unroll
 from cimc.sim.timing import run_timing
