@@ -16,14 +16,13 @@ from cimc.codegen.exchange import exchanged
 from cimc.codegen.flow import Flow
 from cimc.codegen.held import Held
 from cimc.codegen.links import Links, sent
-from cimc.codegen.parts import Access, Plan, accesses, cut, rewritten
+from cimc.codegen.parts import Access, Division, accesses, cut, rewritten
 from cimc.codegen.pushed import Crowded
 from cimc.codegen.reload import one_by_one, reloads
 from cimc.codegen.residence import Stored, settle
 from cimc.codegen.rows import RowChooser, Tried, addresses
 from cimc.codegen.serving import better_away
-from cimc.codegen.stages import Plan as Stages
-from cimc.codegen.stages import by_stage
+from cimc.codegen.stages import Plan, by_stage
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.codegen.tokens import Chunk, order
 from cimc.ir.graph import Graph
@@ -179,7 +178,7 @@ def _lowered(
     return Lowered(program, chosen, residents, by_segment, values, context.held, by_stage(flows))
 
 
-def _flow(context: Context, segment: Segment, flows: Sequence[Stages]) -> dict[int, frozenset[str]]:
+def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:
     """All of the region, in place of its first segment."""
     region = context.mapping.region
     stored: dict[int, frozenset[str]] = {}
@@ -264,10 +263,10 @@ def _accesses(chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, list[Access | 
     return found
 
 
-def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, Plan]:
+def _cuts(buffers: Sequence[GlobalBuffer], chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, Division]:
     """The arrays that are dealt out or cut, by name."""
     known = _accesses(chunks)
-    found: dict[str, Plan] = {}
+    found: dict[str, Division] = {}
     for buffer in buffers:
         of_buffer = [a for a in known.get(buffer.name, ()) if a is not None]
         if len(of_buffer) < len(known.get(buffer.name, ())):

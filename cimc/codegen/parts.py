@@ -92,7 +92,7 @@ class Cut:
         return _split(step, access, self)
 
 
-class Plan(Protocol):
+class Division(Protocol):
     """How an array falls into several, whose names are its own with a number behind."""
 
     def arrays(self, buffer: GlobalBuffer) -> tuple[GlobalBuffer, ...]:
@@ -230,13 +230,13 @@ def pieces(buffer: GlobalBuffer, plan: Cut) -> tuple[GlobalBuffer, ...]:
     )
 
 
-def rewritten(tile: int, steps: Sequence[Step], plans: Mapping[str, Plan]) -> tuple[Step, ...]:
+def rewritten(tile: int, steps: Sequence[Step], plans: Mapping[str, Division]) -> tuple[Step, ...]:
     """The steps with every load and store of an array that is cut done on its parts."""
     return _rewritten(tile, steps, plans, ())
 
 
 def _rewritten(
-    tile: int, steps: Sequence[Step], plans: Mapping[str, Plan], loops: tuple[tuple[str, int], ...]
+    tile: int, steps: Sequence[Step], plans: Mapping[str, Division], loops: tuple[tuple[str, int], ...]
 ) -> tuple[Step, ...]:
     found: list[Step] = []
     for step in steps:
