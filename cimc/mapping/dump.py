@@ -90,7 +90,8 @@ def _codes(graph: Graph) -> Iterator[dict[str, Json]]:
 def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
     """Where a segment's vector work is: ``stages``, replica by replica and stage by stage the tiles that take turns,
     ``tiles``, those that share its rows or regions or the one that drives it, or ``streamed``, stage by stage the tiles of
-    one that a batch streams through. ``push``: false where operands are loaded that could be sent as they are made."""
+    one that a batch streams through. ``beside``: replica by replica, which tile does what that of products ``of`` has no
+    unit for. ``push``: false where operands are loaded that could be sent as they are made."""
     placement, index = mapping.placement, segment.index
     found: dict[str, Json] = {"index": index, "style": segment.style.value, "node": first_node(segment)}
     if index in placement.rows and segment.style in (Style.STREAM, Style.SPREAD):
@@ -98,7 +99,11 @@ def _segment(segment: Segment, mapping: Mapping) -> dict[str, Json]:
     if index in placement.streamed:
         return {**found, "streamed": [list(tiles) for tiles in placement.streamed[index]]}
     if segment.style is Style.STREAM:
-        return {**found, "stages": [[list(lanes) for lanes in stages] for stages in placement.homes[index]]}
+        beside: list[Json] = [
+            [{"of": of, "tile": tile} for of, tile in copy.items()] for copy in placement.beside.get(index, ())
+        ]
+        stages: list[Json] = [[list(lanes) for lanes in stages] for stages in placement.homes[index]]
+        return {**found, "stages": stages, "beside": beside} if beside else {**found, "stages": stages}
     if index in placement.loading:
         found["push"] = False
     return {**found, "tiles": list(placement.tiles[index])}

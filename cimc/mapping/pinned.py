@@ -64,6 +64,11 @@ class _Static(_Entry):
     reloaded: bool = False
 
 
+class _Aside(_Entry):
+    of: Index
+    tile: Index
+
+
 class _Segment(_Entry):
     index: Index
     style: str
@@ -72,6 +77,7 @@ class _Segment(_Entry):
     stages: list[list[Annotated[Tiles, Field(max_length=MOST_LANES)]]] | None = None
     tiles: Tiles | None = None
     streamed: list[Tiles] | None = None
+    beside: Annotated[list[Annotated[list[_Aside], Field(max_length=1 << 16)]], Field(max_length=1 << 16)] = []
     push: bool = True
 
 
@@ -290,21 +296,45 @@ class _Work:
         placement = replace(placement, loading=loading)
         for segment in self.segments.values():
             self._agree(segment, placement)
-        found = {i: self._beside(s, placement) for i, s in self.segments.items() if s.style is Style.STREAM}
-        return replace(placement, beside={i: copies for i, copies in found.items() if copies})
+        return replace(placement, beside=dict(self._beside(placement)))
 
-    def _beside(self, segment: Segment, placement: Placement) -> tuple[Mapping[int, int], ...]:
-        """The tiles beside those of products, copy by copy: those there are where they stand by the same tiles, others where
-        products have moved."""
-        columns = columns_aside(segment, placement.aside, placement.shards, placement.matrices)
-        known = placement.beside.get(segment.index, ())
-        if len(known) >= len(columns) and all(c.keys() <= k.keys() for c, k in zip(columns, known, strict=False)):
-            return tuple(known[: len(columns)])
-        seats = {t for copy in placement.homes[segment.index] for lanes in copy for t in lanes}
-        able = tiles_with(self.chip, units_needed(_whole(segment, placement.shards.keys() - placement.aside)))
-        free = [t for t in able if t not in seats] or able
-        traffic = Traffic(self.chip)
-        return tuple(companions(copy, free, 0, traffic) for copy in columns)
+    def _beside(self, placement: Placement) -> Iterator[tuple[int, tuple[Mapping[int, int], ...]]]:
+        """By segment and copy, the tiles beside those of products: those that the file gives all of these, or the compiler, if
+        products have not moved; others where they have."""
+        entries = {entry.index: entry for entry in self.pinned.file.segments}
+        for i, segment in self.segments.items():
+            columns: list[dict[int, float]] = []
+            if segment.style is Style.STREAM:
+                columns = columns_aside(segment, placement.aside, placement.shards, placement.matrices)
+            able = self._able_beside(segment, placement) if columns else []
+            given = self._given(entries[i], able) if columns and i in entries else []
+            for known in (given, placement.beside.get(i, ())):
+                if len(known) >= len(columns) and all(
+                    c.keys() <= k.keys() for c, k in zip(columns, known, strict=False)
+                ):
+                    break
+            else:
+                seats = {t for copy in placement.homes[i] for lanes in copy for t in lanes}
+                free, traffic = [t for t in able if t not in seats] or able, Traffic(self.chip)
+                known = [companions(copy, free, 0, traffic) for copy in columns]
+            if columns:
+                yield i, tuple(known[: len(columns)])
+
+    def _able_beside(self, segment: Segment, placement: Placement) -> list[int]:
+        """The tiles that can do what those of a segment's products have no unit for."""
+        return tiles_with(self.chip, units_needed(_whole(segment, placement.shards.keys() - placement.aside)))
+
+    def _given(self, entry: _Segment, able: Sequence[int]) -> list[dict[int, int]]:
+        """The tiles beside others that the file names, by copy."""
+        what = f"segment {entry.index}"
+        for replica, copy in enumerate(entry.beside):
+            for aside in copy:
+                if aside.tile not in able:
+                    why = f"{what}, replica {replica}: tile {aside.tile} cannot do what stands beside tile {aside.of}"
+                    raise self.refused(why, "choose one that has the units, or leave `beside` out")
+            if len({aside.of for aside in copy}) < len(copy):
+                raise self.refused(f"{what}, replica {replica}: two tiles are beside one", "leave one out")
+        return [{aside.of: aside.tile for aside in copy} for copy in entry.beside]
 
     def _segment(self, entry: _Segment, what: str) -> Segment:
         segment = self.segments.get(entry.index)

@@ -15,7 +15,7 @@ from cimc import inputs
 from cimc.arch.load import load
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lowered
-from cimc.compiler import Options, compile_model
+from cimc.compiler import Compiled, Options, compile_model
 from cimc.errors import CimcError, Exit
 from cimc.ir.evaluate import evaluate
 from cimc.isa.verify import verify
@@ -222,21 +222,62 @@ def test_rows_that_do_not_fit_say_the_numbers(tmp_path: Path) -> None:
     assert (caught.value.code, caught.value.exit) == ("rows-too-many", Exit.DOES_NOT_FIT)
 
 
-def test_columns_of_a_moved_matrix_have_tiles_beside_them(tmp_path: Path) -> None:
-    """The placement says nothing of the tiles beside products (GELU's, where those have no unit for it): they follow."""
+def beside(tmp_path: Path, preset: str) -> tuple[Options, Compiled]:
+    """A model whose GELU stands beside the tiles of its product."""
     save(small.bert(layers=1, hidden=32, heads=2, ffn=64, vocab=50, positions=32), tmp_path / "bert.onnx")
-    options = Options("isaac", (), {"batch": 1, "sequence": 16}, choices=Choices(replicas=1))
-    plain = compile_model(tmp_path / "bert.onnx", options)
-    assert plain is not None
+    options = Options(preset, (), {"batch": 1, "sequence": 16}, choices=Choices(replicas=1))
+    found = compile_model(tmp_path / "bert.onnx", options)
+    assert found is not None
+    return options, found
+
+
+def compiled_as(options: Options, data: dict, tmp_path: Path) -> Compiled:
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    found = compile_model(tmp_path / "bert.onnx", replace(options, placement=str(tmp_path / "p.json")))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("preset", ["isaac", "sram-digital"])
+def test_tiles_beside_products_are_read_back(preset: str, tmp_path: Path) -> None:
+    options, plain = beside(tmp_path, preset)
+    data = json.loads(json.dumps(plain.mapping))
+    validate(data, "mapping")
+    assert any(segment.get("beside") for segment in data["segments"])
+    assert compiled_as(options, data, tmp_path).program.tiles == plain.program.tiles
+    segment = next(s for s in data["segments"] if s.get("beside"))
+    able = {t for tiles in segment["stages"][0] for t in tiles}
+    other = max(able - {aside["tile"] for aside in segment["beside"][0]})
+    segment["beside"][0][0]["tile"] = other
+    again = json.loads(json.dumps(compiled_as(options, data, tmp_path).mapping))["segments"]
+    assert next(s for s in again if s.get("beside"))["beside"] == segment["beside"]
+
+
+def test_nonsense_beside_products_is_refused(tmp_path: Path) -> None:
+    options, plain = beside(tmp_path, "isaac")
+    data = json.loads(json.dumps(plain.mapping))
+    (first, *_), *_ = copies = next(s for s in data["segments"] if s.get("beside"))["beside"]
+    for tile, words in ((first["of"], "cannot do what stands beside"), (10**9, "cannot do what stands beside")):
+        edited = copy.deepcopy(data)
+        next(s for s in edited["segments"] if s.get("beside"))["beside"][0][0]["tile"] = tile
+        with pytest.raises(CimcError, match=words) as caught:
+            compiled_as(options, edited, tmp_path)
+        assert caught.value.exit == Exit.USAGE
+    copies[0].append(first)
+    with pytest.raises(CimcError, match="two tiles are beside one"):
+        compiled_as(options, data, tmp_path)
+
+
+def test_columns_of_a_moved_matrix_have_tiles_beside_them(tmp_path: Path) -> None:
+    """Those that the placement says stood beside the tiles of before: others follow."""
+    options, plain = beside(tmp_path, "isaac")
     data = json.loads(json.dumps(plain.mapping))
     wide = next(m for m in data["static"] if m["cols"] == 64)
     taken = {block["tile"] for matrix in data["static"] for block in matrix["blocks"]}
     tile = next(t["id"] for t in data["tiles"] if t["crossbars"] and t["id"] not in taken)
     for block in wide["blocks"]:
         block.update(tile=tile, crossbars=None)
-    (tmp_path / "p.json").write_text(json.dumps(data))
-    moved = compile_model(tmp_path / "bert.onnx", replace(options, placement=str(tmp_path / "p.json")))
-    assert moved is not None
+    moved = compiled_as(options, data, tmp_path)
     feeds = inputs.draw(plain.program, 0, plain.tokens)
     here, there = (
         run(m.program, m.weights, m.hardware.spec, inputs=feeds, numerics="integer", timing=False).outputs
