@@ -31,7 +31,9 @@ COLUMNS = 16
 TARGET = 0.6
 TARGET_STREAMED = 0.8
 BATCH = 64
-PLAIN = Choices(replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False, sums="one", exchange=False)
+PLAIN = Choices(
+    replicas=1, lanes=1, rotation=1, residence=False, parts=False, aside=False, sums="one", push=False, exchange=False
+)
 
 
 def _steps() -> Iterator[tuple[str, Choices]]:
@@ -41,9 +43,10 @@ def _steps() -> Iterator[tuple[str, Choices]]:
     yield "+ two sets of buffers", (now := replace(now, rotation=DEFAULT.rotation))
     yield "+ tiles take turns in vector stages", (now := replace(now, lanes=DEFAULT.lanes))
     yield "+ copies of weights in free cores", (now := replace(now, replicas=DEFAULT.replicas))
-    yield "+ values cut by columns over tiles", (now := replace(now, parts=True))
+    yield "+ values cut by columns or rows over tiles", (now := replace(now, parts=True))
     yield "+ quantised where the columns are", (now := replace(now, aside=True))
     yield "+ partial sums added in trees", (now := replace(now, sums=DEFAULT.sums))
+    yield "+ keys and values sent as they are made", (now := replace(now, push=True))
     yield "+ tiles change places", replace(now, exchange=True)
 
 
