@@ -41,7 +41,7 @@ def report(
         _traffic(run),
         _macs(run),
         _cycles(run),
-        _time(run),
+        _time(run, values=bool(setting.numerics)),
         _energy(run),
         *reload.blocks(run),
         *cache.blocks(run),
@@ -147,7 +147,7 @@ def _cycles(run: RunFigures) -> Block | None:
     return Table(table.title, table.header, [*rows, *stalls])
 
 
-def _time(run: RunFigures) -> Block | None:
+def _time(run: RunFigures, values: bool) -> Block | None:
     if run.cycles is None or run.latency_ns is None:
         return Facts("Time", [("values on this computer", units.seconds(run.seconds.values))])
     rows: list[tuple[str, str] | tuple[str, str, str]] = [
@@ -159,8 +159,8 @@ def _time(run: RunFigures) -> Block | None:
     if run.latency_ns > 0:
         rows.append(("rate", units.large(1e9 / run.latency_ns) + " runs/s"))
         rows.append(("throughput", units.si(2 * macs / run.latency_ns * 1e9, "OPS"), "1 MAC = 2 operations"))
-    values, timing = units.seconds(run.seconds.values), units.seconds(run.seconds.timing)
-    rows.append(("simulated in", f"values {values}, timing {timing}", "on this computer"))
+    computed = f"values {units.seconds(run.seconds.values)}, " if values else ""
+    rows.append(("simulated in", f"{computed}timing {units.seconds(run.seconds.timing)}", "on this computer"))
     return Facts("Time", rows)
 
 
