@@ -11,6 +11,7 @@ import numpy as np
 from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import coded_product, exact_product, quantized_product, softmax, symmetric_codes
 from cimc.isa.operands import Element, View, static_shape
+from cimc.isa.rules import FLOATING, INTEGER, QUANTIZED
 from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
 from cimc.ops.written_as import TO, written_as, written_dtype
 
@@ -246,6 +247,8 @@ class Matmul(Op):
         if scales:
             _check_codes((a, b), scales)
             return (Type(Element.F32, (*lead, a.shape[-2], b.shape[-1])),)
+        if not any(a.element in alike and b.element in alike for alike in (FLOATING, INTEGER, QUANTIZED)):
+            raise ValueError(f"matmul of {a} and {b}: both are floating-point, or integer, or quantized")
         whole = a.element in (Element.I8, Element.U8, Element.I16, Element.U16, Element.I32)
         codes = a.element.quantized and not a.element.halved
         result = (

@@ -288,6 +288,14 @@ def test_a_contradiction_names_the_node_and_the_dims(tmp_path: Path) -> None:
     assert "m = 3" in str(caught.value)
 
 
+def test_products_of_numbers_of_different_kinds_are_refused_as_a_node(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["y"], name="proj")]
+    whole = weights(4, 4).astype(np.int32)
+    with pytest.raises(errors.CimcError, match=r"'proj'.*f32\[2x4\] and i32\[4x4\]") as caught:
+        load(save(tmp_path, model(nodes, [value("x", [2, 4])], ["y"], {"w": whole})))
+    assert caught.value.code == "model-node"
+
+
 def test_sequences_inside_the_model(tmp_path: Path) -> None:
     nodes = [
         node("SplitToSequence", ["x", "two"], ["parts"], axis=0),
