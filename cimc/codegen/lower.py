@@ -90,30 +90,25 @@ def lowered(
     """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
     need not be told by segment. ``drafts``: of :func:`arranged`. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement
     says, CACHE_ROOM."""
+
+    def attempt(placed: Placed, share: float) -> Lowered:
+        return _lowered(graph, placed, chip, header, progress, quick, share, drafts)
+
     try:
-        return _with_caches(graph, placed, chip, header, progress, quick, drafts)
+        return _with_caches(placed, attempt)
     except Crowded:
-        choices = replace(placed.choices, push=False)
-        return _with_caches(graph, replace(placed, choices=choices), chip, header, progress, quick, drafts)
+        return _with_caches(replace(placed, choices=replace(placed.choices, push=False)), attempt)
 
 
-def _with_caches(
-    graph: Graph,
-    placed: Placed,
-    chip: ChipSpec,
-    header: Sequence[str],
-    progress: Callable[[str], None] | None,
-    quick: bool,
-    drafts: Drafts,
-) -> Lowered:
+def _with_caches(placed: Placed, attempt: Callable[[Placed, float], Lowered]) -> Lowered:
     """With as much room for caches as there is. Raises Crowded where what is sent to tiles does not fit."""
     for share in SHARES if placed.caches else ():
         try:
-            return _lowered(graph, placed, chip, header, progress, quick, share, drafts)
+            return attempt(placed, share)
         except errors.CimcError as e:
             if e.code != errors.BUFFER_TOO_SMALL.code or share == SHARES[-1]:
                 raise
-    return _lowered(graph, placed, chip, header, progress, quick, 0, drafts)
+    return attempt(placed, 0)
 
 
 def _lowered(

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from cimc.codegen.fold import substitute
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction, Phase, Repeat, Step
@@ -224,16 +225,11 @@ class Taken:
         mine = [[step for t, step in self.variants[k] if t == tile] for k in sorted(self.variants)]
         if all(of == mine[0] for of in mine[1:]):
             return mine[0] if mine else []
-        return [_in_turn(step, Phase(0, k, len(mine))) for k, of in enumerate(mine) for step in of]
+        return [replace(step, phase=Phase(0, k, len(mine))) for k, of in enumerate(mine) for step in of]
 
 
-def _in_turn(step: Instruction, phase: Phase) -> Instruction:
-    return Instruction(step.mnemonic, step.operands, step.keywords, step.origin, phase=phase)
-
-
-def receive(codes: Mapping[int, TileCode], copies: Sequence[Taken], block: str) -> None:
-    """Append what tiles receive to their code: copies that make as many blocks in turn, for they do at the same time.
-    ``block``: the variable that is the number of a block."""
+def receive(codes: Mapping[int, TileCode], copies: Sequence[Taken]) -> None:
+    """Append what tiles receive to their code: copies that make as many blocks in turn, for they do at the same time."""
     tiles = {t for taken in copies for of in (*taken.variants.values(), taken.rest) for t, _ in of}
     for tile in sorted(tiles):
         bodies: dict[int, list[Instruction]] = {}
@@ -241,23 +237,13 @@ def receive(codes: Mapping[int, TileCode], copies: Sequence[Taken], block: str) 
             bodies.setdefault(taken.blocks, []).extend(taken.body(tile))
         steps = codes[tile].steps
         for blocks, body in bodies.items():
-            steps += _repeated(body, blocks, block)
+            steps += _repeated(body, blocks)
         steps += [step for taken in copies for t, step in taken.rest if t == tile]
 
 
-def _repeated(body: Sequence[Instruction], blocks: int, block: str) -> list[Step]:
+def _repeated(body: Sequence[Instruction], blocks: int) -> list[Step]:
+    """The body for all blocks; the number of the block is the only variable that stands in it."""
     if not body or not blocks:
         return []
-    index = Affine.of(0, {"b": 1}) if blocks > 1 else Affine()
-    found = tuple(step.on(tuple(_at(o, block, index) for o in step.operands)) for step in body)
-    return [Repeat("b", blocks, found)] if blocks > 1 else list(found)
-
-
-def _at(operand: View | str, block: str, index: Affine) -> View | str:
-    """A view of a block, at its number."""
-    if isinstance(operand, str):
-        return operand
-    offset = Affine(operand.offset.constant)
-    for name, factor in operand.offset.terms:
-        offset = offset + (index if name == block else Affine.of(0, {name: 1})) * factor
-    return operand.at(offset)
+    found = substitute(body, lambda _: Affine.of(0, {"b": 1}) if blocks > 1 else Affine())
+    return [Repeat("b", blocks, tuple(found))] if blocks > 1 else found

@@ -10,7 +10,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
-from cimc.codegen.overlap import BLOCK, PLACES
+from cimc.codegen.overlap import PLACES
 from cimc.codegen.pushed import Crowded, Push, Taken, receive, takers
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.spread import Spread, sent_to
@@ -57,7 +57,7 @@ def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict
             for tile, values in stream.emit().items():
                 stored[tile] = stored.get(tile, frozenset()) | values
             copies.append(stream.taken)
-        receive(context.codes, copies, BLOCK)
+        receive(context.codes, copies)
         return stored
     if segment.index in context.placement.least_rows:
         return Written(context, segment, context.tails(segment), rows).emit()

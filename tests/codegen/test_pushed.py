@@ -108,7 +108,7 @@ def test_receives_take_turns_with_lanes_and_copies() -> None:
             view = View("whole0.0", Affine.of(64 * k, {"@b": 8}), (2, 4), (4, 1))
             taken.note(turn, 7, view, (source, TAG), origin)
     copies[1].note(4, 7, View("whole0.0", Affine(120), (1, 4), (4, 1)), (21, TAG), origin)
-    receive(code, copies, "@b")
+    receive(code, copies)
     repeat, rest = code[7].steps
     assert isinstance(repeat, Repeat)
     assert repeat.count == 4
