@@ -192,6 +192,17 @@ def _select(editor: Editor, node: Node) -> str | None:
     return a if a == b and _same_type(editor, node, a) else None
 
 
+def _in_order(editor: Editor, node: Node) -> Node | None:
+    """All rows of a table in their order: masks that an exporter has written as look-ups of every position."""
+    table, index = node.inputs
+    shape, rows = editor.types[node.outputs[0]].shape, editor.types[table].shape[0]
+    if not editor.is_constant(index) or editor.types[index].size != rows or rows > MOST_COMPARED:
+        return None
+    if not np.array_equal(editor.value(index).reshape(-1), np.arange(rows)):
+        return None
+    return replace(node, op="reshape", inputs=(table,), attrs=(("shape", shape),))
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(UNARY, (_once,)),
     "add": (_neutral(0, either=True),),
@@ -201,6 +212,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "pow": (_neutral(1, either=False),),
     "and": (_neutral(1, either=True),),
     "or": (_neutral(0, either=True),),
+    "gather": (_in_order,),
     "select": (_select,),
     "cast": (_same, _cast, _once),
     "reshape": (_chain("reshape"), _same, _turned_in_batch),

@@ -188,6 +188,24 @@ output %y
     assert ops(rewritten(HEAD + text, {"c": np.array([True, False])}, Fold())[0]) == ["select", "neg"]
 
 
+@pytest.mark.parametrize(
+    ("index", "after"),
+    [
+        ([0, 1, 2], "%y : f32[3x1x4] = reshape{shape=(3, 1, 4)} %x"),
+        ([0, 2, 1], "%y : f32[3x1x4] = gather %x, %i"),
+        ([0, 1, -1], "%y : f32[3x1x4] = gather %x, %i"),
+    ],
+)
+def test_rows_that_are_looked_up_in_order_are_the_table(index: list[int], after: str) -> None:
+    text = """\
+input %x : f32[3x4]
+const %i : i64[3x1x1]
+%y : f32[3x1x4] = gather %x, %i
+output %y
+"""
+    assert after in fold(text, i=np.reshape(index, (3, 1, 1)))
+
+
 def test_equal_constants_and_equal_nodes_become_one() -> None:
     before = """\
 input %x : f32[2]
