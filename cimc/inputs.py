@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,7 @@ from cimc import errors, npz
 from cimc.errors import did_you_mean
 from cimc.ir.graph import Graph, Type
 from cimc.isa.operands import Element, View
-from cimc.isa.program import Program
+from cimc.isa.program import Port, Program
 from cimc.isa.steps import walk
 
 Array = NDArray[np.generic]
@@ -41,14 +41,17 @@ def read(path: Path) -> dict[str, Array]:
         raise errors.FILE_UNREADABLE(what="inputs file", path=path, why=str(e)) from None
 
 
-def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array]) -> dict[str, Array]:
-    """The given inputs, checked against the model's: all there, none unknown, element type and shape right."""
+def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array], kept: Collection[str] = ()) -> dict[str, Array]:
+    """The given inputs, checked against the model's: all there but those that are ``kept``, none unknown, element type and
+    shape right."""
     collector, checked = errors.Collector(), dict[str, Array]()
     for name in given:
         if name not in wanted_types:
             known = ", ".join(wanted_types)
             collector.add(errors.INPUT_UNKNOWN(name=name, near=did_you_mean(name, wanted_types), known=known))
     for name, wanted in wanted_types.items():
+        if name not in given and name in kept:
+            continue
         if name not in given:
             collector.add(errors.INPUT_MISSING(name=name, known=", ".join(wanted_types)))
             continue
@@ -84,10 +87,38 @@ def calibration(wanted: Mapping[str, Type], given: Mapping[str, Array]) -> list[
     return [check(wanted, {n: a[i] if n in counts else a for n, a in given.items()}) for i in range(first)]
 
 
-def types(program: Program) -> dict[str, Type]:
-    """Types of a program's inputs by name."""
+def types(program: Program, params: Mapping[str, int] | None = None) -> dict[str, Type]:
+    """Types of a program's inputs by name; ``params``: the values of its parameters, if none are given the greatest."""
+    return _types(program, program.inputs, params)
+
+
+def output_types(program: Program, params: Mapping[str, int] | None = None) -> dict[str, Type]:
+    """The same of its outputs."""
+    return _types(program, program.outputs, params)
+
+
+def _types(program: Program, ports: Sequence[Port], params: Mapping[str, int] | None) -> dict[str, Type]:
     buffers = {b.name: b for b in program.globals}
-    return {p.name: Type(buffers[p.buffer].element, buffers[p.buffer].shape) for p in program.inputs}
+    env = {p.name: p.high for p in program.params} if params is None else params
+    return {p.name: Type(buffers[p.buffer].element, p.extents(buffers[p.buffer].shape, env)) for p in ports}
+
+
+def lengths(program: Program, given: Mapping[str, Array]) -> dict[str, int]:
+    """The parameters whose values the shapes of inputs tell: by the first axis that follows one of them alone, and that lies
+    in its range. What contradicts it is found where the shapes are checked."""
+    found: dict[str, int] = {}
+    ranges = {p.name: range(p.low, p.high + 1) for p in program.params}
+    for port in program.inputs:
+        if port.shape is None or port.name not in given or given[port.name].ndim != len(port.shape):
+            continue
+        for extent, have in zip(port.shape, given[port.name].shape, strict=True):
+            if isinstance(extent, int) or len(extent.terms) != 1:
+                continue
+            name, rise = extent.terms[0]
+            value, rest = divmod(have - extent.constant, rise)
+            if not rest and value in ranges[name]:
+                found.setdefault(name, value)
+    return found
 
 
 @dataclass(frozen=True)
@@ -125,13 +156,15 @@ def tokens_of(config: object) -> Tokens:
     return Tokens(number("vocab_size"), number("bos_token_id"), number("eos_token_id"))
 
 
-def draw(program: Program, seed: int, tokens: Tokens | None = None) -> dict[str, Array]:
+def draw(
+    program: Program, seed: int, tokens: Tokens | None = None, params: Mapping[str, int] | None = None
+) -> dict[str, Array]:
     """Inputs drawn from a seed: token ids below the size of the table they index (and of the vocabulary, beginning and
     ending as sequences of the model do, where ``tokens`` tells), masks of ones, position ids in order, everything else
-    standard normal. Same program, tokens and seed: same inputs."""
+    standard normal; in the shapes they have for these ``params``. Same program, tokens, params and seed: same inputs."""
     rows = _table_rows(program)
     found: dict[str, Array] = {}
-    for number, (port, wanted) in enumerate(zip(program.inputs, types(program).values(), strict=True)):
+    for number, (port, wanted) in enumerate(zip(program.inputs, types(program, params).values(), strict=True)):
         rng = _generator(seed, number)
         found[port.name] = _draw(port.name, wanted, rows.get(port.buffer), rng, tokens or Tokens())
     return found

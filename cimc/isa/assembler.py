@@ -194,7 +194,12 @@ class Assembler:
         if any(p.name == statement.name for p in ports):
             self._duplicate("output" if statement.output else "input", statement.name)
         self._known(statement.buffer, "global buffer", self._globals)
-        ports.append(Port(statement.name, statement.buffer, self._line))
+        shape = statement.shape
+        for e in shape or ():
+            if isinstance(e, Affine):
+                self._variables(e, params_only=True)
+        whole = self._globals[statement.buffer].shape if statement.buffer in self._globals else None
+        ports.append(Port(statement.name, statement.buffer, None if shape == whole else shape, self._line))
 
     def _array(self, statement: ArrayLine) -> None:
         shape = self._fixed(statement.shape)

@@ -68,7 +68,7 @@ _MATRIX = re.compile(
     rf"\.matrix ({_NAME}) ({_NAME}) ({_SHAPE})(?: = ({_STRING})(?:\[({_UINT}),({_UINT})\])?)? {{ (.*) }}"
 )
 _BLOCK = re.compile(rf"({_UINT}) \[({_UINT}):({_UINT}), ({_UINT}):({_UINT})\]")
-_PORT = re.compile(rf"\.(input|output) ({_STRING}) ({_NAME})")
+_PORT = re.compile(rf"\.(input|output) ({_STRING}) ({_NAME})(?: ({_SHAPE}))?")
 _ORIGIN = re.compile(rf"\.origin ({_UINT}) ({_STRING})(?: (?:({_NAME})|({_STRING})))?")
 
 
@@ -225,7 +225,9 @@ def _directive(text: str) -> Statement | None:
     if word in (".input", ".output"):
         match = _PORT.fullmatch(text)
         name = _string(match[2]) if match else None
-        return PortLine(match[1] == "output", name, match[3]) if match and name is not None else None
+        if match is None or name is None:
+            return None
+        return PortLine(match[1] == "output", name, match[3], _shape(match[4]) if match[4] else None)
     match = _TILE.fullmatch(text)
     return TileLine(int(match[1])) if match else None
 

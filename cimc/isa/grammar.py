@@ -104,11 +104,11 @@ class _Statements(lark.Transformer[lark.Token, Statement]):
     ) -> ArrayLine:
         return ArrayLine(str(name), str(element), shape, int(at), key or "", state is not None)
 
-    def input(self, name: str, buffer: str) -> PortLine:
-        return PortLine(False, unquoted(name), str(buffer))
+    def input(self, name: str, buffer: str, shape: tuple[Extent, ...] | None) -> PortLine:
+        return PortLine(False, unquoted(name), str(buffer), shape)
 
-    def output(self, name: str, buffer: str) -> PortLine:
-        return PortLine(True, unquoted(name), str(buffer))
+    def output(self, name: str, buffer: str, shape: tuple[Extent, ...] | None) -> PortLine:
+        return PortLine(True, unquoted(name), str(buffer), shape)
 
     def origin(self, index: str, node: str, op_type: str | None) -> OriginLine:
         return OriginLine(int(index), unquoted(node), op_type or "")

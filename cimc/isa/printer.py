@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Phase, Repeat, Step, Value
 from cimc.isa.operands import Affine, Extent, View, dense_strides, implied_strides
-from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Piece, Program, TileProgram
+from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Piece, Port, Program, TileProgram
 from cimc.isa.statement import NAME, SCALAR
 from cimc.isa.steps import walk
 from cimc.origin import Origin
@@ -214,8 +214,8 @@ def _lines(program: Program) -> Iterator[str]:
     yield from _header(program.header)
     yield from (f".param {p.name} {p.low}..{p.high}" for p in program.params)
     yield from map(_global, program.globals)
-    yield from (f".input {quoted(p.name)} {p.buffer}" for p in program.inputs)
-    yield from (f".output {quoted(p.name)} {p.buffer}" for p in program.outputs)
+    yield from (f".input {_port(p)}" for p in program.inputs)
+    yield from (f".output {_port(p)}" for p in program.outputs)
     origins = _origins(program)
     yield from (_origin(origin, index) for origin, index in origins.items())
     shapes = {g.name: g.shape for g in program.globals}
@@ -226,6 +226,11 @@ def _lines(program: Program) -> Iterator[str]:
         yield from map(_buffer, tile.buffers)
         yield from map(_matrix, tile.matrices)
         yield from _steps(tile, shapes, origins, known)
+
+
+def _port(port: Port) -> str:
+    corner = "" if port.shape is None else f" {shape_text(port.shape)}"
+    return f"{quoted(port.name)} {port.buffer}{corner}"
 
 
 def print_program(program: Program) -> str:

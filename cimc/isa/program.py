@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.instruction import Step
-from cimc.isa.operands import Element
+from cimc.isa.operands import Element, Extent, extent
 from cimc.isa.phases import straight
 
 Weights = Mapping[str, NDArray[np.generic]]
@@ -152,11 +152,17 @@ class TileProgram:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A model input or output, by its name in the model, and the global buffer that holds it."""
+    """A model input or output, by its name in the model, and the global buffer that holds it: all of it, or where ``shape``
+    says so the elements of its corner, those whose every index is below these extents (affine in parameters)."""
 
     name: str
     buffer: str
+    shape: tuple[Extent, ...] | None = None
     line: int = field(default=0, compare=False)
+
+    def extents(self, whole: tuple[int, ...], env: Mapping[str, int]) -> tuple[int, ...]:
+        """Its shape, of an array of shape ``whole``, for the parameters in ``env``."""
+        return whole if self.shape is None else tuple(extent(e, env) for e in self.shape)
 
 
 @dataclass(frozen=True)

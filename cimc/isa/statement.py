@@ -75,11 +75,13 @@ class ArrayLine:
 
 @dataclass(frozen=True, slots=True)
 class PortLine:
-    """``.input`` or ``.output``: the model's name and the global buffer's."""
+    """``.input`` or ``.output``: the model's name and the global buffer's, and the extents of the corner that is meant if
+    it is not all of it."""
 
     output: bool
     name: str
     buffer: str
+    shape: tuple[Extent, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

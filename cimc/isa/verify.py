@@ -25,6 +25,7 @@ from cimc.isa.verify_channels import check_channels
 from cimc.isa.verify_held import check_held
 from cimc.isa.verify_homes import check_homes
 from cimc.isa.verify_phases import check_phases
+from cimc.isa.verify_ports import check_ports
 from cimc.isa.verify_steps import StepChecker
 from cimc.isa.visit import Faults, Walk, walk_tile
 
@@ -45,6 +46,7 @@ def verify(program: Program, chip: ChipSpec | None = None, weights: Weights | No
     shared = {g.name: g for g in program.globals if not g.held}
     check_homes(program, chip, faults)
     check_held(program, faults)
+    check_ports(program, params, faults)
     _unique("tile", ((str(t.tile), t.line) for t in program.tiles), faults)
     walks: list[tuple[TileProgram, Walk]] = []
     lawful: set[Hashable] = set()
@@ -92,14 +94,6 @@ def _globals(program: Program, chip: ChipSpec | None, weights: Weights | None, f
     for g in program.globals:
         _named("global buffer", g.name, g.line, faults)
         _array(g, f"global buffer {g.name}", weights, faults)
-    known = {g.name for g in program.globals}
-    for port in (*program.inputs, *program.outputs):
-        if port.buffer not in known:
-            hint = errors.did_you_mean(port.buffer, known) + "a port names a global buffer"
-            place = f"port {port.name}"
-            faults.report(
-                errors.UNKNOWN_NAME, port.line, place, port.buffer, kind="global buffer", name=port.buffer, hint=hint
-            )
     stored = [g for g in program.globals if not g.resident and not g.held]
     need = sum(g.bytes for g in stored)
     if chip is not None and need > chip.memory.capacity_bytes:

@@ -175,8 +175,9 @@ def local_memory(
     return found
 
 
-def check_inputs(program: Program, inputs: Mapping[str, Array]) -> None:
-    """The program's inputs, all of them, in its types and shapes: raises INPUT_UNKNOWN, _MISSING, _MISMATCH."""
+def check_inputs(program: Program, inputs: Mapping[str, Array], params: Mapping[str, int]) -> None:
+    """The program's inputs, all of them, in its types and in the shapes they have for these parameters; an input that tiles
+    hold may be left out, and is what they hold then. Raises INPUT_UNKNOWN, _MISSING, _MISMATCH."""
     buffers = {g.name: g for g in program.globals}
     names = [p.name for p in program.inputs]
     known = ", ".join(names) or "none"
@@ -185,13 +186,15 @@ def check_inputs(program: Program, inputs: Mapping[str, Array]) -> None:
         if name not in names:
             collector.add(errors.INPUT_UNKNOWN(name=name, near=errors.did_you_mean(name, names), known=known))
     for port in program.inputs:
+        buffer = buffers[port.buffer]
         if port.name not in inputs:
-            collector.add(errors.INPUT_MISSING(name=port.name, known=known))
+            if not buffer.held:
+                collector.add(errors.INPUT_MISSING(name=port.name, known=known))
             continue
-        array, buffer = np.asarray(inputs[port.name]), buffers[port.buffer]
+        array, shape = np.asarray(inputs[port.name]), port.extents(buffer.shape, params)
         dtype = buffer.element.dtype(exact=False)
-        if array.dtype != dtype or array.shape != buffer.shape:
-            want = _wanted(dtype, buffer.shape)
+        if array.dtype != dtype or array.shape != shape:
+            want = _wanted(dtype, shape)
             collector.add(errors.INPUT_MISMATCH(name=port.name, got=describe(array), want=want))
     collector.raise_if_any()
 
@@ -202,32 +205,47 @@ def fill_inputs(
     """Copy checked inputs into global memory, and those that are held into the tiles' states."""
     held = {g.name: g for g in program.globals if g.held}
     for port in program.inputs:
+        if port.name not in inputs:
+            continue  # tiles hold it
         array = np.asarray(inputs[port.name])
         if port.buffer not in held:
-            np.copyto(memory[port.buffer].array(), array, casting="unsafe")
+            np.copyto(_corner(memory[port.buffer].array(), array.shape), array, casting="unsafe")
             continue
         for piece in held[port.buffer].pieces:
-            np.copyto(_state(piece, local), array[_rectangle(piece)], casting="unsafe")
+            part = array[(*_rectangle(piece), ...)]
+            np.copyto(_corner(_state(piece, local), part.shape), part, casting="unsafe")
 
 
 def outputs(
-    program: Program, memory: Mapping[str, Storage], local: Mapping[int, Local], exact: bool
+    program: Program,
+    memory: Mapping[str, Storage],
+    local: Mapping[int, Local],
+    exact: bool,
+    params: Mapping[str, int],
 ) -> dict[str, Array]:
     """Copies of the outputs by the model's names; those that are held are read from the tiles' states."""
-    held = {g.name: g for g in program.globals if g.held}
+    buffers = {g.name: g for g in program.globals}
     found: dict[str, Array] = {}
     for port in program.outputs:
-        if port.buffer not in held:
-            found[port.name] = memory[port.buffer].array().copy()
+        buffer = buffers[port.buffer]
+        shape = port.extents(buffer.shape, params)
+        if not buffer.held:
+            found[port.name] = _corner(memory[port.buffer].array(), shape).copy()
             continue
-        buffer = held[port.buffer]
-        whole = found[port.name] = np.zeros(buffer.shape, buffer.element.dtype(exact=exact))
+        whole = found[port.name] = np.zeros(shape, buffer.element.dtype(exact=exact))
         for piece in reversed(buffer.pieces):  # of several that hold an element, the first counts
-            whole[_rectangle(piece)] = _state(piece, local)
+            part = whole[(*_rectangle(piece), ...)]
+            part[...] = _corner(_state(piece, local), part.shape)
     return found
 
 
+def _corner(array: Array, shape: tuple[int, ...]) -> Array:
+    """The elements whose every index is below these extents."""
+    return array[(*(slice(n) for n in shape), ...)]  # with `...` also an array without axes stays one
+
+
 def _rectangle(piece: Piece) -> tuple[slice, ...]:
+    """Where a piece lies in its array; in a corner of the array, the part of it that lies there."""
     return tuple(slice(c, c + n) for c, n in zip(piece.corner, piece.shape, strict=True))
 
 

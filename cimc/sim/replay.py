@@ -29,6 +29,8 @@ def enter_inputs(program: Program, recorder: Recorder, real: Storages, numbers: 
     held = {g.name for g in program.globals if g.held}
     if any(port.buffer in held for port in (*program.inputs, *program.outputs)):
         raise Unsuited("tiles hold inputs or outputs from run to run")
+    if any(port.shape is not None for port in (*program.inputs, *program.outputs)):
+        raise Unsuited("inputs or outputs are corners of arrays")
     for port in program.inputs:
         first = recorder.source(real[port.buffer], VARIABLE, ("input", port.buffer))
         array = numbers[port.buffer].array()

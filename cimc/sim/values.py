@@ -138,6 +138,7 @@ class Engine:
         self._writes = False  # whether cells are written
         self._shared: dict[str, Storage] = {}
         self._local: dict[int, memory.Local] = {}
+        self._params: Mapping[str, int] = {}
         self._tiles: dict[int, _Tile] = {}
         self._ordered = self.cores is not None or recorded is not None
         self._factory = MatrixFactory(weights, chip, numerics == "float", self.cores, recorded, how.only)
@@ -168,6 +169,7 @@ class Engine:
 
     def prepare(self, bound: Mapping[str, int], state: State) -> None:
         """Decode the program. What it finds in ``state`` is read and written in place."""
+        self._params = bound
         constants = memory.Constants(self.weights, self.numerics == "float")
         self._shared = memory.global_memory(self.program, self.chip, constants, state, self._blank)
         steps: memory.Steps = {}
@@ -223,7 +225,7 @@ class Engine:
         with np.errstate(all="ignore"):
             self._ready.extend(self._tiles if order is None else order)
             self._loop(self._tiles, progress)
-        return memory.outputs(self.program, self._shared, self._local, self.numerics == "float")
+        return memory.outputs(self.program, self._shared, self._local, self.numerics == "float", self._params)
 
     def _decode(
         self,
@@ -406,13 +408,14 @@ def run_values(
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Run a program on values: (outputs by the model's names, counts of the analog cores).
 
-    ``inputs`` have exactly the program's names, types and shapes (INPUT_… otherwise). ``state`` is read and written in
+    ``inputs`` have exactly the program's names, types and shapes (INPUT_… otherwise); those that tiles hold may be left
+    out. ``state`` is read and written in
     place. ``order`` is the order in which tiles are visited at first; the outputs do not depend on it. ``prepared`` makes
     further runs of the same program shorter. Raises DEADLOCK, INSTRUCTION_FAILED, NOT_FINITE, HOST_CALL, WEIGHT_…, PARAM_…,
     MEMORY_EXCEEDED.
     """
     bound = params.bind(program, param_values)
-    memory.check_inputs(program, inputs)
+    memory.check_inputs(program, inputs, bound)
 
     def made() -> Engine:
         fresh = Engine(program, weights, chip, numerics, seed, analog)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ from cimc.isa import (
     dense_strides,
 )
 from cimc.isa.instruction import GLOBAL, Phase
-from cimc.isa.operands import implied_strides
+from cimc.isa.operands import implied_strides, plain
 from cimc.origin import Origin
 
 # Names that could be mistaken for something else: keywords of the text, shapes, mnemonics.
@@ -194,6 +195,19 @@ def pieces(draw: st.DrawFn) -> Piece:
 
 
 @st.composite
+def port(
+    draw: st.DrawFn, buffers: st.SearchStrategy[str], params: Sequence[Param], shared: Sequence[GlobalBuffer]
+) -> Port:
+    """All of a buffer, or a corner of it, lawful or not."""
+    found = Port(draw(TEXTS), draw(buffers))
+    grown = st.builds(lambda n, p, k: plain(Affine.of(n, {p.name: k})), SIGNED, st.sampled_from(params), SIGNED)
+    extents = st.lists(SIZES | grown if params else SIZES, min_size=1, max_size=3).map(tuple)
+    shape = draw(st.none() | extents)
+    whole = next(g.shape for g in shared if g.name == found.buffer)
+    return found if shape == whole else replace(found, shape=shape)
+
+
+@st.composite
 def programs(draw: st.DrawFn) -> Program:
     shared = draw(
         st.lists(
@@ -208,7 +222,7 @@ def programs(draw: st.DrawFn) -> Program:
     names = draw(st.lists(NAMES, max_size=2, unique=True))
     params = tuple(Param(n, *draw(limits)) for n in names)
     buffers = st.sampled_from([g.name for g in shared]) if shared else st.nothing()
-    ports = st.lists(st.builds(Port, TEXTS, buffers), max_size=2 if shared else 0, unique_by=lambda p: p.name)
+    ports = st.lists(port(buffers, params, shared), max_size=2 if shared else 0, unique_by=lambda p: p.name)
     numbers = draw(st.lists(SIZES, max_size=2, unique=True))
     shapes = {g.name: g.shape for g in shared}
     header = draw(st.lists(st.sampled_from(["", "pipeline: a, b", "# nested", "  indented", ".tile 3"]), max_size=2))

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cimc.arch.load import load
+from cimc.errors import CimcError
 from cimc.isa import Program, assemble, parse_program, print_program
 from cimc.isa.grammar import grammar_path, read_program
 from cimc.sim.memory import State
@@ -137,3 +138,21 @@ def test_held() -> None:
     present = np.concatenate((past, new[:, None]), axis=1)
     np.testing.assert_array_equal(found["present"], present)
     np.testing.assert_allclose(found["scores"], np.einsum("hd,htd->ht", query, present), rtol=1e-5)
+
+
+def test_lengths() -> None:
+    """Step by step with what the run before left, and at any length with what is given: the same."""
+    keys, query, state = _floats(2, 8, 4), _floats(2, 4), State()
+    for pos in range(8):
+        inputs = {"new": keys[:, pos], "query": query}
+        stepped = _run("lengths", inputs, "float", state, pos=pos)
+        given = _run("lengths", {**inputs, "past": keys[:, :pos]}, "float", pos=pos)
+        for found in (stepped, given):
+            np.testing.assert_array_equal(found["present"], keys[:, : pos + 1])
+            np.testing.assert_allclose(found["scores"], np.einsum("hd,htd->ht", query, found["present"]), rtol=1e-5)
+
+
+def test_an_input_has_the_extents_of_its_corner() -> None:
+    with pytest.raises(CimcError, match="float32 2x2x4, the program takes float32 2x3x4") as caught:
+        _run("lengths", {"past": _floats(2, 2, 4), "new": _floats(2, 4), "query": _floats(2, 4)}, pos=3)
+    assert caught.value.code == "input-mismatch"

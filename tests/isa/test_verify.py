@@ -58,7 +58,7 @@ def _refusal(program: Program) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["law_views", "law_places", "law_channels", "law_homes", "law_held", "law_parts", "law_sums"]
+    "name", ["law_views", "law_places", "law_channels", "law_homes", "law_held", "law_ports", "law_parts", "law_sums"]
 )
 def test_what_is_unlawful_is_told_as_the_golden_says(name: str, golden: Golden) -> None:
     text = (GOLDEN / f"{name}.cim").read_text()
