@@ -15,6 +15,7 @@ from cimc.analog.config import refuse
 from cimc.checker import CheckOptions, check_model
 from cimc.compiler import Compiled, Fit, Options, Values, compile_model
 from cimc.device import durations
+from cimc.lengths import Lengths
 from cimc.mapping.choices import CacheHome, Objective, parse_choices
 from cimc.report.compare import Tolerance
 from cimc.report.jsontext import JsonObject
@@ -27,13 +28,15 @@ from cimc.variants import sweep as run_variants
 Array = NDArray[np.generic]
 Activations = Literal["dynamic", "static"]
 Calibrate = Literal["never", "start"]
+Size = int | tuple[int, int]
+"""Of a dim; two numbers leave it open between them."""
 
 
 def compile(
     model: Path | str,
     *,
     hardware: str | None = None,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, Size] | None = None,
     precision: str = "w8a8",
     overrides: Sequence[str] = (),
     inputs: Mapping[str, Array] | None = None,
@@ -58,16 +61,18 @@ def compile(
 ) -> Compiled:
     """Compile a model (file or folder with ``model.onnx``) for a preset or hardware file; ``output`` writes the folder.
 
-    The options of ``cimc compile`` by their names: ``digital`` and ``outliers`` are kept out of the cells,
-    ``copies`` in several sets of them (as ``--copies``); ``chips`` is a
-    number or ``"auto"``; ``mapping`` are texts as of ``-m``; ``inputs`` bind symbolic dims and are what static activations
-    and outliers are measured on; ``calibrate="start"`` begins the program with a calibration of its analog cores.
-    ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a number of trials or a text as of
-    ``--search``. ``reload``: weights that find no core are written into cells during the run. ``attention``: how products of
-    activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch stream through all layers.
-    ``cache``: where KV caches lie, as ``--cache``. ``fit``: what is fitted to ``calibration`` (inputs, or several along a
-    first axis; else ``inputs``, else drawn ones), as ``--fit``. ``values``: what values between products are rounded to,
-    stored and sent as, as ``--values``.
+    ``dims`` are sizes by name; for one of them two numbers, ``{"past_sequence": (1, 511)}``, make one program for all lengths
+    from the first to the second.
+
+    The options of ``cimc compile`` by their names: ``digital`` and ``outliers`` are kept out of the cells, ``copies`` in
+    several sets of them (as ``--copies``); ``chips`` is a number or ``"auto"``; ``mapping`` are texts as of ``-m``; ``inputs``
+    bind symbolic dims and are what static activations and outliers are measured on; ``calibrate="start"`` begins the program
+    with a calibration of its analog cores. ``placement`` is a file as ``mapping.json`` that says what goes where, ``search`` a
+    number of trials or a text as of ``--search``. ``reload``: weights that find no core are written into cells during the run.
+    ``attention``: how products of activations run, as ``--attention``; ``optimize="throughput"`` lets the samples of a batch
+    stream through all layers. ``cache``: where KV caches lie, as ``--cache``. ``fit``: what is fitted to ``calibration``
+    (inputs, or several along a first axis; else ``inputs``, else drawn ones), as ``--fit``. ``values``: what values between
+    products are rounded to, stored and sent as, as ``--values``.
 
     Raises :class:`cimc.errors.CimcError` for everything a user can put right."""
     asked = _Compile(hardware, dims, precision, overrides, chips, activations, mapping, passes, calibrate)
@@ -157,7 +162,7 @@ def sweep(
     vary: Mapping[str, Sequence[object]],
     *,
     hardware: str | None = None,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, Size] | None = None,
     precision: str = "w8a8",
     overrides: Sequence[str] = (),
     mapping: Sequence[str] = (),
@@ -205,7 +210,7 @@ class _Compile:
     """The compile options that both functions take, as they were given."""
 
     hardware: str | None
-    dims: Mapping[str, int] | None
+    dims: Mapping[str, Size] | None
     precision: str
     overrides: Sequence[str]
     chips: int | str | None
@@ -218,13 +223,11 @@ class _Compile:
         """The same, checked. Raises ARGUMENT, MAPPING_CHOICE."""
         one_of("activations", self.activations, get_args(Activations))
         one_of("calibrate", self.calibrate, get_args(Calibrate))
-        for name, size in (self.dims or {}).items():
-            if not isinstance(size, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's types are not checked
-                raise errors.ARGUMENT(name="dims", why=f"{name} is {size!r}", fix="give whole numbers")
+        sizes, lengths = self._sizes()
         return Options(
             Options().hardware if self.hardware is None else self.hardware,
             (*self.overrides, *self._chips()),
-            dict(self.dims or {}),
+            sizes,
             self.precision,
             self.activations,
             self.passes,
@@ -234,7 +237,22 @@ class _Compile:
             self.calibrate,
             self.chips == "auto",
             copies,
+            lengths=lengths,
         )
+
+    def _sizes(self) -> tuple[dict[str, int], Lengths | None]:
+        """The dims that are numbers, and the one that stays open."""
+        sizes: dict[str, int] = {}
+        lengths: list[Lengths] = []
+        for name, size in (self.dims or {}).items():
+            if isinstance(size, int):
+                sizes[name] = size
+            elif isinstance(size, tuple) and list(map(type, size)) == [int, int] and not lengths:  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's types are not checked
+                lengths.append(Lengths(name, *size))
+            else:
+                fix = "give whole numbers, and for one of them (least, greatest)"
+                raise errors.ARGUMENT(name="dims", why=f"{name} is {size!r}", fix=fix)
+        return sizes, next(iter(lengths), None)
 
     def _chips(self) -> tuple[str, ...]:
         """``chips`` as an override of the hardware."""

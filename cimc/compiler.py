@@ -29,13 +29,14 @@ from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.verify import verify
+from cimc.lengths import Lengths, Made, mapped, one_program
 from cimc.lookups import beyond
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.dump import Json, dump
 from cimc.mapping.fit import MOST_CHIPS, fit
 from cimc.mapping.mapping import Mapping as Placed
-from cimc.mapping.pinned import read_placement
+from cimc.mapping.pinned import Pinned, placement_of, read_placement
 from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION
 from cimc.mapping.treatment import parse_attention
 from cimc.mapping.written import weight_cores
@@ -73,7 +74,8 @@ class Options:
     begins by calibrating its analog cores. ``auto_chips``: as few of the hardware's chips as the model fits on, whatever
     number of them it says. ``placement``: a file as ``mapping.json`` that says what goes where. ``search``: how long to look
     for a better placement from there on. ``attention``: how products of activations run (:func:`parse_attention`). ``values``: in
-    which type values between products are kept and travel (:class:`Halve`)."""
+    which type values between products are kept and travel (:class:`Halve`). ``lengths``: a dim that stays open, as a parameter
+    of the program."""
 
     hardware: str = hardware_files.DEFAULT
     overrides: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ class Options:
     attention: str = DIGITAL_ATTENTION
     fit: Fit = "off"
     values: Values = "f32"
+    lengths: Lengths | None = None
 
 
 class InvalidProgram(AssertionError):
@@ -162,6 +165,7 @@ class Compiled:
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
                 **self._placement(),
+                **({"lengths": asdict(self.options.lengths)} if self.options.lengths else {}),
             },
             "tokens": {
                 "vocab_size": self.tokens.vocabulary,
@@ -208,7 +212,53 @@ def compile_model(
         )
     _agree(options or Options())
     with uncollected():
-        return _compile(Path(model), options or Options(), inputs, calibration, watch, specialize)
+        asked = options or Options()
+        if asked.lengths is not None:
+            return _for_lengths(Path(model), asked, asked.lengths, inputs, calibration, watch)
+        return _compile(Path(model), asked, inputs, calibration, watch, specialize)
+
+
+def _for_lengths(
+    model: Path,
+    options: Options,
+    lengths: Lengths,
+    inputs: Mapping[str, NDArray[np.generic]] | None,
+    calibration: Sequence[Mapping[str, NDArray[np.generic]]],
+    watch: Watch | None,
+) -> Compiled | None:
+    """A program for a range of lengths: decided for the greatest, laid out as there for shorter ones. Raises LENGTHS."""
+    if inputs or calibration:
+        raise lengths.refused("inputs have one length", "bind the other dims with --dim, and give inputs to run")
+    if options.choices.reload:
+        raise lengths.refused(
+            "weights that take turns in cells are laid out anew for each length", "leave --reload out"
+        )
+
+    def at(length: int, chosen: Options, pinned: Pinned | None) -> Compiled | None:
+        dims = {**chosen.dims, lengths.name: length}
+        return _compile(model, replace(chosen, dims=dims), None, (), None if pinned else watch, False, pinned)
+
+    long = at(lengths.high, options, None)
+    if long is None:
+        return None
+    alike, pinned = replace(long.options, search=None, placement=""), placement_of(long.mapping)
+    shorter: list[Made] = []
+    for length in lengths.shorter:
+        try:
+            with stage(f"{lengths.name} = {length}"):
+                made = at(length, alike, pinned)
+        except errors.CimcError as e:
+            raise lengths.unlike(length, e.message) from None
+        assert made is not None
+        shorter.append(Made(length, made.program, made.contents, made.mapping))
+    with stage("one program"):
+        whole = Made(lengths.high, long.program, long.contents, long.mapping)
+        program = one_program(lengths, whole, shorter)
+        try:
+            verify(program, long.hardware.spec)
+        except errors.CimcError as e:
+            raise lengths.refused(f"of some, {e.message}", "a higher least length may do, or one length") from None
+    return replace(long, program=program, mapping=mapped(lengths, whole, shorter))
 
 
 def _agree(options: Options) -> None:
@@ -229,9 +279,10 @@ def _compile(
     calibration: Sequence[Mapping[str, NDArray[np.generic]]],
     watch: Watch | None,
     specialize: bool,
+    pinned: Pinned | None = None,
 ) -> Compiled | None:
     asked, hardware = options, hardware_files.load(options.hardware, options.overrides)
-    pinned = read_placement(Path(options.placement)) if options.placement else None
+    pinned = read_placement(Path(options.placement)) if options.placement else pinned
     text = _pipeline(options, hardware)
     imported, tokens = _imported(model, options, inputs, specialize)
     passes, fitted = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)

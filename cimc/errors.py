@@ -199,6 +199,7 @@ PIPELINE_SHORT = Diagnostic(
 MAPPING_CHOICE = Diagnostic("mapping-choice", Exit.USAGE, "--mapping {text}: {why}", "{fix}")
 SWEEP = Diagnostic("sweep", Exit.USAGE, "--vary {text}: {why}", "{fix}")
 ATTENTION = Diagnostic("attention", Exit.USAGE, "--attention {text}: {why}", "{fix}")
+LENGTHS = Diagnostic("lengths", Exit.USAGE, "no one program serves {name} = {low}..{high}: {why}", "{fix}")
 CACHE = Diagnostic("cache", Exit.USAGE, "--cache {how}: {why}", "{fix}")
 CACHE_ROOM = Diagnostic("cache-room", Exit.DOES_NOT_FIT, "the KV caches do not fit {chip}: {why}", "{fix}")
 ATTENTION_CELLS = Diagnostic(
@@ -312,6 +313,12 @@ PARAM_RANGE = Diagnostic(
 )
 PARAM_UNKNOWN = Diagnostic(
     "param-unknown", Exit.USAGE, "the program has no runtime parameter '{name}'", "{near}its parameters: {known}"
+)
+STATE_SHORT = Diagnostic(
+    "state-short",
+    Exit.USAGE,
+    "input '{name}' is missing, and tiles hold {have} of its {want} elements",
+    "give it, or run the steps before it in this session",
 )
 STATE_MISMATCH = Diagnostic(
     "state-mismatch", Exit.USAGE, "state '{name}' is {got}, the program keeps {want}", "start from an empty state"

@@ -17,15 +17,19 @@ from cimc.arch.spec import ChipSpec
 from cimc.compiler import Compiled
 from cimc.device import Device, checked_rate, device_calibrates, duration
 from cimc.errors import did_you_mean
-from cimc.isa.program import Program, Weights
+from cimc.isa.printer import affine_text
+from cimc.isa.program import Port, Program, Weights
 from cimc.isa.verify import verify
 from cimc.report import device_cost
 from cimc.report.beside import Known, run_figures
 from cimc.report.figures import RunFigures
 from cimc.report.jsontext import JsonObject
 from cimc.report.mapping_file import Work, capacity_of, read_mapping, work_of
+from cimc.rows import Rows
 from cimc.sim.interpreter import run
 from cimc.sim.kept import Kept
+from cimc.sim.memory import State
+from cimc.sim.params import bind
 from cimc.sim.result import RunResult
 from cimc.sim.tally import Samples
 from cimc.sim.values import Analog, Numerics, Prepared
@@ -36,11 +40,12 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class NodeArg:
-    """An input or output: its name, NumPy type's name and shape."""
+    """An input or output: its name, NumPy type's name and shape, in which extents that follow a parameter of the program are
+    texts, as ``"past_sequence+1"``."""
 
     name: str
     type: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
 
 
 def one_of(key: str, given: str, known: tuple[str, ...]) -> None:
@@ -58,7 +63,8 @@ class InferenceSession:
     programming (seconds, or a text as ``"1d"``) in place of the hardware's, ``rate`` inferences a second for the years until
     cells wear out. ADC ranges that are calibrated are fitted to ``calibration`` (arrays of the inputs' shapes, or several
     runs along a first axis, as ``--calibration``), else to the inputs of the first run. Cells are
-    programmed in the first run and kept for the next ones. Raises ANALOG_CONFIG naming the key
+    programmed in the first run and kept for the next ones. States of the program, KV caches in tiles among them, stay from
+    run to run. Raises ANALOG_CONFIG naming the key
     that is wrong, and for calibration data what wrong inputs raise."""
 
     def __init__(
@@ -92,6 +98,9 @@ class InferenceSession:
         self._samples: Samples | None = None
         self._cells = Kept(most=1 << 40)  # whatever a run holds, the next one may
         self._prepared = Prepared()
+        self._state: State = {}
+        self._rows = Rows(self._program)
+        self._params: Mapping[str, int] = {}
         self._device: Device | None = None
         if numerics == "analog":
             seconds = duration(time, "time") if isinstance(time, str) else time
@@ -107,23 +116,34 @@ class InferenceSession:
 
     def get_inputs(self) -> list[NodeArg]:
         """The program's inputs."""
-        return [NodeArg(n, str(t.element.dtype(exact=False)), t.shape) for n, t in inputs.types(self._program).items()]
+        return [self._told(port) for port in self._program.inputs]
 
     def get_outputs(self) -> list[NodeArg]:
         """The program's outputs."""
-        buffers = {b.name: b for b in self._program.globals}
-        return [
-            NodeArg(p.name, str(buffers[p.buffer].element.dtype(exact=False)), buffers[p.buffer].shape)
-            for p in self._program.outputs
-        ]
+        return [self._told(port) for port in self._program.outputs]
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
-        """Outputs by the names asked for (None: all, in order). Raises CimcError for inputs or names that do not fit."""
+    def _told(self, port: Port) -> NodeArg:
+        buffer = next(b for b in self._program.globals if b.name == port.buffer)
+        extents = buffer.shape if port.shape is None else port.shape
+        shape = tuple(e if isinstance(e, int) else affine_text(e) for e in extents)
+        return NodeArg(port.name, str(buffer.element.dtype(exact=False)), shape)
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, Array],
+        params: Mapping[str, int] | None = None,
+    ) -> list[Array]:
+        """Outputs by the names asked for (None: all, in order). ``params``: the program's parameters, as far as the shapes of
+        ``feeds`` do not tell them. KV caches that stay in tiles may be left out of ``feeds`` after a run that left as many rows
+        there. Raises CimcError for inputs, parameters or names that do not fit."""
         known = [p.name for p in self._program.outputs]
         for name in output_names or ():
             if name not in known:
                 raise errors.OUTPUT_UNKNOWN(name=name, near=did_you_mean(name, known), known=", ".join(known))
-        checked = inputs.check(inputs.types(self._program), feeds)
+        bound = bind(self._program, {**inputs.lengths(self._program, feeds), **(params or {})})
+        types = inputs.types(self._program, bound)
+        checked = inputs.check(types, feeds, self._rows.kept(types, feeds))
         self._result = run(
             self._program,
             self._weights,
@@ -132,11 +152,15 @@ class InferenceSession:
             numerics=self._numerics,
             seed=self._seed,
             timing=self._timing,
+            params=bound,
+            state=self._state,
             verified=True,
             analog=Analog(self._device, samples=self._calibration(checked), kept=self._cells),
             prepared=self._prepared,
         )
         assert self._result.outputs is not None
+        self._params = bound
+        self._rows.ran(inputs.output_types(self._program, bound))
         return [self._result.outputs[name] for name in output_names or known]
 
     def _calibration(self, feeds: Mapping[str, Array]) -> Samples | None:
@@ -161,7 +185,9 @@ class InferenceSession:
         """Cycles, energy, traffic ... of the last run; None before the first."""
         if self._result is None:
             return None
-        return run_figures(self._result, self._program, self._chip, Known(self._work, self._capacity))
+        return run_figures(
+            self._result, self._program, self._chip, Known(self._work, self._capacity), 1.0, self._params
+        )
 
     @property
     def device_report(self) -> JsonObject | None:

@@ -23,6 +23,7 @@ from cimc.sim.timing import run_timing
 from cimc.study import DeviceOptions
 
 MOST_POINTS = 1000
+PARAM = "param."
 BRACKETS = {"[": "]", "{": "}", "(": ")", '"': '"', "'": "'"}
 
 
@@ -85,11 +86,12 @@ def sweep(model: str, base: Options, axes: Sequence[Axis], how: CheckOptions | N
     rows: list[Row] = []
     notes: dict[str, None] = {}
     refused: errors.CimcError | None = None
+    measure = _Measure(model)
     for values in itertools.product(*(a.values for a in axes)):
         setting = dict(zip(keys, values, strict=True))
         try:
             with stage(f"{len(rows) + 1} of {count}, {' '.join(f'{k}={v}' for k, v in setting.items())}"):
-                figures, defaults = _measure(model, *applied(base, how, setting))
+                figures, defaults = measure(*applied(base, how, setting), _params(setting))
                 rows.append(Row(setting, figures))
                 notes.update(dict.fromkeys(defaults))
         except errors.CimcError as e:
@@ -102,9 +104,14 @@ def sweep(model: str, base: Options, axes: Sequence[Axis], how: CheckOptions | N
 
 def applied(base: Options, how: CheckOptions | None, setting: Mapping[str, str]) -> tuple[Options, CheckOptions | None]:
     """The options with every key set: ``hw``, the name of an option of ``cimc compile``, ``dim.NAME``, ``mapping.KEY``,
-    ``time`` or ``device.KEY`` of the analog device, or else a field of the hardware, as ``-c`` names them. Raises SWEEP,
-    MAPPING_CHOICE, ANALOG_CONFIG for values that cannot be."""
+    ``time`` or ``device.KEY`` of the analog device, or else a field of the hardware, as ``-c`` names them; ``param.NAME`` of the
+    program changes none. Raises SWEEP, MAPPING_CHOICE, ANALOG_CONFIG for values that cannot be."""
     for key, value in setting.items():
+        if key.startswith(PARAM):
+            if base.lengths is None:
+                fix = "leave a dim open, as in --dim past_sequence=1..511"
+                raise errors.SWEEP(text=f"{key}={value}", why="the program has no parameter", fix=fix)
+            continue
         if key == "time" or key.startswith("device."):
             how = _device(how, key, value)
         else:
@@ -187,17 +194,42 @@ OPTIONS: Mapping[str, Callable[[Options, str], Options]] = {
 """What stands for an option of ``cimc compile``; everything else is a field of the hardware."""
 
 
-def _measure(model: str, options: Options, how: CheckOptions | None) -> tuple[Figures, tuple[str, ...]]:
-    """What a variant takes, and the dims that nobody bound."""
-    if how is None:
-        made = compile_model(model, options)
+def _params(setting: Mapping[str, str]) -> dict[str, int]:
+    """The program's parameters among the keys. Raises SWEEP."""
+    return {
+        key.removeprefix(PARAM): 0 if value == "0" else _whole(key, value)
+        for key, value in setting.items()
+        if key.startswith(PARAM)
+    }
+
+
+class _Measure:
+    """What variants of a model take, and the dims that nobody bound. The last program is kept for the next variant, which may
+    run it with other parameters."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._last: tuple[Options, Compiled] | None = None
+
+    def __call__(
+        self, options: Options, how: CheckOptions | None, params: Mapping[str, int]
+    ) -> tuple[Figures, tuple[str, ...]]:
+        if how is None:
+            made = self._compiled(options)
+            with stage("timing"):
+                timing = run_timing(made.program, made.hardware.spec, param_values=params, progress=follow)
+            return _figures(made, timing, None), made.defaults
+        checked = check_model(self._model, options, how)
+        assert checked.result.timing is not None
+        return _figures(checked.compiled, checked.result.timing, checked.report.least_cosine), checked.compiled.defaults
+
+    def _compiled(self, options: Options) -> Compiled:
+        if self._last is not None and self._last[0] == options:
+            return self._last[1]
+        made = compile_model(self._model, options)
         assert made is not None
-        with stage("timing"):
-            timing = run_timing(made.program, made.hardware.spec, progress=follow)
-        return _figures(made, timing, None), made.defaults
-    checked = check_model(model, options, how)
-    assert checked.result.timing is not None
-    return _figures(checked.compiled, checked.result.timing, checked.report.least_cosine), checked.compiled.defaults
+        self._last = (options, made)
+        return made
 
 
 def _figures(made: Compiled, timing: Timing, cosine: float | None) -> Figures:

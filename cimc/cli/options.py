@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
@@ -12,9 +13,11 @@ import click
 
 if TYPE_CHECKING:
     from cimc.compiler import Options
+    from cimc.lengths import Lengths
     from cimc.mapping.choices import Choices
 
 F = TypeVar("F", bound=Callable[..., object])
+LENGTHS = re.compile(r"(.+)=([0-9]{1,9})\.\.([0-9]{1,9})")
 MOST_NAMES_BYTES = 1 << 20  # of a file that --digital names
 
 
@@ -131,7 +134,13 @@ compile_options = stack(
         show_default=True,
         help="KV caches: in global memory; in the tiles that multiply with them; there as far as they find room.",
     ),
-    click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help="Bind a symbolic dimension of the model."),
+    click.option(
+        "--dim",
+        "dims",
+        multiple=True,
+        metavar="NAME=INT",
+        help="Bind a symbolic dimension of the model. NAME=LOW..HIGH: one program for all lengths (`run --param NAME=INT`).",
+    ),
     click.option(
         "--precision",
         default="w8a8",
@@ -313,6 +322,7 @@ def compile_as(**flags: Unpack[CompileFlags]) -> Options:
     from cimc.search.plan import parse_plan
 
     chips = flags["chips"]
+    dims, lengths = _ranged(flags["dims"])
     if chips == "auto" and flags["reload"] == "on":
         raise click.UsageError(
             "--chips auto takes as many chips as all weights need, --reload on does with fewer: give one"
@@ -320,7 +330,7 @@ def compile_as(**flags: Unpack[CompileFlags]) -> Options:
     return Options(
         DEFAULT if flags["hardware"] is None else flags["hardware"],
         (*flags["overrides"], f"chips={chips}") if chips and chips != "auto" else flags["overrides"],
-        parse_dims(flags["dims"]),
+        parse_dims(dims),
         flags["precision"],
         flags["activations"],
         flags["passes"],
@@ -334,7 +344,19 @@ def compile_as(**flags: Unpack[CompileFlags]) -> Options:
         attention=flags["attention"],
         fit=flags["fit"],
         values=flags["values"],
+        lengths=lengths,
     )
+
+
+def _ranged(pairs: tuple[str, ...]) -> tuple[tuple[str, ...], Lengths | None]:
+    """The ``--dim`` that are numbers, and the one ``NAME=LOW..HIGH``. Raises click's usage error for two of these, LENGTHS."""
+    from cimc.lengths import Lengths
+
+    found = {pair: match for pair in pairs if (match := LENGTHS.fullmatch(pair))}
+    if len(found) > 1:
+        raise click.BadParameter("one dimension may stay open, the others are numbers", param_hint="--dim")
+    rest = tuple(pair for pair in pairs if pair not in found)
+    return rest, next((Lengths(m[1], int(m[2]), int(m[3])) for m in found.values()), None)
 
 
 def _choices(flags: CompileFlags) -> Choices:

@@ -84,7 +84,7 @@ def command(
             device = Device.of(spec, device_settings, technology, *times) if numerics == "analog" else None
             verify(found.program, found.hardware.spec, found.weights)
             mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
-        feeds = None if no_values else _feeds(found, inputs_path, seed, quiet)
+        values, feeds = _given(found, values, not no_values, inputs_path, (seed, quiet))
         samples = _samples(found, device, feeds, calibration_path)
         with stage("run"):
             result = run(
@@ -149,16 +149,23 @@ def _agree(no_values: bool, no_timing: bool, outputs: Path | None, trace: Path |
         raise click.UsageError("--trace needs timing; leave out --no-timing")
 
 
-def _feeds(found: Bundle, path: Path | None, seed: int, quiet: bool) -> dict[str, Array]:
-    """The inputs given, or drawn ones, checked."""
+def _given(
+    found: Bundle, asked: dict[str, int], wanted: bool, path: Path | None, how: tuple[int, bool]
+) -> tuple[dict[str, int], dict[str, Array] | None]:
+    """The program's parameters, and the inputs given or drawn, checked; none that are not wanted. ``how``: the seed, and
+    whether to draw in silence. Raises PARAM_… for parameters that neither ``asked`` nor the shapes of inputs tell."""
     from cimc import inputs
+    from cimc.sim.params import bind
 
-    types = inputs.types(found.program)
-    if path is None and types:
+    given = inputs.read(path) if wanted and path is not None else None
+    params = bind(found.program, {**inputs.lengths(found.program, given or {}), **asked})
+    types = inputs.types(found.program, params)
+    if not wanted or given is not None:
+        return params, None if given is None else inputs.check(types, given)
+    seed, quiet = how
+    if types:
         put.note(f"inputs drawn from seed {seed}", quiet)
-    if path is not None:
-        return inputs.check(types, inputs.read(path))
-    return inputs.draw(found.program, seed, inputs.tokens_of((found.manifest or {}).get("tokens")))
+    return params, inputs.draw(found.program, seed, inputs.tokens_of((found.manifest or {}).get("tokens")), params)
 
 
 def _samples(

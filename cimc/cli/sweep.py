@@ -20,8 +20,8 @@ from cimc.session import Numerics
     multiple=True,
     required=True,
     metavar="KEY=VALUE,VALUE...",
-    help="What to vary: hw, chips, precision, values, attention, optimize ..., dim.NAME, mapping.KEY, time, device.KEY, or a "
-    "hardware field as -c names it. Several: every combination.",
+    help="What to vary: hw, chips, precision, values, attention, optimize ..., dim.NAME, param.NAME, mapping.KEY, time, "
+    "device.KEY, or a hardware field as -c names it. Several: every combination.",
 )
 @opt.compile_options
 @opt.calibrate_option

@@ -7,6 +7,7 @@ matrix; a segment or a resident value that it leaves out stays as the compiler c
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Unit
 from cimc.mapping.beside import columns_aside, companions
 from cimc.mapping.dump import first_node
+from cimc.mapping.json_value import Json
 from cimc.mapping.layout import stored_outputs
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.parts import CoreBlock, parts
@@ -110,7 +112,15 @@ class Pinned:
 
 def read_placement(path: Path) -> Pinned:
     """Read a placement file. Raises FILE_NOT_FOUND, FILE_UNREADABLE, PLACEMENT (not JSON, keys missing or unknown, types)."""
-    raw = files.read_bytes(path, "placement", MOST_BYTES)
+    return _parsed(path, files.read_bytes(path, "placement", MOST_BYTES))
+
+
+def placement_of(mapping: Mapping[str, Json]) -> Pinned:
+    """The placement that the dump of a mapping says."""
+    return _parsed(Path("mapping.json"), json.dumps(mapping).encode())
+
+
+def _parsed(path: Path, raw: bytes) -> Pinned:
     try:
         file = _File.model_validate_json(raw)
     except ValidationError as fault:

@@ -36,6 +36,8 @@ def run_figures(
 ) -> RunFigures:
     """The figures of a run that has just ended. ``rate``: inferences a second; ``params``: the values of the program's
     parameters."""
-    told = with_baseline(figures.from_result(result, known.host), known.work, chip)
-    told = with_cache(told, program, known.capacity_tokens)
+    given = params or {}
+    work = known.work.at(given) if known.work else None
+    told = with_baseline(figures.from_result(result, known.host), work, chip).model_copy(update={"params": dict(given)})
+    told = with_cache(told, program, known.capacity_tokens, given)
     return with_reload(told, program, result.timing, chip, rate, params)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from cimc.isa.program import GlobalBuffer, Program
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from cimc.isa.program import GlobalBuffer, Port, Program
 from cimc.report import units
 from cimc.report.figures import CacheFigures, RunFigures
 from cimc.report.render import Block, Facts
 
 
-def with_cache(run: RunFigures, program: Program, capacity_tokens: int | None = None) -> RunFigures:
+def with_cache(
+    run: RunFigures, program: Program, capacity_tokens: int | None = None, params: Mapping[str, int] | None = None
+) -> RunFigures:
     """The figures of a run with those of the inputs and outputs that tiles' states hold; unchanged where there are none.
-    ``capacity_tokens``: what the compile says would fit."""
+    ``capacity_tokens``: what the compile says would fit; ``params``: the parameters of the run."""
     by_name = {g.name: g for g in program.globals if g.held}
     if not by_name:
         return run
-    given = [by_name[p.buffer] for p in program.inputs if p.buffer in by_name]
-    read = [by_name[p.buffer] for p in program.outputs if p.buffer in by_name]
     named = {(p.tile, p.buffer) for g in by_name.values() for p in g.pieces}
     sizes: dict[int, int] = {}
     for tile in program.tiles:
         held = sum(b.bytes for b in tile.buffers if (tile.tile, b.name) in named)
         if held:
             sizes[tile.tile] = held
-    given_bytes, read_bytes = _bytes(given), _bytes(read)
+    given_bytes, read_bytes = (_bytes(ports, by_name, params or {}) for ports in (program.inputs, program.outputs))
     found = CacheFigures(
         bytes=sum(sizes.values()),
         tiles=len(sizes),
@@ -35,8 +38,10 @@ def with_cache(run: RunFigures, program: Program, capacity_tokens: int | None = 
     return run.model_copy(update={"cache": found})
 
 
-def _bytes(buffers: list[GlobalBuffer]) -> int:
-    return sum(g.bytes for g in buffers)
+def _bytes(ports: Sequence[Port], held: Mapping[str, GlobalBuffer], params: Mapping[str, int]) -> int:
+    """Of the ports that are held, at these parameters."""
+    there = [(p, held[p.buffer]) for p in ports if p.buffer in held]
+    return sum(prod(p.extents(g.shape, params)) * g.element.bytes for p, g in there)
 
 
 def blocks(run: RunFigures) -> list[Block]:

@@ -165,6 +165,7 @@ class RunFigures(Record):
     baseline: BaselineFigures | None = None  # of a compiled model; None for a bare program or without timing
     reload: ReloadFigures | None = None  # where weights take turns in cells
     cache: CacheFigures | None = None  # where KV caches stay in tiles
+    params: dict[Name, int] = {}  # of the program
 
     @property
     def total_pj(self) -> float | None:

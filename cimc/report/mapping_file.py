@@ -112,11 +112,48 @@ class Product(Record):
         return self.batch * self.m * self.k * self.n
 
 
+class Shorter(Record):
+    """What the model multiplies where a length that stays open has another value: ``at`` that of the work around this one,
+    ``length`` here."""
+
+    name: Name
+    at: Index
+    length: Index
+    io_bytes: Index
+    products: list[Product]
+
+
 class Work(Record):
-    """What the model multiplies, in order, and the bytes of its inputs and outputs."""
+    """What the model multiplies, in order, and the bytes of its inputs and outputs. ``shorter``: the same at another length,
+    of a program for a range of them; every number follows the length along the line through both."""
 
     io_bytes: Index
     products: list[Product]
+    shorter: Shorter | None = None
+
+    @model_validator(mode="after")
+    def _alike(self) -> Work:
+        other = self.shorter
+        if other and (other.at == other.length or [p.node for p in other.products] != [p.node for p in self.products]):
+            raise ValueError("work.shorter is not of the same products at another length")
+        return self
+
+    def at(self, params: Mapping[str, int]) -> Work:
+        """The work at the value that one of these parameters has."""
+        other = self.shorter
+        if other is None or other.name not in params:
+            return self
+
+        def line(here: int, there: int) -> int:
+            return max(0, here + (here - there) * (params[other.name] - other.at) // (other.at - other.length))
+
+        products = [
+            p.model_copy(
+                update={k: line(getattr(p, k), getattr(q, k)) for k in ("batch", "m", "k", "n", "a", "b", "y")}
+            )
+            for p, q in zip(self.products, other.products, strict=True)
+        ]
+        return Work(io_bytes=line(self.io_bytes, other.io_bytes), products=products)
 
     @property
     def weights(self) -> int:

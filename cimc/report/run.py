@@ -35,7 +35,7 @@ def report(
 ) -> list[Block]:
     """The blocks of the report; ``chip`` and ``mapping`` add what they know."""
     blocks: list[Block | None] = [
-        _configuration(setting, chip),
+        _configuration(setting, chip, run.params),
         _memory(mapping, chip),
         _where(run, mapping),
         _traffic(run),
@@ -54,8 +54,8 @@ def report(
     return [block for block in blocks if block is not None]
 
 
-def _configuration(setting: Setting, chip: ChipSpec | None) -> Block:
-    rows = [("program", setting.program), ("hardware", setting.hardware)]
+def _configuration(setting: Setting, chip: ChipSpec | None, params: Mapping[str, int]) -> Block:
+    rows = [("program", setting.program), *((n, str(v)) for n, v in params.items()), ("hardware", setting.hardware)]
     if chip is not None:
         kinds = Counter(chip.kind(i) for i in range(chip.tile_count))
         rows += [
