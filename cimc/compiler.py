@@ -229,6 +229,10 @@ def _for_lengths(
     """A program for a range of lengths: decided for the greatest, laid out as there for shorter ones. Raises LENGTHS."""
     if inputs or calibration:
         raise lengths.refused("inputs have one length", "bind the other dims with --dim, and give inputs to run")
+    if options.fit != "off" or options.activations == "static":
+        raise lengths.refused(
+            "scales and weights are fitted to inputs of one length", "leave --fit and --activations out"
+        )
     if options.choices.reload:
         raise lengths.refused(
             "weights that take turns in cells are laid out anew for each length", "leave --reload out"

@@ -109,9 +109,9 @@ def lengths(program: Program, given: Mapping[str, Array]) -> dict[str, int]:
     found: dict[str, int] = {}
     ranges = {p.name: range(p.low, p.high + 1) for p in program.params}
     for port in program.inputs:
-        if port.shape is None or port.name not in given or given[port.name].ndim != len(port.shape):
+        if port.shape is None or port.name not in given or np.ndim(given[port.name]) != len(port.shape):
             continue
-        for extent, have in zip(port.shape, given[port.name].shape, strict=True):
+        for extent, have in zip(port.shape, np.shape(given[port.name]), strict=True):
             if isinstance(extent, int) or len(extent.terms) != 1:
                 continue
             name, rise = extent.terms[0]

@@ -112,7 +112,10 @@ class InferenceSession:
         self._rate = checked_rate(rate)
         device_calibrates(self._device, calibration is not None, "calibration")
         if calibration is not None:
-            self._samples = self._fitted(*inputs.calibration(inputs.types(self._program), calibration))
+            told = inputs.lengths(self._program, calibration)
+            longest = {p.name: p.high for p in self._program.params} | told
+            types = inputs.types(self._program, longest)
+            self._samples = self._fitted(longest, *inputs.calibration(types, calibration))
 
     def get_inputs(self) -> list[NodeArg]:
         """The program's inputs."""
@@ -155,7 +158,7 @@ class InferenceSession:
             params=bound,
             state=self._state,
             verified=True,
-            analog=Analog(self._device, samples=self._calibration(checked), kept=self._cells),
+            analog=Analog(self._device, samples=self._calibration(checked, bound), kept=self._cells),
             prepared=self._prepared,
         )
         assert self._result.outputs is not None
@@ -163,16 +166,16 @@ class InferenceSession:
         self._rows.ran(inputs.output_types(self._program, bound))
         return [self._result.outputs[name] for name in output_names or known]
 
-    def _calibration(self, feeds: Mapping[str, Array]) -> Samples | None:
+    def _calibration(self, feeds: Mapping[str, Array], params: Mapping[str, int]) -> Samples | None:
         """What ADC ranges are fitted to, where they are: the calibration data, else the first inputs."""
         if self._device is None or not self._device.calibrated:
             return None
         if self._samples is None:
-            self._samples = self._fitted(feeds)
+            self._samples = self._fitted(params, feeds)
         return self._samples
 
-    def _fitted(self, *runs: Mapping[str, Array]) -> Samples:
-        return calibration_runs(self._program, self._weights, self._chip, *runs)
+    def _fitted(self, params: Mapping[str, int], *runs: Mapping[str, Array]) -> Samples:
+        return calibration_runs(self._program, self._weights, self._chip, *runs, params=params, state=self._state)
 
     @property
     def stepped(self) -> str:

@@ -33,6 +33,7 @@ from cimc.report.jsontext import JsonObject
 from cimc.report.progress import stage
 from cimc.report.render import Block
 from cimc.sim.kept import Kept
+from cimc.sim.memory import State
 from cimc.sim.result import RunResult
 from cimc.sim.tally import MOST_SAMPLES, Samples, Tally
 from cimc.sim.values import Analog, Numerics, run_values
@@ -146,14 +147,24 @@ def analog_core(chip: ChipSpec) -> CoreSpec | None:
 SEVERAL = 256  # input vectors kept per matrix part over several calibration runs
 
 
-def calibration(program: Program, weights: Weights, chip: ChipSpec, *inputs: Arrays) -> Samples:
+def calibration(
+    program: Program,
+    weights: Weights,
+    chip: ChipSpec,
+    *inputs: Arrays,
+    params: Mapping[str, int] | None = None,
+    state: State | None = None,
+) -> Samples:
     """The inputs that every matrix sees in runs in integer numerics: what ADC ranges are calibrated on. Of one run the
-    first 64 vectors, of several an equal number of each, 256 together (at least one of each)."""
+    first 64 vectors, of several an equal number of each, 256 together (at least one of each). ``state``: what tiles hold
+    before each run; it stays as it is."""
     share = MOST_SAMPLES if len(inputs) == 1 else max(SEVERAL // max(len(inputs), 1), 1)
     samples = Samples(0)
     for one in inputs:
         samples.most += share
-        run_values(program, weights, one, chip, numerics="integer", analog=Analog(samples=samples))
+        held = {name: array.copy() for name, array in (state or {}).items()}
+        how = Analog(samples=samples)
+        run_values(program, weights, one, chip, numerics="integer", param_values=params, state=held, analog=how)
     return samples
 
 

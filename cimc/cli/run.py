@@ -85,7 +85,7 @@ def command(
             verify(found.program, found.hardware.spec, found.weights)
             mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
         values, feeds = _given(found, values, not no_values, inputs_path, (seed, quiet))
-        samples = _samples(found, device, feeds, calibration_path)
+        samples = _samples(found, device, feeds, calibration_path, values)
         with stage("run"):
             result = run(
                 found.program,
@@ -169,7 +169,11 @@ def _given(
 
 
 def _samples(
-    found: Bundle, device: Device | None, feeds: Mapping[str, Array] | None, path: Path | None
+    found: Bundle,
+    device: Device | None,
+    feeds: Mapping[str, Array] | None,
+    path: Path | None,
+    params: Mapping[str, int],
 ) -> Samples | None:
     """What the converters' ranges are calibrated on, where they are."""
     from cimc import inputs, study
@@ -180,5 +184,5 @@ def _samples(
     if device is None or feeds is None or not device.calibrated:
         return None
     with stage("calibrate"):
-        runs = inputs.calibration(inputs.types(found.program), inputs.read(path)) if path else [feeds]
-        return study.calibration(found.program, found.weights, found.hardware.spec, *runs)
+        runs = inputs.calibration(inputs.types(found.program, params), inputs.read(path)) if path else [feeds]
+        return study.calibration(found.program, found.weights, found.hardware.spec, *runs, params=params)

@@ -226,7 +226,7 @@ class View:
 
 
 def static_shape(view: View) -> tuple[int, ...]:
-    """A view's extents where they are known: programs that the compiler makes have no runtime parameters."""
+    """A view's extents where they are known: while a program is made for one length, it has no runtime parameters."""
     return _static(view.shape)
 
 

@@ -20,7 +20,7 @@ from cimc.errors import CimcError, Exit
 from cimc.isa import parse_program, print_program
 from cimc.lengths import Lengths
 from cimc.mapping.choices import Choices
-from cimc.session import InferenceSession
+from cimc.session import InferenceSession, Numerics
 from models.graph import save
 from models.inputs import sample_inputs
 from tests.cli.command import Cimc
@@ -146,6 +146,26 @@ def test_a_cache_that_is_not_there_has_to_be_given(folder: Path) -> None:
         session.run(None, {n: v for n, v in feeds(3, cache=False).items() if n != "attention_mask"})
 
 
+def test_analog_numerics_go_on_from_token_to_token(folder: Path) -> None:
+    """With a lossless converter they are integer ones, bit for bit; ranges that are fitted to inputs are fitted in the first
+    step, which is none of the generation's."""
+
+    def logits(chip: Options, numerics: Numerics) -> list[np.ndarray]:
+        session = InferenceSession(compiled(folder, "llama-past", chip), numerics, timing=False)
+        found: list[np.ndarray] = []
+        for step in range(4):
+            feeds = {"input_ids": np.array([[3 + step]]), "attention_mask": np.ones((1, step + 1), np.int64)}
+            found += session.run(["logits"], {**feeds, "position_ids": np.array([[step]])})
+        return found
+
+    lossless = Options("isaac", ("adc.bits=0",))
+    for a, b in zip(logits(lossless, "analog"), logits(lossless, "integer"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(logits(Options("pcm"), "analog"), logits(Options("pcm"), "integer"), strict=True):
+        cosine = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+        assert 0.8 < cosine < 1
+
+
 def test_a_folder_is_the_same_program(folder: Path, tmp_path: Path) -> None:
     made = compiled(folder, "gpt2-past", Options("isaac"), low=1)
     assert parse_program(print_program(made.program)) == made.program
@@ -183,6 +203,7 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     for refused, why in (
         (run("check", path, *dims, "-q"), "a check compares at one length"),
         (run("compile", path, "-o", tmp_path / "x", *dims, "--reload", "on", "-q"), "laid out anew for each length"),
+        (run("compile", path, "-o", tmp_path / "x", *dims, "--fit", "scales", "-q"), "fitted to inputs of one length"),
         (run("sweep", path, "--vary", "param.n=1", "-q"), "the program has no parameter"),
         (run("compile", path, "-o", tmp_path / "x", *dims, "--dim", "batch=1..2"), "one dimension may stay open"),
         (run("compile", path, "-o", tmp_path / "x", "--dim", "past_sequence=5..5"), "no range of lengths"),
@@ -194,6 +215,14 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_python_takes_a_range_as_two_numbers(folder: Path) -> None:
     made = cimc.compile(folder / "llama-past.onnx", dims={**STEP, "past_sequence": (0, MOST)}, cache="resident")
     assert made.program == compiled(folder, "llama-past", Options()).program
+    swept = cimc.sweep(
+        folder / "llama-past.onnx",
+        {"param.past_sequence": [0, MOST]},
+        dims={**STEP, "past_sequence": (0, MOST)},
+        mapping=["cache=resident"],
+    )
+    assert isinstance(swept["points"], list)
+    assert [p["refused"] for p in swept["points"] if isinstance(p, dict)] == ["", ""]
     with pytest.raises(CimcError, match=r"past_sequence is \(1, 2, 3\)"):
         cimc.compile(folder / "llama-past.onnx", dims={"past_sequence": (1, 2, 3)})  # pyright: ignore[reportArgumentType]
     feeds = sample_inputs(model("llama-past"), {**STEP, "past_sequence": 3})
