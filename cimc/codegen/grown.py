@@ -1,7 +1,7 @@
 """One program for a range of lengths, of the programs for two: what differs between them follows the length.
 
 Both programs are made alike, for the greatest length and for a shorter one, and do the same in the same order. What may
-differ are arrays (the longer one's have room for all), and the extents and offsets of views:
+differ are arrays (those of the longer one are taken), and the extents and offsets of views:
 
     length 1023:  matmul s, q, k[0; 64x1024; 1,64]      load k[65472; 64], new
     length 1022:  matmul s, q, k[0; 64x1023; 1,64]      load k[65408; 64], new
@@ -84,11 +84,15 @@ def _pairs(what: str, long: Sequence[tuple[str, T]], short: Sequence[tuple[str, 
 def _shapes(what: str, long: Sequence[Array], short: Sequence[Array]) -> Both:
     found: Both = {}
     for a, b in _pairs(what, [(x.name, x) for x in long], [(x.name, x) for x in short]):
+        # What only a run works with may have more places than it needs, how many follows estimates of time: an axis in front.
+        lasting = isinstance(a, GlobalBuffer) or a.state or a.key
+        rank = max(len(a.shape), len(b.shape))
+        shapes = tuple((1,) * (0 if lasting else rank - len(x.shape)) + x.shape for x in (a, b))
         alike = a.element is b.element and a.state == b.state and bool(a.key) == bool(b.key)
-        larger = len(a.shape) == len(b.shape) and all(n >= m for n, m in zip(a.shape, b.shape, strict=True))
-        if not (alike and larger):
+        alike = alike and len(shapes[0]) == len(shapes[1])
+        if not alike or (lasting and any(n < m for n, m in zip(*shapes, strict=True))):
             raise Differs(f"{what} {a.name} is {_told(b)} in one and {_told(a)} in the other")
-        found[a.name] = (a.shape, b.shape)
+        found[a.name] = (shapes[0], shapes[1])
     return found
 
 

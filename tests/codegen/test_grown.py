@@ -13,7 +13,9 @@ TOY = load("toy").spec
 LINE = Line(Param("n", 1, 7), 3)
 
 
-def text(length: int, *, rows: str = "", scale: float = 0.5, place: int = 0, wide: int = 0) -> str:
+def text(
+    length: int, *, rows: str = "", scale: float = 0.5, place: int = 0, wide: int = 0, ring: str = "", kept: str = ""
+) -> str:
     """Two heads' scores with a cache of so many rows, and whatever differs besides."""
     n, k = length, length + 1
     return f"""
@@ -29,7 +31,7 @@ def text(length: int, *, rows: str = "", scale: float = 0.5, place: int = 0, wid
 .buffer kv f32 2x{k}x4 @0 state
 .buffer q f32 2x4 @512
 .buffer s f32 2x{k} @1024
-.buffer m f32 1x{k + wide} @2048
+.buffer m f32 {ring}1x{k + wide} @2048 {kept}
 load m[0; 1x{k}], mask
 repeat h 2 {{
   load kv[h*{4 * k}+{4 * n}; 1x4], new[h*4; 1x4]
@@ -85,7 +87,11 @@ def test_what_does_not_follow_the_length_stays() -> None:
         ({"scale": 0.5}, {"scale": 0.25}, "tile 0 does `matmul .* in one and"),
         ({"rows": "relu s, s"}, {}, "tile 0 does `store .* in one and `relu"),
         ({"place": 1}, {}, "only one has a tile 1"),
-        ({"wide": 0}, {"wide": 9}, r"buffer of tile 0 m is f32\[1x13\] in one and f32\[1x8\] in the other"),
+        (
+            {"kept": "state"},
+            {"kept": "state", "wide": 9},
+            r"buffer of tile 0 m is f32\[1x13\] in one and f32\[1x8\] in the other",
+        ),
         ({"rows": "relu s[0; 16], s[0; 16]"}, {"rows": "relu s[0; 8], s[0; 8]"}, "from one row into the next"),
         ({"rows": "relu s[0; 1x3], s[0; 1x3]"}, {"rows": "relu s[0; 1x2], s[0; 1x2]"}, "no line of whole numbers"),
         ({"rows": "relu s[0; 2x2; 8,1], s[0; 2x2; 8,1]"}, {"rows": "relu s[0; 2x2; 2,1], s[0; 2x2; 2,1]"}, "otherwise"),
@@ -95,6 +101,15 @@ def test_what_does_not_follow_the_length_stays() -> None:
 def test_what_differs_is_named(long: dict[str, object], short: dict[str, object], why: str) -> None:
     with pytest.raises(Differs, match=why):
         grown(program(7, **long), program(3, **short), LINE)
+
+
+@pytest.mark.parametrize(
+    ("long", "short"), [({}, {"wide": 9}), ({"ring": "2x"}, {}), ({}, {"ring": "4x"}), ({"ring": "2x"}, {"ring": "8x"})]
+)
+def test_places_that_are_not_needed_may_differ(long: dict[str, object], short: dict[str, object]) -> None:
+    found = grown(program(7, **long), program(3, **short), LINE)
+    assert found.tiles[0].steps == grown(program(7, **long), program(3, **long), LINE).tiles[0].steps
+    verify(found, TOY)
 
 
 def test_repeats_may_go_on_longer() -> None:
