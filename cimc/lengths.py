@@ -50,6 +50,10 @@ class Lengths:
         fix = "steps of one token with --cache resident have one program; else a narrower range may do, or one length"
         return self.refused(told, fix)
 
+    def unchecked(self) -> errors.CimcError:
+        """The diagnostic of a range where outputs are to be compared with onnxruntime's."""
+        return self.refused("a check compares at one length", f"give --dim {self.name}=N; compile takes the range")
+
     @property
     def shorter(self) -> tuple[int, ...]:
         """The lengths that are compiled beside the greatest: the least (1 in place of 0, at which arrays vanish), and one in

@@ -68,6 +68,8 @@ def reduce_model(
 ) -> Reduced:
     """Cut a failing model down. ``say`` is told about progress. Raises REDUCE_PASSES if the model does not fail, and
     CimcError if it cannot be read or onnxruntime cannot run it."""
+    if options.lengths is not None:
+        raise options.lengths.unchecked()
     how = replace(how, timing=False, trace=False, layers=False)
     extractor = Extractor(Path(model))
     failure, checked = _check(model, options, how)

@@ -202,6 +202,7 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert points[0]["figures"]["cycles"] < points[1]["figures"]["cycles"] < points[2]["figures"]["cycles"]
     for refused, why in (
         (run("check", path, *dims, "-q"), "a check compares at one length"),
+        (run("reduce", path, *dims, "-o", tmp_path / "part.onnx"), "a check compares at one length"),
         (run("compile", path, "-o", tmp_path / "x", *dims, "--reload", "on", "-q"), "laid out anew for each length"),
         (run("compile", path, "-o", tmp_path / "x", *dims, "--fit", "scales", "-q"), "fitted to inputs of one length"),
         (run("sweep", path, "--vary", "param.n=1", "-q"), "the program has no parameter"),
