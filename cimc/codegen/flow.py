@@ -406,14 +406,20 @@ class Flow:
                 if need.whole:
                     self.whole.add((need.tile, same[key].view.buffer))
             value.brought[need] = same[key]
+        bring: list[tuple[Piece, Rect, list[Piece]]] = []
         for piece in value.pieces:
             targets: dict[Rect, list[Piece]] = {}
             for target in same.values():
                 common = piece.rect.meet(target.rect)
                 if common is not None:
                     targets.setdefault(common, []).append(target)
-            for common, found in targets.items():
-                self._bring(value, piece, common, found)
+            bring += ((piece, common, found) for common, found in targets.items())
+        for piece, common, found in bring:  # before anything is received beside it, which a copy would have to wait for
+            for target in found:
+                if target.tile == piece.tile:
+                    self._copy(value, piece, common, target)
+        for piece, common, found in bring:
+            self._bring(value, piece, common, found)
 
     def taken(self, value: Value, need: Need, start: int) -> Piece:
         """A buffer for what a stage needs of a value, which is received from a step on."""
@@ -425,7 +431,8 @@ class Flow:
         return Piece(need.tile, need.rect, view)
 
     def _bring(self, value: Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
-        """Copy or send a rectangle of a piece; a tile that has two buffers for it gets two messages."""
+        """Send a rectangle of a piece to the other tiles of those that want it; one that has two buffers for it gets two
+        messages."""
         left = list(targets)
         while left:
             now = {p.tile: p for p in reversed(left)}
@@ -433,19 +440,22 @@ class Flow:
             size = common.rows * common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
             ends = tuple((self.taker[p.tile, p.view.buffer], p.tile) for p in now.values())
             self.messages.append((size, (value.job, piece.tile), ends))
-            if now.keys() != {piece.tile}:
+            others = {tile: p for tile, p in now.items() if tile != piece.tile}
+            if others:
                 self.sent[value.job] += size
-            self.move(value, piece, common, now)
+                self.send(piece, common, others, (value.start, value.start + 1), value.origin)
 
-    def move(self, value: Value, piece: Piece, common: Rect, to: Mapping[int, Piece]) -> None:
+    def _copy(self, value: Value, piece: Piece, common: Rect, to: Piece) -> None:
+        """Copy a rectangle of a piece within its tile."""
+        code = self.at(piece.tile, value.start + 1)
+        code.emit("copy", _sub(to, common), _sub(piece, common), origin=value.origin)
+
+    def move(self, value: Value, piece: Piece, common: Rect, to: Piece) -> None:
         """Copy or send a rectangle of a piece, as soon as it is made."""
-        others = dict(to)
-        own = others.pop(piece.tile, None)
-        if own is not None:
-            code = self.at(piece.tile, value.start + 1)
-            code.emit("copy", _sub(own, common), _sub(piece, common), origin=value.origin)
-        if others:
-            self.send(piece, common, others, (value.start, value.start + 1), value.origin)
+        if to.tile == piece.tile:
+            self._copy(value, piece, common, to)
+        else:
+            self.send(piece, common, {to.tile: to}, (value.start, value.start + 1), value.origin)
 
     def send(
         self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin

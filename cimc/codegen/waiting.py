@@ -41,7 +41,7 @@ def waited(flow: Flow, value: Value, need: Need) -> bool:
         for stop in waiting:
             for piece, common in parts:
                 if (some := common.meet(stop.rect)) is not None:
-                    flow.move(value, piece, some, {stop.tile: stop})
+                    flow.move(value, piece, some, stop)
     if not waiting:
         return bound and _kept(flow, value, need)
     _late(flow, value, need, waiting, (value.job, value.pieces))

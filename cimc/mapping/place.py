@@ -460,7 +460,8 @@ def place(
     if matrices is not None:
         if choices.optimize == "throughput":
             way = snake(chip, placer.weight_tiles(), across=True)
-            matrices = stretched(matrices, way, chip, placer.at_ports(copies, matrices))
+            streaming = [node.outputs[0] for segment, node in placer.mvms() if segment.index in said]
+            matrices = stretched(matrices, way, chip, streaming, placer.at_ports(copies, matrices))
         homes = placer.homes(copies, matrices)
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)

@@ -13,6 +13,7 @@ import pytest
 
 import cimc.compiler
 from cimc.codegen import balance
+from cimc.codegen.flow import Flow
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, Ring, Turn, When, fold, ringed
 from cimc.codegen.near import Message, Places, Want, spread
 from cimc.codegen.sizes import Size
@@ -264,3 +265,25 @@ def test_rows_that_wait_in_other_tiles_are_the_same(kind: str, room: int, cim: i
     want, got = _outputs(_compiled(path, "sram-digital", "latency", kind)), _outputs(flowing)
     for name, values in want.items():
         np.testing.assert_array_equal(got[name], values)
+
+
+def test_what_a_tile_keeps_is_copied_before_anything_is_received_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads' columns meet in rows of one buffer. A copy behind what the tile receives there would wait for all its other work,
+    and the next receives for the copy."""
+    stages: list[list[Step]] = []
+    fold_all = Flow._fold
+    monkeypatch.setattr(Flow, "_fold", lambda flow, code, of: (stages.extend(of.values()), fold_all(flow, code, of)))
+    path = tmp_path / "m.onnx"
+    onnx.save(small.bert(layers=3, heads=8, hidden=128), path)
+    _compiled(path, "sram-digital", "throughput", "bert")
+    copies = 0
+    for steps in stages:
+        received: set[str] = set()
+        for step in walk(steps):
+            if step.mnemonic in ("copy", "recv") and isinstance(view := step.operands[0], View):
+                copies += step.mnemonic == "copy"
+                assert step.mnemonic == "recv" or view.buffer not in received
+                received |= {view.buffer} if step.mnemonic == "recv" else set()
+    assert copies
