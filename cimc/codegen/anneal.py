@@ -2,23 +2,21 @@
 
 Links are counted as in :mod:`cimc.arch.noc`: along the row first, then along the column, a multicast's shared ones once. Every
 segment has links, places and work of its own; *roles*, what one tile does in one segment, are numbered over all segments. Roles
-that are linked are in the same place. This file imports nothing of the package, so numba sees by it alone whether machine code on
-disk is still good.
+that are linked are in the same place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from cimc.native import entry, fingerprint, inner
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-F = TypeVar("F", bound=Callable[..., object])
-_njit = cast(Callable[..., Any], njit)  # its stubs do not know all its options
 
 EVERY = 50
 """Pairs after which the fullest links of a segment are looked for anew."""
@@ -73,31 +71,13 @@ class Moving(NamedTuple):
     hottest: Ints  # segment: how many there are
     segments: Ints  # that the pair at hand is in
     top: Floats  # segment: the fullest link's fourth power, as last looked for
-    counts: Ints  # of links in touched, of trees so far, of pairs so far, of segments
+    counts: Ints  # of links in touched, of trees so far, of pairs so far, of segments; a fingerprint of the sources
 
 
-TOUCHED, TREES, PAIRS, SEGMENTS = range(4)  # of Moving.counts
+TOUCHED, TREES, PAIRS, SEGMENTS, VERSION = range(5)  # of Moving.counts
 
 
-_HOW = {"no_cfunc_wrapper": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
-"""``_nrt=False``: the arrays belong to the caller, and nobody counts references to them; otherwise every call does, in most of
-the time."""
-
-
-def _inner(function: F) -> F:
-    """Compile a function that only compiled functions call, into each of them."""
-    return cast(F, _njit(function, no_cpython_wrapper=True, forceinline=True, **_HOW))
-
-
-def _entry(function: F) -> F:
-    """Compile what Python calls, and keep its machine code on disk if there is a place for it."""
-    try:
-        return cast(F, _njit(function, cache=True, **_HOW))
-    except RuntimeError:  # numba found no place for its cache
-        return cast(F, _njit(function, **_HOW))
-
-
-@_inner
+@inner
 def _enter(moving: Moving, link: int, cycles: int) -> None:
     """A message's tree takes a link; a second time it does not count."""
     counts = moving.counts
@@ -112,7 +92,7 @@ def _enter(moving: Moving, link: int, cycles: int) -> None:
     moving.change[link] += cycles
 
 
-@_inner
+@inner
 def _way(board: Board, moving: Moving, first: int, source: int, to: int, cycles: int) -> None:
     """The links of a way, the links of the segment beginning with ``first``."""
     columns, width = board.mesh[COLUMNS], board.mesh[WIDTH]
@@ -131,7 +111,7 @@ def _way(board: Board, moving: Moving, first: int, source: int, to: int, cycles:
         y = after
 
 
-@_inner
+@inner
 def _tree(board: Board, moving: Moving, message: int, segment: int, cycles: int) -> None:
     """The links of a message, each once."""
     moving.counts[TREES] += 1
@@ -147,7 +127,7 @@ def _tree(board: Board, moving: Moving, message: int, segment: int, cycles: int)
         _way(board, moving, first, int(source), int(to), cycles)
 
 
-@_inner
+@inner
 def _trees(board: Board, moving: Moving, role: int, segment: int, sign: int, mark: int) -> None:
     """The links of all messages of a role that ``mark`` has not seen."""
     if role == NOBODY:
@@ -159,7 +139,7 @@ def _trees(board: Board, moving: Moving, role: int, segment: int, sign: int, mar
             _tree(board, moving, message, segment, sign * int(board.cycles[message]))
 
 
-@_inner
+@inner
 def _swap(board: Board, moving: Moving, segment: int, here: int, there: int) -> None:
     first = segment * board.mesh[TILES]
     one, two = moving.work[first + here], moving.work[first + there]
@@ -170,7 +150,7 @@ def _swap(board: Board, moving: Moving, segment: int, here: int, there: int) -> 
         moving.at[two] = here
 
 
-@_inner
+@inner
 def _together(board: Board, moving: Moving, segment: int, here: int, there: int) -> None:
     """The segments in which two places have to change their work together, because roles there are linked."""
     tiles, found = board.mesh[TILES], moving.segments
@@ -191,7 +171,7 @@ def _together(board: Board, moving: Moving, segment: int, here: int, there: int)
     moving.counts[SEGMENTS] = count
 
 
-@_inner
+@inner
 def _exchange(board: Board, moving: Moving, here: int, there: int) -> float:
     """Let the work in two places change places; by how much the sum of fourth powers grows, each segment's as part of its
     fullest link's."""
@@ -218,7 +198,7 @@ def _exchange(board: Board, moving: Moving, here: int, there: int) -> float:
     return float(worse)
 
 
-@_inner
+@inner
 def _hottest(board: Board, moving: Moving, segment: int) -> None:
     """Note the movable roles of a segment whose messages take links that carry most (all if none does), and what the fullest
     carries."""
@@ -249,11 +229,9 @@ def _hottest(board: Board, moving: Moving, segment: int) -> None:
     moving.hottest[segment] = count if count else end - begin
 
 
-@_entry
-def anneal(board: Board, moving: Moving, draws: Floats, heat: float, cooling: float, near: float) -> None:
-    """Try pairs in all segments in turns. ``draws``: for each pair four numbers: which roles are offered, which of them is taken,
-    how far it goes (a part of the places there are, to the power ``near``), and by how many times ``heat`` it may be
-    worse, which falls by the power ``cooling`` of the part of all pairs that is left."""
+@inner
+def _search(board: Board, moving: Moving, draws: Floats, heat: float, cooling: float, near: float) -> None:
+    """Try pairs in all segments in turns; see :data:`anneal`."""
     for n in range(len(draws)):
         for segment in range(len(board.trials)):
             trials = board.trials[segment]
@@ -279,3 +257,20 @@ def anneal(board: Board, moving: Moving, draws: Floats, heat: float, cooling: fl
             else:
                 for k in range(moving.counts[SEGMENTS]):
                     _swap(board, moving, moving.segments[k], here, there)
+
+
+def _entry(version: int) -> Callable[[Board, Moving, Floats, float, float, float], None]:
+    """The search behind the function whose machine code numba keeps on disk."""
+
+    @entry
+    def anneal(board: Board, moving: Moving, draws: Floats, heat: float, cooling: float, near: float) -> None:
+        moving.counts[VERSION] = version
+        _search(board, moving, draws, heat, cooling, near)
+
+    return anneal
+
+
+anneal = _entry(fingerprint())
+"""``anneal(board, moving, draws, heat, cooling, near)`` tries pairs in all segments in turns. ``draws``: for each pair four
+numbers: which roles are offered, which of them is taken, how far it goes (a part of the places there are, to the power ``near``),
+and by how many times ``heat`` it may be worse, which falls by the power ``cooling`` of the part of all pairs that is left."""

@@ -204,7 +204,7 @@ class _Search:
             np.zeros(count, np.int64),
             np.zeros(count, np.int64),
             top.astype(np.float64) ** 4,
-            np.zeros(4, np.int64),
+            np.zeros(5, np.int64),
         )
         if trials.max():
             draws = Streams(0).generator("exchange").random((int(trials.max()), 4))

@@ -1,12 +1,12 @@
 """The front half of the timing loop: issue, hazards, and what an end sets free. Compiled by numba.
 
-Each function is called from one place: the compiled code then holds it once, in line (:mod:`cimc.sim.inner`)."""
+Each function is called from one place: the compiled code then holds it once, in line (:mod:`cimc.native`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from cimc.sim.inner import index, inner
+from cimc.native import index, inner
 from cimc.sim.relations import EARLIER, EVERY, FEEDS, KIND, LOOK, conflict
 from cimc.sim.state import (
     C_FIRST,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cimc.sim.inner import inner
+from cimc.native import inner
 from cimc.sim.issue import end, message_at
 from cimc.sim.lines import enter
 from cimc.sim.state import (

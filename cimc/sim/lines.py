@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cimc.sim.inner import inner
+from cimc.native import inner
 from cimc.sim.reference import RESERVATIONS
 from cimc.sim.state import Ints, State
 

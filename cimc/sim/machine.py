@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cimc.sim.inner import entry, fingerprint, index, inner
+from cimc.native import entry, fingerprint, index, inner
 from cimc.sim.issue import end, finish, hand_over, issue, message_at
 from cimc.sim.joining import join
 from cimc.sim.lines import enter
@@ -88,6 +88,12 @@ from cimc.sim.tables import (
     V_SIZE,
     Flat,
 )
+
+SOURCES = (
+    "isa/instruction.py", "sim/issue.py", "sim/joining.py", "sim/lines.py", "sim/reference.py", "sim/relations.py",
+    "sim/state.py", "sim/tables.py"
+)  # fmt: skip
+"""Where what is compiled here comes from, beside this file."""
 
 DONE, MORE, MISMATCH = range(3)  # what advance() returns
 WRONG = 3  # phase of the event of a recv that finds a message of the wrong size
@@ -480,7 +486,7 @@ def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
     return advance
 
 
-advance = _entry(fingerprint())
+advance = _entry(fingerprint(*SOURCES))
 """``advance(flat, state, rates, steps)`` takes up to ``steps`` steps, in each of which at most one instruction ends;
 ``rates``: router cycles, channel bytes, memory latency, the first link between chips, its latency, cycles by which a router
 that adds is later. Returns DONE (nothing

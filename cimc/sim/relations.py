@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.instruction import WINDOW
-from cimc.sim.inner import entry, fingerprint, inner
+from cimc.native import entry, fingerprint, inner
 from cimc.sim.job import CELLS, Action
 from cimc.sim.rounds import ends
 from cimc.sim.tables import (
@@ -43,6 +43,9 @@ from cimc.sim.tables import (
     Ints,
     Shorts,
 )
+
+SOURCES = ("isa/instruction.py", "sim/rounds.py", "sim/tables.py")
+"""Where what is compiled here comes from, beside this file."""
 
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
 KIND = 7
@@ -255,7 +258,7 @@ def _entry(version: int) -> Callable[[Shorts, Ints, Ints, Masks, Ints, Ints, Int
     return relations
 
 
-relations = _entry(fingerprint())
+relations = _entry(fingerprint(*SOURCES))
 
 
 def places(rows: Shorts, ranges: Ints, tiles: Ints) -> Masks:

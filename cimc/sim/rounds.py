@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cimc.isa.instruction import WINDOW
-from cimc.sim.inner import inner
+from cimc.native import inner
 from cimc.sim.tables import LOOP, NEXT, R_TARGET, R_TRIPS, STAGE, TURN, Ints, Shorts
 
 MASK = (1 << TURN) - 1

@@ -1,26 +1,12 @@
-"""The timing loop's machine code: compiled without wrappers, kept on disk where there is a disk to keep it on."""
+"""The timing loop's machine code: there once for a process, and on disk."""
 
 from __future__ import annotations
 
 from numba.core.dispatcher import Dispatcher
 
 from cimc.sim import machine
-from cimc.sim.inner import entry, inner
 from cimc.sim.timing import run_timing
 from tests.sim.chips import chip, program, tile
-
-
-def _double(x: int) -> int:
-    return 2 * x
-
-
-def test_without_a_place_for_the_cache_a_function_is_compiled_all_the_same():
-    # numba finds no file beside which, and so no folder in which, it could keep the code of what stands in no file
-    space: dict[str, object] = {"double": inner(_double)}
-    exec(compile("def quadruple(x):\n    return double(double(x))\n", "<nowhere>", "exec"), space)
-    quadruple = entry(space["quadruple"])
-    assert quadruple(3) == 12
-    assert quadruple.stats.cache_path is None
 
 
 def test_a_process_compiles_or_loads_the_loop_once_and_tells():

@@ -1,7 +1,8 @@
-"""How the functions of the timing loop are compiled: nothing calls them from Python, so that they need no wrappers.
+"""How functions become machine code: compiled by numba, without what only calls from Python need, and kept on disk.
 
-A wrapper takes the two tuples of arrays apart, which for these functions is more code than their own: without wrappers
-compiling takes about a third less."""
+A wrapper for Python takes tuples of arrays apart, which for small functions is more code than their own: without wrappers
+compiling the timing loop takes about a third less.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +13,21 @@ from typing import Any, TypeVar, cast
 
 from numba import njit
 
-_njit = cast(Callable[..., Any], njit)  # its stubs do not know all its options
 F = TypeVar("F", bound=Callable[..., object])
-SOURCES = (
-    "inner.py", "issue.py", "joining.py", "lines.py", "machine.py", "reference.py", "relations.py",
-    "rounds.py", "state.py", "tables.py"
-)  # fmt: skip
-
-
-def fingerprint() -> int:
-    """A number that changes with the sources of everything that is compiled. Whether machine code on disk is still good
-    numba decides by the one file in which the function stands, and by the values it closes over: this one stands for
-    the other files."""
-    here = Path(__file__).parent
-    return zlib.crc32(b"".join((here / name).read_bytes() for name in SOURCES))
-
-
+_njit = cast(Callable[..., Any], njit)  # its stubs do not know all its options
 _HOW = {"no_cfunc_wrapper": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
 """Division by zero is not looked for: hardware files have no links of zero bytes a cycle. ``_nrt=False``: the arrays
 belong to the caller, and nobody counts references to them; otherwise every use of one does, in most of the time."""
+
+INDICES = (1 << 62) - 1
+
+
+def fingerprint(*sources: str) -> int:
+    """A number that changes with this file and others of the package (``"sim/issue.py"``). Whether machine code on disk is
+    still good numba decides by the one file in which the function stands, and by the values it closes over: a function
+    that :func:`entry` compiles closes over this number, which stands for the other files it takes something from."""
+    here = Path(__file__)
+    return zlib.crc32(b"".join(path.read_bytes() for path in (here, *(here.parent / name for name in sources))))
 
 
 def inner(function: F) -> F:
@@ -38,13 +35,10 @@ def inner(function: F) -> F:
     return cast(F, _njit(function, no_cpython_wrapper=True, forceinline=True, **_HOW))
 
 
-INDICES = (1 << 62) - 1
-
-
 @inner
 def index(value: int) -> int:
     """A number from a table, which is none below 0, as an index. Compiled code sees that it cannot be negative, and does not
-    look at each use whether it counts from the end: a sixth of the loop's time."""
+    look at each use whether it counts from the end: a sixth of the timing loop's time."""
     return value & INDICES
 
 
