@@ -17,10 +17,12 @@ from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.handed import Handed, handed
-from cimc.codegen.pushed import TAG, takers
+from cimc.codegen.pushed import takers
 from cimc.codegen.spread import sent_to
 from cimc.codegen.swaps import BOUND, MEMORY, Exchange, Message, together
+from cimc.codegen.tags import PUSHED
 from cimc.codegen.tilecode import TileCode
+from cimc.isa.messages import SENDING, destinations, integer
 from cimc.isa.operands import View, static_shape
 from cimc.isa.steps import executed
 from cimc.mapping.lanes import INPUT_BITS
@@ -145,13 +147,10 @@ def _messages(chip: ChipSpec, codes: Mapping[int, TileCode]) -> list[Message]:
     found: Counter[tuple[int, tuple[int, ...]]] = Counter()
     for tile, code in codes.items():
         for step, times in executed(code.steps):
-            if step.mnemonic in ("send", "reduce"):
-                to = dict(step.keywords)["to"]
-                view, to, tag = step.operands[0], (to,) if isinstance(to, int) else to, dict(step.keywords)["tag"]
+            if step.mnemonic in SENDING:
+                view, to = step.operands[0], destinations(step)
                 assert isinstance(view, View)
-                assert isinstance(to, tuple)
-                assert isinstance(tag, int)
-                if tag >= TAG:
+                if integer(step, "tag") >= PUSHED:
                     to = tuple(BOUND - t for t in to)
                 size = product(static_shape(view)) * code.rooms[view.buffer].element.bytes
                 found[tile, to] += times * noc.packet_cycles(chip, size)

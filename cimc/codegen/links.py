@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import Step
+from cimc.isa.messages import SENDING, destinations
 from cimc.isa.operands import View, static_shape
 from cimc.isa.steps import executed
 
@@ -100,11 +101,8 @@ def sent(links: Links, tile: int, steps: Sequence[Step], sizes: dict[str, int]) 
     """Add all messages that a tile's steps send; ``sizes``: bytes of an element of each of its buffers."""
     width = links.chip.noc.link_bytes_per_cycle
     for step, times in executed(steps):
-        if step.mnemonic in ("send", "reduce"):  # as if what meets on the way of a sum shared no link
+        if step.mnemonic in SENDING:  # as if what meets on the way of a sum shared no link
             view = step.operands[0]
             assert isinstance(view, View)
-            to = dict(step.keywords)["to"]
-            to = (to,) if isinstance(to, int) else to
-            assert isinstance(to, tuple)
             size = sizes[view.buffer] * prod(static_shape(view))
-            links.send(tile, to, times * max(1, -(-size // width)))
+            links.send(tile, destinations(step), times * max(1, -(-size // width)))

@@ -22,8 +22,9 @@ from itertools import chain
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
-from cimc.codegen.timed import FREE, RECORDED, SENDING, TAKING, Alone, Timed, alike, works
+from cimc.codegen.timed import FREE, RECORDED, Alone, Timed, alike, works
 from cimc.isa.instruction import INSTRUCTIONS, MAX_STAGE, WINDOW, Derived, Instruction, Phase, Repeat, Unit
+from cimc.isa.messages import SENDING, TAKING, integer
 from cimc.isa.operands import Affine, View
 from cimc.isa.phases import written_out
 
@@ -70,7 +71,7 @@ class Overlap:
             mine: dict[tuple[int, int], tuple[int, int]] = {}
             for item in timed:
                 tile, step = item.parts[0]
-                if step.mnemonic == "send" and (of := _tag(step)) >= tag:
+                if step.mnemonic == "send" and (of := integer(step, "tag")) >= tag:
                     low, high = mine.get((tile, of), (item.start, item.start))
                     mine[tile, of] = min(low, item.start), max(high, item.start)
             for key, span in mine.items():
@@ -124,12 +125,6 @@ class Overlap:
             low, high = spans.get(key, (start, start))
             spans[key] = min(low, start), max(high, start)
         return all(high - low < turn for low, high in spans.values())
-
-
-def _tag(step: Instruction) -> int:
-    tag = dict(step.keywords)["tag"]
-    assert isinstance(tag, int)
-    return tag
 
 
 @dataclass(frozen=True, slots=True)

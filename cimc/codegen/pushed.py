@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cimc.codegen.fold import substitute
+from cimc.codegen.tags import PUSHED
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction, Phase, Repeat, Step
@@ -29,9 +30,6 @@ from cimc.origin import Origin
 if TYPE_CHECKING:
     from cimc.codegen.context import Context
     from cimc.codegen.spread import Spread
-
-TAG = 1 << 18
-"""Of the messages: beyond those of segments, reloads and operands that are handed on."""
 
 ROOM_SHARE = 3
 """Operands that are sent to a tile take at most this part of its buffer: it has them beside what it does before."""
@@ -134,7 +132,7 @@ class _Plan:
     found: dict[tuple[Operand, tuple[int, ...]], Push] = field(
         default_factory=dict[tuple[Operand, tuple[int, ...]], Push]
     )
-    tag: int = TAG
+    tag: int = PUSHED
 
     def __post_init__(self) -> None:
         self.heads: dict[tuple[int, ...], list[int]] = {}
@@ -167,7 +165,7 @@ class _Plan:
             parts = [(self.tag + k * self.lanes, part) for k, part in enumerate(pieces(cols, -(-cols // wide)))]
             self.tag += len(parts) * self.lanes
             tiles = tuple(sorted({t for at in of for t in self.heads[at]}))
-            name = f"whole{self.segment.index}.{parts[0][0] - TAG}"
+            name = f"whole{self.segment.index}.{parts[0][0] - PUSHED}"
             push = Push(root, name, element, rows, col, cols, turned, tiles, tuple(parts))
             self.found.update({((node.outputs[0], value), at): push for at in of})
 

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.context import Context
+from cimc.codegen.tags import RELOAD
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import View
@@ -30,10 +31,6 @@ SHARE = 4
 AT_ONCE = 2
 """Tiles that begin at the start of a run to load weights: the others would only make the queue of global memory long, and
 what the first layers read would wait in it."""
-
-
-TAG = 1 << 16
-"""Of the messages that put tiles in order: beyond those of segments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,4 +169,4 @@ def _token(load: Step, mnemonic: str, other: int) -> Instruction:
     assert isinstance(target, View)
     code = View(target.buffer, target.offset, (1,), (1,))
     words = {"to": (other,)} if mnemonic == "send" else {"source": other}
-    return instruction(mnemonic, code, origin=load.origin, tag=TAG, **words)
+    return instruction(mnemonic, code, origin=load.origin, tag=RELOAD, **words)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.pushed import Pushes, making, pushes
+from cimc.codegen.tags import HANDED
 from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns, narrowed
 from cimc.ir.graph import Node
@@ -49,9 +50,6 @@ def sent_to(context: Context, segment: Segment) -> Pushes:
 
 Ready = tuple[Index, dict[tuple[str, str], View], dict[View, View]]
 """A block, the operands that it reads whole and the rows that it reads, on the tile."""
-
-TAG = 1 << 17
-"""Of the messages that hand operands on: beyond those of segments and reloads."""
 
 
 def split(
@@ -323,9 +321,9 @@ class Spread:
         first, *others = self._sharing(code.tile, at, turn)
         for view in views if others else ():
             if code.tile == first:
-                code.emit("send", view, origin=origin, to=tuple(sorted(others)), tag=TAG)
+                code.emit("send", view, origin=origin, to=tuple(sorted(others)), tag=HANDED)
             else:
-                code.emit("recv", view, origin=origin, source=first, tag=TAG)
+                code.emit("recv", view, origin=origin, source=first, tag=HANDED)
 
     def _loads_whole(self, node: Node, index: int) -> bool:
         """Whether an operand is loaded whole, as it is."""

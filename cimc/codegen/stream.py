@@ -16,9 +16,9 @@ from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
 from cimc.codegen.overlap import BLOCK, PLACES, Overlap, overlapped
-from cimc.codegen.pushed import TAG as PUSHED
 from cimc.codegen.pushed import Push, Taken, takers
 from cimc.codegen.spread import sent_to
+from cimc.codegen.tags import PUSHED
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction

@@ -12,12 +12,11 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.order import Costs
 from cimc.codegen.tilecode import Room, TileCode
 from cimc.isa.instruction import LOCAL, Instruction, Kind, kinds
+from cimc.isa.messages import TAKING
 from cimc.isa.operands import View, static_shape
 
 FREE = 1 << 40
 """Cycles from one block to the next when there is no other."""
-
-TAKING, SENDING = ("recv", "collect"), ("send", "reduce")
 
 RECORDED = tuple[int, Instruction]  # tile, instruction
 

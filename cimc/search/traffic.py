@@ -14,6 +14,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import Lowered
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Kind, Step
+from cimc.isa.messages import SENDING, destinations
 from cimc.isa.operands import View, static_shape
 from cimc.isa.steps import executed
 
@@ -132,9 +133,8 @@ def _end(step: Instruction, values: Mapping[str, str]) -> tuple[tuple[int, ...],
     first = step.operands[0] if step.operands else None
     if not isinstance(first, View):
         return None
-    if step.mnemonic in ("send", "reduce"):
-        to = dict(step.keywords)["to"]
-        return (to if isinstance(to, tuple) else (int(str(to)),)), "", False, first
+    if step.mnemonic in SENDING:
+        return destinations(step), "", False, first
     if step.mnemonic not in ("load", "store", "gather"):
         return None
     spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)

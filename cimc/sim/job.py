@@ -15,6 +15,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits, host_cycles, memory_cycles
 from cimc.isa.cells import contended, spans
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, LOCAL, Carries, Instruction, Kind, Shape, Spec, Unit, Value
+from cimc.isa.messages import destinations, keywords, parts
 from cimc.isa.operands import View, extent
 from cimc.isa.program import GlobalBuffer, MatrixDecl, Program, TileProgram
 
@@ -124,32 +125,6 @@ def carries(instruction: Instruction) -> Carries:
     if action(instruction) in (Action.REDUCE, Action.COLLECT):
         return Carries.PARTS
     return Carries.TOKENS if is_token(instruction) else Carries.DATA
-
-
-def parts(instruction: Instruction) -> tuple[int, ...]:
-    """The tiles whose parts make the sum that it sends a part of, or takes."""
-    of = keywords(instruction)["of"]
-    return of if isinstance(of, tuple) else ()
-
-
-def keywords(instruction: Instruction) -> dict[str, Value]:
-    """All keywords, with the row's defaults."""
-    spec = INSTRUCTIONS[instruction.mnemonic]
-    found: dict[str, Value] = {k.name: k.default for k in spec.keywords if k.default is not None}
-    found.update(instruction.keywords)
-    return found
-
-
-def destinations(instruction: Instruction) -> tuple[int, ...]:
-    """The tiles a send, or a part of a sum, goes to."""
-    to = keywords(instruction)["to"]
-    return to if isinstance(to, tuple) else (to,) if isinstance(to, int) else ()
-
-
-def number(instruction: Instruction, name: str) -> int:
-    """An integer keyword."""
-    value = keywords(instruction).get(name, 0)
-    return value if isinstance(value, int) else 0
 
 
 class Foreman:

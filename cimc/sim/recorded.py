@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.isa.instruction import Blocked, Instruction, Machine, Meaning, Repeat
 from cimc.isa.matrix import PRODUCTS
+from cimc.isa.messages import SENDING
 from cimc.isa.operands import Affine, View
 from cimc.isa.program import Program
 from cimc.isa.steps import each, executed
@@ -24,7 +25,6 @@ Shapes = tuple[tuple[int, ...], ...]  # of operands; () for a matrix
 MOST_STEPS = 1 << 19
 """Executed instructions of a program that is recorded: each takes some 20 µs, once, and some hundred bytes meanwhile."""
 _MOVES = frozenset({"load", "store", "copy"})
-_SENDS = frozenset({"send", "reduce"})
 _TOKENS = frozenset({"signal", "wait", "halt", "recv"})  # for these the numbers are as good as values
 _SPREAD = frozenset({("mvm", 2), ("gather", 2)})
 """Operands that their meanings count: they have the instances' extent even where they are the same in all of them."""
@@ -54,7 +54,7 @@ class TileRecorder:
         name, row = step.mnemonic, row_of(step.mnemonic)
         if name in _TOKENS:
             return row.meaning
-        if name in _SENDS:
+        if name in SENDING:
             return self._sent(step, row)
         if name in _MOVES and self._storage(step, row, 0).dtype == self._storage(step, row, 1).dtype:
             return self._moved(step, row)

@@ -59,11 +59,12 @@ from cimc import errors
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import WINDOW, Carries, Instruction, Phase, Repeat, Step
+from cimc.isa.messages import destinations, integer, parts
 from cimc.isa.operands import extent
 from cimc.isa.program import Program
 from cimc.isa.steps import walk
 from cimc.sim import params, place
-from cimc.sim.job import Action, Foreman, Job, action, carries, destinations, is_token, number, parts, unit
+from cimc.sim.job import Action, Foreman, Job, action, carries, is_token, unit
 from cimc.sim.queues import UNTOLD, Channel, Message, Sum, Sums
 
 RESERVATIONS = 16  # of a link that are kept apart; what is free between the first two of more is given up
@@ -304,7 +305,7 @@ class Reference:
             self._end(flight, self.host_free)
 
     def _channel(self, source: int, destination: int, instruction: Instruction) -> Channel:
-        key = (source, destination, number(instruction, "tag"), carries(instruction))
+        key = (source, destination, integer(instruction, "tag"), carries(instruction))
         return self.channels.setdefault(key, Channel())
 
     def _packet(self, flight: Flight, source: int, to: Sequence[int], size: int, now: int) -> tuple[list[int], int]:
@@ -364,7 +365,7 @@ class Reference:
         self._end(flight, left)
 
     def _sums(self, instruction: Instruction, destination: int) -> Sums:
-        of, tag = parts(instruction), number(instruction, "tag")
+        of, tag = parts(instruction), integer(instruction, "tag")
         if (of, destination, tag) not in self.sums:
             self.sums[of, destination, tag] = Sums(noc.meeting(self.chip, of, destination))
         return self.sums[of, destination, tag]
@@ -434,13 +435,13 @@ class Reference:
         self._end(flight, end)
 
     def _receive(self, flight: Flight) -> None:
-        channel = self._channel(number(flight.instruction, "source"), flight.tile, flight.instruction)
+        channel = self._channel(integer(flight.instruction, "source"), flight.tile, flight.instruction)
         message = channel.untaken()
         if message is None:
             channel.receiver = flight
             return
         if message.bytes != flight.job.bytes:
-            raise self._mismatch(flight, number(flight.instruction, "source"), message.bytes)
+            raise self._mismatch(flight, integer(flight.instruction, "source"), message.bytes)
         assert flight.start is not None
         copied = flight.start + flight.job.cycles
         message.release = max(copied, message.arrival)

@@ -11,10 +11,10 @@ import numpy as np
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.collecting import uncollected
+from cimc.isa.messages import integer, parts
 from cimc.isa.program import Program
 from cimc.sim import account, bound, machine, params, place
 from cimc.sim.flat import flatten
-from cimc.sim.job import number, parts
 from cimc.sim.result import Event, Timing
 from cimc.sim.state import (
     BAD,
@@ -101,7 +101,7 @@ def _mismatch(layout: Layout, state: State) -> Exception:
     instruction = layout.instruction(row)
     want = int(flat.costs[state.flight[slot, F_COST], V_SIZE])
     ends = flat.dests[flat.rows[row, R_DEST] : flat.rows[row, R_DEST_END], 0].tolist()
-    of = parts(instruction) if ends else (number(instruction, "source"),)
+    of = parts(instruction) if ends else (integer(instruction, "source"),)
     sizes = [_next(layout, state, channel) for channel in ends or [int(flat.rows[row, R_CHANNEL])]]
     source, got = next((s, n) for s, n in zip(of, sizes, strict=True) if n != want)
     why = f"the message from tile {source} has {got} bytes, the view {want}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cimc.codegen.pushed import TAG, Taken, receive
+from cimc.codegen.pushed import Taken, receive
+from cimc.codegen.tags import PUSHED
 from cimc.codegen.tilecode import TileCode
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.isa.instruction import Phase, Repeat
@@ -31,7 +32,7 @@ def _sent(compiled: Compiled, mnemonic: str) -> Counter[tuple[int, int, int]]:
         for step, times in executed(tile.steps):
             words = dict(step.keywords)
             tag = words.get("tag")
-            if step.mnemonic != mnemonic or not isinstance(tag, int) or tag < TAG:
+            if step.mnemonic != mnemonic or not isinstance(tag, int) or tag < PUSHED:
                 continue
             view = step.operands[0]
             assert isinstance(view, View)
@@ -106,8 +107,8 @@ def test_receives_take_turns_with_lanes_and_copies() -> None:
     for k, taken in enumerate(copies):
         for turn, source in enumerate((10 + k, 20 + k)):
             view = View("whole0.0", Affine.of(64 * k, {"@b": 8}), (2, 4), (4, 1))
-            taken.note(turn, 7, view, (source, TAG), origin)
-    copies[1].note(4, 7, View("whole0.0", Affine(120), (1, 4), (4, 1)), (21, TAG), origin)
+            taken.note(turn, 7, view, (source, PUSHED), origin)
+    copies[1].note(4, 7, View("whole0.0", Affine(120), (1, 4), (4, 1)), (21, PUSHED), origin)
     receive(code, copies)
     repeat, rest = code[7].steps
     assert isinstance(repeat, Repeat)

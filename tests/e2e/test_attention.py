@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cimc import errors
-from cimc.codegen.spread import TAG
+from cimc.codegen.tags import HANDED
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.ir.evaluate import evaluate
 from cimc.isa.instruction import Instruction, Repeat, Step
@@ -238,7 +238,7 @@ def test_what_tiles_share_is_loaded_by_one_and_written_into_several_cores(folder
         assert programmed == multiplied == names
         for step, _ in flat(tile.steps):
             words = dict(step.keywords)
-            if step.mnemonic in handed and words["tag"] == TAG:
+            if step.mnemonic in handed and words["tag"] == HANDED:
                 to = words.get("to", ())
                 handed[step.mnemonic] += len(to) if isinstance(to, tuple) and to else 1
     assert handed["send"] == handed["recv"] > 0
