@@ -85,11 +85,39 @@ class Cut:
 
     def arrays(self, buffer: GlobalBuffer) -> tuple[GlobalBuffer, ...]:
         """The arrays of the parts."""
-        return pieces(buffer, self)
+        rows = buffer.size // self.row
+        return tuple(
+            GlobalBuffer(f"{buffer.name}.{k}", buffer.element, (rows, high - low))
+            for k, (low, high) in enumerate(pairwise(self.edges))
+        )
 
     def split(self, step: Instruction, access: Access) -> Iterator[Instruction]:
         """A load or store of the array, done on the parts it meets."""
-        return _split(step, access, self)
+        reach = _reach(access, self.row)
+        assert reach is not None, "the cut was made for all accesses"
+        at = 0 if access.writes else 1
+        other = step.operands[1 - at]
+        assert isinstance(other, View)
+        met = self.meeting(reach)
+        for k in met:
+            low, high = max(reach.low, self.edges[k]), min(reach.high, self.edges[k + 1])
+            mine, local = access.view, other
+            if (low, high) != (reach.low, reach.high):
+                first = low - reach.low
+                mine, local = (narrowed(v, reach.axis, first, high - low) for v in (mine, local))
+            for part, here in _apart(mine, local, access, len(met)):
+                pair = (self._moved(part, k), here)
+                yield step.on(pair if at == 0 else pair[::-1])
+
+    def _moved(self, view: View, k: int) -> View:
+        """A view of the whole array, as one of its part ``k``."""
+        low, high = self.edges[k], self.edges[k + 1]
+
+        def step(s: int) -> int:
+            return s // self.row * (high - low) + s % self.row
+
+        offset = Affine.of(step(view.offset.constant) - low, {v: step(c) for v, c in view.offset.terms})
+        return View(f"{view.buffer}.{k}", offset, view.shape, tuple(step(s) for s in view.strides))
 
 
 class Division(Protocol):
@@ -221,15 +249,6 @@ def _fewer(edges: list[int], row: int, most: int) -> list[int]:
     return sorted({min(edges, key=lambda e: abs(e - row * k // most)) for k in range(1, most)})
 
 
-def pieces(buffer: GlobalBuffer, plan: Cut) -> tuple[GlobalBuffer, ...]:
-    """The arrays of the parts."""
-    rows = buffer.size // plan.row
-    return tuple(
-        GlobalBuffer(f"{buffer.name}.{k}", buffer.element, (rows, high - low))
-        for k, (low, high) in enumerate(pairwise(plan.edges))
-    )
-
-
 def rewritten(tile: int, steps: Sequence[Step], plans: Mapping[str, Division]) -> tuple[Step, ...]:
     """The steps with every load and store of an array that is cut done on its parts."""
     return _rewritten(tile, steps, plans, ())
@@ -256,23 +275,6 @@ def _rewritten(
     return tuple(found)
 
 
-def _split(step: Instruction, access: Access, plan: Cut) -> Iterator[Instruction]:
-    reach = _reach(access, plan.row)
-    assert reach is not None, "the cut was made for all accesses"
-    at = 0 if access.writes else 1
-    other = step.operands[1 - at]
-    assert isinstance(other, View)
-    for k in plan.meeting(reach):
-        low, high = max(reach.low, plan.edges[k]), min(reach.high, plan.edges[k + 1])
-        mine, local = access.view, other
-        if (low, high) != (reach.low, reach.high):
-            first = low - reach.low
-            mine, local = (narrowed(v, reach.axis, first, high - low) for v in (mine, local))
-        for part, here in _apart(mine, local, access, len(plan.meeting(reach))):
-            pair = (_moved(part, plan, k), here)
-            yield step.on(pair if at == 0 else pair[::-1])
-
-
 def _apart(mine: View, local: View, access: Access, parts: int) -> list[tuple[View, View]]:
     """What a part is loaded by: row by row if they are few, else all at once. Columns of several rows lie between those of
     other parts, and would wait for them."""
@@ -281,14 +283,3 @@ def _apart(mine: View, local: View, access: Access, parts: int) -> list[tuple[Vi
     if not few or parts < 2 or access.writes:
         return [(mine, local)]
     return [(narrowed(mine, 0, row, 1), narrowed(local, 0, row, 1)) for row in range(rows)]
-
-
-def _moved(view: View, plan: Cut, k: int) -> View:
-    """A view of the whole array, as one of its part ``k``."""
-    low, high = plan.edges[k], plan.edges[k + 1]
-
-    def step(s: int) -> int:
-        return s // plan.row * (high - low) + s % plan.row
-
-    offset = Affine.of(step(view.offset.constant) - low, {v: step(c) for v, c in view.offset.terms})
-    return View(f"{view.buffer}.{k}", offset, view.shape, tuple(step(s) for s in view.strides))

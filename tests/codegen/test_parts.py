@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from cimc.codegen.parts import Access, accesses, cut, pieces, rewritten
+from cimc.codegen.parts import Access, accesses, cut, rewritten
 from cimc.codegen.tilecode import instruction
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import Affine, Element, View, dense_strides, static_shape
@@ -76,7 +76,7 @@ def test_pieces_move_what_the_whole_moves(steps: tuple[Step, ...], edges: tuple[
         return
     assert plan is not None
     assert plan.edges == edges
-    parts = pieces(T, plan)
+    parts = plan.arrays(T)
     assert sum(p.size for p in parts) == T.size
     starts = {p.name: (edge, p.shape[1]) for p, edge in zip(parts, edges, strict=False)}
     after = rewritten(3, steps, {"t": plan})
