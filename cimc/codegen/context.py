@@ -19,7 +19,7 @@ from cimc.mapping.mapping import Home, Mapping, Placement, Segment
 from cimc.mapping.recompute import KEPT_SHARE
 from cimc.mapping.segment import Range, Tail, inside, product
 from cimc.mapping.space import Index, Space, shared_row, width
-from cimc.ops import Access
+from cimc.ops import OPS, Access
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Context:
             if value != home.buffer and value in makers and not is_view(makers[value])
         )
         self._tails: dict[int, dict[str, Tail]] = {}
+        self._whole: dict[int, list[tuple[Node, str]]] = {}
         self._beside: dict[int, list[int]] = {}  # by segment
 
     def apart(self) -> Context:
@@ -92,6 +93,17 @@ class Context:
         if segment.index not in self._tails:
             self._tails[segment.index] = inside(self.graph, self.uses, segment)
         return self._tails[segment.index]
+
+    def whole(self, segment: Segment) -> list[tuple[Node, str]]:
+        """Operands that nodes of a segment read whole, and in no other way."""
+        if segment.index not in self._whole:
+            found = self._whole[segment.index] = list[tuple[Node, str]]()
+            for node in segment.nodes:
+                for value in dict.fromkeys(v for v in node.inputs if v):
+                    how = {OPS[node.op].access(node, i) for i, v in enumerate(node.inputs) if v == value}
+                    if how == {Access.WHOLE}:
+                        found.append((node, value))
+        return self._whole[segment.index]
 
     def position(self, tile: int) -> tuple[int, int]:
         """Column and row of a tile on the mesh."""

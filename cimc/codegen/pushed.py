@@ -24,7 +24,7 @@ from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.mapping.mapping import Segment, Style
 from cimc.mapping.segment import Range, pieces, product, shares
 from cimc.mapping.space import Index, Space
-from cimc.ops import OPS, Access
+from cimc.ops import Access
 from cimc.origin import Origin
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def making(context: Context, segment: Segment) -> Segment | None:
         return None
     before = (s for s in mapping.segments[segment.index - 1 :: -1] if s.style is Style.STREAM) if segment.index else ()
     source = next(iter(before), None)
-    return source if segment.index not in placement.least_rows and _whole(segment) else None
+    return source if segment.index not in placement.least_rows and context.whole(segment) else None
 
 
 def takers(context: Context, source: Segment) -> list[Segment]:
@@ -101,24 +101,13 @@ def pushes(context: Context, segment: Segment, spread: Spread) -> Pushes:
     if source is None or not spread.tasks:
         return {}
     plan = _Plan(context, segment, spread, source)
-    for node, value in _whole(segment):
+    for node, value in context.whole(segment):
         plan.operand(node, value)
     bytes_of: Counter[int] = Counter()
     for push in dict.fromkeys(plan.found.values()):
         bytes_of.update(dict.fromkeys(push.tiles, push.rows * push.cols * push.element.bytes))
     fits = all(size * ROOM_SHARE <= context.chip.tile(tile).local_bytes for tile, size in bytes_of.items())
     return plan.found if fits else {}
-
-
-def _whole(segment: Segment) -> list[tuple[Node, str]]:
-    """Operands that nodes read whole, and in no other way."""
-    found: dict[tuple[str, str], tuple[Node, str]] = {}
-    for node in segment.nodes:
-        for value in dict.fromkeys(v for v in node.inputs if v):
-            how = {OPS[node.op].access(node, i) for i, v in enumerate(node.inputs) if v == value}
-            if how == {Access.WHOLE}:
-                found[node.outputs[0], value] = node, value
-    return list(found.values())
 
 
 @dataclass
