@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from cimc.codegen.tilecode import instruction
 from cimc.isa.instruction import INSTRUCTIONS, MAX_STAGE, Instruction, Kind, Phase, Repeat, Step, kinds
@@ -87,26 +87,33 @@ def order(chunks: Mapping[int, list[Chunk]], producers: Mapping[str, Mapping[int
     """Tokens between the tiles' chunks; one covers all that the other tile stored before. ``producers``: of each array, by
     segment, the tiles that store into it."""
     chunk_of = {(tile, c.segment): c for tile, found in chunks.items() for c in found if not c.reload}
-    stored: dict[tuple[int, int], Stored] = {}
+    stored = cache(lambda source, segment: _stored(chunk_of[source, segment].steps))
     for tile, found in chunks.items():
         synced: dict[int, int] = {}
         for chunk in found:
             needed: dict[int, dict[int, dict[int, Place]]] = {}  # by source, segment and step
-            for name, touches in _touched(chunk.steps, Kind.GLOBAL_READ).items():
-                for segment, tiles in producers.get(name.partition(".")[0], {}).items():
-                    for source in tiles if segment < chunk.segment else ():
-                        if source == tile or synced.get(source, -1) >= segment:
-                            continue
-                        if (source, segment) not in stored:
-                            stored[source, segment] = _stored(chunk_of[source, segment].steps)
-                        for step, hulls in stored[source, segment]:
-                            first = _first(touches, hulls.get(name))
-                            if first is not None:
-                                places = needed.setdefault(source, {}).setdefault(segment, {})
-                                places[step] = min(places.get(step, first), first)
+            for name, segment, source, touches in _reads(chunk, producers):
+                if source == tile or synced.get(source, -1) >= segment:
+                    continue
+                for step, hulls in stored(source, segment):
+                    first = _first(touches, hulls.get(name))
+                    if first is not None:
+                        places = needed.setdefault(source, {}).setdefault(segment, {})
+                        places[step] = min(places.get(step, first), first)
             for source, of in sorted(needed.items()):
                 synced[source] = max(of)
                 _tokens(chunk, (tile, source), of, chunk_of[source, max(of)])
+
+
+def _reads(
+    chunk: Chunk, producers: Mapping[str, Mapping[int, Sequence[int]]]
+) -> Iterator[tuple[str, int, int, Sequence[_Touch]]]:
+    """What a chunk reads of arrays that earlier segments store: the array, a segment, one of its tiles that store into it, and
+    the reads of it."""
+    for name, touches in _touched(chunk.steps, Kind.GLOBAL_READ).items():
+        for segment, tiles in producers.get(name.partition(".")[0], {}).items():
+            for source in tiles if segment < chunk.segment else ():
+                yield name, segment, source, touches
 
 
 def _tokens(chunk: Chunk, ends: tuple[int, int], needed: Mapping[int, Mapping[int, Place]], sender: Chunk) -> None:
