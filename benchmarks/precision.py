@@ -14,7 +14,7 @@ from cimc.frontend import importer
 from cimc.inputs import Tokens, draw_calibration
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.smooth import Smooth
 from cimc.pipeline import default_pipeline, parse_pipeline, run_pipeline, with_calibration
 from models import minilm as minilm_recipe
@@ -75,7 +75,7 @@ def answers(made: tuple[Graph, Constants], tokens: Feeds) -> dict[str, Array]:
     parts: list[dict[str, Array]] = []
     for start in range(0, len(tokens["input_ids"]), BATCH):
         found = evaluate(
-            graph, constants, {k: v[start : start + BATCH] for k, v in tokens.items()}, Numerics(exact=False)
+            graph, constants, {k: v[start : start + BATCH] for k, v in tokens.items()}, Arithmetic(exact=False)
         )
         parts.append({("tokens" if v.ndim == 3 else "sentences"): v for v in found.values()})
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}

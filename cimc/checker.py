@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from cimc import errors, mixed, study
 from cimc import inputs as input_files
+from cimc.arch.spec import ChipSpec
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import device_calibrates
 from cimc.frontend.halves import HALVES
 from cimc.ir.evaluate import evaluate_all
 from cimc.ir.graph import Graph, Node
 from cimc.layers import Layers, compare_layers
-from cimc.ops import Numerics as OpNumerics
+from cimc.ops import Arithmetic
 from cimc.passes.copies import Copies
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.reference import Reference
@@ -303,6 +304,11 @@ def _run(compiled: Compiled, how: CheckOptions, feeds: Mapping[str, Array], anal
         )
 
 
+def _operand_bits(chip: ChipSpec) -> int:
+    """Bits of the operands of the chip's matmul units, of the first kind of tile that has one."""
+    return next((t.matmul.operand_bits for t in chip.tiles.values() if t.matmul is not None), Arithmetic.operand_bits)
+
+
 def _report(
     model: str,
     compiled: Compiled,
@@ -325,7 +331,8 @@ def _report(
     if how.layers:
         measured = result.outputs if how.numerics == "analog" else None
         with stage("layers"):
-            layers = compare_layers(compiled.graph, compiled.constants, reference, tolerance, measured)
+            bits = _operand_bits(compiled.hardware.spec)
+            layers = compare_layers(compiled.graph, compiled.constants, reference, tolerance, measured, bits)
     return CheckReport(
         model=model,
         hardware=compiled.hardware.name,
@@ -361,7 +368,7 @@ def _not_finite(compiled: Compiled, feeds: Mapping[str, Array], result: RunResul
     def watch(node: Node, name: str, value: Array) -> None:
         look(name, node.origin.node, value)
 
-    evaluate_all(compiled.graph, compiled.constants, feeds, OpNumerics(), watch=watch)
+    evaluate_all(compiled.graph, compiled.constants, feeds, Arithmetic(), watch=watch)
     return found[0] if found else None
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cimc.ir.constants import Constants
 from cimc.ir.evaluate import evaluate_all
 from cimc.ir.graph import Graph
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.reference import Reference
 from cimc.report.attribution import Attribution, attribute
 from cimc.report.compare import Agreement, Tolerance, compare
@@ -55,21 +55,23 @@ def compare_layers(
     reference: Reference,
     tolerance: Tolerance,
     device: Mapping[str, Array] | None = None,
+    operand_bits: int = Arithmetic.operand_bits,
 ) -> Layers:
     """Compare the graph's values with the reference's of the same name. ``device``: outputs of a run in analog numerics,
-    by the model's names. Memory: a chunk of values (see :class:`Reference`) up to three times. Raises REFERENCE if
-    onnxruntime does not give values inside the model."""
+    by the model's names. ``operand_bits``: of the chip's matmul units. Memory: a chunk of values (see :class:`Reference`) up to
+    three times. Raises REFERENCE if onnxruntime does not give values inside the model."""
     produced = [v for n in graph.nodes for v in n.outputs if v]
     given = frozenset(reference.inner_names())
     sizes = {v: graph.types[v].bytes for v in produced if v in given}
     agreements: list[Agreement] = []
     causes: list[Attribution] = []
     exact = tolerance.numerics == "float"
+    rounded = Arithmetic(exact=False, operand_bits=operand_bits)
     for wanted in reference.inner(sizes):
-        floats = evaluate_all(graph, constants, reference.inputs, Numerics(exact=True), keep=wanted)
+        floats = evaluate_all(graph, constants, reference.inputs, Arithmetic(exact=True), keep=wanted)
         whole: Mapping[str, Array] = {}
         if not exact:
-            whole = evaluate_all(graph, constants, reference.inputs, Numerics(exact=False), keep=wanted)
+            whole = evaluate_all(graph, constants, reference.inputs, rounded, keep=wanted)
         found = floats if exact else whole
         agreements += [compare(n, found[n], want, tolerance) for n, want in wanted.items()]
         causes += attribute(wanted, floats, whole, device or {})

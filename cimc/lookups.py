@@ -13,7 +13,7 @@ import numpy as np
 from cimc.inputs import Tokens, draw_graph
 from cimc.ir.graph import Array, Constants, Graph, Node
 from cimc.isa.operands import Element
-from cimc.ops import OPS, Numerics
+from cimc.ops import OPS, Arithmetic
 
 MOST_ELEMENTS = 1 << 24
 """Of all values that are computed to know one table's indices."""
@@ -68,7 +68,7 @@ def _compute(constants: Constants, values: dict[str, Array], node: Node) -> None
     """The outputs of a node, from inputs and values computed before."""
     operands = [None if not v else values[v] if v in values else constants[v] for v in node.inputs]
     with np.errstate(all="ignore"):
-        results = OPS[node.op].evaluate(node, operands, Numerics(exact=True))
+        results = OPS[node.op].evaluate(node, operands, Arithmetic(exact=True))
     values.update((n, np.asarray(y)) for n, y in zip(node.outputs, results, strict=False) if n)
 
 

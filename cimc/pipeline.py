@@ -14,7 +14,7 @@ from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.ir.levels import check
 from cimc.ir.text import print_graph
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.codes import Codes
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
@@ -201,19 +201,19 @@ class _Reference:
 
     def __init__(self, graph: Graph, constants: Constants, samples: Mapping[str, Array] | None) -> None:
         self.inputs = samples if samples is not None else made_up_inputs(graph)
-        self.float = evaluate(graph, constants, self.inputs, Numerics(exact=True))
+        self.float = evaluate(graph, constants, self.inputs, Arithmetic(exact=True))
         self.integer: dict[str, Array] | None = None
 
     def compare(self, label: str, graph: Graph, constants: Constants, *, rounds: bool = False) -> None:
         """Raise AnswerChanged if the graph computes something else."""
-        found = evaluate(graph, constants, self.inputs, Numerics(exact=True))
+        found = evaluate(graph, constants, self.inputs, Arithmetic(exact=True))
         for name, wanted in self.float.items():
             worst = _worst(wanted, found[name])
             if not worst <= TOLERANCE:
                 raise AnswerChanged(f"{label} changed output {name} by {worst:.3g} of its largest value")
         if graph.level not in ("quantized", "partitioned"):
             return
-        whole = evaluate(graph, constants, self.inputs, Numerics(exact=False))
+        whole = evaluate(graph, constants, self.inputs, Arithmetic(exact=False))
         for name, wanted in ((not rounds and self.integer) or whole).items():
             if not np.array_equal(wanted, whole[name], equal_nan=True):
                 raise AnswerChanged(f"{label} changed output {name} in integer numerics, where it must be exact")

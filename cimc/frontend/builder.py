@@ -15,7 +15,7 @@ from cimc.ir.graph import Attr, Graph, Node, Type
 from cimc.isa.kernels import cast
 from cimc.isa.operands import Element
 from cimc.ops import OPS
-from cimc.ops.op import Numerics
+from cimc.ops.op import Arithmetic
 from cimc.origin import Origin
 
 MAX_CONSTANT = 1 << 28
@@ -214,7 +214,7 @@ class Builder:
         arrays = [self._arrays[v.name] if v else None for v in inputs]
         try:
             with np.errstate(all="ignore"):
-                results = OPS[node.op].evaluate(node, arrays, Numerics())
+                results = OPS[node.op].evaluate(node, arrays, Arithmetic())
         except (IndexError, ValueError, TypeError, ArithmeticError, MemoryError) as e:
             raise Impossible(f"{node.op} of constants: {e}") from e
         return tuple(self.constant(np.asarray(y)) for y in results)

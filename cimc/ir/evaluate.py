@@ -13,7 +13,7 @@ import numpy as np
 from cimc import errors
 from cimc.ir.graph import Array, Constants, Graph, Node
 from cimc.isa.hostnode import HostNode, Refused
-from cimc.ops import OPS, Numerics
+from cimc.ops import OPS, Arithmetic
 
 Watch = Callable[[Node, str, Array], None]
 """Called with every value as it is computed: its node, its name, the array (not to be changed)."""
@@ -24,12 +24,14 @@ FLOAT_COMPANION = ".float"
 _CELLS_OPS = ("mvm", "blocked_mvm", "matmul")
 
 
-def evaluate(graph: Graph, constants: Constants, inputs: Mapping[str, Array], numerics: Numerics) -> dict[str, Array]:
+def evaluate(
+    graph: Graph, constants: Constants, inputs: Mapping[str, Array], arithmetic: Arithmetic
+) -> dict[str, Array]:
     """The graph's outputs, by value name. ``inputs`` has one array per graph input.
 
     Raises CimcError (graph-input) if an input is missing or of another shape or element type.
     """
-    found = evaluate_all(graph, constants, inputs, numerics, keep=graph.outputs)
+    found = evaluate_all(graph, constants, inputs, arithmetic, keep=graph.outputs)
     return {name: found[name] for name in graph.outputs}
 
 
@@ -37,7 +39,7 @@ def evaluate_all(
     graph: Graph,
     constants: Constants,
     inputs: Mapping[str, Array],
-    numerics: Numerics,
+    arithmetic: Arithmetic,
     *,
     keep: Collection[str] = (),
     watch: Watch | None = None,
@@ -52,12 +54,12 @@ def evaluate_all(
     kept = frozenset(keep)
     found: dict[str, Array] = {name: live[name] for name in graph.inputs if name in kept}
     for index, node in enumerate(graph.nodes):
-        operands = [_operand(graph, constants, live, node, v, numerics) for v in node.inputs]
-        results = _run(node, operands, constants, numerics)
+        operands = [_operand(graph, constants, live, node, v, arithmetic) for v in node.inputs]
+        results = _run(node, operands, constants, arithmetic)
         for name, value in zip(node.outputs, results, strict=False):
             if not name:
                 continue
-            _check(graph, node, name, value, numerics)
+            _check(graph, node, name, value, arithmetic)
             if watch is not None:
                 watch(node, name, value)
             if name in kept:
@@ -89,20 +91,20 @@ def _last_uses(graph: Graph) -> dict[str, int]:
 
 
 def _operand(
-    graph: Graph, constants: Constants, live: Mapping[str, Array], node: Node, name: str, numerics: Numerics
+    graph: Graph, constants: Constants, live: Mapping[str, Array], node: Node, name: str, arithmetic: Arithmetic
 ) -> Array | None:
     if not name:
         return None
     if name in live:
         return live[name]
-    return _constant(graph, constants, node, name, numerics)
+    return _constant(graph, constants, node, name, arithmetic)
 
 
-def _constant(graph: Graph, constants: Constants, node: Node, name: str, numerics: Numerics) -> Array:
+def _constant(graph: Graph, constants: Constants, node: Node, name: str, arithmetic: Arithmetic) -> Array:
     declared = graph.types[name]
     companion = name + FLOAT_COMPANION
     # The companion stands in for codes that cimc made (type q8), never for integers the model itself multiplies.
-    if numerics.exact and node.op in _CELLS_OPS and declared.element.quantized and companion in constants:
+    if arithmetic.exact and node.op in _CELLS_OPS and declared.element.quantized and companion in constants:
         return constants[companion]
     value = constants[name]
     if value.shape != declared.shape or value.dtype != declared.element.dtype(exact=False):
@@ -113,17 +115,17 @@ def _constant(graph: Graph, constants: Constants, node: Node, name: str, numeric
     return value
 
 
-def _run(node: Node, operands: list[Array | None], constants: Constants, numerics: Numerics) -> list[Array]:
+def _run(node: Node, operands: list[Array | None], constants: Constants, arithmetic: Arithmetic) -> list[Array]:
     if node.op == "host":
         return run_host(constants[str(node.attr("call"))], operands)
     # Infinities and NaNs are values like any other here; and a kernel on a scalar gives a NumPy scalar, not an array.
     with np.errstate(all="ignore"):
-        return [np.asarray(y) for y in OPS[node.op].evaluate(node, operands, numerics)]
+        return [np.asarray(y) for y in OPS[node.op].evaluate(node, operands, arithmetic)]
 
 
-def _check(graph: Graph, node: Node, name: str, value: Array, numerics: Numerics) -> None:
+def _check(graph: Graph, node: Node, name: str, value: Array, arithmetic: Arithmetic) -> None:
     declared = graph.types[name]
-    dtype = declared.element.dtype(exact=numerics.exact)
+    dtype = declared.element.dtype(exact=arithmetic.exact)
     if value.shape != declared.shape or value.dtype != dtype:
         raise AssertionError(
             f"value {name} of {node.op} ({node.origin}) evaluates to {value.dtype}{list(value.shape)}, "

@@ -8,7 +8,7 @@ from typing import ClassVar
 from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import BINARY, UNARY, cast
 from cimc.isa.operands import Element
-from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, broadcast, call, register
+from cimc.ops.op import Arithmetic, Array, Attribute, Emit, Op, broadcast, call, register
 from cimc.ops.written_as import HALVED, TO, written_as, written_dtype
 
 _TO_BOOL = frozenset(("eq", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "isnan", "isinf"))
@@ -46,11 +46,11 @@ class Unary(Op):
         assert x is not None
         return (Type(Element.B8 if self.name in _TO_BOOL else written_as(node, x.element), x.shape),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
         y = call(UNARY[self.name][1], x)
-        return (y if self.name in _TO_BOOL else y.astype(written_dtype(node, x.dtype, numerics), copy=False),)
+        return (y if self.name in _TO_BOOL else y.astype(written_dtype(node, x.dtype, arithmetic), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit(self.name, emit.output(), emit.input(0))
@@ -77,11 +77,11 @@ class Binary(Op):
             _alike(node, a, b)
         return (Type(written_as(node, a.element, inputs), _shapes(inputs)),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         a, b = inputs
         assert a is not None
         y = call(BINARY[self.name][1], a, b)
-        return (y if self.name in _TO_BOOL else y.astype(written_dtype(node, a.dtype, numerics), copy=False),)
+        return (y if self.name in _TO_BOOL else y.astype(written_dtype(node, a.dtype, arithmetic), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit(self.name, emit.output(), emit.input(0), emit.input(1))
@@ -102,14 +102,14 @@ class Select(Op):
         _alike(node, a, b)
         return (Type(written_as(node, a.element, (a, b)), _shapes(inputs)),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         import numpy as np
 
         condition, a, b = inputs
         assert a is not None
         assert b is not None
         assert condition is not None
-        return (np.where(condition, a, b).astype(written_dtype(node, a.dtype, numerics), copy=False),)
+        return (np.where(condition, a, b).astype(written_dtype(node, a.dtype, arithmetic), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("select", emit.output(), emit.input(0), emit.input(1), emit.input(2))
@@ -128,10 +128,10 @@ class Cast(Op):
         assert x is not None
         return (Type(Element(node.attr("to")), x.shape),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        return (cast(x, Element(node.attr("to")).dtype(exact=numerics.exact)),)
+        return (cast(x, Element(node.attr("to")).dtype(exact=arithmetic.exact)),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("cast", emit.output(), emit.input(0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from cimc.ir.graph import Node, Type
 from cimc.isa.operands import Element
-from cimc.ops.op import Access, Array, Attribute, Emit, Form, Layout, Numerics, Op, Part, broadcast, register
+from cimc.ops.op import Access, Arithmetic, Array, Attribute, Emit, Form, Layout, Op, Part, broadcast, register
 
 _INTS = (tuple,)
 
@@ -58,7 +58,7 @@ class Reshape(Op):
             raise ValueError(f"reshape of {x} to {y}")
         return (y,)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         return (np.reshape(_array(inputs), integers(node, "shape")),)
 
     def view(self, node: Node, layout: Layout) -> Layout | None:
@@ -150,7 +150,7 @@ class Transpose(Op):
             raise ValueError(f"transpose of {x} by {perm}")
         return (Type(x.element, tuple(x.shape[p] for p in perm)),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         return (np.transpose(_array(inputs), integers(node, "perm")),)
 
     def view(self, node: Node, layout: Layout) -> Layout | None:
@@ -181,7 +181,7 @@ class Slice(Op):
                 raise ValueError(f"slice of {x}: start {a}, size {s}, step {d} leave the axis")
         return (Type(x.element, size),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x = _array(inputs)
         index = [
             a + d * np.arange(s)
@@ -210,7 +210,7 @@ class Expand(Op):
             raise ValueError(f"expand of {x} to {shape}")
         return (Type(x.element, shape),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         return (np.broadcast_to(_array(inputs), integers(node, "shape")),)
 
     def view(self, node: Node, layout: Layout) -> Layout | None:
@@ -244,7 +244,7 @@ class Concat(Op):
             total += t.shape[axis]
         return (Type(first.element, (*first.shape[:axis], total, *first.shape[axis + 1 :])),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         axis = int(node.attr("axis"))  # pyright: ignore[reportArgumentType]
         return (np.concatenate([x for x in inputs if x is not None], axis=axis),)
 
@@ -278,7 +278,7 @@ class Pad(Op):
             raise ValueError(f"pad of {x} by {before} and {after}")
         return (Type(x.element, tuple(n + a + b for n, a, b in zip(x.shape, before, after, strict=True))),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         widths = list(zip(integers(node, "before"), integers(node, "after"), strict=True))
         return (np.pad(_array(inputs), widths, constant_values=node.get("value", 0.0)),)  # pyright: ignore[reportArgumentType]
 
@@ -320,7 +320,7 @@ class Window(Op):
         taps = [s * step for s, step in zip(spatial, dilation, strict=True)]
         return Layout(layout.offset, shape, (n, *moves, c, *taps))
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x = np.ascontiguousarray(_array(inputs))
         layout = self._layout(node, Layout.dense(x.shape))
         strides = tuple(s * x.itemsize for s in layout.strides)
@@ -340,7 +340,7 @@ class Copy(Op):
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         return (_x(inputs),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         # not np.ascontiguousarray, which turns a scalar into a vector
         return (np.asarray(_array(inputs), order="C"),)
 
@@ -363,7 +363,7 @@ class Gather(Op):
             raise ValueError(f"gather from {table} by {index}")
         return (Type(table.element, (*index.shape[:-1], table.shape[1])),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         table, index = inputs
         assert table is not None
         assert index is not None
@@ -396,7 +396,7 @@ class Host(Op):
         assert isinstance(types, tuple)
         return tuple(parse_type(str(t)) for t in types)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         raise AssertionError("host calls are evaluated by cimc.ir.evaluate, which holds the serialized nodes")
 
 

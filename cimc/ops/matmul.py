@@ -12,7 +12,7 @@ from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import coded_product, exact_product, quantized_product, softmax, symmetric_codes
 from cimc.isa.operands import Element, View, static_shape
 from cimc.isa.rules import FLOATING, INTEGER, QUANTIZED
-from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
+from cimc.ops.op import Access, Arithmetic, Array, Attribute, Emit, Op, broadcast, register
 from cimc.ops.written_as import TO, written_as, written_dtype
 
 CORES, DIGITAL = "cores", "digital"
@@ -39,7 +39,7 @@ class Linear(Op):
             raise ValueError(f"unit {node.attr('unit')}")
         return (Type(x.element, (*x.shape[:-1], w.shape[1])),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x, w = inputs
         assert x is not None
         assert w is not None
@@ -64,11 +64,11 @@ class Mvm(Op):
             raise ValueError(f"mvm of {x} and {w}")
         return (Type(Element.Q32 if x.element.quantized else Element.I32, (*x.shape[:-1], w.shape[1])),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x, w = inputs
         assert x is not None
         assert w is not None
-        real = numerics.exact and x.dtype == np.float32
+        real = arithmetic.exact and x.dtype == np.float32
         return (exact_product(x, w) if real else exact_product(x, w).astype(np.int32),)
 
     def access(self, node: Node, index: int) -> Access:
@@ -85,12 +85,12 @@ class BlockedMvm(Mvm):
     attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("rows", (int,)), Attribute("cols", (int,)))
     doc: ClassVar[str] = "an mvm cut into blocks of rows × cols weights, one per core"
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x, w = inputs
         assert x is not None
         assert w is not None
         rows, cols = int(node.attr("rows")), int(node.attr("cols"))  # pyright: ignore[reportArgumentType]
-        real = numerics.exact and x.dtype == np.float32
+        real = arithmetic.exact and x.dtype == np.float32
         acc = np.zeros((*x.shape[:-1], w.shape[1]), np.float32 if real else np.int32)
         for r in range(0, w.shape[0], rows):
             for c in range(0, w.shape[1], cols):
@@ -118,11 +118,11 @@ class Quantize(Op):
             raise ValueError(f"{groups} groups of {x}")
         return (Type(Element.Q8, x.shape), Type(Element.F32, (*x.shape[:-1], groups)))
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
         groups = groups_of(node)
-        if numerics.exact:
+        if arithmetic.exact:
             return (x.astype(np.float32, copy=False), np.ones((*x.shape[:-1], groups), np.float32))
         codes, scale = symmetric_codes(x.reshape(*x.shape[:-1], groups, -1), 8, -1)
         return (codes.astype(np.int8).reshape(x.shape), scale[..., 0])
@@ -156,11 +156,11 @@ class QuantizeStatic(Op):
         assert x is not None
         return (Type(Element.Q8, x.shape),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x, scale = inputs
         assert x is not None
         assert scale is not None
-        if numerics.exact:
+        if arithmetic.exact:
             return (x.astype(np.float32, copy=False),)
         return (np.clip(np.rint(np.divide(np.ascontiguousarray(x), scale)), -127, 127).astype(np.int8),)
 
@@ -181,24 +181,24 @@ class Dequantize(Op):
         assert x is not None
         return (Type(written_as(node, Element.F32), x.shape),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x, scale, weight_scale = inputs
         assert x is not None
         assert scale is not None
         assert weight_scale is not None
-        if numerics.exact:
+        if arithmetic.exact:
             return (x.astype(np.float32, copy=False),)
         y = np.multiply(x.astype(np.float32), np.multiply(scale, weight_scale))
-        return (y.astype(written_dtype(node, np.dtype(np.float32), numerics), copy=False),)
+        return (y.astype(written_dtype(node, np.dtype(np.float32), arithmetic), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("dequantize", emit.output(), emit.input(0), emit.input(1), emit.input(2))
 
 
-def _product(a: Array, b: Array, numerics: Numerics) -> Array:
-    if numerics.exact or np.issubdtype(a.dtype, np.integer):
+def _product(a: Array, b: Array, arithmetic: Arithmetic) -> Array:
+    if arithmetic.exact or np.issubdtype(a.dtype, np.integer):
         return exact_product(a, b)
-    return quantized_product(a, b, numerics.operand_bits)
+    return quantized_product(a, b, arithmetic.operand_bits)
 
 
 def scales_of(node: Node) -> tuple[str, ...]:
@@ -256,18 +256,18 @@ class Matmul(Op):
         )
         return (Type(result, (*lead, a.shape[-2], b.shape[-1])),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         a, b, *scales = inputs
         assert a is not None
         assert b is not None
         scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
         if scales:
             return (coded_product(a, _given(scales[0]), b, _given(scales[1]), scale),)
-        y = _product(a, b, numerics)
+        y = _product(a, b, arithmetic)
         if scale != 1.0:
             y = np.multiply(y, np.float32(scale))
         whole = np.issubdtype(a.dtype, np.integer)
-        return (y.astype(np.int32 if whole else written_dtype(node, a.dtype, numerics), copy=False),)
+        return (y.astype(np.int32 if whole else written_dtype(node, a.dtype, arithmetic), copy=False),)
 
     def access(self, node: Node, index: int) -> Access:
         return Access.WHOLE if index in (1, 3) else Access.ROWS
@@ -312,7 +312,7 @@ class Attention(Op):
         element = written_as(node, Element.F32 if coded else q.element, (v,) if coded else (q, k, v))
         return (Type(element, (*lead, q.shape[-2], v.shape[-1])),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         q, k, v = inputs[:3]
         mask = inputs[3] if len(inputs) > 3 else None
         assert q is not None
@@ -322,14 +322,14 @@ class Attention(Op):
         if len(inputs) > 4:
             scores = coded_product(q, _given(inputs[4]), k, _given(inputs[5]))
         else:
-            scores = _product(q, k, numerics)
+            scores = _product(q, k, arithmetic)
         scores = np.multiply(scores, np.float32(float(node.attr("scale"))))  # pyright: ignore[reportArgumentType]
         scores = scores.astype(np.float32, copy=False)
         if mask is not None:
             scores = np.add(scores, mask).astype(np.float32, copy=False)
         weights = softmax(scores)
         dtype = weights.dtype if len(inputs) > 4 else q.dtype
-        return (_product(weights, v, numerics).astype(written_dtype(node, dtype, numerics), copy=False),)
+        return (_product(weights, v, arithmetic).astype(written_dtype(node, dtype, arithmetic), copy=False),)
 
     def access(self, node: Node, index: int) -> Access:
         return Access.WHOLE if index in (1, 2, 5) else Access.ROWS

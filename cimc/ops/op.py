@@ -41,9 +41,9 @@ class Form(enum.Enum):
     HOST = "host"
 
 
-@dataclass(frozen=True, slots=True)
-class Numerics:
-    """How values are computed when a graph is evaluated. ``exact``: ``float`` numerics."""
+@dataclass(frozen=True)
+class Arithmetic:
+    """How ops compute when a graph is evaluated. ``exact``: codes and products are not rounded, as in ``float`` numerics."""
 
     exact: bool = True
     operand_bits: int = 8  # of the dynamic matmul unit
@@ -137,7 +137,7 @@ class Op(ABC):
         """Types of the outputs. Raises ValueError, saying why, if the operands do not fit."""
 
     @abstractmethod
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         """The op's meaning on whole arrays; the reference that lowering must match bit for bit."""
 
     def access(self, node: Node, index: int) -> Access:

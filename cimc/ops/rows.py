@@ -8,7 +8,7 @@ from typing import ClassVar
 from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import REDUCE, layer_norm, log_softmax, rms_norm, softmax
 from cimc.isa.operands import Element
-from cimc.ops.op import Array, Attribute, Emit, Numerics, Op, call, register
+from cimc.ops.op import Arithmetic, Array, Attribute, Emit, Op, call, register
 from cimc.ops.written_as import TO, written_as, written_dtype
 
 _INDICES = frozenset(("reduce_argmax", "reduce_argmin"))
@@ -33,12 +33,12 @@ class Reduce(Op):
         element = Element.I64 if index else written_as(node, x.element)
         return (Type(element, (*x.shape[:-1], 1)),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
         y = call(REDUCE[self.name][1], x)
         index = self.name in _INDICES
-        return (y if index else y.astype(written_dtype(node, x.dtype, numerics), copy=False),)
+        return (y if index else y.astype(written_dtype(node, x.dtype, arithmetic), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit(self.name, emit.output(), emit.input(0))
@@ -64,10 +64,10 @@ class Softmax(_Same):
     name: ClassVar[str] = "softmax"
     doc: ClassVar[str] = "softmax along the last axis"
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        return (softmax(x).astype(written_dtype(node, x.dtype, numerics), copy=False),)
+        return (softmax(x).astype(written_dtype(node, x.dtype, arithmetic), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("softmax", emit.output(), emit.input(0))
@@ -79,10 +79,10 @@ class LogSoftmax(_Same):
     name: ClassVar[str] = "log_softmax"
     doc: ClassVar[str] = "logarithm of the softmax along the last axis"
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        return (call(log_softmax, x).astype(written_dtype(node, x.dtype, numerics), copy=False),)
+        return (call(log_softmax, x).astype(written_dtype(node, x.dtype, arithmetic), copy=False),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("log_softmax", emit.output(), emit.input(0))
@@ -95,11 +95,11 @@ class LayerNorm(_Same):
     attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)), TO)
     doc: ClassVar[str] = "(x - mean) / sqrt(variance + epsilon) along the last axis"
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
         y = layer_norm(x, float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
-        return (y.astype(written_dtype(node, x.dtype, numerics)),)
+        return (y.astype(written_dtype(node, x.dtype, arithmetic)),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("layer_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
@@ -112,11 +112,11 @@ class RmsNorm(_Same):
     attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)), TO)
     doc: ClassVar[str] = "x / sqrt(mean(x²) + epsilon) along the last axis"
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
         y = rms_norm(x, float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
-        return (y.astype(written_dtype(node, x.dtype, numerics)),)
+        return (y.astype(written_dtype(node, x.dtype, arithmetic)),)
 
     def lower(self, node: Node, emit: Emit) -> None:
         emit.emit("rms_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]

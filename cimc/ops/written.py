@@ -10,7 +10,7 @@ import numpy as np
 from cimc.ir.graph import Node, Type
 from cimc.isa.kernels import exact_product, symmetric_codes
 from cimc.isa.operands import Element, static_shape
-from cimc.ops.op import Access, Array, Attribute, Emit, Numerics, Op, broadcast, register
+from cimc.ops.op import Access, Arithmetic, Array, Attribute, Emit, Op, broadcast, register
 
 WRITTEN = "written_matmul"
 SRAM, NVM = "sram", "nvm"
@@ -59,12 +59,12 @@ class WrittenMatmul(Op):
             raise ValueError(f"cells {node.attr('cells')}")
         return (Type(Element.F32, (*broadcast(x.shape[:-2], b.shape[:-2]), x.shape[-2], b.shape[-1])),)
 
-    def evaluate(self, node: Node, inputs: Sequence[Array | None], numerics: Numerics) -> tuple[Array, ...]:
+    def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x, b, scale = inputs[:3]
         assert x is not None
         assert b is not None
         assert scale is not None
-        if numerics.exact:
+        if arithmetic.exact:
             return (exact_product(x, b).astype(np.float32, copy=False),)
         codes, column = (b, inputs[3]) if len(inputs) > 3 else _written(b)
         assert column is not None

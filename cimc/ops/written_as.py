@@ -11,7 +11,7 @@ import numpy as np
 
 from cimc.ir.graph import Node, Type
 from cimc.isa.operands import Element
-from cimc.ops.op import Attribute, Numerics
+from cimc.ops.op import Arithmetic, Attribute
 
 TO = Attribute("to", (str,), "")
 """qf16, qbf16 or f32; without it, the type of the operands."""
@@ -37,7 +37,7 @@ def written_as(node: Node, element: Element, operands: Sequence[Type | None] = (
     return found
 
 
-def written_dtype(node: Node, dtype: np.dtype[np.generic], numerics: Numerics) -> np.dtype[np.generic]:
+def written_dtype(node: Node, dtype: np.dtype[np.generic], arithmetic: Arithmetic) -> np.dtype[np.generic]:
     """The NumPy type of what the op writes, if by its operands it would be ``dtype``."""
     to = str(node.get("to", ""))
-    return Element(to).dtype(exact=numerics.exact) if to else dtype
+    return Element(to).dtype(exact=arithmetic.exact) if to else dtype

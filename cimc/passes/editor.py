@@ -12,7 +12,7 @@ from cimc.ir.constants import Make, derived
 from cimc.ir.graph import Array, Attrs, Constants, Graph, Node, Type
 from cimc.ir.levels import folds
 from cimc.isa.operands import Element
-from cimc.ops import OPS, Numerics
+from cimc.ops import OPS, Arithmetic
 from cimc.origin import Origin
 
 EAGER_BYTES = 1 << 20
@@ -171,7 +171,7 @@ def _computed(node: Node) -> Make:
     def make(constants: Constants) -> Array:
         operands = [constants[v] if v else None for v in node.inputs]
         with np.errstate(all="ignore"):
-            (value,) = OPS[node.op].evaluate(node, operands, Numerics(exact=True))
+            (value,) = OPS[node.op].evaluate(node, operands, Arithmetic(exact=True))
         return np.asarray(value)
 
     return make

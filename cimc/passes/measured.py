@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.ir.evaluate import evaluate_all
 from cimc.ir.graph import Array, Constants, Graph
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 
 Rows = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ def measured_rows(
             parts[name].append(_spread(name, value, share))
 
     for inputs in calibration:
-        evaluate_all(graph, constants, inputs, Numerics(), watch=lambda _, name, value: watch(name, value))
+        evaluate_all(graph, constants, inputs, Arithmetic(), watch=lambda _, name, value: watch(name, value))
         for name in graph.inputs:
             watch(name, inputs[name])
     return {name: np.concatenate(found) for name, found in parts.items() if found}

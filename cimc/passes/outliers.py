@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc.ir.evaluate import evaluate_all
 from cimc.ir.graph import Array, Constants, Graph, Node, Type
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.ops.matmul import CORES, DIGITAL
 from cimc.passes.chosen import check_layers, chosen
 from cimc.passes.editor import Editor
@@ -99,7 +99,7 @@ class Outliers:
                 peaks[name] = np.maximum(peaks[name], size)
 
         for inputs in self.calibration:
-            evaluate_all(graph, constants, inputs, Numerics(), watch=lambda _, name, value: watch(name, value))
+            evaluate_all(graph, constants, inputs, Arithmetic(), watch=lambda _, name, value: watch(name, value))
             for name in graph.inputs:
                 watch(name, inputs[name])
         return peaks

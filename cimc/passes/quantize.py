@@ -15,7 +15,7 @@ from cimc.ir.evaluate import FLOAT_COMPANION, evaluate_all
 from cimc.ir.graph import Array, Constants, Graph, Node, Type
 from cimc.isa.kernels import codes_by, symmetric_scales
 from cimc.isa.operands import Element
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.ops.matmul import CORES
 from cimc.passes.editor import Editor
 from cimc.passes.integers import BLOCK_STEPS, CODES, STEPS
@@ -115,7 +115,7 @@ class Quantize:
                 peaks[name] = max(peaks[name], float(np.max(np.abs(value), initial=0)))
 
         for inputs in self.calibration:
-            evaluate_all(graph, constants, inputs, Numerics(), watch=lambda _, name, value: watch(name, value))
+            evaluate_all(graph, constants, inputs, Arithmetic(), watch=lambda _, name, value: watch(name, value))
             for name in graph.inputs:
                 watch(name, inputs[name])
         for name, peak in peaks.items():

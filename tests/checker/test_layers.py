@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from cimc.compiler import Options
 from cimc.frontend import reference_values
 from cimc.ir.evaluate import evaluate
 from cimc.isa import kernels, vector
-from cimc.ops import Numerics, rows
+from cimc.ops import Arithmetic, rows
 from cimc.session import InferenceSession
 from models import small
 from models.graph import save
@@ -67,6 +68,17 @@ def test_chunks_give_the_same_layers(bert: Path, monkeypatch: pytest.MonkeyPatch
     assert whole.layer_notes == parts.layer_notes
 
 
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_layers_are_rounded_as_the_chip_s_matmul_units_round(bert: Path, bits: int) -> None:
+    """An output is a layer too, by another name: what its values differ by from the reference's is the same for both."""
+    options = Options(dims=DIMS, overrides=(f"tiles.digital.matmul.operand_bits={bits}",))
+    report = check_model(str(bert), options, CheckOptions("integer", timing=False, layers=True)).report
+    assert report.layers is not None
+    layers = [replace(a, name="") for a in report.layers]
+    assert report.outputs
+    assert all(replace(a, name="") in layers for a in report.outputs)
+
+
 def test_the_quantisation_is_to_blame_in_integer_numerics(bert: Path) -> None:
     """The compiler's share is float32 rounding, the rest is the quantisation's."""
     how = CheckOptions("integer", timing=False, layers=True)
@@ -101,7 +113,7 @@ def test_what_is_compared_is_what_the_program_computes(bert: Path, exact: bool) 
     session = InferenceSession(compiled, "float" if exact else "integer", timing=False)
     found = session.run(None, feeds)
     graph = compiled.graph
-    wanted = evaluate(graph, compiled.constants, feeds, Numerics(exact=exact))
+    wanted = evaluate(graph, compiled.constants, feeds, Arithmetic(exact=exact))
     for value, output in zip(graph.outputs, found, strict=True):
         if exact:
             np.testing.assert_allclose(output, wanted[value], rtol=0, atol=1e-5 * float(np.abs(wanted[value]).max()))

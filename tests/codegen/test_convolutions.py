@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.ir.evaluate import evaluate
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.session import InferenceSession
 
 ROOMY = ("tiles.all.cores=256", "tiles.all.local_bytes=65536")
@@ -116,7 +116,7 @@ def test_answers(build: Callable[[], tuple[Net, str]], hardware: str, tmp_path: 
     (wanted,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"x": x})
     (found,) = InferenceSession(made, "float", timing=False).run(None, {"x": x})
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
-    whole = evaluate(made.graph, made.constants, {"x": x}, Numerics(exact=False))
+    whole = evaluate(made.graph, made.constants, {"x": x}, Arithmetic(exact=False))
     (found,) = InferenceSession(made, "integer", timing=False).run(None, {"x": x})
     np.testing.assert_array_equal(found, next(iter(whole.values())))
 

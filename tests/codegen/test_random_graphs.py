@@ -12,7 +12,7 @@ from cimc.ir.evaluate import evaluate
 from cimc.isa.printer import print_program
 from cimc.isa.text import parse_program
 from cimc.mapping.build import build
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.sim.interpreter import run
 from tests.codegen.random_graphs import Drawn, graphs
 
@@ -27,7 +27,7 @@ def test_programs_compute_what_graphs_mean(drawn: Drawn) -> None:
     weights = Contents(program, graph, drawn.constants)
     names = drawn.graph.outputs
     for exact in (False, True):
-        wanted = evaluate(drawn.graph, drawn.constants, drawn.inputs, Numerics(exact=exact))
+        wanted = evaluate(drawn.graph, drawn.constants, drawn.inputs, Arithmetic(exact=exact))
         result = run(
             program, weights, CHIP, inputs=drawn.inputs, numerics="float" if exact else "integer", timing=False
         )

@@ -14,7 +14,7 @@ from cimc.compiler import Compiled, Options, compile_model
 from cimc.ir.evaluate import evaluate
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.mapping.choices import Choices
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.report import device_cost
 from cimc.session import InferenceSession
 from cimc.sim.interpreter import run
@@ -58,7 +58,7 @@ def test_programs_compute_what_their_graphs_do(folder: Path, name: str, dims: di
     dims = {"batch": 1, **dims}
     made = compiled(folder, name, replace(TOY_OPTIONS, attention=way), **dims)
     feeds = sample_inputs(model(name), dims, seed=3)
-    wanted = evaluate(made.graph, made.constants, feeds, Numerics(exact=False))
+    wanted = evaluate(made.graph, made.constants, feeds, Arithmetic(exact=False))
     session = InferenceSession(made, numerics="integer", timing=False)
     for got, value in zip(session.run(None, feeds), made.graph.outputs, strict=True):
         np.testing.assert_array_equal(got, wanted[value])
@@ -185,7 +185,7 @@ def test_keys_and_values_beyond_the_local_buffer(tmp_path: Path) -> None:
         made = compiled(tmp_path, "long", options, batch=1, sequence=400)
         assert any(n.op == "attention" for n in made.graph.nodes) == (size > 49152)
         found.append(InferenceSession(made, timing=False).run(None, feeds)[0])
-        wanted = evaluate(made.graph, made.constants, feeds, Numerics(exact=False))
+        wanted = evaluate(made.graph, made.constants, feeds, Arithmetic(exact=False))
         got = InferenceSession(made, numerics="integer", timing=False).run(None, feeds)[0]
         np.testing.assert_array_equal(got, wanted[made.graph.outputs[0]])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-5 * np.abs(found[0]).max())

@@ -15,7 +15,7 @@ from cimc.compiler import Options, compile_model
 from cimc.frontend import importer
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.pipeline import run_pipeline
 from cimc.reference import Reference
 from cimc.session import InferenceSession
@@ -60,7 +60,7 @@ def levels(path: Path) -> dict[str, tuple[Graph, Constants]]:
 
 def answers(level: tuple[Graph, Constants], given: Feeds, exact: bool) -> list[np.ndarray]:
     graph, constants = level
-    found = evaluate(graph, constants, given, Numerics(exact=exact))
+    found = evaluate(graph, constants, given, Arithmetic(exact=exact))
     return [found[v] for v in graph.outputs]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cimc.compiler import Compiled
 from cimc.ir.evaluate import evaluate
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.report.compare import Tolerance, compare
 from cimc.sim.interpreter import run
 from cimc.sim.result import RunResult
@@ -67,7 +67,7 @@ def test_float_is_onnxruntime(one: Case, program: Compiled) -> None:
 def test_integer_is_the_graph_bit_for_bit_and_near_onnxruntime(one: Case, program: Compiled) -> None:
     given = feeds(one)
     found = values(program, "integer", given).outputs
-    meaning = evaluate(program.graph, program.constants, given, Numerics(exact=False))
+    meaning = evaluate(program.graph, program.constants, given, Arithmetic(exact=False))
     wanted = by_onnxruntime(one, given)
     assert found is not None
     for name, value in zip(program.graph.output_names, program.graph.outputs, strict=True):

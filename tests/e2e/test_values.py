@@ -12,7 +12,7 @@ from cimc.compiler import Compiled, Options, Values, compile_model
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.mapping.choices import Choices
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.session import InferenceSession
 from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing
@@ -55,7 +55,7 @@ def test_the_program_is_the_graph_bit_for_bit(folder: Path, one: Case, values: V
     assert any(t.element.halved for t in compiled.graph.types.values())
     graph, given = compiled.graph, dict(feeds(one))
     for exact, numerics in ((False, "integer"), (True, "float")):
-        wanted = evaluate(graph, compiled.constants, given, Numerics(exact=exact))
+        wanted = evaluate(graph, compiled.constants, given, Arithmetic(exact=exact))
         for got, name in zip(outputs(compiled, one, numerics), graph.outputs, strict=True):
             assert got.dtype == np.float32
             if exact:

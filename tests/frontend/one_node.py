@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from cimc.frontend.importer import load
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Array, Graph
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.fold import Fold
 
 MS = "com.microsoft"
@@ -71,7 +71,7 @@ def by_cimc(model: onnx.ModelProto, feeds: Mapping[str, Array], folder: Path) ->
     onnx.save(model, path)
     imported = load(path, inputs=feeds)
     graph, constants = Fold().run(imported.graph, imported.constants)
-    values = evaluate(graph, constants, feeds, Numerics())
+    values = evaluate(graph, constants, feeds, Arithmetic())
     return graph, {n: values[v] for n, v in zip(graph.output_names, graph.outputs, strict=True)}
 
 

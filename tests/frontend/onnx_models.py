@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cimc.frontend.importer import Imported, load
 from cimc.ir.evaluate import evaluate
 from cimc.ir.levels import check
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 F32 = np.dtype(np.float32)
@@ -64,7 +64,7 @@ def run(imported: Imported, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]
     """The imported graph's outputs, the graph checked against its level's law."""
     check(imported.graph, imported.constants)
     given = {n: feeds[n] for n in imported.graph.inputs}
-    found = evaluate(imported.graph, imported.constants, given, Numerics())
+    found = evaluate(imported.graph, imported.constants, given, Arithmetic())
     return [found[o] for o in imported.graph.outputs]
 
 

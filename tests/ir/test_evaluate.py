@@ -11,7 +11,7 @@ from cimc import errors
 from cimc.ir.evaluate import evaluate, evaluate_all
 from cimc.ir.graph import Graph, Node, Type
 from cimc.isa.operands import Element
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 
 F32 = Element.F32
 
@@ -31,7 +31,7 @@ def small() -> tuple[Graph, dict[str, np.ndarray]]:
 def test_outputs_are_computed_in_order() -> None:
     graph, constants = small()
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    assert np.array_equal(evaluate(graph, constants, {"x": x}, Numerics())["y"], x - 3 * x)
+    assert np.array_equal(evaluate(graph, constants, {"x": x}, Arithmetic())["y"], x - 3 * x)
 
 
 def test_intermediates_are_watched_and_kept() -> None:
@@ -39,7 +39,12 @@ def test_intermediates_are_watched_and_kept() -> None:
     x = np.ones((2, 3), np.float32)
     seen: list[str] = []
     found = evaluate_all(
-        graph, constants, {"x": x}, Numerics(), keep=("a", "x", "c"), watch=lambda node, name, value: seen.append(name)
+        graph,
+        constants,
+        {"x": x},
+        Arithmetic(),
+        keep=("a", "x", "c"),
+        watch=lambda node, name, value: seen.append(name),
     )
     assert seen == ["a", "b", "y"]
     assert found.keys() == {"a", "x", "c"}
@@ -49,7 +54,7 @@ def test_intermediates_are_watched_and_kept() -> None:
 def test_scalars_stay_scalars() -> None:
     t = Type(F32, ())
     graph = Graph("s", "imported", ("x",), ("y",), (Node("neg", ("x",), ("y",)),), {"x": t, "y": t})
-    y = evaluate(graph, {}, {"x": np.array(2, np.float32)}, Numerics())["y"]
+    y = evaluate(graph, {}, {"x": np.array(2, np.float32)}, Arithmetic())["y"]
     assert y.shape == ()
     assert y == -2
 
@@ -58,14 +63,14 @@ def test_scalars_stay_scalars() -> None:
 def test_wrong_inputs_are_refused(bad: dict[str, np.ndarray]) -> None:
     graph, constants = small()
     with pytest.raises(errors.CimcError, match=r"graph-input.*input 'x' of small"):
-        evaluate(graph, constants, bad, Numerics())
+        evaluate(graph, constants, bad, Arithmetic())
 
 
 def test_a_type_that_does_not_hold_is_a_bug() -> None:
     graph, constants = small()
     wrong = Graph("w", "imported", ("x",), ("y",), graph.nodes, {**graph.types, "b": Type(F32, (3, 2))})
     with pytest.raises(AssertionError, match="value b of neg"):
-        evaluate(wrong, constants, {"x": np.ones((2, 3), np.float32)}, Numerics())
+        evaluate(wrong, constants, {"x": np.ones((2, 3), np.float32)}, Arithmetic())
 
 
 def mvm() -> tuple[Graph, dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -94,7 +99,7 @@ def mvm() -> tuple[Graph, dict[str, np.ndarray], np.ndarray, np.ndarray]:
 
 def test_float_numerics_use_the_float_companion() -> None:
     graph, constants, x, w = mvm()
-    assert np.array_equal(evaluate(graph, constants, {"x": x}, Numerics(exact=True))["y"], x @ w)
+    assert np.array_equal(evaluate(graph, constants, {"x": x}, Arithmetic(exact=True))["y"], x @ w)
 
 
 def test_integer_numerics_use_the_codes() -> None:
@@ -102,7 +107,7 @@ def test_integer_numerics_use_the_codes() -> None:
     scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
     codes = np.rint(x / scale).astype(np.int64)
     want = (codes @ constants["w.q8"].astype(np.int64)).astype(np.float32) * (scale * constants["w.scale"])
-    assert np.array_equal(evaluate(graph, constants, {"x": x}, Numerics(exact=False))["y"], want)
+    assert np.array_equal(evaluate(graph, constants, {"x": x}, Arithmetic(exact=False))["y"], want)
 
 
 def host(op: onnx.NodeProto, inputs: list[onnx.ValueInfoProto]) -> np.ndarray:
@@ -121,7 +126,7 @@ def test_host_nodes_run_by_onnxruntime() -> None:
     types = {"x": Type(F32, (3, 3)), "k": Type(Element.I64, ()), "y": Type(F32, (3, 3))}
     graph = Graph("h", "imported", ("x",), ("y",), (Node("host", ("x", "k"), ("y",), attrs),), types, frozenset({"k"}))
     x = np.arange(9, dtype=np.float32).reshape(3, 3)
-    y = evaluate(graph, {"c": call, "k": np.array(0, np.int64)}, {"x": x}, Numerics())["y"]
+    y = evaluate(graph, {"c": call, "k": np.array(0, np.int64)}, {"x": x}, Arithmetic())["y"]
     assert np.array_equal(y, np.tril(x))
 
 
@@ -130,4 +135,4 @@ def test_a_host_node_that_cannot_run_is_told_in_one_message() -> None:
     types = {"x": Type(F32, (1,)), "y": Type(F32, (1,))}
     graph = Graph("h", "imported", ("x",), ("y",), (Node("host", ("x",), ("y",), attrs),), types)
     with pytest.raises(errors.CimcError, match="host-node"):
-        evaluate(graph, {"c": np.zeros(4, np.uint8)}, {"x": np.ones(1, np.float32)}, Numerics())
+        evaluate(graph, {"c": np.zeros(4, np.uint8)}, {"x": np.ones(1, np.float32)}, Arithmetic())

@@ -23,7 +23,7 @@ from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
 from cimc.mapping.pinned import NOT_READ, read_placement
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.sim.interpreter import run
 from models import small
 from models.graph import save
@@ -113,7 +113,7 @@ def test_scattered_blocks_compute_the_same(tmp_path: Path) -> None:
     b, graph = layers()
     rng = np.random.default_rng(0)
     feeds = {"x": rng.standard_normal((32, 16)).astype(np.float32)}
-    wanted = evaluate(graph, b.constants, feeds, Numerics(exact=False))
+    wanted = evaluate(graph, b.constants, feeds, Arithmetic(exact=False))
     graph, _ = build(graph, CHIP, "w8a8")
     weights = Contents(program, graph, b.constants)
     result = run(program, weights, CHIP, inputs=feeds, numerics="integer", timing=True)

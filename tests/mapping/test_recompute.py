@@ -14,7 +14,7 @@ from cimc.isa.program import Program
 from cimc.mapping.build import build
 from cimc.mapping.recompute import recomputed
 from cimc.mapping.segment import segments
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.sim.interpreter import run
 from tests.passes.graph_builder import Build, random
 
@@ -79,7 +79,7 @@ def test_programs_compute_what_the_graph_means(tiles: str) -> None:
     program = lower(mapped, mapping, chip)
     assert any(local.key.startswith("triangle") for tile in program.tiles for local in tile.buffers)
     for exact in (False, True):
-        wanted = evaluate(graph, b.constants, inputs(), Numerics(exact=exact))[graph.outputs[0]]
+        wanted = evaluate(graph, b.constants, inputs(), Arithmetic(exact=exact))[graph.outputs[0]]
         got = computed(program, Contents(program, mapped, b.constants), "float" if exact else "integer", chip)
         np.testing.assert_allclose(got, wanted, rtol=1e-5 if exact else 0, atol=1e-5 if exact else 0)
 

@@ -9,7 +9,7 @@ from cimc import errors
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph
 from cimc.ir.levels import check
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.pipeline import run_pipeline
 from tests.passes.graph_builder import Build, random
 
@@ -57,7 +57,7 @@ def answers(graph: Graph, arrays: dict[str, np.ndarray], passes: str) -> tuple[G
     done = run_pipeline(graph, constants, passes)
     check(done.graph, done.constants)
     feeds = {name: arrays[name] for name in graph.inputs}
-    found = {e: evaluate(done.graph, done.constants, feeds, Numerics(exact=e)) for e in (True, False)}
+    found = {e: evaluate(done.graph, done.constants, feeds, Arithmetic(exact=e)) for e in (True, False)}
     return done.graph, {e: next(iter(got.values())) for e, got in found.items()}
 
 

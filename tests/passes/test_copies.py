@@ -11,7 +11,7 @@ from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
 from cimc.ir.levels import check
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.classify import Classify
 from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
@@ -44,7 +44,7 @@ def test_copies_change_no_bit(count: int, layers: str) -> None:
     plain, copied = run(before), run(before, Copies(count, layers))
     inputs = numbers(before[0])
     for exact in (True, False):
-        want, got = (evaluate(*made, inputs, Numerics(exact=exact)) for made in (plain, copied))
+        want, got = (evaluate(*made, inputs, Arithmetic(exact=exact)) for made in (plain, copied))
         np.testing.assert_array_equal(got["y"], want["y"])
     assert ops(copied[0]).count("blocked_mvm") == (2 * count if layers == "*" else count + 1)
     assert ops(copied[0]).count("quantize") == 2  # what they read is quantised once

@@ -11,7 +11,7 @@ from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
 from cimc.ir.levels import check
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.classify import Classify
 from cimc.passes.contract import Pass
 from cimc.passes.digital import Digital
@@ -19,7 +19,7 @@ from cimc.passes.outliers import Outliers
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
 
-INTEGER = Numerics(exact=False)
+INTEGER = Arithmetic(exact=False)
 
 
 def two_layers(rows: int = 6) -> tuple[Graph, Constants]:
@@ -103,7 +103,7 @@ def test_outliers_are_split_off() -> None:
 def test_outliers_lower_the_error_of_quantisation() -> None:
     before = outlying()
     inputs = numbers(before[0])
-    want = evaluate(*before, inputs, Numerics())["y"]
+    want = evaluate(*before, inputs, Arithmetic())["y"]
 
     def error(*passes: Pass) -> float:
         return float(np.linalg.norm(evaluate(*run(before, *passes), inputs, INTEGER)["y"] - want))

@@ -17,7 +17,7 @@ from cimc.ir.text import parse_graph, print_graph
 from cimc.isa.kernels import symmetric_codes
 from cimc.isa.operands import Element
 from cimc.mapping.build import build
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.halve import Halve
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
@@ -26,7 +26,7 @@ from cimc.pipeline import Watch, run_pipeline
 from cimc.sim.interpreter import run
 from tests.passes.graph_builder import Build, random
 
-INTEGER = Numerics(exact=False)
+INTEGER = Arithmetic(exact=False)
 DTYPES = {"f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
 ELEMENTS = {"f16": Element.QF16, "bf16": Element.QBF16}
 TOY = load("toy", ("tiles.all.cores=256", "tiles.all.local_bytes=262144")).spec
@@ -102,8 +102,8 @@ def test_float_numerics_round_nothing() -> None:
     graph, constants = halved(b, "y")
     plain, kept = Quantize().run(b.graph("y"), b.constants)
     inputs = {"x": random((5, 16), 7)}
-    for name, value in evaluate(plain, kept, inputs, Numerics()).items():
-        np.testing.assert_array_equal(evaluate(graph, constants, inputs, Numerics())[name], value)
+    for name, value in evaluate(plain, kept, inputs, Arithmetic()).items():
+        np.testing.assert_array_equal(evaluate(graph, constants, inputs, Arithmetic())[name], value)
 
 
 @pytest.mark.parametrize("to", ["f16", "bf16"])
@@ -115,7 +115,7 @@ def test_the_program_computes_what_the_graph_means(to: str) -> None:
     assert ELEMENTS[to] in sent
     inputs = {"x": random((5, 16), 8)}
     for exact in (False, True):
-        want = evaluate(graph, constants, inputs, Numerics(exact=exact))["y"]
+        want = evaluate(graph, constants, inputs, Arithmetic(exact=exact))["y"]
         numerics = "float" if exact else "integer"
         result = run(program, Contents(program, mapped, constants), TOY, inputs=inputs, numerics=numerics, timing=False)
         assert result.outputs is not None

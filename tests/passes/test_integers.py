@@ -13,7 +13,7 @@ from cimc.frontend.importer import load
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Graph
 from cimc.ir.levels import check
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.classify import Classify
 from cimc.passes.dce import Dce
 from cimc.passes.fold import Fold
@@ -67,11 +67,11 @@ def codes(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
 def compare(path: Path, x: np.ndarray) -> Graph:
     """The rewritten graph; its answer is the old one's up to float32 rounding, and the same in integer numerics."""
     imported = load(path, inputs={"x": x})
-    before = evaluate(imported.graph, imported.constants, {"x": x}, Numerics())
+    before = evaluate(imported.graph, imported.constants, {"x": x}, Arithmetic())
     graph, constants = Integers().run(imported.graph, imported.constants)
     check(graph, constants)
-    after = evaluate(graph, constants, {"x": x}, Numerics())
-    whole = evaluate(graph, constants, {"x": x}, Numerics(exact=False))
+    after = evaluate(graph, constants, {"x": x}, Arithmetic())
+    whole = evaluate(graph, constants, {"x": x}, Arithmetic(exact=False))
     for a, b, c in zip(before.values(), after.values(), whole.values(), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(b, c)
@@ -79,7 +79,7 @@ def compare(path: Path, x: np.ndarray) -> Graph:
         graph, constants = one.run(graph, constants)
         check(graph, constants)
     np.testing.assert_array_equal(
-        next(iter(evaluate(graph, constants, {"x": x}, Numerics(exact=False)).values())), next(iter(whole.values()))
+        next(iter(evaluate(graph, constants, {"x": x}, Arithmetic(exact=False)).values())), next(iter(whole.values()))
     )
     return graph
 
@@ -188,7 +188,7 @@ def test_weights_alone_keep_their_codes(tmp_path: Path, kind: type[np.generic], 
     np.testing.assert_array_equal(constants[product.inputs[1]], signed)
     (back,) = (n for n in graph.nodes if n.op == "dequantize")
     np.testing.assert_array_equal(constants[back.inputs[2]], scale)
-    y = next(iter(evaluate(graph, constants, {"x": x}, Numerics()).values()))
+    y = next(iter(evaluate(graph, constants, {"x": x}, Arithmetic()).values()))
     np.testing.assert_allclose(y, x @ (signed * scale), rtol=5e-6, atol=1e-6)
 
 
@@ -224,9 +224,9 @@ def test_blocks_of_inputs_keep_their_codes(tmp_path: Path, bits: int, zeros: boo
         for i, node in enumerate(products):
             np.testing.assert_array_equal(constants[node.inputs[1]], signed[:, i].T)
     dense = (signed * scales[:, :, None]).reshape(n, k).T
-    y = next(iter(evaluate(graph, constants, {"x0": x}, Numerics()).values()))
+    y = next(iter(evaluate(graph, constants, {"x0": x}, Arithmetic()).values()))
     np.testing.assert_allclose(y, x @ dense, rtol=1e-5, atol=1e-5)
-    whole = next(iter(evaluate(graph, constants, {"x0": x}, Numerics(exact=False)).values()))
+    whole = next(iter(evaluate(graph, constants, {"x0": x}, Arithmetic(exact=False)).values()))
     step = np.abs(x).max(axis=1, keepdims=True) / 127
     error = step * np.abs(dense).sum(axis=0) / 2
     if kept:  # only the activations are rounded, each by half a step at most

@@ -12,7 +12,7 @@ from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
 from cimc.ir.levels import check
 from cimc.isa.kernels import codes_by, symmetric_scales
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.quantize import Quantize
 from cimc.passes.rounding import DAMPING, Moments, fitted
 
@@ -84,9 +84,9 @@ def test_quantize_takes_fitted_codes_with_the_same_steps() -> None:
     for name in ("w.q4.scale", "v.q4.scale", "w.q4.float"):
         np.testing.assert_array_equal(made[1][name], plain[1][name])
     inputs = {"x": alike(128, 40, 9)}
-    want = evaluate(graph, constants, inputs, Numerics())
+    want = evaluate(graph, constants, inputs, Arithmetic())
     for name, exact in want.items():
-        got = (evaluate(*m, inputs, Numerics(exact=False))[name] for m in (made, plain))
+        got = (evaluate(*m, inputs, Arithmetic(exact=False))[name] for m in (made, plain))
         near, far = (float(np.linalg.norm(np.subtract(y, exact))) for y in got)
         assert near < 0.7 * far
 

@@ -13,7 +13,7 @@ from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
 from cimc.ir.levels import check
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.partition import Partition
 from cimc.passes.pipeline_text import parse_pipeline, print_pipeline
 from cimc.passes.quantize import Quantize
@@ -100,8 +100,8 @@ def smoothed(made: Made, *, where: str = "anywhere", seed: int = 10) -> Made:
 def errors(made: Made) -> dict[str, float]:
     """Relative errors of the quantised outputs on inputs that nothing was measured on."""
     x = {"x": random((64, K), 11)}
-    want = evaluate(*made, x, Numerics())
-    got = evaluate(*Quantize().run(*made), x, Numerics(exact=False))
+    want = evaluate(*made, x, Arithmetic())
+    got = evaluate(*Quantize().run(*made), x, Arithmetic(exact=False))
     return {n: float(np.linalg.norm(np.subtract(got[n], want[n])) / np.linalg.norm(want[n])) for n in want}
 
 
@@ -120,7 +120,7 @@ def test_float_keeps_every_bit_and_integers_lose_less(make: Callable[[], Made], 
     before = make()
     after = smoothed(before)
     x = {"x": random((64, K), 11)}
-    want, got = evaluate(*before, x, Numerics()), evaluate(*after, x, Numerics())
+    want, got = evaluate(*before, x, Arithmetic()), evaluate(*after, x, Arithmetic())
     for name, value in want.items():
         np.testing.assert_array_equal(got[name], value)
     products = [{n.outputs[0] for n in made[0].nodes if n.op == "mul"} for made in (before, after)]
@@ -149,7 +149,7 @@ def test_a_value_that_is_an_output_is_multiplied_beside_it() -> None:
     wide = replace(graph, outputs=(*graph.outputs, "h"))
     after, held = smoothed((wide, constants))
     x = {"x": random((64, K), 11)}
-    want, got = evaluate(wide, constants, x, Numerics()), evaluate(after, held, x, Numerics())
+    want, got = evaluate(wide, constants, x, Arithmetic()), evaluate(after, held, x, Arithmetic())
     for name in ("q", "k", "h"):
         np.testing.assert_array_equal(got[name], want[name])
     assert len(after.nodes) == len(graph.nodes) + 1
@@ -159,7 +159,7 @@ def test_the_ladder_stays_exact() -> None:
     quantized = Quantize().run(*smoothed(after_norm()))
     blocks = Partition(16, 16).run(*quantized)
     x = {"x": random((64, K), 11)}
-    want, got = (evaluate(*made, x, Numerics(exact=False)) for made in (quantized, blocks))
+    want, got = (evaluate(*made, x, Arithmetic(exact=False)) for made in (quantized, blocks))
     np.testing.assert_array_equal(got["y"], want["y"])
 
 

@@ -11,7 +11,7 @@ from cimc.ir.graph import Graph
 from cimc.ir.levels import check
 from cimc.mapping.layout import in_regions
 from cimc.mapping.segment import cores_needed
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
 from cimc.passes.split import Split
@@ -41,7 +41,7 @@ def test_the_same_answers_from_pieces_that_fit(k: int, n: int, cores: int) -> No
     assert max(needed) <= max(1, cores // 2)
     assert sum(needed) == -(-k // 16) * -(-n // 16)  # every block once
     inputs = {"x": random((5, k), 3)}
-    for numerics in (Numerics(exact=False), Numerics()):
+    for numerics in (Arithmetic(exact=False), Arithmetic()):
         wanted, got = evaluate(whole, kept, inputs, numerics), evaluate(parts, held, inputs, numerics)
         for name, value in wanted.items():
             if numerics.exact:

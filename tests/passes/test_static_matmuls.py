@@ -10,13 +10,13 @@ from cimc import errors
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
 from cimc.ir.levels import check
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.passes.classify import Classify
 from cimc.passes.contract import Pass
 from cimc.passes.partition import Partition
 from cimc.passes.quantize import Quantize
 
-FLOAT, INTEGER = Numerics(exact=True), Numerics(exact=False)
+FLOAT, INTEGER = Arithmetic(exact=True), Arithmetic(exact=False)
 
 
 def run(graph: Graph, constants: Constants, *passes: Pass) -> tuple[Graph, Constants]:
@@ -31,7 +31,7 @@ def ops(graph: Graph) -> list[str]:
     return [n.op for n in graph.nodes]
 
 
-def same(before: tuple[Graph, Constants], after: tuple[Graph, Constants], numerics: Numerics = FLOAT) -> None:
+def same(before: tuple[Graph, Constants], after: tuple[Graph, Constants], numerics: Arithmetic = FLOAT) -> None:
     rng = np.random.default_rng(1)
     graph = before[0]
     inputs = {v: rng.standard_normal(graph.types[v].shape).astype(np.float32) for v in graph.inputs}

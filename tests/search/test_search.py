@@ -23,7 +23,7 @@ from cimc.mapping.beside import columns_aside
 from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Mapping, Placement
-from cimc.ops import Numerics
+from cimc.ops import Arithmetic
 from cimc.search.climb import Found, search
 from cimc.search.copies import fewer, free_cores, more
 from cimc.search.moves import swapped
@@ -85,7 +85,7 @@ def test_programs_that_were_searched_for_compute_what_graphs_mean(drawn: Drawn) 
     found = search(graph, mapping, CHIP, (), Plan(8), lowered(graph, mapping, CHIP))
     program = found.made.program
     verify(program, CHIP, None)
-    wanted = evaluate(drawn.graph, drawn.constants, drawn.inputs, Numerics(exact=False))
+    wanted = evaluate(drawn.graph, drawn.constants, drawn.inputs, Arithmetic(exact=False))
     weights = Contents(program, graph, drawn.constants)
     result = run(program, weights, CHIP, inputs=drawn.inputs, numerics="integer", timing=False)
     assert result.outputs is not None
