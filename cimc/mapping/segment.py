@@ -18,9 +18,8 @@ from cimc.ops.layout import integer, integers
 
 MATRIX_OPS = ("blocked_mvm",)
 
-ELEMENTWISE = frozenset(
-    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
-)
+ELEMENTWISE = frozenset(name for name, op in OPS.items() if op.elementwise)
+"""Ops whose columns need no other columns of their operands."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Unary(Op):
     """``y = f(x)``."""
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
+    elementwise: ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
@@ -60,6 +61,7 @@ class Binary(Op):
     """``y = f(a, b)``."""
 
     arity: ClassVar[tuple[int, int]] = (2, 2)
+    elementwise: ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
@@ -92,6 +94,7 @@ class Select(Op):
 
     name: ClassVar[str] = "select"
     arity: ClassVar[tuple[int, int]] = (3, 3)
+    elementwise: ClassVar[bool] = True
     attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
     doc: ClassVar[str] = "y = a where condition, else b"
 
@@ -120,6 +123,7 @@ class Cast(Op):
 
     name: ClassVar[str] = "cast"
     arity: ClassVar[tuple[int, int]] = (1, 1)
+    elementwise: ClassVar[bool] = True
     attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("to", (str,)),)
     doc: ClassVar[str] = "y = x converted to element type `to`"
 

@@ -173,6 +173,7 @@ class Dequantize(Op):
 
     name: ClassVar[str] = "dequantize"
     arity: ClassVar[tuple[int, int]] = (3, 3)
+    elementwise: ClassVar[bool] = True
     attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
     doc: ClassVar[str] = "y = x · (scale · weight_scale): sums (… × n), scale (… × 1 or 1), weight_scale (n)"
 

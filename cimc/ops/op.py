@@ -130,6 +130,7 @@ class Op(ABC):
     form: ClassVar[Form] = Form.ROWWISE
     arity: ClassVar[tuple[int, int]]  # fewest and most inputs
     attributes: ClassVar[tuple[Attribute, ...]] = ()
+    elementwise: ClassVar[bool] = False  # columns of the result need no other columns of the operands
     doc: ClassVar[str] = ""
 
     @abstractmethod

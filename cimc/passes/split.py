@@ -19,11 +19,6 @@ from cimc.passes.editor import Editor
 
 Span = tuple[int, int]
 
-BY_COLUMNS = frozenset(
-    name for name, op in OPS.items() if type(op).__name__ in ("Unary", "Binary", "Select", "Cast", "Dequantize")
-)
-"""Ops whose columns need no other columns of their operands."""
-
 
 @dataclass(frozen=True)
 class Split:
@@ -146,7 +141,7 @@ class _Splitter:
         or the same for all columns of a row."""
         inside = [v for v in node.inputs if v in self.parts]
         op = OPS[node.op]
-        if not inside or node.op not in BY_COLUMNS or op.form is not Form.ROWWISE or len(node.outputs) != 1:
+        if not inside or not op.elementwise or op.form is not Form.ROWWISE or len(node.outputs) != 1:
             return False
         shape = self.editor.types[node.outputs[0]].shape
         for i, value in enumerate(node.inputs):
