@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 
 import numpy as np
@@ -12,11 +12,10 @@ from cimc.arch.spec import ChipSpec
 from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
 from cimc.sim.memory import State
-from cimc.sim.result import RunResult, Timing
+from cimc.sim.result import Progress, RunResult, Timing
 from cimc.sim.values import Analog, Numerics, Prepared, run_values
 
 Array = NDArray[np.generic]
-Progress = Callable[[str, int, int], None]
 
 
 def run(
@@ -41,9 +40,8 @@ def run(
 
     ``inputs`` by the model's names, in the program's types and shapes; needed for values only. ``params`` are the
     runtime parameters, ``state`` what earlier runs left (changed in place), ``seed`` keys the random streams of analog
-    numerics. ``trace`` keeps every executed instruction in ``timing.events``. ``progress(engine, done, total)`` is
-    called now and then; a total of 0 is unknown. ``analog`` says what of the device analog numerics model. ``prepared`` makes
-    further runs of the same program with the same options shorter.
+    numerics. ``trace`` keeps every executed instruction in ``timing.events``. ``analog`` says what of the
+    device analog numerics model. ``prepared`` makes further runs of the same program with the same options shorter.
 
     Raises CimcError: what the verifier finds, bad inputs (exit 2), a program that fails as it runs (exit 4).
     """

@@ -1,8 +1,8 @@
-"""What a run yields: outputs, and how long it took, what it cost, where."""
+"""What a run yields: outputs, and how long it took, what it cost, where. And what it tells while it is under way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 
 from cimc.origin import Origin
 from cimc.sim.tally import FaultTally
+
+Progress = Callable[[str, int, int], None]
+"""``progress(engine, done, total)``, called from time to time: ``"values"``, tiles that have ended, of so many; ``"timing"``,
+instructions that were issued, a total of 0, for it is not known; ``"compile"``, before the first run with timing of a process,
+in which the loop's machine code is loaded or, once on a machine, compiled."""
 
 
 @dataclass(frozen=True, slots=True)

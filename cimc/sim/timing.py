@@ -15,7 +15,7 @@ from cimc.isa.messages import integer, parts
 from cimc.isa.program import Program
 from cimc.sim import account, bound, machine, params, place
 from cimc.sim.flat import flatten
-from cimc.sim.result import Event, Timing
+from cimc.sim.result import Event, Progress, Timing
 from cimc.sim.state import (
     BAD,
     C_TAKEN,
@@ -32,9 +32,6 @@ from cimc.sim.state import (
 )
 from cimc.sim.tables import R_CHANNEL, R_DEST, R_DEST_END, V_SIZE, Layout
 
-Progress = Callable[[str, int, int], None]
-"""``progress("timing", instructions issued, 0)``, from time to time; ``progress("compile", 0, 0)`` before the first run of
-a process, in which the loop's machine code is loaded or, once on a machine, compiled."""
 SLICE = 1 << 19  # steps between two looks at the clock and the keyboard
 TRACE_ROWS = 1 << 16  # steps between two looks at the trace buffer: each ends one instruction at most
 Sink = Callable[[list[Event]], None]

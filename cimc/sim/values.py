@@ -34,13 +34,12 @@ from cimc.sim.packing import Unsuited
 from cimc.sim.recorded import TileRecorder, numbered, suited
 from cimc.sim.recording import Recorder
 from cimc.sim.replay import Replay, enter_inputs
+from cimc.sim.result import Progress
 from cimc.sim.scope import Arena, NotFinite, Scope
 from cimc.sim.tally import Samples, Tally
 
 Array = NDArray[np.generic]
 Numerics = Literal["float", "integer", "analog"]
-Progress = Callable[[str, int, int], None]
-"""``progress(engine, done, total)``, called from time to time: tiles that have ended, or instructions."""
 FAILURES = (Fault, NotFinite, ValueError, TypeError, IndexError, OverflowError, MemoryError)
 """What meanings raise."""
 
