@@ -74,7 +74,7 @@ class Moving(NamedTuple):
     counts: Ints  # of links in touched, of trees so far, of pairs so far, of segments; a fingerprint of the sources
 
 
-TOUCHED, TREES, PAIRS, SEGMENTS, VERSION = range(5)  # of Moving.counts
+TOUCHED, TREES, PAIRS, SEGMENTS, VERSION, COUNTS = range(6)  # of Moving.counts, and how many they are
 
 
 @inner

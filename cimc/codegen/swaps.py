@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.handed import Handed, Role
+
+if TYPE_CHECKING:
+    from cimc.codegen.anneal import Board, Moving
 
 TRIALS, EACH = 20000, 500
 """Pairs that are tried for a segment at most, and for each of its tiles. As the numbers below the best of a few, by the fullest
@@ -117,8 +121,8 @@ def together(parts: Mapping[int, Exchange], links: Iterable[Handed], share: floa
     are linked, are not among what is returned."""
     before = {i: part.fullest for i, part in parts.items()}
     linked = _joined(parts, links)
-    search = _Search({i: p for i, p in parts.items() if p.messages and any(len(g) > 1 for g in p.groups)}, linked)
-    search.run(share)
+    if searched := {i: p for i, p in parts.items() if p.messages and any(len(g) > 1 for g in p.groups)}:
+        _Search(searched, linked).run(share)
     of = {i: {i} for i in parts}  # the segments that each is linked with, in the end
     for (a, _), (b, _) in linked:
         of.update(dict.fromkeys(both := of[a] | of[b], both))
@@ -145,6 +149,7 @@ class _Search:
 
     def __init__(self, parts: Mapping[int, Exchange], linked: Sequence[tuple[Role, Role]]) -> None:
         self.parts = parts
+        self.chip = next(iter(parts.values())).chip
         self.names: list[Role] = []
         for i, part in parts.items():
             self.names += ((i, t) for t in sorted({*part.roles, *chain.from_iterable(part.groups)}))
@@ -158,41 +163,57 @@ class _Search:
     def run(self, share: float) -> None:
         """Try a share of pairs, and note where the work of tiles is done then."""
         from cimc.analog.rng import Streams  # with all of the physics: most compiles need none of it
-        from cimc.codegen.anneal import Board, Moving, anneal  # numba takes half a second to import
+        from cimc.codegen.anneal import anneal  # numba takes half a second to import
 
-        if not self.names:
-            return
-        chip = next(iter(self.parts.values())).chip
-        mesh, tiles = noc.mesh(chip), chip.tile_count
-        links, count = mesh[2] + 2 * chip.chips, len(self.parts)
-        groups, group_of = self._groups()
-        movable = [[n for n in of if len(groups[group_of[n]]) > 1] for of in self._sending()]
-        trials = np.array([int(share * min(TRIALS, EACH * len(of))) for of in movable], np.int64)
-        load = np.zeros((count, links), np.int64)
+        load = self._load()
+        board = self._board(share, load.max(axis=1))
+        moving = self._moving(board, load)
+        if most := int(board.trials.max()):
+            draws = Streams(0).generator("exchange").random((most, 4))
+            draws[:, 3] = [-math.log(max(luck, 1e-9)) for luck in draws[:, 3].tolist()]
+            anneal(board, moving, draws, HEAT, COOLING, NEAR)
+        for (i, tile), place in zip(self.names, moving.at.tolist(), strict=True):
+            self.parts[i].at[tile] = place
+
+    def _load(self) -> Ints:
+        """By segment and link, the cycles that it is taken for."""
+        found = np.zeros((len(self.parts), noc.mesh(self.chip)[2] + 2 * self.chip.chips), np.int64)
         for k, part in enumerate(self.parts.values()):
             for link, cycles in part.load.items():
-                load[k, link] = cycles
-        top = load.max(axis=1)
-        at = np.array([self.parts[i].at.get(t, t) for i, t in self.names], np.int64)
+                found[k, link] = cycles
+        return found
+
+    def _board(self, share: float, top: Ints) -> Board:
+        """What stays. ``top``: what the fullest link of each segment carries."""
+        from cimc.codegen.anneal import Board
+
+        chip, mesh, ports = self.chip, noc.mesh(self.chip), noc.memory_ports(self.chip)
+        groups, group_of = self._groups()
+        movable = [[n for n in of if len(groups[group_of[n]]) > 1] for of in self._sending()]
         segments = {i: k for k, i in enumerate(self.parts)}
-        segment = np.array([segments[i] for i, _ in self.names], np.int64)
-        work = np.full((count, tiles), -1, np.int64)
-        free = np.array([t > BOUND for _, t in self.names])
-        work[segment[free], at[free]] = np.arange(len(at))[free]
-        ports = noc.memory_ports(chip)
-        board = Board(
-            np.array([*mesh, tiles, links], np.int64),
-            np.array([noc.nearest(chip, t, ports) for t in range(tiles)], np.int64),
+        return Board(
+            np.array([*mesh, chip.tile_count, mesh[2] + 2 * chip.chips], np.int64),
+            np.array([noc.nearest(chip, t, ports) for t in range(chip.tile_count)], np.int64),
             *self._messages(),
-            segment,
+            np.array([segments[i] for i, _ in self.names], np.int64),
             *_table(self.linked),
             *_table(movable),
             group_of,
             *_near(chip, groups),
-            trials,
+            np.array([int(share * min(TRIALS, EACH * len(of))) for of in movable], np.int64),
             (BASE * top).astype(np.int64),
         )
-        moving = Moving(
+
+    def _moving(self, board: Board, load: Ints) -> Moving:
+        """What changes, as it is at the beginning."""
+        from cimc.codegen.anneal import COUNTS, NOBODY, Moving
+
+        count, links = load.shape
+        at = np.array([self.parts[i].at.get(t, t) for i, t in self.names], np.int64)
+        work = np.full((count, self.chip.tile_count), NOBODY, np.int64)
+        free = np.array([t > BOUND for _, t in self.names])
+        work[board.segment[free], at[free]] = np.arange(len(at))[free]
+        return Moving(
             at,
             work.ravel(),
             load.ravel(),
@@ -203,15 +224,9 @@ class _Search:
             np.zeros(len(board.movable), np.int64),
             np.zeros(count, np.int64),
             np.zeros(count, np.int64),
-            top.astype(np.float64) ** 4,
-            np.zeros(5, np.int64),
+            load.max(axis=1).astype(np.float64) ** 4,
+            np.zeros(COUNTS, np.int64),
         )
-        if trials.max():
-            draws = Streams(0).generator("exchange").random((int(trials.max()), 4))
-            draws[:, 3] = [-math.log(max(luck, 1e-9)) for luck in draws[:, 3].tolist()]
-            anneal(board, moving, draws, HEAT, COOLING, NEAR)
-        for (i, tile), place in zip(self.names, moving.at.tolist(), strict=True):
-            self.parts[i].at[tile] = place
 
     def _sending(self) -> list[list[int]]:
         """By segment, the roles that send or take messages."""
