@@ -300,48 +300,39 @@ def _compile(
         if options.auto_chips:
             options, hardware = _enough_chips(outcome.graph, options)
         graph, mapping = build(outcome.graph, hardware.spec, options.precision, options.choices, pinned)
-    with stage("code generation"):
-        mapping, drafts = (mapping, {}) if pinned else arranged(graph, mapping, hardware.spec)
-        header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
-        made = lowered(graph, mapping, hardware.spec, header, drafts=drafts)
-    mapping, made, searched = _searched(graph, mapping, hardware, header, options.search, made)
+    header = (f"{imported.path.name} for {hardware.name}, {options.precision}", f"passes: {text}")
+    mapping, made, searched = _generated(graph, mapping, hardware, header, options.search, pinned is not None)
     program = calibrating(made.program, hardware.spec) if options.calibrate == "start" else made.program
     contents = Contents(program, graph, outcome.constants)
     told = fit(outcome.graph, mapping, hardware.spec, options.precision, _chips(options))
     caches = cache_told(graph, mapping, made.held, hardware.spec)
+    with stage("verify"):
+        _verified(program, hardware.spec)
     remarks = (
-        *(*imported.notes, *fitted, *notes.kept(graph), *notes.halved(graph, options.values)),
-        *notes.cells(_weight_bits(options.precision), _core(hardware).weight_bits),
-        *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if asked.auto_chips else ()),
+        *(*imported.notes, *fitted, *_remarks(asked, hardware, graph)),
         *([searched.note] if searched else ()),
         *notes.chosen(told, caches, mapping),
     )
-    with stage("verify"):
-        _verified(program, hardware.spec)
+    dumped = {**dump(graph, mapping, program, hardware.spec), "fit": told, "cache": caches}
     return Compiled(
-        imported.path,
-        imported.model_hash,
-        options,
-        hardware,
-        tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
-        remarks,
-        imported.graph,
-        tokens,
-        imported.fixed,
-        graph,
-        outcome.constants,
-        program,
-        contents,
-        {
-            **dump(graph, mapping, program, hardware.spec),
-            "fit": told,
-            "cache": caches,
-            **({"search": searched.to_json()} if searched else {}),
-        },
-        text,
-        outcome.seconds,
-        pinned.digest if pinned else "",
-        searched,
+        model=imported.path,
+        model_hash=imported.model_hash,
+        options=options,
+        hardware=hardware,
+        bindings=tuple(Binding(b.name, b.value, b.source) for b in imported.bindings),
+        notes=remarks,
+        imported=imported.graph,
+        tokens=tokens,
+        fixed=imported.fixed,
+        graph=graph,
+        constants=outcome.constants,
+        program=program,
+        contents=contents,
+        mapping={**dumped, "search": searched.to_json()} if searched else dumped,
+        pipeline=text,
+        seconds=outcome.seconds,
+        placement=pinned.digest if pinned else "",
+        searched=searched,
     )
 
 
@@ -389,10 +380,24 @@ def _calibrated(
     return with_calibration(passes, runs), ()
 
 
-def _searched(
-    graph: Graph, mapping: Placed, hardware: Hardware, header: Sequence[str], plan: Plan | None, made: Lowered
+def _remarks(options: Options, hardware: Hardware, graph: Graph) -> tuple[str, ...]:
+    """What became of the options, in a graph on hardware."""
+    return (
+        *notes.kept(graph),
+        *notes.halved(graph, options.values),
+        *notes.cells(_weight_bits(options.precision), _core(hardware).weight_bits),
+        *([f"chips: {hardware.spec.chips}, as few as the model fits on"] if options.auto_chips else ()),
+    )
+
+
+def _generated(
+    graph: Graph, mapping: Placed, hardware: Hardware, header: Sequence[str], plan: Plan | None, pinned: bool
 ) -> tuple[Placed, Lowered, Outcome | None]:
-    """The mapping with all that code generation decided, and the program; better ones, if a search finds them."""
+    """The mapping with all that code generation decided, and the program; better ones, if a search finds them. ``pinned``: the
+    placement is somebody's, and tiles stay where they are."""
+    with stage("code generation"):
+        mapping, drafts = (mapping, {}) if pinned else arranged(graph, mapping, hardware.spec)
+        made = lowered(graph, mapping, hardware.spec, header, drafts=drafts)
     if plan is None:
         decided = made.decided(mapping.placement)
         return replace(mapping, placement=decided), made, None

@@ -131,8 +131,34 @@ def _lowered(
     flows = plans(context, placed.region, chip, chooser.constants()) if placed.region else []
     reload = placed.placement.reload is not None
     rows = [pinned[s.index] for s in placed.segments] if quick and not reload else chooser.choose()
+    chunks, producers = _emitted(context, chooser, rows, flows, progress)
+    try:
+        program = _program(context, chip, chunks, producers, header)
+    except errors.CimcError as e:
+        if e.code == errors.BUFFER_TOO_SMALL.code and any(context.pushes.values()):
+            raise Crowded from None
+        raise
+    values = {name: value for value, name in context.names.items()}
+    movable = _movable(context)  # those that were cut are other arrays now
+    residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
+    chosen = {s.index: n for s, n in zip(placed.segments, rows, strict=True)}
+    chosen.update((s, plan.rows) for plan in flows for s in streamed)
+    return Lowered(program, chosen, residents, _by_segment(chunks), values, context.held, by_stage(flows))
+
+
+def _emitted(
+    context: Context,
+    chooser: RowChooser,
+    rows: Sequence[int],
+    flows: Sequence[Plan],
+    progress: Callable[[str], None] | None,
+) -> tuple[dict[int, list[Chunk]], dict[str, dict[int, list[int]]]]:
+    """The code of all segments, by tile; and by global buffer and segment the tiles that store into it. ``rows``: of a block,
+    by segment; ``flows``: the region's."""
+    placed = context.mapping
+    streamed = placed.region.segments if placed.region else ()
     chunks: dict[int, list[Chunk]] = {}
-    producers: dict[str, dict[int, list[int]]] = {}  # global buffer → segment → tiles that store into it
+    producers: dict[str, dict[int, list[int]]] = {}
     for segment in placed.segments:
         if progress:
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
@@ -141,7 +167,7 @@ def _lowered(
             stored = _flow(context, segment, flows)
         else:
             stored = chooser.emit(context, segment, rows[segment.index])
-        for tile, steps in reloads(context, segment, chip, chooser.room):
+        for tile, steps in reloads(context, segment, context.chip, chooser.room):
             _insert(chunks.setdefault(tile, []), Chunk(segment.index, steps, reload=True))
         for tile, code in context.codes.items():
             steps = tuple(code.steps[marks.get(tile, 0) :])
@@ -155,22 +181,16 @@ def _lowered(
     begin.sort(key=lambda first: first[1].segment)
     for tile, steps in one_by_one([(tile, chunk.steps) for tile, chunk in begin]).items():
         chunks[tile][0].steps = steps
-    try:
-        program = _program(context, chip, chunks, producers, header)
-    except errors.CimcError as e:
-        if e.code == errors.BUFFER_TOO_SMALL.code and any(context.pushes.values()):
-            raise Crowded from None
-        raise
-    values = {name: value for value, name in context.names.items()}
-    movable = _movable(context)  # those that were cut are other arrays now
-    residents = {values[b.name]: b.tile if b.resident else None for b in program.globals if b.name in movable}
-    by_segment: dict[int, dict[int, tuple[Step, ...]]] = {}
-    for tile, parts in chunks.items():
-        for chunk in parts:
-            by_segment.setdefault(chunk.segment, {})[tile] = chunk.steps
-    chosen = {s.index: n for s, n in zip(placed.segments, rows, strict=True)}
-    chosen.update((s, plan.rows) for plan in flows for s in streamed)
-    return Lowered(program, chosen, residents, by_segment, values, context.held, by_stage(flows))
+    return chunks, producers
+
+
+def _by_segment(chunks: Mapping[int, Sequence[Chunk]]) -> dict[int, dict[int, tuple[Step, ...]]]:
+    """The steps by segment and tile."""
+    found: dict[int, dict[int, tuple[Step, ...]]] = {}
+    for tile, of in chunks.items():
+        for chunk in of:
+            found.setdefault(chunk.segment, {})[tile] = chunk.steps
+    return found
 
 
 def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:

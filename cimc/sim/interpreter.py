@@ -42,6 +42,7 @@ def run(
     runtime parameters, ``state`` what earlier runs left (changed in place), ``seed`` keys the random streams of analog
     numerics. ``trace`` keeps every executed instruction in ``timing.events``. ``analog`` says what of the
     device analog numerics model. ``prepared`` makes further runs of the same program with the same options shorter.
+    ``verified``: somebody has verified the program already.
 
     Raises CimcError: what the verifier finds, bad inputs (exit 2), a program that fails as it runs (exit 4).
     """
