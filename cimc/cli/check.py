@@ -101,18 +101,17 @@ def command(
     times = opt.read_times(numerics, device_settings, technology, device_time)
     opt.analog_only(numerics, ("--attribute", attribute), ("--trials", trials), ("--budget", budget is not None))
     device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
-    compiled_as = opt.compile_as(**flags)
-    chosen = replace(compiled_as, calibrate=calibrate)
+    chosen = replace(opt.compile_as(**flags), calibrate=calibrate)
     with put.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(
-            numerics,
-            seed,
-            given,
-            Tolerance(numerics, atol, rtol, min_cosine),
-            not no_timing,
-            trace is not None,
-            "cimc " + shlex.join(sys.argv[1:]),
+            numerics=numerics,
+            seed=seed,
+            inputs=given,
+            tolerance=Tolerance(numerics, atol, rtol, min_cosine),
+            timing=not no_timing,
+            trace=trace is not None,
+            command="cimc " + shlex.join(sys.argv[1:]),
             layers=layers,
             device=device,
             calibration=input_files.read(calibration_path) if calibration_path else None,
@@ -123,9 +122,7 @@ def command(
     drawn = [] if given is not None else [f"inputs drawn from seed {seed}"]
     for remark in (*drawn, *_remarks(checked.compiled)):
         put.note(remark, quiet)
-    if outputs_path and checked.result.outputs is not None:
-        put.save_arrays(outputs_path, checked.result.outputs)
-    put.save_trace(trace, checked.result, checked.compiled.hardware.spec)
+    put.save_run(checked.result, checked.compiled.hardware.spec, outputs_path, trace)
     if output is not None and checked.result.timing is not None:
         jsontext.write(checked.report.run.to_json(), output / bundle.RUN)
     return _told(model.name, checked, json_target, quiet)

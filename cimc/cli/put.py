@@ -67,14 +67,16 @@ def save_bytes(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
-def save_trace(path: Path | None, result: RunResult, chip: ChipSpec) -> None:
-    """Write a run's timeline, if a path was given and there is one."""
+def save_run(result: RunResult, chip: ChipSpec, outputs: Path | None, trace: Path | None) -> None:
+    """Write a run's outputs (.npz) and its timeline, each if a path was given and there is one. Raises REPORT_UNWRITABLE."""
     from cimc import files
     from cimc.report.trace import write_trace
 
-    if path is None or result.timing is None:
+    if outputs is not None and result.outputs is not None:
+        save_arrays(outputs, result.outputs)
+    if trace is None or result.timing is None:
         return
-    with files.opened(path) as stream:
+    with files.opened(trace) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8")
         write_trace(text, result.timing.events, chip.clock_ghz)
         text.detach()

@@ -102,14 +102,10 @@ def command(
                 analog=Analog(device, samples=samples),
             )
     told = _figures(found, result, mapping, inference_rate, values)
-    if outputs_path and result.outputs is not None:
-        put.save_arrays(outputs_path, result.outputs)
-    put.save_trace(trace, result, found.hardware.spec)
+    put.save_run(result, found.hardware.spec, outputs_path, trace)
     if found.folder and result.timing is not None:
         _keep(told, found.folder / bundle.RUN, quiet)
-    spent = None
-    if device is not None:
-        spent = device_cost.cost(found.program, found.hardware.spec, device, result, inference_rate)
+    spent = device_cost.cost(found.program, spec, device, result, inference_rate) if device is not None else None
     if json_target:
         put.as_json(told.to_json() | ({"device": spent.to_json()} if spent else {}), json_target)
     if json_target != "-":
