@@ -11,13 +11,20 @@ from cimc import errors
 from cimc.mapping.sums import SUMS_AT, SumsAt
 
 MOST = {"replicas": 4096, "lanes": 64, "rotation": 8, "pool": 1 << 20}
+"""Choices that are numbers, and the largest that each may be; those of AUTO may be left to the compiler."""
+
 AUTO = ("replicas", "pool")
 Objective = Literal["latency", "throughput"]
-OBJECTIVES = get_args(Objective)
 CacheHome = Literal["memory", "resident", "fit"]
-CACHE_HOMES = get_args(CacheHome)
 CodesAt = Literal["auto", "on", "off"]
-CODES_AT = get_args(CodesAt)
+WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "optimize": ("aim", get_args(Objective)),
+    "cache": ("home of a cache", get_args(CacheHome)),
+    "codes": ("answer", get_args(CodesAt)),
+    "sums": ("place for sums", SUMS_AT),
+}
+"""Choices that are words: what each is, and those there are."""
+
 SWITCH = {"on": True, "off": False}
 
 
@@ -52,7 +59,7 @@ class Choices:
     find room."""
 
     parts: bool = True
-    """Whether such values are cut by columns, so that several tiles share what is read and written."""
+    """Whether values between segments are cut by columns, so that several tiles share what is read and written."""
 
     sums: SumsAt = "auto"
     """Where partial sums of several tiles are added: in ``one`` of them, in a ``tree`` of tiles, in a ``chain`` of
@@ -95,22 +102,11 @@ def parse_choices(texts: Iterable[str]) -> Choices:
 
 
 def _value(text: str, key: str, value: str) -> int | bool | str | None:
-    if key == "optimize":
-        if value not in OBJECTIVES:
-            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no aim", fix=" or ".join(OBJECTIVES))
-        return value
-    if key == "cache":
-        if value not in CACHE_HOMES:
-            why = f"'{value}' is no home of a cache"
-            raise errors.MAPPING_CHOICE(text=text, why=why, fix=", ".join(CACHE_HOMES))
-        return value
-    if key == "codes":
-        if value not in CODES_AT:
-            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is none of them", fix=", ".join(CODES_AT))
-        return value
-    if key == "sums":
-        if value not in SUMS_AT:
-            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no place for sums", fix=", ".join(SUMS_AT))
+    """The value of a key. Raises MAPPING_CHOICE for one that it cannot have."""
+    if key in WORDS:
+        what, words = WORDS[key]
+        if value not in words:
+            raise errors.MAPPING_CHOICE(text=text, why=f"'{value}' is no {what}", fix=", ".join(words))
         return value
     if key not in MOST:
         if value not in SWITCH:
