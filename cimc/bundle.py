@@ -140,7 +140,7 @@ def _parts(weights: Lazy, name: str) -> Iterator[memoryview]:
 
 def read_weights(path: Path) -> dict[str, Array]:
     """Memory-mapped, read-only arrays of a safetensors file. The library checks the file's header; the arrays are mapped here
-    because it would copy them."""
+    because it would copy them. Raises FILE_NOT_FOUND, FILE_UNREADABLE."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -165,7 +165,8 @@ def read_weights(path: Path) -> dict[str, Array]:
 
 
 def check_target(folder: Path) -> None:
-    """Raise OUTPUT_OCCUPIED if a folder may not be replaced: commands ask before they work for minutes."""
+    """Raise OUTPUT_OCCUPIED if a folder may not be replaced, REPORT_UNWRITABLE if it cannot be looked at: commands ask before
+    they work for minutes."""
     try:
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _own(folder))):
             raise errors.OUTPUT_OCCUPIED(path=folder)
@@ -189,7 +190,7 @@ def write(
 ) -> None:
     """Write a compiled folder: into a temporary one beside it first, then put in its place. A folder that is there already is
     replaced only if it is empty or holds an earlier compile; files in it that are no part of that stay. Where another disk
-    is mounted cannot be replaced itself: there the files are, the manifest last."""
+    is mounted cannot be replaced itself: there the files are, the manifest last. Raises OUTPUT_OCCUPIED, REPORT_UNWRITABLE."""
     check_target(folder)
     place = Path(os.path.realpath(folder))
     inside = place.is_mount()

@@ -131,6 +131,7 @@ class _Search:
         self.best: tuple[Part, bytes, Mapping[str, Array], Failure] | None = None
 
     def run(self) -> Reduced:
+        """The smallest part that still fails. Raises REDUCE_VANISHES if the whole does not."""
         whole = self.extractor.prefix(len(self.extractor.nodes))
         if not self.fails(whole):
             raise errors.REDUCE_VANISHES(model=self.extractor.path, why=self.failure.told)

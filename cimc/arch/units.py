@@ -63,14 +63,14 @@ class TileUnits:
 
     @property
     def core(self) -> CoreSpec:
-        """The tile's kind of core."""
+        """The tile's kind of core. Raises ValueError if it has none."""
         if self.spec.core is None:
             raise ValueError(f"tiles of kind {self._kind} have no cores")
         return self.spec.core
 
     @property
     def matmul(self) -> MatmulSpec:
-        """The tile's dynamic matmul unit."""
+        """The tile's dynamic matmul unit. Raises ValueError if it has none."""
         if self.spec.matmul is None:
             raise ValueError(f"tiles of kind {self._kind} have no matmul unit")
         return self.spec.matmul
@@ -184,7 +184,8 @@ class TileUnits:
     def lane_cycles(self, unit: Literal["vector", "special"] | str, actions: Mapping[str, int]) -> int:
         """``startup + Σ ceil(count / lanes)`` over the actions ``vector.*`` and ``special.*``, whichever of the two
         units works them off: pipelined lanes take one action a cycle (PUMA's ALU and activation unit: puma-simulator
-        ``include/constants.py``, 1 cycle; for division and functions of wider elements this is estimated)."""
+        ``include/constants.py``, 1 cycle; for division and functions of wider elements this is estimated).
+        Raises ValueError for a tile without the unit."""
         lanes: LanesSpec | None = {"vector": self.spec.vector, "special": self.spec.special}[unit]
         if lanes is None:
             raise ValueError(f"tiles of kind {self._kind} have no {unit} unit")

@@ -52,9 +52,7 @@ if TYPE_CHECKING:
 @opt.trace_option
 @opt.json_option
 @opt.verbosity
-@click.pass_context
 def command(
-    ctx: click.Context,
     model: Path,
     calibrate: Literal["never", "start"],
     inputs_path: Path | None,

@@ -15,8 +15,6 @@ from cimc.frontend.reference_twin import ReferenceModel
 
 CHUNK_BYTES = 256 << 20
 """Bytes of values that one reference run gives out for comparing them, a single larger value aside."""
-FEW = 64
-"""Values whose size nobody knows are asked for in runs of this many."""
 
 _FOLDER = "session.model_external_initializers_file_folder_path"
 

@@ -28,7 +28,7 @@ class TileBuilder:
     def buffer(
         self, name: str, element: Element, shape: Sequence[int], address: int, key: str = "", state: bool = False
     ) -> View:
-        """Declare a local buffer at a byte address; returns the view of all of it."""
+        """Declare a local buffer at a byte address; returns the view of all of it. Raises ValueError for a name taken."""
         if name in self._buffers:
             raise ValueError(f"tile {self.tile}: buffer {name} declared twice")
         self._buffers[name] = Buffer(name, element, tuple(shape), address, key, state)
@@ -46,7 +46,8 @@ class TileBuilder:
     ) -> str:
         """Declare a matrix (rows = inputs, cols = outputs) in cores of the tile; returns its name.
 
-        ``blocks``: (core, row, row_end, col, col_end); ``offset``: where the part starts in the weights of ``key``."""
+        ``blocks``: (core, row, row_end, col, col_end); ``offset``: where the part starts in the weights of ``key``.
+        Raises ValueError for a name taken."""
         if name in self._matrices:
             raise ValueError(f"tile {self.tile}: matrix {name} declared twice")
         cut = tuple(b if isinstance(b, Block) else Block(*b) for b in blocks)
@@ -54,7 +55,8 @@ class TileBuilder:
         return name
 
     def emit(self, mnemonic: str, *operands: View | str, origin: Origin | None = None, **keywords: Value) -> None:
-        """Append an instruction to the innermost open ``repeat``."""
+        """Append an instruction to the innermost open ``repeat``. Raises ValueError for a mnemonic, operands or names that
+        there are not."""
         spec = INSTRUCTIONS.get(mnemonic)
         if spec is None:
             raise ValueError(f"no instruction {mnemonic}")
@@ -80,7 +82,7 @@ class TileBuilder:
     @contextmanager
     def repeat(self, variable: str, count: Extent, *derived: Derived) -> Generator[Affine]:
         """``with tile.repeat("i", 16) as i:`` what is emitted inside is the body; ``i`` is the variable. It may use the
-        names of ``derived`` ones too."""
+        names of ``derived`` ones too. Raises ValueError for a variable of a repeat that is open."""
         if variable in self._variables:
             raise ValueError(f"tile {self.tile}: {variable} is the variable of an enclosing repeat")
         self._variables.append(variable)

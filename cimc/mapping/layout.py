@@ -190,10 +190,11 @@ def materialize(graph: Graph, held: frozenset[str] = frozenset()) -> tuple[Graph
         views = Views(graph, held)
         if not views.broken:
             return graph, views
-        graph = _insert_copies(graph, {n.inputs[0] for n in views.broken}, {n.outputs[0] for n in views.broken})
+        graph = _insert_copies(graph, {n.outputs[0] for n in views.broken})
 
 
-def _insert_copies(graph: Graph, sources: set[str], broken: set[str]) -> Graph:
+def _insert_copies(graph: Graph, broken: set[str]) -> Graph:
+    """The graph with a `copy` before the views that make these values; one for all that look at the same value."""
     types: dict[str, Type] = dict(graph.types)
     nodes: list[Node] = []
     copied: set[str] = set()

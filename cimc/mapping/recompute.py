@@ -59,12 +59,13 @@ class _Copies:
         name = f"{value}{self.suffix}"
         if name not in self.types:
             node, old = self.producers[value], self.graph.type(value)
-            inputs = tuple(self._operand(v, len(old.shape)) for v in node.inputs)
+            inputs = tuple(self._operand(v) for v in node.inputs)
             self.nodes.append(replace(node, inputs=inputs, outputs=(name,)))
             self.types[name] = Type(old.element, (*self.lead, old.shape[-1]))
         return name
 
-    def _operand(self, value: str, rank: int) -> str:
+    def _operand(self, value: str) -> str:
+        """What a value computed again reads: such a value, a row that all share, or the rows it has of another one."""
         if value and self.worth(value):
             return self.add(value)
         if not value or product(self.graph.type(value).shape[:-1]) == 1:

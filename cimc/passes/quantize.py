@@ -287,7 +287,7 @@ class _Codes:
         return found
 
     def scale(self, constants: Constants) -> Array:
-        """float32 scales (n)."""
+        """float32 scales (n). Raises WEIGHT_NOT_FINITE."""
         w = constants[self.weight]
         peaks, bad = np.zeros(w.shape[1], np.float32), 0
         for part in _parts(w):

@@ -247,7 +247,7 @@ def wrong(s: State, g: int) -> None:
 
 
 @inner
-def room(c: Flat, s: State, channel: int, now: int, size: int, capacity: int) -> int:
+def room(s: State, channel: int, now: int, size: int, capacity: int) -> int:
     """When a message may enter the channel, from now on; -1 if not known yet. Forgets what has been released."""
     first, ring = index(s.channel[channel, C_FIRST]), s.channel[channel, C_RING]
     head, taken = s.channel[channel, C_HEAD], s.channel[channel, C_TAKEN]
@@ -272,7 +272,7 @@ def send(c: Flat, s: State, g: int, row: int, now: int, rates: Ints) -> None:
     cost = index(s.flight[g, F_COST])
     enter = now
     for i in range(c.rows[row, R_DEST], c.rows[row, R_DEST_END]):
-        at = room(c, s, c.dests[i, 0], now, c.costs[cost, V_SIZE], rates[1])
+        at = room(s, c.dests[i, 0], now, c.costs[cost, V_SIZE], rates[1])
         if at < 0:
             s.channel[c.dests[i, 0], C_SENDER] = g
             enter = -1
