@@ -19,10 +19,12 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 EVERY = 50
-"""Pairs after which the fullest links of a segment are looked for anew."""
+"""Pairs after which the fullest links of a segment are looked for anew: that takes as long as some pairs (200: 0.1 % of MiniLM's
+cycles less)."""
 
 HOT = 0.8
-"""Links that carry more than this part of the fullest: half of the pairs are drawn from those whose messages take one."""
+"""Links that carry more than this part of the fullest: half of the pairs are drawn from those whose messages take one
+(0.6 and 0.95: 0.2 and 0.0 % of MiniLM's cycles more)."""
 
 NOBODY = -1
 """Global memory, as who sends or takes; a place where nobody works."""

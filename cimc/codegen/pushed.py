@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from cimc.codegen.spread import Spread
 
 ROOM_SHARE = 3
-"""Operands that are sent to a tile take at most this part of its buffer: it has them beside what it does before."""
+"""Operands that are sent to a tile take at most a part in so many of its buffer: it has them beside what it does before
+(estimated; 6: the same for MiniLM)."""
 
 Operand = tuple[str, str]
 """The first output of a node, and the value that it reads whole."""

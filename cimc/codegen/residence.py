@@ -17,14 +17,18 @@ from cimc.isa.program import GlobalBuffer, TileProgram
 from cimc.mapping.allocate import aligned
 
 READ_WEIGHT = 2
-"""A load's hops count for so many of a store's: stores leave while others work, and what loads, waits."""
+"""A load's cycles on a link count for so many of a store's: stores leave while others work, and what loads, waits (1 and 4: less
+than 0.1 % of MiniLM's cycles more)."""
 
 BURST = (8, 2)
 """The same for loads and stores that are no part of a loop: all at once they come or leave, and what is next waits for them
-(of 2 to 16)."""
+(of 2 to 16; (1, 1): MiniLM takes 1.1 % more cycles, BERT-base 2.7 %; (16, 4): 1.0 and 0.5 % fewer)."""
 
 NONE: Mapping[int, Links] = MappingProxyType({})
-BORDER_HOPS = 1000  # a way from chip to chip counts like so many hops within one
+
+BORDER_HOPS = 1000
+"""A way from chip to chip counts like so many hops within one: more than a mesh has, so that values stay on their chip
+(estimated)."""
 
 
 @dataclass(frozen=True, slots=True)

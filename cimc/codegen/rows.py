@@ -26,24 +26,27 @@ from cimc.mapping.mapping import Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, product
 
 STREAM_BLOCKS = 128
-"""Blocks at most that a segment's rows are cut into over all its replicas: more make programs long."""
+"""Blocks at most that a segment's rows are cut into over all its replicas: more make programs long (64: the same for
+MiniLM, whose blocks BLOCK_CYCLES sets)."""
 
 AWAY_BLOCKS = 32
-"""The same where all values pass through global memory, whose every access waits."""
+"""The same where all values pass through global memory, whose every access waits (estimated)."""
 
 REPLICA_BLOCKS = 8
-"""Blocks that each replica may have in any case."""
+"""Blocks that each replica may have in any case: a pipeline of fewer is mostly filled and drained (estimated)."""
 
 BLOCK_CYCLES = 128
 """Cycles that a block's rows are to take in the cores, at least (of 64, 128 and 256 the best on the presets): with fewer,
 messages take longer than products; with more, a pipeline's first stage is done long before its last one begins."""
 
-MAX_STREAM_ROWS = 32
-MAX_SPREAD_ROWS = 128
+MAX_STREAM_ROWS, MAX_SPREAD_ROWS = 32, 128
+"""Rows of a block at most, by the segment's style: buffers hold blocks (estimated)."""
+
 TIGHTEST = {Style.SPREAD: 1, Style.STREAM: len(PLACES) - 1}
 """How often a segment's code can be made to take less memory."""
 
-REGION_SHARE = 4  # an assembled region moves in pieces of at most a quarter of the local buffer
+REGION_SHARE = 4
+"""An assembled region moves in pieces of at most a part in so many of the local buffer, beside what is resident (estimated)."""
 
 
 def _emit(context: Context, segment: Segment, rows: int, chip: ChipSpec) -> dict[int, frozenset[str]]:

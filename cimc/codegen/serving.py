@@ -18,7 +18,8 @@ from cimc.isa.program import GlobalBuffer, TileProgram
 from cimc.isa.steps import executed
 
 BESIDE = 2
-"""Values that segments read and write at a time, which share global memory: one in, one out."""
+"""Values that segments read and write at a time, which share global memory: one in, one out (1: 0.1 % of MiniLM's cycles
+more, 4: 0.2 % less)."""
 
 _GLOBAL = frozenset((Kind.GLOBAL_READ, Kind.GLOBAL_WRITE))
 _REACHING = frozenset(m for m, spec in INSTRUCTIONS.items() if any(o.kind in _GLOBAL for o in spec.operands))

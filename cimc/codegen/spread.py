@@ -22,15 +22,16 @@ from cimc.mapping.traffic import hops
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
-MIN_ELEMENTS = 4096  # a tile is worth its synchronisation from about this much work on
-
+MIN_ELEMENTS = 4096
+"""Elements that a segment reads and makes which are worth one more tile: a token and the first access take about as long
+(1,024: the same for MiniLM, 16,384: 0.6 % more cycles)."""
 
 MIN_ROWS = 128
 """Rows that are worth loading whole operands (the K and V of a head) into one more tile: loading takes about as long as the
 rows' own work at half as many."""
 
 SHARED = 2
-"""Tiles that need the same whole operand, from which on one loads it and hands it on."""
+"""Tiles that need the same whole operand, from which on one loads it and hands it on, in segments that go in loops."""
 
 HANDED_PIECES, HANDED_BYTES = 8, 2048
 """Pieces that an operand is handed on in, at most, and bytes of one, at least: each costs a message's latency."""

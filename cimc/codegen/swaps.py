@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 TRIALS, EACH = 20000, 500
 """Pairs that are tried for a segment at most, and for each of its tiles. As the numbers below the best of a few, by the fullest
-links of MiniLM's and BERT-base's segments."""
+links of MiniLM's and BERT-base's segments. Which pairs are drawn moves cycles by chance, too: with other numbers MiniLM takes
+from 0.6 % fewer to 0.8 % more."""
 
 HEAT, COOLING = 0.05, 6
 """How much worse a pair may make it at the beginning, as part of the fullest link's fourth power; the power of the part of all

@@ -17,7 +17,8 @@ from cimc.isa.operands import View, static_shape
 from cimc.isa.phases import ALWAYS
 
 MOST_WRITTEN = 4096
-"""Instructions that a repeat comes to at most, if tokens are waited for in single rounds of it: engines write it out."""
+"""Instructions that a repeat comes to at most, if tokens are waited for in single rounds of it: engines write it out
+(estimated: what a tile's text has besides)."""
 
 Place = tuple[int, int]
 """A step of a segment's code, and a round of it if it is a repeat."""

@@ -21,13 +21,15 @@ from cimc.mapping.space import Index, shared_row
 from cimc.ops import OPS, Access
 
 TOGETHER = 4
-"""Blocks whose instructions stand in turns: of r blocks' time in the cores, the last one's vector work is not hidden."""
+"""Blocks whose instructions stand in turns: of r blocks' time in the cores, the last one's vector work is not hidden
+(MiniLM, 128 tokens, on `hybrid`: with 2, 12 % more cycles, with 8, 25 %)."""
 
 PIECE_BYTES = 8192
 """Of an operand that is brought to codes on the tile, so much is on the tile as float32 at a time: an eighth of the smallest
 buffer that the presets' tiles with cores have, so that the blocks of rows have room beside it."""
 
-LEAST_ROWS = 8  # with fewer rows in a block, every product fills the cores' pipeline anew for little
+LEAST_ROWS = 8
+"""Of a block: with fewer, every product fills the cores' pipeline anew for little (estimated)."""
 
 
 def wanted_rows(placement: Placement, segment: Segment) -> int:

@@ -16,10 +16,11 @@ from cimc.mapping.segment import ELEMENTWISE, product, raw_domain
 from cimc.ops import OPS, Access, Form
 
 KEPT_SHARE = 8
-"""A constant that stays in a tile takes at most this part of its local buffer."""
+"""A constant that stays in a tile takes at most a part in so many of its local buffer (estimated)."""
 
 WORTH = 2
-"""Times as many bytes a value must have as what it is computed of, each time it is read."""
+"""Times as many bytes a value must have as what it is computed of, each time it is read: the instructions that
+compute it take time as well (estimated)."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ from cimc.ops.written import WRITTEN
 
 LONG = 4
 """A value read more than so many segments later is made before the region, if it does not depend on it: to keep its rows
-all that way would take more memory than to load them again."""
+all that way would take more memory than to load them again (estimated)."""
 
 
 @dataclass(frozen=True, slots=True)

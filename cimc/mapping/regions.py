@@ -8,7 +8,7 @@ from cimc.ir.graph import Graph
 from cimc.mapping.mapping import PlacedMatrix, Segment
 
 MIN_REGION = 4096
-"""Elements of an assembled value that are worth one more tile to move them."""
+"""Elements of an assembled value that are worth one more tile to move them (estimated, as MIN_ELEMENTS of SPREAD segments)."""
 
 
 def assembling(graph: Graph, segment: Segment, able: Sequence[int], turn: int) -> tuple[int, ...]:

@@ -22,10 +22,11 @@ from cimc.mapping.reload_time import estimate
 from cimc.mapping.ring import Grid, Item, Ring, by_segment
 
 SIZES = 12
-"""Sizes of the pool that are tried."""
+"""Steps in which the pool grows from the fewest tiles to all; every size is placed, to be estimated."""
 
 NEARLY = 1.02
-"""Of the plans that take at most so much longer than the fastest, the one that writes least is chosen."""
+"""Of the plans that take at most so much longer than the fastest, the one that writes least is chosen: the estimate is no
+better than that, and cells wear out."""
 
 COPIES = (1, 2, 3, 4, 6, 8)
 """Numbers of copies of all weights that are tried."""
