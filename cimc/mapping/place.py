@@ -33,7 +33,7 @@ from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
 from cimc.mapping.stretch import stretched
 from cimc.mapping.sums import SumsAt
-from cimc.mapping.traffic import Traffic
+from cimc.mapping.traffic import FreeTiles, Traffic
 from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import Writing, weight_tiles
 from cimc.ops import OPS, Access
@@ -348,41 +348,30 @@ class _Placer:
         if others and len(able) < least + (replicas * others if replicas > 1 else 1):
             self.crowded.add(segment.index)
         products = {stage: [n.outputs[0] for n in of] for stage, of in self.products.get(segment.index, {}).items()}
-        counts = lanes(self._work(segment), max(stage_count, len(able) // replicas - others), self.lanes)
-        free: list[int] = []
+        each = len(able) // replicas - others
+        counts = lanes(self._work(segment), max(stage_count, each), self.lanes)
+        apart = self.across or self.chip.tile(self._able(segment)[0]).cores > 0
+        together = 0 if apart else lanes_together(stage_count, each, self.lanes)
         others_of = of_other_copies(segment, matrices, replicas)
         traffic = Traffic(self.chip)
+        free = FreeTiles(able, traffic)
         companies: list[dict[int, int]] = []
         for replica in range(replicas):
-            stages: list[tuple[int, ...]] = []
             if others:
-                free = free if len(free) > stage_count else [*free, *(t for t in able if t not in free)]
-                partners = companions(columns[replica], free, stage_count, traffic)
-                free = [t for t in free if t not in partners.values()]
+                free.refill(stage_count + 1)
+                partners = companions(columns[replica], free.left, stage_count, traffic)
+                free.left = [t for t in free.left if t not in partners.values()]
                 companies.append(partners)
-            apart = self.across or self.chip.tile(self._able(segment)[0]).cores > 0
-            together = 0 if apart else lanes_together(stage_count, len(able) // replicas - others, self.lanes)
+            made = {stage: [matrices[v][replica] for v in of] for stage, of in products.items()}
             if together:
-                every = [m for of in products.values() for m in of]
-                flows = column_tiles(matrices[v][replica] for v in every)
-                free = free if len(free) >= together else [*free, *(t for t in able if t not in free)]
-                chosen = []
-                for _ in range(together):
-                    chosen.append(traffic.choose({t: n / together for t, n in flows.items()}, free))
-                    free.remove(chosen[-1])
-                yield (tuple(chosen),) * stage_count
+                flows = column_tiles(matrix for of in made.values() for matrix in of)
+                yield (free.take(flows, together),) * stage_count
                 continue
-            for stage, count in enumerate(counts):
-                free = free if len(free) >= count else [*free, *(t for t in able if t not in free)]
-                chosen: list[int] = []
-                flows = column_tiles(matrices[v][replica] for v in products.get(stage - 1, ()))
-                flows = flows or column_tiles(matrices[v][replica] for v in products.get(stage, ()))
-                for _ in range(count):
-                    own = [t for t in free if t not in rivals] if (rivals := others_of[replica]) else free
-                    chosen.append(traffic.choose({t: n / count for t, n in flows.items()}, own or free))
-                    free.remove(chosen[-1])
-                stages.append(tuple(chosen))
-            yield tuple(stages)
+            sources = {stage: column_tiles(of) for stage, of in made.items()}
+            yield tuple(
+                free.take(sources.get(stage - 1) or sources.get(stage, {}), count, others_of[replica])
+                for stage, count in enumerate(counts)
+            )
         if companies:
             self.beside[segment.index] = tuple(companies)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 
@@ -86,3 +86,27 @@ class Traffic:
         found = min(offered, key=lambda t: self.price(flows, t))
         self.add(flows, found)
         return found
+
+
+class FreeTiles:
+    """Tiles that are taken one by one, so that links carry little; when they run out, all of ``able`` are free again."""
+
+    def __init__(self, able: Sequence[int], traffic: Traffic) -> None:
+        self.left: list[int] = []
+        self._able = able
+        self._traffic = traffic
+
+    def refill(self, count: int) -> None:
+        """Let all be free again if fewer than so many are."""
+        if len(self.left) < count:
+            self.left += [t for t in self._able if t not in self.left]
+
+    def take(self, flows: Mapping[int, float], count: int, avoided: Container[int] = ()) -> tuple[int, ...]:
+        """Tiles that share these flows; none that is ``avoided`` while there are others."""
+        self.refill(count)
+        found: list[int] = []
+        for _ in range(count):
+            offered = [t for t in self.left if t not in avoided] or self.left
+            found.append(self._traffic.choose({t: n / count for t, n in flows.items()}, offered))
+            self.left.remove(found[-1])
+        return tuple(found)
