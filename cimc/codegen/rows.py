@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -103,22 +103,13 @@ class RowChooser:
 
     def constants(self) -> dict[int, int]:
         """Bytes that constants of the segments that do not stream take on each tile."""
-        found: dict[int, dict[str, int]] = {}
-        for segment in self.placed.segments:
-            for tile, code in self._trial(segment, 1).codes.items():
-                found.setdefault(tile, {}).update(
-                    (r.key or n, aligned(r.bytes)) for n, r in code.rooms.items() if r.kept
-                )
-        return {tile: sum(kept.values()) for tile, kept in found.items()}
+        return _kept(self._trial(segment, 1) for segment in self.placed.segments)
 
     def choose(self) -> list[int]:
-        constants: dict[int, dict[str, int]] = {}
+        """The rows of each segment's blocks. Raises BUFFER_TOO_SMALL for a segment that does not fit with blocks of one row,
+        ROWS_TOO_MANY for rows that a placement says, Crowded where what is sent to tiles does not fit."""
         trials = [self._trial(s, self._wanted(s)) for s in self.placed.segments]
-        for trial in trials:
-            for tile, code in trial.codes.items():
-                kept = constants.setdefault(tile, {})
-                kept.update({room.key or n: aligned(room.bytes) for n, room in code.rooms.items() if room.kept})
-        self.room = room = {t: self.chip.tile(t).local_bytes - sum(kept.values()) for t, kept in constants.items()}
+        self.room = room = {t: self.chip.tile(t).local_bytes - size for t, size in _kept(trials).items()}
         return [self._rows(s, trial, room) for s, trial in zip(self.placed.segments, trials, strict=True)]
 
     def _trial(self, segment: Segment, rows: int) -> Context:
@@ -242,6 +233,16 @@ class RowChooser:
             if peak > room.get(tile, 0):
                 return tile, peak
         return None
+
+
+def _kept(trials: Iterable[Context]) -> dict[int, int]:
+    """Bytes that the constants of all segments take on each tile: those that several read, once."""
+    found: dict[int, dict[str, int]] = {}
+    for trial in trials:
+        for tile, code in trial.codes.items():
+            kept = ((room.key or name, aligned(room.bytes)) for name, room in code.rooms.items() if room.kept)
+            found.setdefault(tile, {}).update(kept)
+    return {tile: sum(kept.values()) for tile, kept in found.items()}
 
 
 def _stays(segment: Segment, before: Placement, after: Placement) -> bool:
