@@ -19,10 +19,10 @@ from cimc.mapping.segment import Range, pieces, product, rows_shape
 from cimc.ops import OPS, Access
 
 LEAST_ROWS = 8
-"""Of a task: with fewer, the matmul unit spends most of its time on loading blocks of K and V."""
+"""Of a task: with fewer, the matmul unit spends most of its time on loading blocks of K and V (estimated)."""
 
 MOST_TASKS = 8
-"""For a tile, which has the text of each; where there are more, loops go over the heads."""
+"""For a tile, which has the text of each; where there are more, loops go over the heads (estimated)."""
 
 ROOM_SHARE = 6
 """Operands of one head take at most a part in so many of a tile's buffer: those of two are there, and what is computed (12: the
@@ -34,13 +34,15 @@ FIRST = (0.33, 0.8)
 
 SHARED = 3
 """Tiles with tasks of a head from which on one of them loads an operand and hands it on to the others in one multicast: a home
-would serve them one after the other. Each could also load ahead by itself."""
+would serve them one after the other. Each could also load ahead by itself (2 and 5: the same for MiniLM and
+BERT-base)."""
 
 HANDED = 1.5
-"""Times that an operand takes until it is on all of them: the first pieces come twice, on their way to and from that tile."""
+"""Times that an operand takes until it is on all of them: the first pieces come twice, on their way to and from that tile
+(estimated; 1 and 2: the same for MiniLM and BERT-base)."""
 
 TASK = 100
-"""Cycles of a task's accesses and messages beside their bytes; estimated."""
+"""Cycles of a task's accesses and messages beside their bytes (estimated; 50 and 200: the same for MiniLM and BERT-base)."""
 
 SOFTMAX = {"vector.alu": 3, "special.func": 1, "special.div": 1}  # actions an element, as its instruction is billed
 
