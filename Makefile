@@ -32,6 +32,7 @@ generated: setup
 	$(BIN)/python -m cimc.isa.manual --check isa/INSTRUCTIONS.md
 	$(BIN)/python -m cimc.frontend.docs --check
 	$(BIN)/python -m docs.errors --check
+	$(BIN)/python -m docs.schemas --check
 
 bench: setup out/minilm.onnx
 	$(BIN)/python -m benchmarks.all

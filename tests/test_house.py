@@ -15,6 +15,7 @@ import pytest
 from cimc import errors
 from cimc.isa import manual
 from docs import errors as errors_page
+from docs import schemas
 
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 500
@@ -149,6 +150,11 @@ def test_every_diagnostic_reads_like_one() -> None:
 @pytest.mark.parametrize("path", files("*.schema.json"), ids=name)
 def test_schemas_are_schemas(path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(read(path)))
+
+
+def test_schemas_hold_what_they_refer_to() -> None:
+    for path, text in schemas.bundled().items():
+        assert read(path) == text, f"{path.name}: python -m docs.schemas"
 
 
 def test_the_three_schemas_are_there() -> None:

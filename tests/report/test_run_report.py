@@ -12,7 +12,6 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-import referencing
 
 from cimc.errors import CimcError, Exit
 from cimc.report import check, figures, jsontext, mapping_file, render, run
@@ -24,12 +23,9 @@ SCHEMAS = Path(__file__).parents[2] / "docs" / "schema"
 
 
 def validate(value: Any, name: str) -> None:
-    schemas = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
-    resources = [(name, referencing.Resource.from_contents(schema)) for name, schema in schemas.items()]
-    registry = referencing.Registry().with_resources(resources)
-    schema = schemas[f"{name}.schema.json"]
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema, registry=registry).validate(value)
+    """As an outside test would: with that one file, and no other at hand."""
+    schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(value)
 
 
 def a_check(got: float = 1.0, numerics: str = "float", **changes: Any) -> check.CheckReport:
