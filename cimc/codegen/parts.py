@@ -18,6 +18,7 @@ from cimc.codegen.tilecode import narrowed
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Repeat, Step, kinds
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.isa.program import GlobalBuffer
+from cimc.ops.written_as import HALVED
 
 MOST_PIECES = 4
 """Parts of a value that some load takes in whole rows: such a load falls into as many, one after the other (2: MiniLM takes 1.5 %
@@ -37,6 +38,10 @@ than 0.1 % of MiniLM's cycles)."""
 
 MIN_BYTES = 16384
 """Of an array that is worth cutting: others are read and written in no time (4,096 and 65,536: the same for MiniLM)."""
+
+HALVED_AS = 2
+"""A value in 16 bits counts for so many times its bytes: it is worth cutting where in 32 bits it would be. Ways there and back,
+which parts make shorter, are as long, and whole it would sooner be left to global memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +178,10 @@ def _of(
 def cut(buffer: GlobalBuffer, found: Sequence[Access]) -> Cut | None:
     """Where to cut an array that these accesses, all there are, read and write; None if it stays whole."""
     best, share = None, 0.0
-    if buffer.bytes < MIN_BYTES:
+    bytes_each = buffer.element.bytes * (HALVED_AS if buffer.element in HALVED else 1)
+    if buffer.size * bytes_each < MIN_BYTES:
         return None
-    least = MIN_ROW_BYTES // buffer.element.bytes
+    least = MIN_ROW_BYTES // bytes_each
     for row in _rows(buffer, found):
         reaches = [_reach(a, row) for a in found]
         known = [(a, r) for a, r in zip(found, reaches, strict=True) if r is not None]

@@ -89,3 +89,14 @@ def test_negative_strides_and_small_arrays_stay_whole() -> None:
     small = GlobalBuffer("t", Element.F32, (8, 128))
     head = Access(0, view(Affine(), (8, 32), (128, 1)), (), False, True)
     assert cut(small, [head]) is None
+
+
+@pytest.mark.parametrize(("element", "cut_too"), [(Element.QF16, True), (Element.QBF16, True), (Element.Q8, False)])
+def test_values_in_16_bits_are_cut_where_those_in_32_are(element: Element, cut_too: bool) -> None:
+    """Half the bytes, and the same ways there and back; codes are another matter."""
+    least = 4096 // HEADS // WIDE  # rows of a value that in 32 bits is just worth it
+    heads = [Access(t, view(Affine(t * WIDE), (least, WIDE), (128, 1)), (), False, True) for t in range(HEADS)]
+    for rows in (least, least - 1):
+        wide, narrow = (cut(GlobalBuffer("t", e, (rows, HEADS * WIDE)), heads) for e in (Element.F32, element))
+        assert (wide is not None) == (rows == least)
+        assert narrow == (wide if cut_too else None)
