@@ -16,6 +16,7 @@ from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Array, Graph
 from cimc.ops import Arithmetic
 from cimc.passes.fold import Fold
+from tests.frontend.onnx_models import close
 
 MS = "com.microsoft"
 _NIBBLES = {np.dtype(ml_dtypes.int4): TensorProto.INT4, np.dtype(ml_dtypes.uint4): TensorProto.UINT4}
@@ -103,6 +104,5 @@ def both(
     for name, y in expected.items():
         assert found[name].dtype == y.dtype
         assert found[name].shape == y.shape
-        wide = np.float64 if np.issubdtype(y.dtype, np.floating) else y.dtype
-        np.testing.assert_allclose(found[name].astype(wide), y.astype(wide), rtol=rtol, atol=atol, err_msg=name)
+        close(found[name], y, rtol, atol, name)
     return graph
