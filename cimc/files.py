@@ -30,6 +30,15 @@ def read_bytes(path: Path, what: str, most: int) -> bytes:
         raise errors.FILE_UNREADABLE(what=what, path=path, why=e.strerror or str(e)) from None
 
 
+def check_name(path: Path, what: str) -> None:
+    """Raise FILE_UNREADABLE for a path that is no UTF-8: other programs, and texts that name it, could not take it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        why = "its path is no UTF-8: rename it, or make a link to it"
+        raise errors.FILE_UNREADABLE(what=what, path=path, why=why) from None
+
+
 def read_text(path: Path, what: str, most: int) -> str:
     """The same of a text. Raises FILE_NOT_FOUND, FILE_UNREADABLE."""
     try:

@@ -59,6 +59,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Hardware:
     if not path.is_file() and path.suffix not in _SUFFIXES and len(path.parts) <= 1:
         near = did_you_mean(name_or_path, presets())
         raise errors.UNKNOWN_HARDWARE(name=name_or_path, near=near, known=", ".join(presets()))
+    files.check_name(pathlib.Path(path.name), "hardware file")  # the manifest of a compile tells it
     hardware = parse(files.read_text(path, "hardware file", MAX_BYTES), name_or_path, overrides, name=path.name)
     return Hardware(hardware.name, hardware.spec, hardware.sources, hardware.overrides, hardware.text, str(path))
 

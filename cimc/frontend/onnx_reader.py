@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto
 
-from cimc import errors
+from cimc import errors, files
 from cimc.frontend import order
 from cimc.frontend.blobs import Blobs, skeleton
 from cimc.frontend.record import (
@@ -76,6 +76,7 @@ def read(path: Path) -> OnnxModel:
 
 
 def _check(path: Path) -> None:
+    files.check_name(path.parent.resolve() / path.name, "model")  # onnxruntime takes no other
     if not path.is_file():
         raise errors.FILE_UNREADABLE(what="model", path=path, why="it is not a regular file")
     size = path.stat().st_size

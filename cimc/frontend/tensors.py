@@ -165,7 +165,7 @@ class Tensors:
         if not location or "\0" in location:
             raise self._bad(tensor, location[:80].replace("\0", "?"), "names no file")
         name = Path(location.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        if name.is_absolute() or ".." in name.parts or ":" in name.as_posix().partition("/")[0]:
             raise self._bad(tensor, location, "points outside the model's folder")
         folder = self.model.parent.resolve()
         path = folder / name

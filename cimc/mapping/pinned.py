@@ -112,6 +112,7 @@ class Pinned:
 
 def read_placement(path: Path) -> Pinned:
     """Read a placement file. Raises FILE_NOT_FOUND, FILE_UNREADABLE, PLACEMENT (not JSON, keys missing or unknown, types)."""
+    files.check_name(Path(path.name), "placement")  # the manifest tells it
     return _parsed(path, files.read_bytes(path, "placement", MOST_BYTES))
 
 

@@ -1,7 +1,10 @@
-"""Running commands in this process, and small models to run them on."""
+"""Running commands in this process or one of their own, and small models to run them on."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cimc.cli.main import run
+
+ROOT = Path(__file__).parents[2]
+MAIN = "from cimc.cli.main import main; main()"
 
 IN = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])
 OUT = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
@@ -38,6 +44,13 @@ class Cimc:
         code = run([str(a) for a in arguments])
         said = self.capsys.readouterr()
         return Done(int(code), said.out, said.err)
+
+
+def process(*arguments: object, code: str = MAIN, hash_seed: int = 0) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(hash_seed)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 
 def save(

@@ -55,6 +55,7 @@ MODELS: dict[str, tuple[Make, tuple[str, ...]]] = {
         lambda p: external(p, "../up.bin"),
         ("model-external-data", "outside the model's folder"),
     ),
+    "external data is the folder": (lambda p: external(p, "."), ("model-external-data", "is not a file")),
     "external data absolute": (lambda p: external(p, "/etc/passwd"), ("model-external-data", "outside the model's")),
     "unknown op": (
         lambda p: save(p, [helper.make_node("Frobnicate", ["x"], ["y"], name="odd")]),

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,9 @@ from cimc.isa.program import Program
 from cimc.isa.text import parse_program
 from models import small
 from models.graph import save as save_model
-from tests.cli.command import Cimc
+from tests.cli.command import ROOT, Cimc, process
 from tests.report.test_run_report import validate
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "isa" / "examples").glob("*.cim"))
 FILES = {"program.cim", "weights.safetensors", "mapping.json", "manifest.json", "hardware.yaml"}
 
@@ -34,16 +30,6 @@ OUTPUT = {
 RUN = {
     "cycles", "latency_ns", "instructions", "energy_pj", "bound", "utilization", "traffic_bytes", "macs", "seconds"
 }  # fmt: skip
-
-
-MAIN = "from cimc.cli.main import main; main()"
-
-
-def process(*arguments: object, code: str = MAIN, hash_seed: int = 0) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(hash_seed)}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 
 def has_run_keys(run: Mapping[str, Any]) -> None:

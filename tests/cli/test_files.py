@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cimc import bundle, errors, files
-from tests.cli.command import Cimc
+from tests.cli.command import Cimc, process
 
 LONG = "a" * 300
 
@@ -98,6 +98,35 @@ def test_paths_and_numbers_that_cannot_be(
     assert done.exit == 2, done.err
     assert "Traceback" not in done.err
     assert {p.name for p in tmp_path.iterdir()} == there
+
+
+@pytest.mark.parametrize("where", ["model.onnx", "folder/model.onnx"])
+def test_a_model_whose_path_is_no_utf8(where: str, tmp_path: Path, model: Path) -> None:
+    """onnxruntime can open no such path, nor can a manifest name it."""
+    path = tmp_path / where.replace("o", "\udcff", 1)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(model.read_bytes())
+    for command in ("check", "compile"):
+        done = process(
+            command, path, "--hw", "toy", "--no-timing" if command == "check" else "-q", "-o", tmp_path / "o"
+        )
+        assert done.returncode == 2
+        assert "error[file-unreadable]: model" in done.stderr
+        assert "no UTF-8" in done.stderr
+    assert not (tmp_path / "o").exists()
+    link = tmp_path / "link.onnx"
+    link.symlink_to(path)
+    assert process("check", link, "--hw", "toy", "-q").returncode == 0, "a link to it, as the message says"
+
+
+@pytest.mark.parametrize("option", ["--hw", "--placement"])
+def test_files_that_a_manifest_names_have_names_in_utf8(option: str, tmp_path: Path, model: Path, folder: Path) -> None:
+    source = {"--hw": "hardware.yaml", "--placement": "mapping.json"}[option]
+    odd = tmp_path / "odd\udcff.yaml"
+    odd.write_bytes((folder / source).read_bytes())
+    done = process("compile", model, option, odd, "-o", tmp_path / "o", "-q")
+    assert done.returncode == 2
+    assert "no UTF-8" in done.stderr
 
 
 def test_a_param_is_told_by_its_own_name(folder: Path, cimc: Cimc) -> None:
