@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -111,6 +112,15 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What passes measured activations on, for the manifest. ``digest``: SHA-256 of the runs' arrays with their names, element
+    types and shapes; empty for drawn ones, which follow from the model."""
+
+    runs: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Compiled:
     """A compiled model. ``graph`` and ``constants`` are those the program was made from (level partitioned)."""
 
@@ -132,6 +142,7 @@ class Compiled:
     seconds: tuple[tuple[str, float], ...]
     placement: str = ""  # SHA-256 of the file that the placement came from
     searched: Outcome | None = None
+    calibration: Calibration | None = None  # where a pass measured or fitted something
 
     @property
     def defaults(self) -> tuple[str, ...]:
@@ -164,6 +175,7 @@ class Compiled:
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
+                **self._calibration(),
                 **self._placement(),
                 **({"lengths": asdict(self.options.lengths)} if self.options.lengths else {}),
             },
@@ -175,6 +187,13 @@ class Compiled:
             "bindings": [{"name": b.name, "value": b.value, "source": b.source} for b in self.bindings],
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
         }
+
+    def _calibration(self) -> dict[str, object]:
+        """What the quantisation was fitted to."""
+        found = self.calibration
+        if found is None:
+            return {}
+        return {"calibration": {"runs": found.runs, "sha256": found.digest} if found.digest else "drawn"}
 
     def _placement(self) -> dict[str, object]:
         """What was said about the placement; a search by the trials it made, which repeat it."""
@@ -289,7 +308,7 @@ def _compile(
     pinned = read_placement(Path(options.placement)) if options.placement else pinned
     text = _pipeline(options, hardware)
     imported, tokens = _imported(model, options, inputs, specialize)
-    passes, fitted = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
+    passes, measured, fitted = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
     with stage("passes"):
         outcome = run_pipeline(imported.graph, imported.constants, passes, watch)
     if watch is not None and watch.stop_after:
@@ -333,6 +352,7 @@ def _compile(
         seconds=outcome.seconds,
         placement=pinned.digest if pinned else "",
         searched=searched,
+        calibration=measured,
     )
 
 
@@ -365,19 +385,29 @@ def _verified(program: Program, chip: ChipSpec) -> None:
 
 def _calibrated(
     passes: Sequence[Pass], graph: Graph, fixed: frozenset[str], given: Sequence[Mapping[str, Array]], tokens: Tokens
-) -> tuple[tuple[Pass, ...], tuple[str, ...]]:
+) -> tuple[tuple[Pass, ...], Calibration | None, tuple[str, ...]]:
     """The passes with the runs of the calibration inputs, without what is compiled in; drawn ones if nobody gave any and they
     will do, and a note that says so."""
     if not given and fits(passes):
         note = "fitted to drawn inputs; --calibration FILE gives the model's own"
-        return with_calibration(passes, (draw_calibration(graph, tokens),)), (note,)
+        return with_calibration(passes, (draw_calibration(graph, tokens),)), Calibration(1, ""), (note,)
     if not measures(passes):
-        return tuple(passes), ()
+        return tuple(passes), None, ()
     types = {name: graph.types[name] for name in graph.inputs}
     runs: list[Mapping[str, Array]] = []
     for arrays in given:
         runs += calibration_runs(types, {n: a for n, a in arrays.items() if n not in fixed})
-    return with_calibration(passes, runs), ()
+    return with_calibration(passes, runs), Calibration(len(runs), _digest(runs)), ()
+
+
+def _digest(runs: Sequence[Mapping[str, Array]]) -> str:
+    found = hashlib.sha256()
+    for run in runs:
+        for name in sorted(run):
+            array = np.ascontiguousarray(run[name])
+            found.update(f"{name} {array.dtype} {array.shape} ".encode())
+            found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def _remarks(options: Options, hardware: Hardware, graph: Graph) -> tuple[str, ...]:

@@ -267,7 +267,13 @@ def test_fits_take_calibration_inputs(model: Path, tmp_path: Path, cimc: Cimc) -
     chosen = json.loads((tmp_path / "o" / "manifest.json").read_text())["options"]
     assert chosen["fit"] == "all"
     assert "smooth,quantize{rounding=fitted" in chosen["pipeline"]
+    assert chosen["calibration"]["runs"] == 3
+    np.savez(tmp_path / "other.npz", x=rng.standard_normal((3, 2, 4)).astype(np.float32))
+    assert cimc("compile", model, *options, "--calibration", tmp_path / "other.npz").exit == 0
+    again = json.loads((tmp_path / "o" / "manifest.json").read_text())["options"]
+    assert again["calibration"]["sha256"] != chosen["calibration"]["sha256"]
     assert "fitted to drawn inputs" in cimc("compile", model, *options).err
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["options"]["calibration"] == "drawn"
     np.savez(tmp_path / "bad.npz", y=np.zeros((2, 4), np.float32))
     done = cimc("check", model, *options[:-2], "--numerics", "integer", "--calibration", tmp_path / "bad.npz")
     assert done.exit == 2
