@@ -73,8 +73,10 @@ def validate(file: Path) -> None:
       cimc hw validate my-chip.yaml
     """
     from cimc.arch.load import load
+    from cimc.device import Device
 
     found = load(str(file))
+    Device.of(found.spec)  # a technology that nobody knows is told here, not by the first analog run
     click.echo(f"{file}: valid, {found.spec.tile_count} tiles")
 
 

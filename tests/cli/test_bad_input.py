@@ -264,6 +264,22 @@ def test_hardware_files(name: str, tmp_path: Path, model: Path, cimc: Cimc) -> N
     assert cimc("hw", "validate", tmp_path / "mine.yaml").exit == 2
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "words"),
+    [
+        ("technology: ideal", "technology: rerm", ("'rerm' is unknown", "did you mean 'reram'?")),
+        ("clock_ghz: 1.0", "clock_ghz: 1.0\ndevice: {adc_range: wide}", ("device.adc_range", "'wide'")),
+    ],
+)
+def test_validate_knows_what_analog_runs_refuse(
+    good: str, bad: str, words: tuple[str, ...], tmp_path: Path, cimc: Cimc
+) -> None:
+    text = (Path(__file__).parents[2] / "cimc" / "arch" / "presets" / "toy.yaml").read_text(encoding="utf-8")
+    assert good in text
+    (tmp_path / "mine.yaml").write_text(text.replace(good, bad, 1), encoding="utf-8")
+    refused(cimc("hw", "validate", tmp_path / "mine.yaml"), 2, *words)
+
+
 PROGRAM = """.cim 1
 .hardware "toy"
 .global y f32 4
