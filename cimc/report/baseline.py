@@ -143,7 +143,7 @@ def assumptions(found: BaselineFigures) -> str:
     a = found.assumptions
     return (
         f"{a['memory']} {_number(a['bytes_per_ns']):g} GB/s {_number(a['pj_per_bit']):g} pJ/bit, "
-        f"{_number(a['macs_per_ns']) / 1000:g} TMAC/s {_number(a['mac_pj']):g} pJ/MAC, "
+        f"{_number(a['macs_per_ns']) / 1000:.3g} TMAC/s {_number(a['mac_pj']):g} pJ/MAC, "
         f"cache {units.size_bytes(_number(a['cache_bytes']))} {_number(a['cache_pj_per_byte']):g} pJ/byte, "
         f"w{_number(a['weight_bits']):g}a{_number(a['activation_bits']):g}, batch {_number(a['batch']):g}"
     )

@@ -24,6 +24,16 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=4096)]
 
 
+TRAFFIC = {
+    "core_registers": "inputs into cores, sums out of them",
+    "local_buffer": "read and written by the tile itself",
+    "remote_buffer": "buffers of other tiles",
+    "noc": "bytes × hops",
+    "chip_links": "from chip to chip",
+}
+"""What the bytes of a level are, where its name does not say it all."""
+
+
 def _has_total(energy: dict[str, float]) -> dict[str, float]:
     if "total" not in energy:
         raise ValueError("'total' is missing")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cimc.arch.spec import ChipSpec
 from cimc.report import baseline, cache, reload, units, waiting
-from cimc.report.figures import RunFigures
+from cimc.report.figures import TRAFFIC, RunFigures
 from cimc.report.mapping_file import MappingFile
 from cimc.report.render import Bar, Bars, Block, Facts, Table, text
 
@@ -99,7 +99,8 @@ def _where(run: RunFigures, mapping: MappingFile | None) -> Block | None:
         blocks = [b for m in mapping.static for b in m.blocks]
         weights = sum(m.rows * m.cols for m in mapping.static)
         spread = len({b.tile for b in blocks})
-        held = f"{units.large(weights)} weights in {units.whole(len(blocks))} blocks on {spread} tiles"
+        copies = ", copies included," if any(b.replica for b in blocks) else ""
+        held = f"{units.large(weights)} weights in {units.whole(len(blocks))} blocks{copies} on {spread} tiles"
         rows.append(("in cells", f"{len(mapping.static)} matrices", held))
         for unit in sorted({op.unit for op in mapping.dynamic}):
             there = [op for op in mapping.dynamic if op.unit == unit]
@@ -118,7 +119,7 @@ def _traffic(run: RunFigures) -> Block | None:
     if not run.traffic_bytes:
         return None
     longest = max(run.traffic_bytes.values()) or 1
-    bars = [Bar(k, units.size_bytes(v), v / longest) for k, v in run.traffic_bytes.items()]
+    bars = [Bar(k, units.size_bytes(v), v / longest, TRAFFIC.get(k, "")) for k, v in run.traffic_bytes.items()]
     return Bars("Traffic", bars)
 
 

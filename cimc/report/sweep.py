@@ -111,7 +111,7 @@ def named(row: Row) -> str:
 
 
 def _told(figures: Figures) -> str:
-    return f"{units.time_ns(figures.latency_ns)}, {units.energy_pj(figures.energy_pj)}, {figures.area_mm2:,.1f} mm²"
+    return f"{units.time_ns(figures.latency_ns)}, {units.energy_pj(figures.energy_pj)}, {units.area_mm2(figures.area_mm2)} mm²"
 
 
 def _cells(row: Row, front: bool, values: bool) -> list[str]:
@@ -124,7 +124,7 @@ def _cells(row: Row, front: bool, values: bool) -> list[str]:
         units.whole(f.cycles),
         units.time_ns(f.latency_ns),
         units.energy_pj(f.energy_pj),
-        f"{f.area_mm2:,.1f}",
+        units.area_mm2(f.area_mm2),
         units.percent(f.attainment),
         f.bound_by,
         units.percent(f.crossbars_used / f.crossbars if f.crossbars else None),

@@ -110,7 +110,7 @@ def _dots(
     found: list[Dot] = []
     for i, row, f in sorted(ran, key=lambda r: -r[2].area_mm2):
         radius = SMALLEST + (LARGEST - SMALLEST) * (f.area_mm2 - min(areas)) / span
-        hint = f"{named(row)}: {units.time_ns(f.latency_ns)}, {units.energy_pj(f.energy_pj)}, {f.area_mm2:,.1f} mm²"
+        hint = f"{named(row)}: {units.time_ns(f.latency_ns)}, {units.energy_pj(f.energy_pj)}, {units.area_mm2(f.area_mm2)} mm²"
         colour = _colour(values, next(iter(row.setting.values())))
         found.append(
             Dot(x.at(f.latency_ns), y.at(f.energy_pj), radius, colour, i in report.front, units.printable(hint))

@@ -72,6 +72,11 @@ def large(count: float | None, unit: str = "") -> str:
     return si(count, unit, small=False)
 
 
+def area_mm2(area: float) -> str:
+    """An area in mm², three digits of a small one: ``120.12`` → ``120.1``, ``0.0308`` → ``0.0308``."""
+    return f"{area:,.1f}" if area >= 10 or not area else f"{area:.3g}"
+
+
 def whole(count: int | None) -> str:
     """An exact count with thousands separators: ``1234567`` → ``1,234,567``."""
     return NOTHING if count is None else f"{count:,}"

@@ -268,7 +268,7 @@ def test_hardware_files(name: str, tmp_path: Path, model: Path, cimc: Cimc) -> N
     ("good", "bad", "words"),
     [
         ("technology: ideal", "technology: rerm", ("'rerm' is unknown", "did you mean 'reram'?")),
-        ("clock_ghz: 1.0", "clock_ghz: 1.0\ndevice: {adc_range: wide}", ("device.adc_range", "'wide'")),
+        ("clock_ghz: 1.0", "clock_ghz: 1.0\ndevice: {adc_range: wide}", ("device.adc_range", '"wide"')),
     ],
 )
 def test_validate_knows_what_analog_runs_refuse(
