@@ -90,7 +90,7 @@ def _map(inspection: Inspection, chip: int) -> Lines:
     )
     lines += [(Span(f"    {line}", "dim"),) for line in key]
     name = f"Chip {chip}" if inspection.mapping.chips > 1 else "Chip"
-    return Lines(f"{name}: {width} × {height} tiles", tuple(lines))
+    return Lines(f"{name}: {height} rows of {width} tiles", tuple(lines))
 
 
 def _cell(inspection: Inspection, tile: TilePlace) -> Span:

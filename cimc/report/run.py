@@ -47,6 +47,7 @@ def report(
         *cache.blocks(run),
         *baseline.blocks(run),
         _layers(run),
+        _stalls(run),
         *waiting.blocks(run, TOP_WAITING),
         _counts(run),
         _bound(run),
@@ -61,7 +62,7 @@ def _configuration(setting: Setting, chip: ChipSpec | None, params: Mapping[str,
         rows += [
             ("technology", chip.technology),
             ("clock", units.si(chip.clock_ghz * 1e9, "Hz")),
-            ("mesh", f"{chip.columns} × {len(chip.layout)} tiles: {_listed(kinds)}"),
+            ("mesh", f"{len(chip.layout)} rows of {chip.columns} tiles: {_listed(kinds)}"),
             *([("chips", str(chip.chips))] if chip.chips > 1 else []),
         ]
     if setting.numerics:
@@ -91,6 +92,14 @@ def _memory(mapping: MappingFile | None, chip: ChipSpec | None) -> Block | None:
             ("tiles used", f"{units.whole(totals.tiles_used)} of {units.whole(len(mapping.tiles))}"),
         ]
     return Facts("Memory and cells", rows) if rows else None
+
+
+LEAST = {
+    "chain": "steps of this program that wait for each other",
+    "global_memory": "with the chains that its last accesses wait for",
+    "memory": "a tile's way to buffers of others and global memory",
+}
+"""What the least cycles of a resource are, where it is not its work over all its units."""
 
 
 def _where(run: RunFigures, mapping: MappingFile | None) -> Block | None:
@@ -136,16 +145,17 @@ def _cycles(run: RunFigures) -> Block | None:
         return None
     busy, least = run.utilization, run.bound.resources
     names = sorted({*busy, *least}, key=lambda n: (-busy.get(n, 0.0), -least.get(n, 0), n))
-    rows = [
-        (name, units.percent(run.utilization.get(name)), units.whole(run.bound.resources.get(name))) for name in names
-    ]
-    table = Table("Cycles by resource", ("resource", ">busy (of units used)", ">cycles at least"), rows)
+    rows = [(n, units.percent(busy.get(n)), units.whole(least.get(n)), LEAST.get(n, "")) for n in names]
+    return Table("Cycles by resource", ("resource", ">busy (of units used)", ">cycles at least", ""), rows)
+
+
+def _stalls(run: RunFigures) -> Block | None:
     if not run.stalls:
-        return table
+        return None
     waited = sum(run.stalls.values()) or 1
     causes = sorted(run.stalls.items(), key=lambda kv: -kv[1])
-    stalls = [(f"waiting: {k}", units.percent(v / waited) + " of waiting", units.whole(v)) for k, v in causes]
-    return Table(table.title, table.header, [*rows, *stalls])
+    rows = [(cause, units.whole(cycles), units.percent(cycles / waited)) for cause, cycles in causes]
+    return Table("Waiting, by cause", ("cause", ">cycles of all instructions", ">share"), rows)
 
 
 def _time(run: RunFigures, values: bool) -> Block | None:

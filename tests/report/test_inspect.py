@@ -160,7 +160,7 @@ def test_several_chips(tmp_path: Path) -> None:
         tile["chip"] = 1
     jsontext.write(dump, tmp_path / "mapping.json")
     titles = [b.title for b in inspect.report(inspect.load(tmp_path))]
-    assert titles == ["Mapping", "Chip 0: 16 × 7 tiles", "Chip 1: 16 × 13 tiles", "Layers"]
+    assert titles == ["Mapping", "Chip 0: 7 rows of 16 tiles", "Chip 1: 13 rows of 16 tiles", "Layers"]
 
 
 def test_terminal_map_is_coloured(inspection: layers.Inspection, monkeypatch: pytest.MonkeyPatch) -> None:

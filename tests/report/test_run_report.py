@@ -142,12 +142,13 @@ def test_run_report_order_and_units() -> None:
         "Time",
         "Energy",
         "Layers",
+        "Waiting, by cause",
         "Waiting: the 2 of 3 tiles",
         "Bound",
     ]
     text = render.plain(blocks)
     for line in (
-        "mesh        16 × 13 tiles: 2 io, 180 cim, 26 digital",
+        "mesh        13 rows of 16 tiles: 2 io, 180 cim, 26 digital",
         "global memory     1.00 GB",
         "local buffers     213 kB",
         "clock       1.00 GHz",
