@@ -273,7 +273,11 @@ def _wear_rows(wear: Wear) -> list[tuple[str, str] | tuple[str, str, str]]:
         return [*rows, ("endurance", "no figure for this technology")]
     rows.append(("endurance", f"{end.low:.3g} to {end.high:.3g} writes", end.source))
     low, high = wear.years(end.low), wear.years(end.high)
-    told = "never: weights stay where they are" if low is None or high is None else f"{low:.3g} to {high:.3g} years"
+    told = (
+        "never: weights stay where they are"
+        if low is None or high is None
+        else f"{units.years(low)} to {units.years(high)}"
+    )
     return [*rows, ("worn out", told, f"at {wear.rate:g} inferences a second")]
 
 

@@ -47,7 +47,7 @@ def with_reload(
     alone = max(writing, moving)
     energy = {k: v - there.energy_pj.get(k, 0.0) for k, v in timing.energy_pj.items() if k != "leakage"}
     found = ReloadFigures(
-        matrices=sum(map(len, turning.values())),
+        matrices=len({m.key for t in program.tiles for m in t.matrices if m.name in turning[t.tile]}),
         cores=cores,
         writes_per_cell=most,
         cell_writes=timing.actions.get("cell.write", 0) - there.actions.get("cell.write", 0),
@@ -107,8 +107,8 @@ def blocks(run: RunFigures) -> list[Block]:
     energy = found.energy_pj
     share = units.percent(energy["total"] / run.total_pj) if run.total_pj else ""
     rows: list[tuple[str, str] | tuple[str, str, str]] = [
-        ("written per inference", f"{units.whole(found.cell_writes)} pulses", f"{found.matrices} matrices in turn on "
-         f"{found.cores} cores, a cell up to {found.writes_per_cell} pulses"),
+        ("written per inference", f"{units.whole(found.cell_writes)} pulses", f"{units.counted(found.matrices, 'matrix', 'matrices')} in turn on "
+         f"{units.counted(found.cores, 'core')}, a cell up to {found.writes_per_cell} pulses"),
         ("weights moved", units.size_bytes(found.bytes),
          f"from global memory, which they keep busy for {units.whole(found.moving_cycles)} cycles"),
         ("time writing", f"{units.whole(found.writing_cycles)} cycles", "in which some cells are written"),
@@ -130,4 +130,4 @@ def blocks(run: RunFigures) -> list[Block]:
 
 
 def _range(years: tuple[float, float]) -> str:
-    return f"after {years[0]:.3g} to {years[1]:.3g} years"
+    return f"after {units.years(years[0])} to {units.years(years[1])}"

@@ -109,15 +109,15 @@ def _where(run: RunFigures, mapping: MappingFile | None) -> Block | None:
         weights = sum(m.rows * m.cols for m in mapping.static)
         spread = len({b.tile for b in blocks})
         copies = ", copies included," if any(b.replica for b in blocks) else ""
-        held = f"{units.large(weights)} weights in {units.whole(len(blocks))} blocks{copies} on {spread} tiles"
-        rows.append(("in cells", f"{len(mapping.static)} matrices", held))
+        held = f"{units.large(weights)} weights in {units.counted(len(blocks), 'block')}{copies} on {units.counted(spread, 'tile')}"
+        rows.append(("in cells", units.counted(len(mapping.static), "matrix", "matrices"), held))
         for unit in sorted({op.unit for op in mapping.dynamic}):
             there = [op for op in mapping.dynamic if op.unit == unit]
-            tiles = f"products of activations, on {len({op.tile for op in there})} tiles"
-            rows.append((f"unit {unit}", f"{len({op.node for op in there})} nodes", tiles))
+            tiles = f"products of activations, on {units.counted(len({op.tile for op in there}), 'tile')}"
+            rows.append((f"unit {unit}", units.counted(len({op.node for op in there}), "node"), tiles))
     host = run.host or (tuple(mapping.host) if mapping is not None else ())
     if host or rows:
-        rows.append(("on the host", f"{len(host)} nodes", _listed(Counter(n.op_type for n in host))))
+        rows.append(("on the host", units.counted(len(host), "node"), _listed(Counter(n.op_type for n in host))))
     if run.host_cycles is not None and run.cycles:
         share = units.percent(run.host_cycles / run.cycles)
         rows.append(("host's share", share, f"{units.whole(run.host_cycles)} cycles"))

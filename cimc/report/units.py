@@ -52,6 +52,21 @@ def seconds(value: float | None) -> str:
     return si(value, "s")
 
 
+_SPANS = ((365.0 * 86400, "years"), (86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
+
+
+def years(value: float) -> str:
+    """A span given in years, in the largest unit of which it has one: ``15.9`` → ``15.9 years``, ``1.6e-4`` → ``1.4 hours``."""
+    left = value * _SPANS[0][0]
+    scale, unit = next(((s, u) for s, u in _SPANS if left >= s), (1.0, ""))
+    return f"{left / scale:,.3g} {unit}" if unit else seconds(left)
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """A count with its noun: ``1 tile``, ``2 tiles``."""
+    return f"{whole(count)} {one if count == 1 else several or one + 's'}"
+
+
 def energy_pj(picojoules: float | None) -> str:
     """An energy given in pJ: ``4560000`` → ``4.56 µJ``."""
     return si(None if picojoules is None else picojoules * 1e-12, "J")

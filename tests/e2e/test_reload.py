@@ -181,6 +181,16 @@ def test_costs_by_hand(folder: Path) -> None:
     assert figures.writing_cycles >= spec.cycles(64 * 85.7)
 
 
+def test_a_matrix_in_parts_on_several_tiles_is_one(folder: Path) -> None:
+    made = compiled(folder, "blocks", "wide", choices=RELOAD)
+    parts = sum(len(reloading(t)[0]) for t in made.program.tiles)
+    spec = made.hardware.spec
+    result = run(made.program, {}, spec, values=False)
+    figures = with_reload(from_result(result), made.program, result.timing, spec).reload
+    assert figures is not None
+    assert figures.matrices == made.mapping["fit"]["reload"]["matrices"] < parts  # pyright: ignore
+
+
 def test_cycles_covered_by_spans() -> None:
     assert covered([(5, 9), (0, 3), (2, 4), (6, 7)]) == 8
 
