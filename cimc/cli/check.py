@@ -149,7 +149,8 @@ def _blocks(program: str, checked: Checked, quiet: bool) -> list[Block]:
     blocks: list[Block] = []
     if not quiet:
         mapping = parse_mapping(jsontext.dumps(checked.compiled.mapping))  # pyright: ignore[reportArgumentType]  # a JSON object
-        setting = run_report.Setting(program, report.hardware, report.numerics, report.seed)
+        used = checked.device.cost.device.technology if checked.device is not None else ""
+        setting = run_report.Setting(program, report.hardware, report.numerics, report.seed, used)
         blocks = run_report.report(report.run, setting, checked.compiled.hardware.spec, mapping)
     blocks += check_report.report(report)
     if checked.mixed is not None:

@@ -52,12 +52,10 @@ def command(
         put.as_json(inspect.to_json(inspection, one, place), json_target)
     if json_target == "-":
         return
-    if one is None and place is None and not (html or csv_path):
-        put.show(inspect.report(inspection))
-    if one is not None:
-        put.show(inspect.layer_report(inspection, one))
-    if place is not None:
-        put.show(inspect.tile_report(inspection, place))
+    blocks = inspect.layer_report(inspection, one) if one is not None else []
+    blocks += inspect.tile_report(inspection, place) if place is not None else []
+    if blocks or not (html or csv_path):
+        put.show(blocks or inspect.report(inspection))
     for path in (html, csv_path):
         if path and str(path) != "-" and not quiet:
             click.echo(f"wrote {path}")

@@ -109,7 +109,8 @@ def command(
     if json_target:
         put.as_json(told.to_json() | ({"device": spent.to_json()} if spent else {}), json_target)
     if json_target != "-":
-        setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed)
+        used = device.technology if device is not None else ""
+        setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed, used)
         blocks = run_report.report(told, setting, found.hardware.spec, mapping)
         put.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
 

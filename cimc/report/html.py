@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cimc.report import baseline, units
 from cimc.report.chip_map import TILE, chip_shape, colour_of
-from cimc.report.figures import TRAFFIC, RunFigures
+from cimc.report.figures import RunFigures
 from cimc.report.jsontext import Json, JsonObject
 from cimc.report.layers import Content, Inspection, Layer
 from cimc.report.template import render
@@ -157,8 +157,8 @@ def _charts(inspection: Inspection) -> list[BarChart]:
     traffic = sorted((run.traffic_bytes or {}).items(), key=lambda kv: -kv[1])
     if traffic:
         most = max(v for _, v in traffic) or 1
-        bars = [BarRow(k, units.size_bytes(v), 100 * v / most, TRAFFIC.get(k, "")) for k, v in traffic]
-        charts.append(BarChart("Traffic", "Bytes moved at each level.", bars))
+        bars = [BarRow(k, units.size_bytes(v), 100 * v / most, "") for k, v in traffic]
+        charts.append(BarChart("Traffic", "Bytes moved at each level; those of noc count once for each hop.", bars))
     return [*charts, *_baseline(run)]
 
 

@@ -22,12 +22,14 @@ TOP_WAITING = 5
 
 @dataclass(frozen=True)
 class Setting:
-    """What was run, and how: the first block of the report. Empty strings are left out."""
+    """What was run, and how: the first block of the report. Empty strings are left out. ``technology``: of analog numerics,
+    where it is not the hardware's."""
 
     program: str
     hardware: str
     numerics: str = ""
     seed: int | None = None
+    technology: str = ""
 
 
 def report(
@@ -60,7 +62,7 @@ def _configuration(setting: Setting, chip: ChipSpec | None, params: Mapping[str,
     if chip is not None:
         kinds = Counter(chip.kind(i) for i in range(chip.tile_count))
         rows += [
-            ("technology", chip.technology),
+            ("technology", setting.technology or chip.technology),
             ("clock", units.si(chip.clock_ghz * 1e9, "Hz")),
             ("mesh", f"{len(chip.layout)} rows of {chip.columns} tiles: {_listed(kinds)}"),
             *([("chips", str(chip.chips))] if chip.chips > 1 else []),

@@ -234,6 +234,8 @@ def test_inspect(folder: Path, tmp_path: Path, cimc: Cimc) -> None:
     assert "product" in (tmp_path / "t.csv").read_text()
     tile = json.loads((folder / "mapping.json").read_text())["static"][0]["blocks"][0]["tile"]
     assert "product" in cimc("inspect", folder, "--tile", tile).out
+    both = cimc("inspect", folder, "--layer", "product", "--tile", tile).out
+    assert "\n\nTile\n" in both, "blocks stand apart"
 
 
 def test_graphs_between_passes(model: Path, tmp_path: Path, cimc: Cimc) -> None:
@@ -366,6 +368,15 @@ def test_a_model_of_no_rows_takes_no_time(model: Path, cimc: Cimc) -> None:
     validate(found, "check")
     assert found["outputs"][0]["shape"] == [0, 4]
     assert (found["run"]["cycles"], found["run"]["instructions"], found["run"]["energy_pj"]["total"]) == (0, 0, 0)
+
+
+def test_the_technology_that_was_used_is_told(folder: Path, cimc: Cimc) -> None:
+    def told(*options: str) -> list[str]:
+        lines = cimc("run", folder, "--no-timing", *options).out.splitlines()
+        return [line.split()[1] for line in lines if line.startswith("  technology")]
+
+    assert told() == ["reram_isaac"]
+    assert told("--numerics", "analog", "--technology", "pcm") == ["pcm", "pcm"]  # the configuration, and the device
 
 
 def test_a_trace_opens(folder: Path, tmp_path: Path, cimc: Cimc) -> None:
