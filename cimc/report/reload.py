@@ -105,9 +105,10 @@ def blocks(run: RunFigures) -> list[Block]:
         return []
     cycles = run.cycles or 0
     energy = found.energy_pj
+    turning = units.counted(found.matrices, "matrix", "matrices")
     share = units.percent(energy["total"] / run.total_pj) if run.total_pj else ""
     rows: list[tuple[str, str] | tuple[str, str, str]] = [
-        ("written per inference", f"{units.whole(found.cell_writes)} pulses", f"{units.counted(found.matrices, 'matrix', 'matrices')} in turn on "
+        ("written per inference", f"{units.whole(found.cell_writes)} pulses", f"{turning} in turn on "
          f"{units.counted(found.cores, 'core')}, a cell up to {found.writes_per_cell} pulses"),
         ("weights moved", units.size_bytes(found.bytes),
          f"from global memory, which they keep busy for {units.whole(found.moving_cycles)} cycles"),

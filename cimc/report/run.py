@@ -109,9 +109,9 @@ def _where(run: RunFigures, mapping: MappingFile | None) -> Block | None:
     if mapping is not None:
         blocks = [b for m in mapping.static for b in m.blocks]
         weights = sum(m.rows * m.cols for m in mapping.static)
-        spread = len({b.tile for b in blocks})
+        spread = units.counted(len({b.tile for b in blocks}), "tile")
         copies = ", copies included," if any(b.replica for b in blocks) else ""
-        held = f"{units.large(weights)} weights in {units.counted(len(blocks), 'block')}{copies} on {units.counted(spread, 'tile')}"
+        held = f"{units.large(weights)} weights in {units.counted(len(blocks), 'block')}{copies} on {spread}"
         rows.append(("in cells", units.counted(len(mapping.static), "matrix", "matrices"), held))
         for unit in sorted({op.unit for op in mapping.dynamic}):
             there = [op for op in mapping.dynamic if op.unit == unit]
