@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +78,41 @@ def test_an_npz_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(inputs, "MAX_NPZ_BYTES", 1 << 16)
     with pytest.raises(CimcError, match=r"unpacks to \d+ bytes"):
         inputs.read(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "words"),
+    [
+        ((2**40, 4), b"", "claims 17592186044416 bytes of numbers and has 0"),
+        ((2, 4), bytes(31), "claims 32 bytes of numbers and has 31"),
+        ((-2, 4), bytes(32), "claims -32 bytes"),
+        (None, b"hello", "x.npy is no array"),
+    ],
+)
+def test_an_npz_whose_arrays_lie_takes_no_memory(
+    shape: tuple[int, ...] | None, data: bytes, words: str, tmp_path: Path
+) -> None:
+    header = io.BytesIO()
+    if shape is not None:
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue() + data)
+    with pytest.raises(CimcError, match=words):
+        inputs.read(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_npz_is_told_or_read(save: Callable[..., None], tmp_path: Path) -> None:
+    path, rng = tmp_path / "x.npz", np.random.default_rng(0)
+    save(path, x=np.arange(40, dtype=np.float32), y=np.ones((2, 3), np.int64))
+    whole = path.read_bytes()
+    for _ in range(300):
+        bad = bytearray(whole)
+        for at in rng.integers(0, len(bad), 2):
+            bad[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bad)
+        with contextlib.suppress(CimcError):
+            inputs.read(path)
 
 
 def test_a_config_beside_the_model_shapes_the_tokens(folder: Path, tmp_path: Path) -> None:

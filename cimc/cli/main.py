@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -69,6 +70,8 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command; every outcome ends with the contract's exit code."""
+    sys.stdout = sys.stdout or _nowhere()  # closed by whoever called
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no µ gets a question mark, not a traceback
@@ -112,6 +115,11 @@ def run(argv: list[str] | None = None) -> int:
         return Exit.DOES_NOT_FIT
     except Exception:  # the last resort: a fault of cimc itself, told as one
         return _bug()
+
+
+def _nowhere() -> TextIO:
+    """A stream for output that nobody takes."""
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _drop_output() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cimc import bundle, errors, files
-from tests.cli.command import Cimc, process
+from tests.cli.command import MAIN, ROOT, Cimc, process
 
 LONG = "a" * 300
 
@@ -190,6 +191,17 @@ def test_the_line_that_reduce_ends_with_fails(tmp_path: Path, model: Path, cimc:
     again = next(line for line in done.out.splitlines() if line.startswith("to see it fail: cimc check "))
     assert cimc(*again.removeprefix("to see it fail: cimc ").split()).exit == 1
     assert "--hw puma -c clock_ghz=2" in again
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_streams_that_are_closed(closed: str, tmp_path: Path, model: Path) -> None:
+    """As a service may start a command."""
+    words = f"{shlex.quote(sys.executable)} -c {shlex.quote(MAIN)} check {shlex.quote(str(model))} --hw toy --no-timing"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", f"{words} {closed}"], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("PASSED" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
