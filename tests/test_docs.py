@@ -95,3 +95,33 @@ def test_files_that_are_named_exist(page: Path) -> None:
     known = [p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.py") if ".venv" not in p.parts]
     for file in set(re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8"))):
         assert any(f"/{k}".endswith(f"/{file}") for k in known) or "NAME" in file, file
+
+
+MODEL_COMMANDS = ("compile", "run", "check", "reduce", "asm", "inspect")
+
+
+def told_options() -> Iterator[tuple[str, str]]:
+    """Option and command, as the table of docs/contract.md pairs them."""
+    page = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+    for line in page.split("### Options")[1].split("## Exit codes")[0].splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+        if not line.startswith("| `") or cells[2].startswith("all"):
+            continue
+        *others, last = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cells[1])
+        first, _, also = cells[2].partition("; ")
+        for option in (*others, last):
+            yield from ((option, command) for command in first.split())
+            if also.startswith(f"`{option}` also "):
+                yield from ((option, word.strip(",")) for word in also.split()[2:])
+
+
+def test_the_contract_names_the_commands_of_every_option() -> None:
+    """`sweep` and `hw` aside, of which it says so in words."""
+    told = {pair for pair in told_options() if pair[1] in MODEL_COMMANDS}
+    real: set[tuple[str, str]] = set()
+    for command in MODEL_COMMANDS:
+        found = cli.get_command(click.Context(cli), command)
+        assert found is not None
+        names = [name for p in found.params for name in (*p.opts, *p.secondary_opts) if name.startswith("-")]
+        real.update((name, command) for name in names if name not in ("-v", "--verbose", "-q", "--quiet", "--json"))
+    assert told == real
