@@ -82,7 +82,7 @@ def command(
             found = bundle.read(program, hardware, overrides)
             spec = found.hardware.spec
             device = Device.of(spec, device_settings, technology, *times) if numerics == "analog" else None
-            verify(found.program, found.hardware.spec, found.weights)
+            verify(found.program, spec, found.weights)
             mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
         values, feeds = _given(found, values, not no_values, inputs_path, (seed, quiet))
         samples = _samples(found, device, feeds, calibration_path, values)
@@ -90,7 +90,7 @@ def command(
             result = run(
                 found.program,
                 found.weights,
-                found.hardware.spec,
+                spec,
                 inputs=feeds,
                 numerics=numerics,
                 seed=seed,
@@ -102,7 +102,7 @@ def command(
                 analog=Analog(device, samples=samples),
             )
     told = _figures(found, result, mapping, inference_rate, values)
-    put.save_run(result, found.hardware.spec, outputs_path, trace)
+    put.save_run(result, spec, outputs_path, trace)
     if found.folder and result.timing is not None:
         _keep(told, found.folder / bundle.RUN, quiet)
     spent = device_cost.cost(found.program, spec, device, result, inference_rate) if device is not None else None
@@ -111,7 +111,7 @@ def command(
     if json_target != "-":
         used = device.technology if device is not None else ""
         setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed, used)
-        blocks = run_report.report(told, setting, found.hardware.spec, mapping)
+        blocks = run_report.report(told, setting, spec, mapping)
         put.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
 
 
