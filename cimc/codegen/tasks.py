@@ -64,7 +64,7 @@ def tasks(
     spec = chip.tile(tiles[0])
     if not whole or spec.matmul is None or spec.vector is None or spec.special is None:
         return []
-    if sum(whole) * ROOM_SHARE > spec.local_bytes:
+    if sum(_bytes(graph, value) for value in whole) * ROOM_SHARE > spec.local_bytes:
         return []
     heads, rows = product(domain[:-1]), domain[-1]
     if heads > MOST_TASKS * len(tiles):
@@ -72,6 +72,8 @@ def tasks(
     most = max(1, min(rows // LEAST_ROWS, MOST_TASKS * len(tiles) // heads))
     work = _Work(graph, nodes, chip, tiles[0], whole)
     parts = min(range(1, most + 1), key=lambda p: work.cycles(heads, rows, p, len(tiles)))
+    if work.looped(heads, rows, len(tiles)) < work.served(heads, parts, len(tiles)):
+        return []
     ranges = graded(rows, parts) if heads * parts <= len(tiles) else pieces(rows, parts)
     every = [Task(at, r) for at in positions(*(range(n) for n in domain[:-1])) for r in ranges]
     count = min(len(tiles), len(every))
@@ -109,28 +111,40 @@ def takers(found: Mapping[int, Sequence[Task]]) -> dict[tuple[int, ...], list[in
     return {at: tiles for at, tiles in heads.items() if len(tiles) >= SHARED and at not in late}
 
 
-def _whole(graph: Graph, nodes: Sequence[Node]) -> list[int]:
-    """Bytes that a head has of each operand that is read whole; none if one of them is a constant."""
-    found: list[int] = []
-    for node in nodes:
-        for i, value in enumerate(node.inputs):
-            if value and OPS[node.op].access(node, i) is Access.WHOLE:
-                if value in graph.constants:
-                    return []
-                kind = graph.type(value)
-                found.append(product(kind.shape[-2:]) * kind.element.bytes)
-    return found
+def _whole(graph: Graph, nodes: Sequence[Node]) -> list[str]:
+    """The operands that are read whole, node by node; none if one of them is a constant."""
+    found = [
+        value for n in nodes for i, value in enumerate(n.inputs) if value and OPS[n.op].access(n, i) is Access.WHOLE
+    ]
+    return [] if any(value in graph.constants for value in found) else found
+
+
+def _bytes(graph: Graph, value: str) -> int:
+    """Bytes that a head has of an operand that is read whole."""
+    kind = graph.type(value)
+    return product(kind.shape[-2:]) * kind.element.bytes
+
+
+def _loads(parts: int, each: int) -> float:
+    """Times that the operands of a head are loaded, one after the other, for so many parts of its rows, ``each`` to a tile."""
+    takers = ceil(parts / each)  # tiles that load the same K and V
+    if takers < SHARED:
+        return takers
+    return (
+        HANDED * 2 if parts % each else HANDED
+    )  # tiles with tasks of two heads are handed those of the second one as well
 
 
 class _Work:
     """What tasks of a segment take, in cycles; estimated: messages of others do not count."""
 
-    def __init__(self, graph: Graph, nodes: Sequence[Node], chip: ChipSpec, tile: int, whole: Sequence[int]) -> None:
+    def __init__(self, graph: Graph, nodes: Sequence[Node], chip: ChipSpec, tile: int, whole: Sequence[str]) -> None:
         self.graph = graph
         self.nodes = nodes
         self.units = TileUnits(chip, tile)
         self.link = chip.noc.link_bytes_per_cycle
-        self.whole = [size / self.link for size in whole]
+        self.whole = sum(_bytes(graph, value) for value in whole) / self.link
+        self.kinds = max(product(graph.type(value).shape[:-2]) for value in whole)  # heads with operands of their own
         inside = {o for n in nodes for o in n.outputs}
         moved = (v for n in nodes for v in (*n.inputs, *n.outputs) if v and self._travels(v, inside))
         widths = [rows_shape(graph.type(v).shape)[-1] * graph.type(v).element.bytes for v in dict.fromkeys(moved)]
@@ -145,15 +159,26 @@ class _Work:
     def cycles(self, heads: int, rows: int, parts: int, tiles: int) -> float:
         """Until the last of ``tiles`` is done, with the rows of each head in so many parts."""
         count = ceil(rows / parts)
-        used = min(tiles, heads * parts)
-        each = ceil(heads * parts / used)
-        takers = ceil(parts / each)  # tiles that load the same K and V
-        loads = takers if takers < SHARED else HANDED
-        if takers >= SHARED and parts % each:
-            loads *= 2  # tiles with tasks of two heads are handed those of the second one as well
-        begin = loads * sum(self.whole) + count * self.row  # those of one head come over the same links
-        compute = sum(self._node(node, count) for node in self.nodes)
+        each = ceil(heads * parts / min(tiles, heads * parts))
+        begin = _loads(parts, each) * self.whole + count * self.row  # those of one head come over the same links
+        compute = self._compute(count)
         return begin + each * (compute + TASK) + (each - 1) * max(0.0, count * self.row - compute)
+
+    def served(self, heads: int, parts: int, tiles: int) -> float:
+        """Until the homes have served the tasks of all heads that have the same operands; 0 if each has its own."""
+        each = ceil(heads * parts / min(tiles, heads * parts))
+        sharing = heads // self.kinds
+        return sharing * _loads(parts, each) * self.whole if sharing > 1 else 0.0
+
+    def looped(self, heads: int, rows: int, tiles: int) -> float:
+        """Until the last of ``tiles`` is done, with loops over the heads instead: those that have the same operands wait for
+        what one tile loads for all of them."""
+        used = min(tiles, heads)
+        operands = HANDED * self.whole * ceil(self.kinds / used)
+        return operands + ceil(heads / used) * (rows * self.row + self._compute(rows) + TASK)
+
+    def _compute(self, rows: int) -> float:
+        return sum(self._node(node, rows) for node in self.nodes)
 
     def _node(self, node: Node, rows: int) -> float:
         width = rows_shape(self.graph.type(node.outputs[0]).shape)[-1]

@@ -52,6 +52,23 @@ def test_loops_are_left_to_loop() -> None:
     assert tasks(constant, constant.nodes, (64,), CHIP, DIGITAL) == []
 
 
+def grouped(heads: int, kinds: int, rows: int, keys: int) -> Graph:
+    """Attention of ``heads``, as many as ``kinds`` divides them into with the same K and V."""
+    b = Build("partitioned")
+    q = b.input("q", f"f32[{kinds}x{heads // kinds}x{rows}x32]")
+    k = b.input("k", f"f32[{kinds}x1x32x{keys}]")
+    return b.graph(b("attention", q, k, b.input("v", f"f32[{kinds}x1x{keys}x32]"), scale=1.0))
+
+
+def test_heads_that_share_operands_loop_where_loading_them_takes_longest() -> None:
+    """One token after many: what six heads compute is little beside loading K and V once for each of them, and much where
+    there are rows enough."""
+    for kinds, rows, looped in ((2, 1, True), (6, 1, False), (2, 256, False)):
+        graph = grouped(6, kinds, rows, 256)
+        found = tasks(graph, [graph.nodes[-1]], (kinds, 6 // kinds, rows), CHIP, DIGITAL[:6])
+        assert (found == []) == looped
+
+
 def test_operands_are_handed_on_where_three_tiles_begin_with_a_head() -> None:
     whole = {t: (Task((0,), Range(8 * t, 8)),) for t in range(3)}
     assert takers(whole) == {(0,): [0, 1, 2]}
