@@ -1,4 +1,4 @@
-"""What adding partial sums in a tree, or in the network, is worth: ``python -m benchmarks.sums``.
+"""What adding partial sums in a tree, in a chain, or in the network, is worth: ``python -m benchmarks.sums``.
 
 Where the row blocks of a matrix lie on several tiles, its partial sums have to be added. How often they do depends on how many
 cores a tile has: the presets' tiles are large, so floorplans with the same cores in smaller tiles stand beside them. Routers
@@ -135,14 +135,15 @@ def sections(*, progress: bool = False) -> list[Section]:
         rows = tuple(_gathered(Path(folder), progress=progress))
     about = (
         f"Routers add on all of these chips (`-c '{ADDERS}'`: {_area()} on sram-digital), and `-m sums=` says whether they are "
-        "used.\n\n`one`: all partial sums go to one tile, which adds them. `tree`: tiles add in pairs. `network`: routers add "
-        "those of all tiles but the one that takes the sum. `auto`: what the mapping takes."
+        "used.\n\n`one`: all partial sums go to one tile, which adds them. `tree`: tiles add in pairs. `chain`: each adds "
+        "its own to what the one before it hands on. `network`: routers add those of all tiles but the one that takes the sum. "
+        "`auto`: what the mapping takes, sum by sum."
     )
     notes = (
-        "Of two tiles one adds in any case: where no sum comes from three, all four rows are the same program.",
+        "Of two tiles one adds in any case: where no sum comes from three, all rows are the same program.",
         "Only the rows of one chip are to be compared: smaller tiles come with more digital tiles, links and ports too.",
     )
-    return [Section("Partial sums: one tile, a tree, the network", COMMAND, about, HEAD, rows, remarks=notes)]
+    return [Section("Partial sums: one tile, a tree, a chain, the network", COMMAND, about, HEAD, rows, remarks=notes)]
 
 
 if __name__ == "__main__":
