@@ -141,6 +141,8 @@ def sections(*, progress: bool = False) -> list[Section]:
     )
     notes = (
         "Of two tiles one adds in any case: where no sum comes from three, all rows are the same program.",
+        "`auto` estimates each sum by itself, on links that nothing else uses: for all of them together another way may be a "
+        "little faster.",
         "Only the rows of one chip are to be compared: smaller tiles come with more digital tiles, links and ports too.",
     )
     return [Section("Partial sums: one tile, a tree, a chain, the network", COMMAND, about, HEAD, rows, remarks=notes)]
