@@ -249,7 +249,7 @@ def _power(a: Array, b: Array) -> Array:
     # In float64, an exponent for every element: NumPy takes a square root, square or reciprocal where one exponent stands for
     # all, and these round otherwise than its power, so the result would depend on how rows are cut.
     wide, exponents = np.broadcast_arrays(a.astype(np.float64), b.astype(np.float64))
-    powers = np.power(wide, np.ascontiguousarray(exponents))
+    powers = np.power(wide, np.array(exponents, order="C"))
     return powers if np.issubdtype(a.dtype, np.integer) else powers.astype(a.dtype)
 
 

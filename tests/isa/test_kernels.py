@@ -84,3 +84,10 @@ def test_halves_are_computed_in_single_precision(dtype: type) -> None:
         for name, (_, function, _) in REDUCE.items():
             np.testing.assert_array_equal(function(half), function(wide), err_msg=name)
     assert BINARY["add"][1](half, half).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", sorted(BINARY))
+def test_scalars_stay_scalars(name: str) -> None:
+    """Exporters compute sizes of them: a square root as a power, then one of several numbers of a shape."""
+    x = np.array(2, np.int64) if name.startswith(("bit", "sh")) else np.array(2.0, np.float32)
+    assert BINARY[name][1](x, x).shape == ()
