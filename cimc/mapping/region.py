@@ -290,6 +290,7 @@ def _prelude(segments: Sequence[Segment], region: Region) -> tuple[tuple[Segment
         if place[max(found)] - place[index] > LONG:
             to = max(found) if len(found) == 1 and not parts[max(found)].axes else -1
             moved.update({n.outputs[0]: min(to, moved.get(n.outputs[0], to)) for n in _free(parts[index], node)})
+    _settle(region, maker, moved)
     result: list[Segment] = []
     outside: list[int] = []
     taken: dict[int, list[Node]] = {}
@@ -305,6 +306,18 @@ def _prelude(segments: Sequence[Segment], region: Region) -> tuple[tuple[Segment
         nodes = (*taken.get(segment.index, ()), *rest)
         result += [replace(segment, nodes=nodes)] if nodes else []
     return tuple(replace(s, index=i) for i, s in enumerate(result)), frozenset(outside)
+
+
+def _settle(region: Region, maker: Mapping[str, tuple[int, Node]], moved: dict[str, int]) -> None:
+    """Give what is moved to a segment, but read in one before it too, a place before the region."""
+    for part in reversed(region.parts):
+        for node in reversed(part.segment.nodes):
+            at = moved.get(node.outputs[0], part.segment.index)
+            for i, value in enumerate(node.inputs):
+                source = part.tails.get(value) or part.sources.get((node.outputs[0], i))
+                made = source and maker[source.root][1].outputs[0]
+                if made is not None and moved.get(made, -1) > at:
+                    moved[made] = -1
 
 
 def _free(part: Part, node: Node) -> list[Node]:

@@ -23,6 +23,7 @@ from cimc.isa.instruction import Derived, Instruction, Repeat, Step
 from cimc.isa.operands import Affine, Element, View
 from cimc.isa.printer import print_program
 from cimc.isa.steps import walk
+from cimc.mapping import region
 from cimc.mapping.choices import Choices
 from cimc.sim.reference import unroll
 from cimc.sim.values import run_values
@@ -214,6 +215,21 @@ def test_other_shapes_stream_bit_for_bit(
     flowing = _compiled(path, "isaac", "throughput", kind, rows)
     assert any(streams in note for note in flowing.notes), flowing.notes
     want, got = _outputs(_compiled(path, "isaac", "latency", kind, rows)), _outputs(flowing)
+    for name, values in want.items():
+        np.testing.assert_array_equal(got[name], values)
+
+
+@pytest.mark.parametrize("long", [0, 2, 3])
+def test_what_is_read_at_once_and_much_later_is_made_before(
+    long: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings that a norm reads at once, and a residual after attention: made there, the norm would have to wait for it."""
+    monkeypatch.setattr(region, "LONG", long)
+    path = tmp_path / "m.onnx"
+    onnx.save(small.llama(layers=2, with_past=False), path)
+    flowing = _compiled(path, "sram-digital", "throughput", "llama", 8)
+    assert any("stream through" in note for note in flowing.notes), flowing.notes
+    want, got = _outputs(_compiled(path, "sram-digital", "latency", "llama", 8)), _outputs(flowing)
     for name, values in want.items():
         np.testing.assert_array_equal(got[name], values)
 
