@@ -94,10 +94,15 @@ def _tokens(c: Call, q: Value, past: Value | None) -> Tokens:
 
 
 def _cached(b: Builder, past: Value | None, new: Value, tokens: Tokens) -> Value:
+    """The cache with the new tokens; zeros behind them, as onnxruntime leaves a buffer that is longer than its tokens."""
     if isinstance(tokens.start, int):
-        return put(b, past, new, tokens.start, tokens.length)
+        end = tokens.start + tokens.new
+        before = None if past is None else f.part(b, past, 2, 0, tokens.start)
+        return f.pad(b, put(b, before, new, tokens.start, end), (0,) * 4, (0, 0, tokens.length - end, 0))
     assert past is not None
-    return placed(b, past, new, tokens.start, tokens.length)
+    wide = placed(b, past, new, tokens.start, tokens.length)
+    places = b.constant(np.arange(tokens.length, dtype=np.int64).reshape(-1, 1))
+    return f.select(b, f.binary(b, "le", places, tokens.start), wide, b.scalar(0, wide.element))
 
 
 def _positions(b: Builder, tokens: Tokens) -> Value:
