@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import re
@@ -19,13 +18,13 @@ from cimc import bundle, errors, notes
 from cimc.arch import load as hardware_files
 from cimc.arch.load import Hardware
 from cimc.arch.spec import MOST_TILES, ChipSpec, CoreSpec
+from cimc.calibration import Calibration, calibrated
 from cimc.codegen.caches import told as cache_told
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import Lowered, arranged, lowered
 from cimc.collecting import uncollected
-from cimc.inputs import Tokens, draw_calibration, read_tokens
-from cimc.inputs import calibration as calibration_runs
+from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
@@ -41,7 +40,6 @@ from cimc.mapping.pinned import Pinned, placement_of, read_placement
 from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION
 from cimc.mapping.treatment import parse_attention
 from cimc.mapping.written import weight_cores
-from cimc.passes.contract import Pass
 from cimc.passes.copies import Copies
 from cimc.passes.digital import Digital
 from cimc.passes.halve import Halve
@@ -50,7 +48,7 @@ from cimc.passes.pipeline_text import parse_pipeline
 from cimc.passes.quantize import Quantize
 from cimc.passes.smooth import Smooth
 from cimc.passes.split import Split
-from cimc.pipeline import Watch, default_pipeline, fits, measures, run_pipeline, with_calibration
+from cimc.pipeline import Watch, default_pipeline, run_pipeline
 from cimc.report.progress import stage
 from cimc.search.plan import Outcome, Plan
 
@@ -112,15 +110,6 @@ class Binding:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What passes measured activations on, for the manifest. ``digest``: SHA-256 of the runs' arrays with their names, element
-    types and shapes; empty for drawn ones, which follow from the model."""
-
-    runs: int
-    digest: str
-
-
-@dataclass(frozen=True)
 class Compiled:
     """A compiled model. ``graph`` and ``constants`` are those the program was made from (level partitioned)."""
 
@@ -175,7 +164,7 @@ class Compiled:
                 "pipeline": self.pipeline,
                 "calibrate": self.options.calibrate,
                 "mapping": asdict(self.options.choices),
-                **self._calibration(),
+                **(self.calibration.manifest() if self.calibration else {}),
                 **self._placement(),
                 **({"lengths": asdict(self.options.lengths)} if self.options.lengths else {}),
             },
@@ -187,13 +176,6 @@ class Compiled:
             "bindings": [{"name": b.name, "value": b.value, "source": b.source} for b in self.bindings],
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
         }
-
-    def _calibration(self) -> dict[str, object]:
-        """What the quantisation was fitted to."""
-        found = self.calibration
-        if found is None:
-            return {}
-        return {"calibration": {"runs": found.runs, "sha256": found.digest} if found.digest else "drawn"}
 
     def _placement(self) -> dict[str, object]:
         """What was said about the placement; a search by the trials it made, which repeat it."""
@@ -308,7 +290,7 @@ def _compile(
     pinned = read_placement(Path(options.placement)) if options.placement else pinned
     text = _pipeline(options, hardware)
     imported, tokens = _imported(model, options, inputs, specialize)
-    passes, measured, fitted = _calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
+    passes, measured, fitted = calibrated(parse_pipeline(text), imported.graph, imported.fixed, calibration, tokens)
     with stage("passes"):
         outcome = run_pipeline(imported.graph, imported.constants, passes, watch)
     if watch is not None and watch.stop_after:
@@ -381,33 +363,6 @@ def _verified(program: Program, chip: ChipSpec) -> None:
         if e.diagnostic in (errors.PROGRAM_TOO_BIG, errors.PROGRAM_LIMIT):
             raise
         raise InvalidProgram(e.render()) from None
-
-
-def _calibrated(
-    passes: Sequence[Pass], graph: Graph, fixed: frozenset[str], given: Sequence[Mapping[str, Array]], tokens: Tokens
-) -> tuple[tuple[Pass, ...], Calibration | None, tuple[str, ...]]:
-    """The passes with the runs of the calibration inputs, without what is compiled in; drawn ones if nobody gave any and they
-    will do, and a note that says so."""
-    if not given and fits(passes):
-        note = "fitted to drawn inputs; --calibration FILE gives the model's own"
-        return with_calibration(passes, (draw_calibration(graph, tokens),)), Calibration(1, ""), (note,)
-    if not measures(passes):
-        return tuple(passes), None, ()
-    types = {name: graph.types[name] for name in graph.inputs}
-    runs: list[Mapping[str, Array]] = []
-    for arrays in given:
-        runs += calibration_runs(types, {n: a for n, a in arrays.items() if n not in fixed})
-    return with_calibration(passes, runs), Calibration(len(runs), _digest(runs)), ()
-
-
-def _digest(runs: Sequence[Mapping[str, Array]]) -> str:
-    found = hashlib.sha256()
-    for run in runs:
-        for name in sorted(run):
-            array = np.ascontiguousarray(run[name])
-            found.update(f"{name} {array.dtype} {array.shape} ".encode())
-            found.update(array.tobytes())
-    return found.hexdigest()
 
 
 def _remarks(options: Options, hardware: Hardware, graph: Graph) -> tuple[str, ...]:
