@@ -22,7 +22,7 @@ from cimc.calibration import Calibration, calibrated
 from cimc.codegen.caches import told as cache_told
 from cimc.codegen.calibrate import calibrating
 from cimc.codegen.contents import Contents
-from cimc.codegen.lower import Lowered, arranged, lowered
+from cimc.codegen.lower import NO_DRAFTS, Lowered, arranged, lowered
 from cimc.collecting import uncollected
 from cimc.inputs import Tokens, read_tokens
 from cimc.ir.graph import Array, Constants, Graph
@@ -381,7 +381,7 @@ def _generated(
     """The mapping with all that code generation decided, and the program; better ones, if a search finds them. ``pinned``: the
     placement is somebody's, and tiles stay where they are."""
     with stage("code generation"):
-        mapping, drafts = (mapping, {}) if pinned else arranged(graph, mapping, hardware.spec)
+        mapping, drafts = (mapping, NO_DRAFTS) if pinned else arranged(graph, mapping, hardware.spec)
         made = lowered(graph, mapping, hardware.spec, header, drafts=drafts)
     if plan is None:
         decided = made.decided(mapping.placement)

@@ -73,7 +73,7 @@ def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, 
         (size, fine), *tries = tries
         draft = _balanced(context, region, chip, size, fine, taken)
         short = isinstance(draft, _Short)
-        first = over = (draft.tile, draft.need) if short else _first(_over(context, chip, draft.plans, taken))
+        first = over = (draft.tile, draft.need) if short else _first(exceeded(context, chip, draft.plans, taken))
         if not short and (over[0] < 0 or over[0] in draft.movable):
             found = _near(context, chip, draft, taken)
             over = found.over
@@ -125,7 +125,7 @@ def _steps(plan: Plan) -> int:
     return plan.region.waves // plan.region.copies * plan.blocks + max(plan.starts.values(), default=0) + 1
 
 
-def _over(context: Context, chip: ChipSpec, found: Sequence[Plan], taken: Mapping[int, int]) -> dict[int, int]:
+def exceeded(context: Context, chip: ChipSpec, found: Sequence[Plan], taken: Mapping[int, int]) -> dict[int, int]:
     """Tiles whose buffers exceed them, and the bytes they need. Those that have to do what they do come first."""
     trial = context.apart()
     for plan in found:
@@ -308,7 +308,7 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft, taken: Mapping[int, i
             )
             for plan in draft.plans
         ]
-        over = _over(context, chip, found, taken)
+        over = exceeded(context, chip, found, taken)
         before, excess = excess, sum(need - chip.tile(tile).local_bytes for tile, need in over.items())
         if not over or again == AGAIN or excess > EASED * before or not over.keys() <= draft.movable:
             break

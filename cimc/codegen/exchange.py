@@ -16,9 +16,11 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
+from cimc.codegen.flow import Flow
 from cimc.codegen.handed import Handed, handed
 from cimc.codegen.pushed import takers
 from cimc.codegen.spread import sent_to
+from cimc.codegen.stages import Plan
 from cimc.codegen.swaps import BOUND, MEMORY, Exchange, Message, together
 from cimc.codegen.tags import PUSHED
 from cimc.codegen.tilecode import TileCode
@@ -74,6 +76,50 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
     for index, to in moves.items():
         placement = _moved(placement, streams[index], to)
     return replace(placed, placement=placement)
+
+
+MANY = 10
+"""How many times as many pairs are tried for a region as for a segment: it has the tiles of all its segments (estimated)."""
+
+
+def exchanged_region(
+    placed: Placed, chip: ChipSpec, context: Context, plans: Sequence[Plan], taken: Mapping[int, int]
+) -> tuple[Placed, Sequence[Plan]]:
+    """The mapping and the plans of its region, with tiles exchanged that nothing else has matrices on and of which as many bytes
+    are ``taken`` for something else: all that its segments send in a step is sent at the same time. The same if links do not
+    set the pace."""
+    region, placement = placed.region, placed.placement
+    assert region is not None
+    streams = [s for s in placed.segments if s.style is Style.STREAM]
+    inside = [s for s in streams if s.index in region.segments]
+    others = {t for s in streams if s.index not in region.segments for t in _matrix_tiles(placement, s)}
+    free = [t for t in range(chip.tile_count) if t not in others and (chip.tile(t).cores or chip.tile(t).vector)]
+    groups = [
+        [t for t in g if taken.get(t, 0) == n] for g in _alike(chip, free) for n in sorted({taken.get(t, 0) for t in g})
+    ]
+    found = Exchange(chip, _sent_in_a_step(chip, context, plans), groups)
+    cells = max((_cells(placement, s, chip) / s.rows * plans[0].rows * region.copies for s in inside), default=0.0)
+    if placement.written or found.fullest <= PACE * cells:
+        return placed, plans
+    to = together({0: found}, (), MANY).get(0, {})
+    for segment in inside:
+        placement = _moved(placement, segment, to)
+    return replace(placed, placement=placement), [plan.moved(placement, to) for plan in plans]
+
+
+def _sent_in_a_step(chip: ChipSpec, context: Context, plans: Sequence[Plan]) -> list[Message]:
+    """What tiles send each other and load for a block of rows."""
+    trial = context.apart()
+    found: Counter[tuple[int, tuple[int, ...]]] = Counter()
+    for plan in plans:
+        flow = Flow(trial, plan)
+        flow.emit(draft=True)
+        for size, (_, tile), ends in flow.messages:
+            if to := tuple(sorted({t for _, t in ends} - {tile})):
+                found[tile, to] += noc.packet_cycles(chip, size)
+        for (_, tile), size in flow.fetched.items():
+            found[MEMORY, (tile,)] += noc.packet_cycles(chip, size)
+    return [(source, to, cycles) for (source, to), cycles in found.items()]
 
 
 def _too_much(

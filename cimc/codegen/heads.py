@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.fold import WHOLE
-from cimc.codegen.stages import Job, Piece, Rect, Share, heads_columns
+from cimc.codegen.stages import BETWEEN, Job, Piece, Rect, Share, heads_columns
 from cimc.codegen.tilecode import TileCode, columns
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
@@ -101,7 +101,7 @@ class Heads:
 
     def _freest(self) -> int:
         """The phase in which one more index makes the least of what its tile then has to do at most in a step; and note it. Its
-        products are in that phase but the last, which is in the next: a tile with much to do in one step and little in
+        products are in that phase but the last, which is two later: a tile with much to do in one step and little in
         another keeps all that take its messages waiting."""
         full, tile, start = self.flow.full, self.share.tile, self.flow.plan.starts[self.job]
         products = sum(node.op == "matmul" for node in self.part.segment.nodes)
@@ -109,17 +109,18 @@ class Heads:
         last = self.rows if products > 1 else 0
 
         def then(phase: int) -> tuple[int, int, int]:
-            now, later = (full[tile, (start + phase + k) % self.group] for k in range(2))
+            now, later = (full[tile, (start + phase + k) % self.group] for k in (0, BETWEEN))
             return max(now + first, later + last), now + later, phase
 
         best = min(range(self.group), key=then)
         full[tile, (start + best) % self.group] += first
-        full[tile, (start + best + 1) % self.group] += last
+        full[tile, (start + best + BETWEEN) % self.group] += last
         return best
 
     def _written(self, chain: _Chain, start: int, pool: list[View]) -> None:
-        """One index written out: from its last product on a step later, so that nobody has to wait for what that needs while
-        the products of the next step could be made. ``pool``: its buffers, which are taken for two steps."""
+        """One index written out: what stands between its last two products a step after the first of these, and what follows
+        two steps after it. So within a step nothing waits for a product, and each unit has work of its own. ``pool``: its
+        buffers, which are taken for three steps."""
         self.code = self.flow.at(self.share.tile, start, self.group)
         mark = len(self.code.steps)
         with self.code.again(pool):
@@ -128,8 +129,10 @@ class Heads:
         steps = self.code.steps[mark:]
         products = [i for i, s in enumerate(steps) if isinstance(s, Instruction) and s.mnemonic in PRODUCTS]
         if len(products) > 1:
-            del self.code.steps[mark + products[-1] :]
-            self.flow.at(self.share.tile, start + 1, self.group).steps.extend(steps[products[-1] :])
+            first, last = products[-2] + 1, products[-1]
+            del self.code.steps[mark + first :]
+            for later, some in ((1, steps[first:last]), (BETWEEN, steps[last:])):
+                self.flow.at(self.share.tile, start + later, self.group).steps.extend(some)
 
     def _loops(self) -> set[str]:
         code = self.code

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
-from cimc.codegen.balance import plans
+from cimc.codegen.balance import exceeded, plans
 from cimc.codegen.caches import SHARES, plan
 from cimc.codegen.context import Context
 from cimc.codegen.dealt import deal
-from cimc.codegen.exchange import exchanged
+from cimc.codegen.exchange import exchanged, exchanged_region
 from cimc.codegen.flow import Flow
 from cimc.codegen.held import Held
 from cimc.codegen.links import Links, sent
@@ -44,18 +43,34 @@ def lower(
     return lowered(graph, placed, chip, header, progress).program
 
 
-Drafts = Mapping[int, Tried]
-"""By segment, code that was written before the whole program's."""
+@dataclass(frozen=True)
+class Drafts:
+    """What was written before the whole program. ``segments``: by segment, its code; ``plans``: those of the region that a batch
+    streams through, none if there are none yet."""
+
+    segments: Mapping[int, Tried] = field(default_factory=dict[int, Tried])
+    plans: Sequence[Plan] = ()
+
+
+NO_DRAFTS = Drafts()
 
 
 def arranged(graph: Graph, placed: Placed, chip: ChipSpec) -> tuple[Placed, Drafts]:
-    """The mapping with tiles exchanged where that makes links carry more evenly, not for a batch that streams; and the code
-    that was written to know it, of the segments that stay where they are."""
-    if placed.region is not None or not placed.choices.exchange:
-        return placed, {}
+    """The mapping with tiles exchanged where that makes links carry more evenly; and what was written to know it: the code of
+    the segments that stay where they are, the plans of a batch that streams (whose other segments stay). Raises STREAM_ROOM."""
+    if not placed.choices.exchange:
+        return placed, NO_DRAFTS
+    if placed.region is not None:
+        context = Context(graph, placed, chip)
+        taken = RowChooser(context, chip, frozenset(placed.region.segments)).constants()
+        flows = plans(context, placed.region, chip, taken)
+        found, moved = exchanged_region(placed, chip, context, flows, taken)
+        if exceeded(Context(graph, found, chip), chip, moved, taken):
+            return placed, Drafts(plans=flows)
+        return found, Drafts(plans=moved)
     chooser = RowChooser(Context(graph, placed, chip), chip, frozenset())
     found = exchanged(placed, chip, chooser.draft)
-    return found, {} if placed.caches else chooser.unmoved(found.placement)
+    return found, NO_DRAFTS if placed.caches else Drafts(chooser.unmoved(found.placement))
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ def lowered(
     header: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
     quick: bool = False,
-    drafts: Drafts = MappingProxyType({}),
+    drafts: Drafts = NO_DRAFTS,
 ) -> Lowered:
     """As :func:`lower`, with what was decided. ``quick``: the placement says the rows of all segments, and what does not fit
     need not be told by segment. ``drafts``: of :func:`arranged`. Raises RESIDENT_ROOM and ROWS_TOO_MANY for what a placement
@@ -127,8 +142,10 @@ def _lowered(
         context.held = plan(context, chip, share)
     streamed = frozenset(placed.region.segments if placed.region else ())
     pinned = placed.placement.rows
-    chooser = RowChooser(context, chip, streamed, drafts)
-    flows = plans(context, placed.region, chip, chooser.constants()) if placed.region else []
+    chooser = RowChooser(context, chip, streamed, drafts.segments)
+    flows: Sequence[Plan] = drafts.plans
+    if placed.region and not flows:
+        flows = plans(context, placed.region, chip, chooser.constants())
     reload = placed.placement.reload is not None
     rows = [pinned[s.index] for s in placed.segments] if quick and not reload else chooser.choose()
     chunks, producers = _emitted(context, chooser, rows, flows, progress)

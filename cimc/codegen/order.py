@@ -2,8 +2,8 @@
 
 Stages of a step work on different blocks, so their instructions may be mixed. A tile issues in order and holds few of them
 back, so they are put in the order in which they would start if nothing but units and operands kept them (list scheduling,
-those with the longest way to go first). Messages are taken in after what does not need them: they were sent a step before, so
-there is most of a step for their way. Last comes what they bring for the same step.
+those with the longest way to go behind them first, then the longest). Messages are taken in after what does not need them:
+they were sent a step before, so there is most of a step for their way. Last comes what they bring for the same step.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Node:
 
     before: list[int] = field(default_factory=list[int])
     after: list[int] = field(default_factory=list[int])
-    rest: int = 0  # cycles of the longest way from its start to an end
+    rest: int = 0  # cycles of the longest way from its end to an end
 
 
 class Order:
@@ -168,20 +168,21 @@ def _touches(when: When, step: Step) -> Iterator[_Access]:
 
 def _scheduled(items: Sequence[_Item]) -> list[_Item]:
     """Items in the order in which they start, if each starts as soon as its unit and its operands let it; of those that could
-    start at once the one with the longest way to go."""
+    start at once the one with the longest way to go when it has ended (Jackson's rule: Carlier, EJOR 11(1), 1982). What nothing
+    waits for in this step, a long softmax, comes last on its unit, and runs on while the next step begins."""
     nodes = _nodes(items)
     waits = [len(node.before) for node in nodes]
     ready = [0] * len(items)
     free: dict[str, int] = {}
-    heap = [(0, -node.rest, i) for i, node in enumerate(nodes) if not node.before]
+    heap = [(0, -node.rest, -items[i].cycles, i) for i, node in enumerate(nodes) if not node.before]
     heapq.heapify(heap)
     found: list[_Item] = []
     while heap:
-        start, rest, i = heapq.heappop(heap)
+        start, rest, long, i = heapq.heappop(heap)
         item = items[i]
         now = max(ready[i], free.get("", 0), free.get(item.unit, 0) if item.unit else max(free.values(), default=0))
         if now > start:
-            heapq.heappush(heap, (now, rest, i))
+            heapq.heappush(heap, (now, rest, long, i))
             continue
         found.append(item)
         free[item.unit] = now + item.busy
@@ -189,7 +190,7 @@ def _scheduled(items: Sequence[_Item]) -> list[_Item]:
             ready[k] = max(ready[k], now + item.cycles)
             waits[k] -= 1
             if not waits[k]:
-                heapq.heappush(heap, (ready[k], -nodes[k].rest, k))
+                heapq.heappush(heap, (ready[k], -nodes[k].rest, -items[k].cycles, k))
     return found
 
 
@@ -218,5 +219,5 @@ def _nodes(items: Sequence[_Item]) -> list[_Node]:
         for k in nodes[i].before:
             nodes[k].after.append(i)
     for i in range(len(items) - 1, -1, -1):
-        nodes[i].rest = items[i].cycles + max((nodes[k].rest for k in nodes[i].after), default=0)
+        nodes[i].rest = max((items[k].cycles + nodes[k].rest for k in nodes[i].after), default=0)
     return nodes

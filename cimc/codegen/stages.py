@@ -41,6 +41,9 @@ class Rect:
         return Rect(row, row_end - row, col, max(self.col + self.cols, other.col + other.cols) - col)
 
 
+BETWEEN = 2
+"""Steps between the last two products of a head: what is done with scores has one of its own."""
+
 KINDS = ("rows", "product", "result", "heads")
 
 
@@ -141,6 +144,13 @@ class Plan:
         of, room = (self.graph, self.region, self.placement, self.rows, self.copy), self.room if room is None else room
         return Plan(*of, tiles, room=room, group=self.group, park=self.park, prompt=self.prompt)
 
+    def moved(self, placement: Placement, to: Mapping[int, int]) -> Plan:
+        """This plan with the work of tiles ``to`` others, where a placement has the products."""
+        tiles = {job: tuple(to.get(t, t) for t in of) for job, of in self.tiles.items()}
+        park = {to.get(t, t): n for t, n in self.park.items()}
+        of = (self.graph, self.region, placement, self.rows, self.copy)
+        return Plan(*of, tiles, room=self.room, group=self.group, park=park, prompt=self.prompt)
+
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""
         return self.group if job.kind == "heads" else 1
@@ -157,7 +167,7 @@ class Plan:
         """Steps after it began that a stage hands on its first block."""
         if job.kind == "product":
             return 1 + self.meets(job)
-        return self.group if job.kind == "heads" and self.group > 1 else 0
+        return self.group - 1 + BETWEEN if job.kind == "heads" and self.group > 1 else 0
 
     def beside(self, node: Node, source: Source) -> bool:
         """Whether a node works on columns of a product, and its operand is these, where they are."""

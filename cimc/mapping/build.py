@@ -23,7 +23,8 @@ from cimc.passes.codes import uncoded
 
 CODES_COST = 1.04
 """Where bringing operands to codes costs tiles of products more than that many times of their time, they stay as they are: what
-the products of activations gain is less then (estimated; MiniLM on `sram-digital`: 2 % pays, 9 % does not)."""
+the products of activations gain is less then (estimated; MiniLM on `sram-digital`: 2 % pays, 9 % does not). Where a batch
+streams it does not count: what tiles for vector work receive sets the pace there."""
 
 
 def build(
@@ -36,7 +37,7 @@ def build(
     if choices.codes == "on":
         return _built(graph, chip, precision, choices, pinned)
     found = _built(graph, chip, precision, choices, None)
-    if found[1].placement.busy:
+    if found[1].placement.busy and found[1].region is None:
         plain = _built(uncoded(graph), chip, precision, choices, None)
         if found[1].placement.time > CODES_COST * plain[1].placement.time:
             graph, found = uncoded(graph), plain

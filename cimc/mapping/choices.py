@@ -79,7 +79,8 @@ class Choices:
 
     codes: CodesAt = "auto"
     """Whether queries and keys are brought to codes where they are made, as the pass ``codes`` says (``on``), or by the matmul
-    units (``off``); ``auto``: unless that takes tiles of products too long (:mod:`cimc.mapping.build`)."""
+    units (``off``); ``auto``: where a batch streams, else unless that takes tiles of products too long
+    (:mod:`cimc.mapping.build`)."""
 
 
 DEFAULT = Choices()

@@ -31,5 +31,5 @@ def test_drafts_are_the_code_that_would_be_written(
     assert lowered(graph, placed, chip, drafts=drafts).program == lowered(graph, placed, chip).program
     streamed = {s.index for s in placed.segments if s.style is Style.STREAM}
     moved = {i for i in streamed if placed.placement.homes[i] != before.placement.homes[i]}
-    assert drafts.keys() <= streamed - moved
-    assert pace == 0.0 or drafts.keys() == streamed
+    assert drafts.segments.keys() <= streamed - moved
+    assert pace == 0.0 or drafts.segments.keys() == streamed

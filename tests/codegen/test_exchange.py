@@ -15,6 +15,9 @@ from cimc.codegen.swaps import Exchange, Message, together
 from cimc.compiler import Options, compile_model
 from cimc.mapping.choices import Choices
 from cimc.session import InferenceSession
+from cimc.sim.bound import occupation
+from cimc.sim.flat import flatten
+from cimc.sim.timing import simulate
 from models.graph import save
 from models.small import RECIPES, build
 
@@ -103,15 +106,16 @@ def test_who_hands_rows_on_stays_with_who_takes_them(chip: ChipSpec) -> None:
     assert sum(p.fullest for p in parts.values()) < sum(before)
 
 
-def test_same_bits_with_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("optimize", "batch"), [("latency", 1), ("throughput", 3)])
+def test_same_bits_with_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimize: str, batch: int) -> None:
     path = tmp_path / "bert.onnx"
     save(build(RECIPES["bert"].config), path)
     answers: list[list[bytes]] = []
     placed: list[object] = []
     monkeypatch.setattr("cimc.codegen.exchange.PACE", 0.0)  # a small model's links are never as busy as its cores
     for exchange in (True, False):
-        choices = Choices(exchange=exchange)
-        made = compile_model(path, Options("sram-digital", (), {"batch": 1, "sequence": 64}, choices=choices))
+        choices = Choices(exchange=exchange, optimize=optimize)
+        made = compile_model(path, Options("sram-digital", (), {"batch": batch, "sequence": 64}, choices=choices))
         assert made is not None
         placed.append((made.mapping["static"], made.mapping["segments"]))
         session = InferenceSession(made, numerics="integer", timing=False)
@@ -120,3 +124,20 @@ def test_same_bits_with_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         answers.append([np.ascontiguousarray(out).tobytes() for out in session.run(None, feeds)])
     assert placed[0] != placed[1]
     assert answers[0] == answers[1]
+
+
+def test_links_carry_more_evenly_where_a_batch_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum of fourth powers of what links are taken for in the whole run, counted by the clock."""
+    monkeypatch.setattr("cimc.codegen.exchange.PACE", 0.0)
+    path = tmp_path / "bert.onnx"
+    save(build(RECIPES["bert"].config), path)
+    found: list[float] = []
+    for exchange in (True, False):
+        choices = Choices(exchange=exchange, optimize="throughput")
+        made = compile_model(path, Options("sram-digital", (), {"batch": 4, "sequence": 64}, choices=choices))
+        assert made is not None
+        chip = made.hardware.spec
+        layout = flatten(made.program, chip, {})
+        carried = occupation(layout, chip, simulate(layout, chip, None, None)).astype(float)
+        found.append(float((carried**4).sum()))
+    assert found[0] < found[1]

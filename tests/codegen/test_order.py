@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cimc.arch.load import load
 from cimc.codegen.fold import When
-from cimc.codegen.order import Order
+from cimc.codegen.order import Costs, Order
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import Step
 from cimc.isa.operands import Element
@@ -42,6 +42,22 @@ def test_the_longest_way_goes_first_and_what_is_read_was_written() -> None:
     code.emit("softmax", c, a)
     stages = {When(1): lone, When(0): code.steps}
     assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["mul", "softmax", "add"]
+
+
+def test_what_something_waits_for_goes_before_a_longer_one() -> None:
+    """Of two instructions for one unit that could start, the shorter one first if its result has a way to go behind it."""
+    code = TileCode(TILE)
+    a, b, c = (code.buffer(Element.F32, (8, 512), name) for name in "abc")
+    code.emit("softmax", a, a)
+    long = code.steps
+    code.steps = []
+    code.emit("gelu", b, b)
+    code.emit("mul", c, b, b)
+    code.emit("send", c, to=(0,), tag=0)
+    stages = {When(3): long, When(0): code.steps}
+    costs = Costs(CHIP, code)
+    assert costs.of(long[0])[2] > costs.of(code.steps[0])[2]
+    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["gelu", "mul", "softmax", "send"]
 
 
 def test_what_a_message_brings_for_the_same_step_comes_after_all_that_need_not_wait() -> None:
