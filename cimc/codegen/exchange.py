@@ -108,7 +108,7 @@ def exchanged_region(
 
 
 def _sent_in_a_step(chip: ChipSpec, context: Context, plans: Sequence[Plan]) -> list[Message]:
-    """What tiles send each other and load for a block of rows."""
+    """What tiles send each other, load and store for a block of rows."""
     trial = context.apart()
     found: Counter[tuple[int, tuple[int, ...]]] = Counter()
     for plan in plans:
@@ -119,6 +119,8 @@ def _sent_in_a_step(chip: ChipSpec, context: Context, plans: Sequence[Plan]) -> 
                 found[tile, to] += noc.packet_cycles(chip, size)
         for (_, tile), size in flow.fetched.items():
             found[MEMORY, (tile,)] += noc.packet_cycles(chip, size)
+        for tile, size in flow.put_out.items():
+            found[tile, (MEMORY,)] += noc.packet_cycles(chip, size)
     return [(source, to, cycles) for (source, to), cycles in found.items()]
 
 

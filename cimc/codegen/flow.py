@@ -94,6 +94,7 @@ class Flow:
         self.taker: dict[tuple[int, str], Job] = {}  # who has a buffer that something is brought into
         self.messages: list[tuple[int, tuple[Job, int], tuple[tuple[Job, int], ...]]] = []  # bytes, from, to
         self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
+        self.put_out: Counter[int] = Counter()  # bytes that a tile stores, for a block
         self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
         self.park = Park(plan.park, context.chip)
@@ -485,6 +486,7 @@ class Flow:
             cols = (piece.rect.col, piece.rect.cols)
             target = part.space.rows_view(node, out, self.index(piece.rect), cols, name)
             self.at(piece.tile, value.start).emit("store", target, piece.view, origin=node.origin)
+            self.put_out[piece.tile] += piece.rect.rows * piece.rect.cols * self.graph.type(out).element.bytes
             self.storing.setdefault(piece.tile, set()).add(out)
 
 

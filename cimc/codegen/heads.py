@@ -296,6 +296,7 @@ class Heads:
             target = self.part.space.rows_view(node, out, index, cols, name)
             code.emit("store", target, piece, origin=node.origin)
         flow.storing.setdefault(code.tile, set()).add(out)
+        flow.put_out[code.tile] += self.rows * cols[1] * flow.graph.type(out).element.bytes // self.group
 
     def _slot(self, piece: Piece, out: str, middle: Sequence[Affine]) -> View:
         """The columns of a kept result that belong to one index of the middle axes."""
