@@ -7,8 +7,10 @@ gathered sample by sample. Rows that wait long may do so on other tiles (:mod:`c
 on a group of blocks at every so-many-th step; what they make is handed on block by block all the same. Tiles need no tokens
 inside a region.
 
-No deadlock: a message is received one step after it was sent, so within a step no tile depends on another's; when a message
-is sent its channel holds at most the one of the step before, and two fit.
+No deadlock: a message is received one step after it was sent, or at the same step if what it brings was put off
+(:func:`cimc.codegen.order.put_off`): such messages a tile sends before it takes any in. So within a step no tile depends on what
+another does when it has taken something in; when a message is sent its channel holds at most the one of the step before, and
+two fit.
 Where two do not fit, stages keep their order, later ones first: then think of all instructions ordered by step and stage; the
 message of the step before is received before the next one is sent (see docs/architecture.md).
 """
@@ -24,7 +26,7 @@ from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed, spans
 from cimc.codegen.heads import Heads
-from cimc.codegen.order import Order
+from cimc.codegen.order import Order, put_off
 from cimc.codegen.park import Park
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
 from cimc.codegen.tilecode import TileCode, columns, declare
@@ -108,6 +110,9 @@ class Flow:
                 continue
             for node in part.segment.nodes:
                 self._node(part, node)
+        if not self.strict:
+            for tile, stages in self.stages.items():
+                put_off(stages, self.context.code(tile), self.context.chip)
         self.rings = self._rings()
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
@@ -129,7 +134,7 @@ class Flow:
         for ring in rings.values():
             turns[ring.name(RING)] = ring.turn(self.blocks)
             turns[ring.name(WHOLE)] = ring.samples(self.blocks)
-        order = None if self.strict else Order(ready, code, self.context.chip)
+        order = None if self.strict else Order(ready, code, self.context.chip, rings)
         code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
 
     # --- where code goes ------------------------------------------------------------------------

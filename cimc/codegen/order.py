@@ -4,18 +4,21 @@ Stages of a step work on different blocks, so their instructions may be mixed. A
 back, so they are put in the order in which they would start if nothing but units and operands kept them (list scheduling,
 those with the longest way to go behind them first, then the longest). Messages are taken in after what does not need them:
 they were sent a step before, so there is most of a step for their way. Last comes what they bring for the same step.
+
+What follows special functions in a stage, the scaling behind a norm, is done at the next step: within one step the unit for
+vectors would wait for the special one's result, and that one, at the next step, for what stands in the vector unit's queue.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
-from cimc.codegen.fold import When
+from cimc.codegen.fold import RING, Ring, When
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import INSTRUCTIONS, LOCAL, Instruction, Kind, Repeat, Shape, Step, Unit
 from cimc.isa.operands import View, static_shape
@@ -28,7 +31,8 @@ WORKING = (Unit.VECTOR, Unit.SPECIAL, Unit.MATMUL)
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """Elements of a buffer that an instruction touches: at the same variable part of an offset, from the first to the last."""
+    """Elements of a buffer that an instruction touches: at the same variable part of an offset, from the first to the last.
+    ``depth``: how many blocks its ring keeps, if it goes to the place of one block there; else 0."""
 
     buffer: str
     writes: bool
@@ -36,13 +40,16 @@ class _Access:
     terms: tuple[tuple[str, int], ...]
     low: int
     high: int
+    depth: int
 
     def meets(self, other: _Access) -> bool:
-        """Whether the order of the two matters. Places of blocks at different stages are not compared."""
+        """Whether the order of the two matters."""
         if not (self.writes or other.writes):
             return False
-        if self.when != other.when or self.terms != other.terms:
+        if self.terms != other.terms:
             return True
+        if self.when != other.when:  # at one step, blocks as far apart as their stages
+            return not self.depth or (self.when.start - other.when.start) % self.depth == 0
         return self.low < other.high and other.low < self.high
 
 
@@ -68,11 +75,14 @@ class _Node:
 
 
 class Order:
-    """Orders the stages of a tile, given by when they work; what it has ordered once it knows."""
+    """Orders the stages of a tile, given by when they work; what it has ordered once it knows. ``rings``: what its buffers
+    have become."""
 
-    def __init__(self, stages: Mapping[When, Sequence[Step]], code: TileCode, chip: ChipSpec) -> None:
-        self._costs = Costs(chip, code)
-        self._items = {when: self._stage(when, steps) for when, steps in stages.items()}
+    def __init__(
+        self, stages: Mapping[When, Sequence[Step]], code: TileCode, chip: ChipSpec, rings: Mapping[str, Ring]
+    ) -> None:
+        costs = Costs(chip, code)
+        self._items = {when: _items(when, steps, costs, rings) for when, steps in stages.items()}
         self._known: dict[tuple[When, ...], list[tuple[When, int]]] = {}
 
     def __call__(self, working: Sequence[When]) -> list[tuple[When, int]]:
@@ -86,12 +96,45 @@ class Order:
             self._known[key] = [(i.when, i.index) for i in (*_scheduled(now), *_scheduled(then))]
         return self._known[key]
 
-    def _stage(self, when: When, steps: Sequence[Step]) -> list[_Item]:
-        found: list[_Item] = []
-        for index, step in enumerate(steps):
-            unit, busy, cycles = self._costs.of(step)
-            found.append(_Item(when, index, unit, busy, cycles, tuple(_touches(when, step))))
-        return found
+
+def put_off(stages: dict[When, list[Step]], code: TileCode, chip: ChipSpec) -> None:
+    """Move what follows special functions in a stage to the stage that begins a step later, with what it sends. That is then
+    taken in at the same step: a tile comes to what it was to have done a step ago before it takes anything in. Stages of
+    groups have their own steps (:mod:`cimc.codegen.heads`), and one stays as it is in which another special function follows."""
+    costs = Costs(chip, code)
+    moved: dict[When, list[Step]] = {}
+    for when, steps in stages.items():
+        if when.period == 1 and any(_unit(step) is Unit.SPECIAL for step in steps):
+            items = _items(when, steps, costs, {})
+            after = _following(items)
+            if not any(items[i].unit in (Unit.SPECIAL.value, Unit.RECEIVE.value) for i in after):
+                moved[replace(when, start=when.start + 1)] = [s for i, s in enumerate(steps) if i in after]
+                stages[when] = [s for i, s in enumerate(steps) if i not in after]
+    for when, steps in moved.items():
+        stages[when] = [*stages.get(when, ()), *steps]
+
+
+def _unit(step: Step) -> Unit | None:
+    return INSTRUCTIONS[step.mnemonic].unit if isinstance(step, Instruction) else None
+
+
+def _following(items: Sequence[_Item]) -> set[int]:
+    """What depends on special functions."""
+    nodes = _nodes(items)
+    found: set[int] = set()
+    for i in range(len(items)):
+        if any(k in found or items[k].unit == Unit.SPECIAL.value for k in nodes[i].before):
+            found.add(i)
+    return found
+
+
+def _items(when: When, steps: Sequence[Step], costs: Costs, rings: Mapping[str, Ring]) -> list[_Item]:
+    """The instructions of a stage."""
+    found: list[_Item] = []
+    for index, step in enumerate(steps):
+        unit, busy, cycles = costs.of(step)
+        found.append(_Item(when, index, unit, busy, cycles, tuple(_touches(when, step, rings))))
+    return found
 
 
 class Costs:
@@ -149,12 +192,12 @@ class Costs:
         ]
 
 
-def _touches(when: When, step: Step) -> Iterator[_Access]:
+def _touches(when: When, step: Step, rings: Mapping[str, Ring]) -> Iterator[_Access]:
     """The local buffers that a step touches; of a repeat's, all of each."""
     if isinstance(step, Repeat):
         for inner in step.body:
-            for access in _touches(when, inner):
-                yield _Access(access.buffer, access.writes, when, (("", 0),), 0, 1)
+            for access in _touches(when, inner, rings):
+                yield _Access(access.buffer, access.writes, when, (("", 0),), 0, 1, 0)
         return
     spec, words = INSTRUCTIONS[step.mnemonic], dict(step.keywords)
     for i, operand in enumerate(step.operands):
@@ -163,7 +206,15 @@ def _touches(when: When, step: Step) -> Iterator[_Access]:
             spans = [(n - 1) * s for n, s in zip(static_shape(operand), operand.strides, strict=True)]
             low = operand.offset.constant + sum(min(0, n) for n in spans)
             high = operand.offset.constant + sum(max(0, n) for n in spans) + 1
-            yield _Access(operand.buffer, kind is not Kind.READ, when, operand.offset.terms, low, high)
+            terms = operand.offset.terms
+            depth = _depth(when, rings.get(operand.buffer), [name for name, _ in terms])
+            yield _Access(operand.buffer, kind is not Kind.READ, when, terms, low, high, depth)
+
+
+def _depth(when: When, ring: Ring | None, names: Sequence[str]) -> int:
+    """Blocks that a ring keeps, where a stage that does them one by one goes to the place of each; else 0."""
+    alone = ring is not None and when.period == ring.group == 1 and not ring.rows
+    return ring.depth if ring and alone and names == [ring.name(RING)] else 0
 
 
 def _scheduled(items: Sequence[_Item]) -> list[_Item]:

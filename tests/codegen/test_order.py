@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cimc.arch.load import load
-from cimc.codegen.fold import When
-from cimc.codegen.order import Costs, Order
+from cimc.codegen.fold import RING, Ring, When
+from cimc.codegen.order import Costs, Order, put_off
 from cimc.codegen.tilecode import TileCode
 from cimc.isa.instruction import Step
-from cimc.isa.operands import Element
+from cimc.isa.operands import Affine, Element
 
 CHIP = load("sram-digital").spec
 TILE = next(t for t in range(CHIP.tile_count) if CHIP.tile(t).matmul)
@@ -28,7 +30,7 @@ def test_independent_stages_share_the_units_and_messages_come_last() -> None:
     code.emit("recv", c, source=0, tag=0)
     code.emit("add", b, b, b)
     stages = {When(3): late, When(0): code.steps}
-    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["gelu", "add", "softmax", "recv"]
+    assert _mnemonics(code, Order(stages, code, CHIP, {}), stages) == ["gelu", "add", "softmax", "recv"]
 
 
 def test_the_longest_way_goes_first_and_what_is_read_was_written() -> None:
@@ -41,7 +43,7 @@ def test_the_longest_way_goes_first_and_what_is_read_was_written() -> None:
     code.emit("mul", a, a, a)
     code.emit("softmax", c, a)
     stages = {When(1): lone, When(0): code.steps}
-    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["mul", "softmax", "add"]
+    assert _mnemonics(code, Order(stages, code, CHIP, {}), stages) == ["mul", "softmax", "add"]
 
 
 def test_what_something_waits_for_goes_before_a_longer_one() -> None:
@@ -57,7 +59,7 @@ def test_what_something_waits_for_goes_before_a_longer_one() -> None:
     stages = {When(3): long, When(0): code.steps}
     costs = Costs(CHIP, code)
     assert costs.of(long[0])[2] > costs.of(code.steps[0])[2]
-    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["gelu", "mul", "softmax", "send"]
+    assert _mnemonics(code, Order(stages, code, CHIP, {}), stages) == ["gelu", "mul", "softmax", "send"]
 
 
 def test_what_a_message_brings_for_the_same_step_comes_after_all_that_need_not_wait() -> None:
@@ -72,4 +74,45 @@ def test_what_a_message_brings_for_the_same_step_comes_after_all_that_need_not_w
     code.emit("add", b, b, b)
     code.emit("send", b, to=(0,), tag=2)
     stages = {When(3): prompt, When(0): code.steps}
-    assert _mnemonics(code, Order(stages, code, CHIP), stages) == ["add", "send", "recv", "recv", "gelu"]
+    assert _mnemonics(code, Order(stages, code, CHIP, {}), stages) == ["add", "send", "recv", "recv", "gelu"]
+
+
+def test_what_follows_special_functions_is_done_a_step_later_with_what_it_sends() -> None:
+    """The scaling behind a norm and its message; not the copy beside it, nor a chain in which a special function follows."""
+    code = TileCode(TILE)
+    a, b, c = (code.buffer(Element.F32, (8, 512), name) for name in "abc")
+    code.emit("layer_norm", a, a, epsilon=1e-5)
+    code.emit("copy", c, b)
+    code.emit("mul", a, a, b)
+    code.emit("send", a, to=(0,), tag=0)
+    norm = code.steps
+    code.steps = []
+    code.emit("gelu", a, a)
+    code.emit("add", a, a, b)
+    code.emit("softmax", a, a)
+    stages = {When(0): norm, When(5): code.steps, When(9, 4): list(norm)}
+    put_off(stages, code, CHIP)
+    names = {when: [step.mnemonic for step in steps] for when, steps in stages.items()}
+    assert names == {
+        When(0): ["layer_norm", "copy"],
+        When(1): ["mul", "send"],
+        When(5): ["gelu", "add", "softmax"],
+        When(9, 4): ["layer_norm", "copy", "mul", "send"],
+    }
+
+
+@pytest.mark.parametrize(("depth", "order"), [(1, ["add", "mul", "gelu"]), (2, ["add", "gelu", "mul"])])
+def test_blocks_that_are_in_other_places_of_a_ring_do_not_wait_for_each_other(depth: int, order: list[str]) -> None:
+    """What is done with the block before, and the next block written where the first still is, or beside it: the
+    special unit then has nothing to wait for."""
+    code = TileCode(TILE)
+    a, b, c = (code.buffer(Element.F32, (8, 512), name) for name in "abc")
+    ring = Ring(depth)
+    place = a.at(Affine.of(0, {ring.name(RING): 8 * 512}))
+    code.emit("add", b, b, b)
+    code.emit("mul", b, place, b)
+    later = code.steps
+    code.steps = []
+    code.emit("gelu", place, c)
+    stages = {When(4): later, When(3): code.steps}
+    assert _mnemonics(code, Order(stages, code, CHIP, {a.buffer: ring}), stages) == order
