@@ -110,8 +110,8 @@ def put_off(stages: dict[When, list[Step]], code: TileCode, chip: ChipSpec) -> N
             if not any(items[i].unit in (Unit.SPECIAL.value, Unit.RECEIVE.value) for i in after):
                 moved[replace(when, start=when.start + 1)] = [s for i, s in enumerate(steps) if i in after]
                 stages[when] = [s for i, s in enumerate(steps) if i not in after]
-    for when, steps in moved.items():
-        stages[when] = [*stages.get(when, ()), *steps]
+    for when, steps in moved.items():  # before what takes it from there
+        stages[when] = [*steps, *stages.get(when, ())]
 
 
 def _unit(step: Step) -> Unit | None:
