@@ -61,14 +61,20 @@ CROWDED = 2
 more than they have: rows then wait elsewhere, and rings are as short as can be (estimated)."""
 
 
-def plans(context: Context, region: Region, chip: ChipSpec, taken: Mapping[int, int] | None = None) -> list[Plan]:
+def plans(
+    context: Context,
+    region: Region,
+    chip: ChipSpec,
+    taken: Mapping[int, int] | None = None,
+    sizes: Sequence[Size] = (),
+) -> list[Plan]:
     """Plans for the copies of a region, of the size that fits and takes least time. ``taken``: bytes of tiles that are for
-    something else. Raises STREAM_ROOM if not even blocks of one row do."""
+    something else. ``sizes``: to try, best first, if not all. Raises STREAM_ROOM if not even blocks of one row do."""
     taken = taken or {}
     over = (-1, 0)
     spare: list[Plan] = []
     good: list[_Found] = []
-    tries = [(size, fine) for size in _sizes(context, region, chip) for fine in FINE]
+    tries = [(size, fine) for size in sizes or _sizes(context, region, chip) for fine in FINE]
     while tries:
         (size, fine), *tries = tries
         draft = _balanced(context, region, chip, size, fine, taken)

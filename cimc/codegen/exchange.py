@@ -87,9 +87,11 @@ def exchanged_region(
 ) -> tuple[Placed, Sequence[Plan]]:
     """The mapping and the plans of its region, with tiles exchanged that nothing else has matrices on and of which as many bytes
     are ``taken`` for something else: all that its segments send in a step is sent at the same time. The same if links do not
-    set the pace."""
+    set the pace, but cells or global memory."""
     region, placement = placed.region, placed.placement
     assert region is not None
+    if placement.written:
+        return placed, plans
     streams = [s for s in placed.segments if s.style is Style.STREAM]
     inside = [s for s in streams if s.index in region.segments]
     others = {t for s in streams if s.index not in region.segments for t in _matrix_tiles(placement, s)}
@@ -97,9 +99,10 @@ def exchanged_region(
     groups = [
         [t for t in g if taken.get(t, 0) == n] for g in _alike(chip, free) for n in sorted({taken.get(t, 0) for t in g})
     ]
-    found = Exchange(chip, _sent_in_a_step(chip, context, plans), groups)
+    flows = _drafted(context, plans)
+    found = Exchange(chip, _sent_in_a_step(chip, flows), groups)
     cells = max((_cells(placement, s, chip) / s.rows * plans[0].rows * region.copies for s in inside), default=0.0)
-    if placement.written or found.fullest <= PACE * cells:
+    if found.fullest <= PACE * max(cells, _memory(chip, flows)):
         return placed, plans
     to = together({0: found}, (), MANY).get(0, {})
     for segment in inside:
@@ -107,13 +110,18 @@ def exchanged_region(
     return replace(placed, placement=placement), [plan.moved(placement, to) for plan in plans]
 
 
-def _sent_in_a_step(chip: ChipSpec, context: Context, plans: Sequence[Plan]) -> list[Message]:
-    """What tiles send each other, load and store for a block of rows."""
+def _drafted(context: Context, plans: Sequence[Plan]) -> list[Flow]:
     trial = context.apart()
-    found: Counter[tuple[int, tuple[int, ...]]] = Counter()
-    for plan in plans:
-        flow = Flow(trial, plan)
+    flows = [Flow(trial, plan) for plan in plans]
+    for flow in flows:
         flow.emit(draft=True)
+    return flows
+
+
+def _sent_in_a_step(chip: ChipSpec, flows: Sequence[Flow]) -> list[Message]:
+    """What tiles send each other, load and store for a block of rows."""
+    found: Counter[tuple[int, tuple[int, ...]]] = Counter()
+    for flow in flows:
         for size, (_, tile), ends in flow.messages:
             if to := tuple(sorted({t for _, t in ends} - {tile})):
                 found[tile, to] += noc.packet_cycles(chip, size)
@@ -122,6 +130,11 @@ def _sent_in_a_step(chip: ChipSpec, context: Context, plans: Sequence[Plan]) -> 
         for tile, size in flow.put_out.items():
             found[tile, (MEMORY,)] += noc.packet_cycles(chip, size)
     return [(source, to, cycles) for (source, to), cycles in found.items()]
+
+
+def _memory(chip: ChipSpec, flows: Sequence[Flow]) -> float:
+    """Cycles of global memory for what tiles load and store for a block of rows."""
+    return sum(flow.fetched.total() + flow.put_out.total() for flow in flows) / chip.memory.bytes_per_cycle
 
 
 def _too_much(

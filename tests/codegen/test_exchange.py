@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cimc import errors
 from cimc.arch import load, noc
 from cimc.arch.spec import ChipSpec
+from cimc.codegen.balance import plans
 from cimc.codegen.handed import Handed
+from cimc.codegen.stages import Plan
 from cimc.codegen.swaps import Exchange, Message, together
 from cimc.compiler import Options, compile_model
 from cimc.mapping.choices import Choices
@@ -141,3 +144,49 @@ def test_links_carry_more_evenly_where_a_batch_streams(tmp_path: Path, monkeypat
         carried = occupation(layout, chip, simulate(layout, chip, None, None)).astype(float)
         found.append(float((carried**4).sum()))
     assert found[0] < found[1]
+
+
+def _streams(path: Path, *overrides: str) -> object:
+    """Where the matrices of a small BERT's batch are, and the tiles of its stages."""
+    made = compile_model(
+        path, Options("sram-digital", overrides, {"batch": 4, "sequence": 64}, choices=Choices(optimize="throughput"))
+    )
+    assert made is not None
+    return made.mapping["static"], made.mapping["segments"]
+
+
+def test_tiles_of_a_region_stay_where_global_memory_sets_the_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links that are busy enough beside the cells, with memory that is slow enough, and with one that is not."""
+    path = tmp_path / "bert.onnx"
+    save(build(RECIPES["bert"].config), path)
+    moved: list[bool] = []
+    for speed in (1000, 0.01):
+        found: list[object] = []
+        for pace in (0.01, 1e9):
+            monkeypatch.setattr("cimc.codegen.exchange.PACE", pace)
+            found.append(_streams(path, f"memory.bytes_per_cycle={speed}"))
+        moved.append(found[0] != found[1])
+    assert moved == [True, False]
+
+
+def test_stages_that_do_not_fit_anew_stay_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time a region's stages are put, there is no room: what the first time found is taken."""
+    path = tmp_path / "bert.onnx"
+    save(build(RECIPES["bert"].config), path)
+    monkeypatch.setattr("cimc.codegen.exchange.PACE", 0.0)
+    monkeypatch.setattr("cimc.codegen.lower.TURNS", 1)
+    once = _streams(path)
+    monkeypatch.setattr("cimc.codegen.lower.TURNS", 2)
+    again: list[int] = []
+
+    def full(*of: object) -> list[Plan]:
+        if len(of) > 4:
+            again.append(1)
+            raise errors.STREAM_ROOM(chip="c", tile=0, kind="digital", need=2, have=1)
+        return plans(*of)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr("cimc.codegen.lower.plans", full)
+    assert _streams(path) == once
+    assert again

@@ -78,7 +78,8 @@ def test_what_a_message_brings_for_the_same_step_comes_after_all_that_need_not_w
 
 
 def test_what_follows_special_functions_is_done_a_step_later_with_what_it_sends() -> None:
-    """The scaling behind a norm and its message; not the copy beside it, nor a chain in which a special function follows."""
+    """The scaling behind a norm and its message; not the copy beside it, nor a chain in which a special
+    function follows. Before what takes the result from its stage in that step."""
     code = TileCode(TILE)
     a, b, c = (code.buffer(Element.F32, (8, 512), name) for name in "abc")
     code.emit("layer_norm", a, a, epsilon=1e-5)
@@ -90,12 +91,14 @@ def test_what_follows_special_functions_is_done_a_step_later_with_what_it_sends(
     code.emit("gelu", a, a)
     code.emit("add", a, a, b)
     code.emit("softmax", a, a)
-    stages = {When(0): norm, When(5): code.steps, When(9, 4): list(norm)}
+    code.steps, chain = [], code.steps
+    code.emit("copy", c, a)
+    stages = {When(0): norm, When(1): code.steps, When(5): chain, When(9, 4): list(norm)}
     put_off(stages, code, CHIP)
     names = {when: [step.mnemonic for step in steps] for when, steps in stages.items()}
     assert names == {
         When(0): ["layer_norm", "copy"],
-        When(1): ["mul", "send"],
+        When(1): ["mul", "send", "copy"],
         When(5): ["gelu", "add", "softmax"],
         When(9, 4): ["layer_norm", "copy", "mul", "send"],
     }
