@@ -67,6 +67,18 @@ class Node:
         """The attribute of that name, or a default."""
         return dict(self.attrs).get(name, default)
 
+    def whole(self, name: str, default: int | None = None) -> int:
+        """An attribute that its op declares as a whole number, or a default. Raises KeyError if there is neither."""
+        found = self.attr(name) if default is None else self.get(name, default)
+        assert isinstance(found, int)
+        return found
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """An attribute that its op declares as a number, or a default. Raises KeyError if there is neither."""
+        found = self.attr(name) if default is None else self.get(name, default)
+        assert isinstance(found, int | float)
+        return float(found)
+
     @property
     def origin(self) -> Origin:
         """The layer this node is accounted to."""
