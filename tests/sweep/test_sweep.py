@@ -109,11 +109,6 @@ def test_what_does_not_fit_is_a_row(model: Path, cimc_command: Cimc, tmp_path: P
     assert "least energy" in text
 
 
-@pytest.fixture
-def cimc_command(capsys: pytest.CaptureFixture[str]) -> Cimc:
-    return Cimc(capsys)
-
-
 @pytest.mark.parametrize(
     ("vary", "words"),
     [
