@@ -5,7 +5,7 @@ sent from tile to tile. ``memory``: the same with a load and a store instead."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import dataclass
 from time import process_time
 
@@ -88,7 +88,9 @@ def measure(iterations: int) -> list[Measured]:
 
 def main() -> None:
     """Measure and print."""
-    for m in measure(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("iterations", nargs="?", type=int, default=20_000, help="rounds of every loop")
+    for m in measure(parser.parse_args().iterations):
         print(
             f"{m.kind:9} {m.instructions:9} instructions, {m.cycles:10} cycles in {m.seconds:6.2f} CPU s:"
             f" {m.rate / 1e6:5.2f} M instructions/s"

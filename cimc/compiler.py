@@ -33,8 +33,9 @@ from cimc.lengths import Lengths, Made, mapped, one_program
 from cimc.lookups import beyond
 from cimc.mapping.build import build, matmul_room
 from cimc.mapping.choices import DEFAULT, Choices
-from cimc.mapping.dump import Json, dump
+from cimc.mapping.dump import dump
 from cimc.mapping.fit import MOST_CHIPS, fit
+from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.pinned import Pinned, placement_of, read_placement
 from cimc.mapping.treatment import DEFAULT as DIGITAL_ATTENTION

@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cimc.device import Device
 from cimc.ir.graph import Graph
 from cimc.mapping.segment import MATRIX_OPS
@@ -21,6 +24,7 @@ from cimc.sim.tally import Samples
 from cimc.sim.values import Analog, run_values
 from cimc.study import Subject
 
+Array = NDArray[np.generic]
 MOST_PROGRAMS = 5
 """Programs compiled before all layers go digital: the cells of a program are others than those of the search."""
 
@@ -88,7 +92,7 @@ def errors_of(
     analog: Collection[str],
     seed: int,
     samples: Samples | None,
-    wanted: Mapping[str, object] | None = None,
+    wanted: Mapping[str, Array] | None = None,
 ) -> list[Error]:
     """Errors of all outputs with only the weights ``analog`` in analog cells, the others exact; against ``wanted``, or the
     subject's reference."""
@@ -96,7 +100,7 @@ def errors_of(
     program, weights, chip = subject.program, subject.weights, subject.chip
     got, _ = run_values(program, weights, subject.inputs, chip, numerics="analog", seed=seed, analog=how)
     target = subject.wanted if wanted is None else wanted
-    return [error_of(got[k], target[k], target[k]) for k in subject.wanted]  # pyright: ignore[reportArgumentType]  # arrays
+    return [error_of(got[k], target[k], target[k]) for k in subject.wanted]
 
 
 def search(

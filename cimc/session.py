@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cimc import bundle, errors, inputs
 from cimc.analog.config import refuse
 from cimc.arch.spec import ChipSpec
+from cimc.asked import one_of
 from cimc.compiler import Compiled
 from cimc.device import Device, checked_rate, device_calibrates, duration
 from cimc.errors import did_you_mean
@@ -46,13 +47,6 @@ class NodeArg:
     name: str
     type: str
     shape: tuple[int | str, ...]
-
-
-def one_of(key: str, given: str, known: tuple[str, ...]) -> None:
-    """Refuse a word that is none of those known. Raises ARGUMENT naming ``key``."""
-    if given not in known:
-        fix = f"{did_you_mean(str(given), known)}give one of {', '.join(known)}"
-        raise errors.ARGUMENT(name=key, why=f"{given!r} is unknown", fix=fix)
 
 
 class InferenceSession:

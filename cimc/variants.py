@@ -11,6 +11,7 @@ from pathlib import Path
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import area_um2
+from cimc.asked import WORDS
 from cimc.checker import CheckOptions, check_model
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.device import duration
@@ -152,22 +153,18 @@ def _chips(base: Options, value: str) -> Options:
     return replace(base, auto_chips=False, overrides=(*base.overrides, f"chips={_whole('chips', value)}"))
 
 
-def _activations(base: Options, value: str) -> Options:
-    if value not in ("dynamic", "static"):
-        raise errors.SWEEP(text=f"activations={value}", why=f"there is no '{value}'", fix="dynamic or static")
-    return replace(base, activations=value)
+def _word(key: str) -> Callable[[Options, str], Options]:
+    """How an option that is one of several words is set."""
 
+    def chosen(base: Options, value: str) -> Options:
+        if value not in WORDS[key]:
+            raise errors.SWEEP(
+                text=f"{key}={value}", why=f"there is no '{value}'", fix=f"one of {', '.join(WORDS[key])}"
+            )
+        changed: dict[str, object] = {key: value}
+        return replace(base, **changed)  # pyright: ignore[reportArgumentType]  # its own words
 
-def _fit(base: Options, value: str) -> Options:
-    if value not in ("off", "scales", "rounding", "all"):
-        raise errors.SWEEP(text=f"fit={value}", why=f"there is no '{value}'", fix="off, scales, rounding or all")
-    return replace(base, fit=value)
-
-
-def _values(base: Options, value: str) -> Options:
-    if value not in ("f32", "f16", "bf16"):
-        raise errors.SWEEP(text=f"values={value}", why=f"there is no '{value}'", fix="f32, f16 or bf16")
-    return replace(base, values=value)
+    return chosen
 
 
 def _whole(key: str, value: str) -> int:
@@ -180,9 +177,9 @@ OPTIONS: Mapping[str, Callable[[Options, str], Options]] = {
     "hw": lambda base, value: replace(base, hardware=value),
     "chips": _chips,
     "precision": lambda base, value: replace(base, precision=value),
-    "activations": _activations,
-    "fit": _fit,
-    "values": _values,
+    "activations": _word("activations"),
+    "fit": _word("fit"),
+    "values": _word("values"),
     "attention": lambda base, value: replace(base, attention=value),
     "outliers": lambda base, value: replace(base, outliers=value),
     "copies": lambda base, value: replace(base, copies=value),

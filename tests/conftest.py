@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+from tests.cli.command import Cimc
 from tests.golden import Golden
 
 hypothesis.settings.register_profile("cimc", deadline=None, derandomize=True, print_blob=True)
@@ -29,3 +30,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def golden(request: pytest.FixtureRequest) -> Golden:
     """Compares with golden files, or rewrites them under ``--update-golden``."""
     return Golden(update=bool(request.config.getoption("--update-golden")))
+
+
+@pytest.fixture
+def cimc_command(capsys: pytest.CaptureFixture[str]) -> Cimc:
+    """Commands in this process."""
+    return Cimc(capsys)

@@ -129,6 +129,27 @@ def test_a_wrong_argument_is_named(model: Path, given: dict[str, object], words:
     assert caught.value.exit is Exit.USAGE
 
 
+def test_a_name_that_is_no_argument(model: Path) -> None:
+    for call in (cimc.compile, cimc.check):
+        with pytest.raises(TypeError, match=r"'precison'\. did you mean 'precision'"):
+            call(model, hardware="toy", precison="w4a8")  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
+
+
+def test_a_sweep_takes_the_options_of_a_compile(model: Path) -> None:
+    def cycles(**asked: Any) -> list[int]:
+        found: Any = cimc.sweep(model, {"crossbar.rows": [8, 4]}, hardware="toy", dims={"n": 3}, **asked)
+        return [point["figures"]["cycles"] for point in found["points"]]
+
+    calibrated = [
+        cimc.check(model, hardware="toy", dims={"n": 3}, calibrate="start", overrides=[f"crossbar.rows={rows}"])["run"][
+            "cycles"
+        ]  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript]
+        for rows in (8, 4)
+    ]
+    assert cycles(calibrate="start") == calibrated
+    assert cycles() != calibrated
+
+
 def test_a_session_names_its_wrong_arguments(model: Path) -> None:
     program = cimc.compile(model, hardware="toy", dims={"n": 2})
     with pytest.raises(CimcError, match=r"error\[argument\]: argument 'numerics'"):

@@ -10,6 +10,19 @@ import click
 from cimc.cli import options as opt
 from cimc.cli import put
 
+device_options = opt.stack(
+    click.option("-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field."),
+    click.option("--technology", metavar="NAME", help="A memory technology in place of the hardware's."),
+    click.option("--time", "device_time", metavar="TIME", help="Since programming: 3600, 1h, 1d, 1mo, 1y."),
+    click.option(
+        "--device",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Part of the device model, as for check: drift=off.",
+    ),
+)
+
 
 @click.group("hw")
 def command() -> None:
@@ -82,12 +95,7 @@ def validate(file: Path) -> None:
 
 @command.command("trade")
 @click.argument("hardware")
-@click.option("-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field.")
-@click.option("--technology", metavar="NAME", help="A memory technology in place of the hardware's.")
-@click.option("--time", "device_time", metavar="TIME", help="Since programming: 3600, 1h, 1d, 1mo, 1y.")
-@click.option(
-    "--device", "settings", multiple=True, metavar="KEY=VALUE", help="Part of the device model, as for check."
-)
+@device_options
 @click.option("--encoding", "encodings", metavar="NAME[,...]", help="offset, differential.")
 @click.option("--cell-bits", metavar="N[,...]", help="Bits of a cell.")
 @click.option("--rows", metavar="N[,...]", help="Rows driven at a time.")
@@ -153,10 +161,7 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
 
 @command.command("noise")
 @click.argument("hardware")
-@click.option("-c", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a hardware field.")
-@click.option("--technology", metavar="NAME", help="A memory technology in place of the hardware's.")
-@click.option("--time", "device_time", metavar="TIME", help="Since programming: 3600, 1h, 1d, 1mo, 1y.")
-@click.option("--device", "settings", multiple=True, metavar="KEY=VALUE", help="Part of the device model: drift=off.")
+@device_options
 @click.option(
     "--program",
     type=opt.PATH,

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 import click
 
 if TYPE_CHECKING:
+    from cimc.asked import Size
     from cimc.compiler import Options
-    from cimc.lengths import Lengths
-    from cimc.mapping.choices import Choices
 
 F = TypeVar("F", bound=Callable[..., object])
 LENGTHS = re.compile(r"(.+)=([0-9]{1,9})\.\.([0-9]{1,9})")
@@ -297,9 +296,9 @@ class CompileFlags(TypedDict):
     hardware: str | None
     overrides: tuple[str, ...]
     chips: str | None
-    reload: str
-    optimize: str
-    cache: str
+    reload: Literal["off", "on"]
+    optimize: Literal["latency", "throughput"]
+    cache: Literal["memory", "resident", "fit"]
     dims: tuple[str, ...]
     precision: str
     activations: Literal["dynamic", "static"]
@@ -316,61 +315,27 @@ class CompileFlags(TypedDict):
 
 
 def compile_as(**flags: Unpack[CompileFlags]) -> Options:
-    """The options of a compile, from what the command line says. Raises as :func:`read_digital` and ``parse_choices``."""
-    from cimc.arch.load import DEFAULT
-    from cimc.compiler import Options
-    from cimc.search.plan import parse_plan
+    """The options of a compile, from what the command line says. Raises as :func:`read_digital` and
+    :func:`cimc.asked.options`."""
+    from cimc.asked import options
 
-    chips = flags["chips"]
-    dims, lengths = _ranged(flags["dims"])
-    if chips == "auto" and flags["reload"] == "on":
-        raise click.UsageError(
-            "--chips auto takes as many chips as all weights need, --reload on does with fewer: give one"
-        )
-    return Options(
-        DEFAULT if flags["hardware"] is None else flags["hardware"],
-        (*flags["overrides"], f"chips={chips}") if chips and chips != "auto" else flags["overrides"],
-        parse_dims(dims),
-        flags["precision"],
-        flags["activations"],
-        flags["passes"],
-        _choices(flags),
-        read_digital(flags["digital"]),
-        flags["outliers"],
-        auto_chips=chips == "auto",
-        copies=flags["copies"],
-        placement=flags["placement"],
-        search=parse_plan(flags["search"]) if flags["search"] else None,
-        attention=flags["attention"],
-        fit=flags["fit"],
-        values=flags["values"],
-        lengths=lengths,
+    return options(
+        {
+            **flags,
+            "dims": _sizes(flags["dims"]),
+            "digital": read_digital(flags["digital"]),
+            "reload": flags["reload"] == "on",
+        }
     )
 
 
-def _ranged(pairs: tuple[str, ...]) -> tuple[tuple[str, ...], Lengths | None]:
-    """The ``--dim`` that are numbers, and the one ``NAME=LOW..HIGH``. Raises click's usage error for two of these, LENGTHS."""
-    from cimc.lengths import Lengths
-
+def _sizes(pairs: tuple[str, ...]) -> dict[str, Size]:
+    """The ``--dim``: numbers, and one ``NAME=LOW..HIGH``. Raises click's usage error for two of these."""
     found = {pair: match for pair in pairs if (match := LENGTHS.fullmatch(pair))}
     if len(found) > 1:
         raise click.BadParameter("one dimension may stay open, the others are numbers", param_hint="--dim")
-    rest = tuple(pair for pair in pairs if pair not in found)
-    return rest, next((Lengths(m[1], int(m[2]), int(m[3])) for m in found.values()), None)
-
-
-def _choices(flags: CompileFlags) -> Choices:
-    """``--mapping``, and what has an option of its own."""
-    from cimc.mapping.choices import parse_choices
-
-    if flags["reload"] == "on" and flags["optimize"] == "throughput":
-        raise click.UsageError("--optimize throughput keeps all layers in cells, --reload on does not: give one")
-    own = (
-        ("reload=on", flags["reload"] == "on"),
-        ("optimize=throughput", flags["optimize"] == "throughput"),
-        (f"cache={flags['cache']}", flags["cache"] != "memory"),
-    )
-    return parse_choices((*flags["mapping"], *(text for text, given in own if given)))
+    sizes: dict[str, Size] = {**parse_dims(tuple(pair for pair in pairs if pair not in found))}
+    return sizes | {m[1]: (int(m[2]), int(m[3])) for m in found.values()}
 
 
 def read_digital(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ is, never inside equality or dumps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -34,10 +35,7 @@ class Type:
     @property
     def size(self) -> int:
         """Number of elements."""
-        n = 1
-        for d in self.shape:
-            n *= d
-        return n
+        return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
@@ -66,6 +64,18 @@ class Node:
     def get(self, name: str, default: Attr) -> Attr:
         """The attribute of that name, or a default."""
         return dict(self.attrs).get(name, default)
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """An attribute that its op declares as a whole number, or a default. Raises KeyError if there is neither."""
+        found = self.attr(name) if default is None else self.get(name, default)
+        assert isinstance(found, int)
+        return found
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """An attribute that its op declares as a number, or a default. Raises KeyError if there is neither."""
+        found = self.attr(name) if default is None else self.get(name, default)
+        assert isinstance(found, int | float)
+        return float(found)
 
     @property
     def origin(self) -> Origin:

@@ -45,8 +45,26 @@ class Piece:
     strides: tuple[int, ...]
 
 
+class _Array:
+    """What arrays in global and in local memory have alike."""
+
+    __slots__ = ()
+    element: Element
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes it takes."""
+        return self.size * self.element.bytes
+
+
 @dataclass(frozen=True, slots=True)
-class GlobalBuffer:
+class GlobalBuffer(_Array):
     """An array that every tile reaches. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as
     zeros). It lies in global memory, or is resident: ``tile`` ≥ 0 is the tile in whose local memory it lies, from byte
     ``address`` on; or it is held: its elements are those of ``pieces``, and only inputs and outputs name it."""
@@ -71,19 +89,9 @@ class GlobalBuffer:
         """Whether it lies in a tile's local memory."""
         return self.tile >= 0
 
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes it takes."""
-        return self.size * self.element.bytes
-
 
 @dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(_Array):
     """An array in a tile's local memory at a byte address. ``key`` fills it from the weights before the run."""
 
     name: str
@@ -93,16 +101,6 @@ class Buffer:
     key: str = ""
     state: bool = False
     line: int = field(default=0, compare=False)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes it takes."""
-        return self.size * self.element.bytes
 
 
 @dataclass(frozen=True, slots=True)

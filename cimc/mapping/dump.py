@@ -19,8 +19,6 @@ from cimc.mapping.work import work
 from cimc.ops.matmul import scales_of
 from cimc.ops.written import WRITTEN
 
-__all__ = ["Json", "dump"]
-
 
 def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> dict[str, Json]:
     """The object of ``mapping.json``. Crossbars are numbered per tile: core · crossbars per core + slice."""
@@ -36,15 +34,6 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
         row = _static(copies, str(origins[copies[0].value]), chip, used)
         static.append({**row, "reloaded": copies[0].value in turning} if turning else row)
     _written_cores(program, chip, used, cells)
-    capacity = sum(_crossbars(chip, t) for t in range(chip.tile_count))
-    taken = sum(len(c) for c in used.values())
-    per_core = [chip.tile(t).core for t in used]
-    held = sum(
-        len(used[t]) // core.crossbars * core.rows * core.cols
-        for t, core in zip(used, per_core, strict=True)
-        if core is not None
-    )
-    tiles_used = {t.tile for t in program.tiles}
     return {
         "hardware": chip.name,
         "chips": chip.chips,
@@ -63,12 +52,21 @@ def dump(graph: Graph, mapping: Mapping, program: Program, chip: ChipSpec) -> di
             for n in graph.nodes
             if n.op == "host"
         ],
-        "totals": {
-            "crossbars_used": taken,
-            "crossbars": capacity,
-            "cell_utilization": sum(cells.values()) / held if held else 0.0,
-            "tiles_used": len(tiles_used),
-        },
+        "totals": {**_totals(chip, used, sum(cells.values())), "tiles_used": len({t.tile for t in program.tiles})},
+    }
+
+
+def _totals(chip: ChipSpec, used: dict[int, set[int]], weights: int) -> dict[str, Json]:
+    """Crossbars in use and on the chip; the share of cells in the cores in use that ``weights`` fill."""
+    held = 0
+    for tile, crossbars in used.items():
+        core = chip.tile(tile).core
+        assert core is not None
+        held += len(crossbars) // core.crossbars * core.rows * core.cols
+    return {
+        "crossbars_used": sum(map(len, used.values())),
+        "crossbars": sum(_crossbars(chip, t) for t in range(chip.tile_count)),
+        "cell_utilization": weights / held if held else 0.0,
     }
 
 
@@ -223,8 +221,4 @@ def _macs(step: Instruction) -> int:
     y, a = step.operands[0], step.operands[1]
     assert isinstance(y, View)
     assert isinstance(a, View)
-    macs = 1
-    for extent in (*y.shape, a.shape[-1]):
-        assert isinstance(extent, int)
-        macs *= extent
-    return macs
+    return prod(static_shape(y)) * static_shape(a)[-1]

@@ -38,9 +38,9 @@ class Unary(Op):
     elementwise: ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
-        self.doc = f"y = {UNARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
-        self.attributes = _attributes(name)  # pyright: ignore[reportAttributeAccessIssue]
+        self.name = name  # one class, an instance per function
+        self.doc = f"y = {UNARY[name][2]}"
+        self.attributes = _attributes(name)
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
@@ -64,9 +64,9 @@ class Binary(Op):
     elementwise: ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
-        self.doc = f"y = {BINARY[name][2]}"  # pyright: ignore[reportAttributeAccessIssue]
-        self.attributes = _attributes(name)  # pyright: ignore[reportAttributeAccessIssue]
+        self.name = name  # one class, an instance per function
+        self.doc = f"y = {BINARY[name][2]}"
+        self.attributes = _attributes(name)
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         a, b = inputs
@@ -92,11 +92,11 @@ class Binary(Op):
 class Select(Op):
     """``y = a where condition else b``."""
 
-    name: ClassVar[str] = "select"
+    name = "select"
     arity: ClassVar[tuple[int, int]] = (3, 3)
     elementwise: ClassVar[bool] = True
-    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
-    doc: ClassVar[str] = "y = a where condition, else b"
+    attributes = (TO,)
+    doc = "y = a where condition, else b"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         _, a, b = inputs
@@ -121,11 +121,11 @@ class Select(Op):
 class Cast(Op):
     """``y = x`` in another element type."""
 
-    name: ClassVar[str] = "cast"
+    name = "cast"
     arity: ClassVar[tuple[int, int]] = (1, 1)
     elementwise: ClassVar[bool] = True
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("to", (str,)),)
-    doc: ClassVar[str] = "y = x converted to element type `to`"
+    attributes = (Attribute("to", (str,)),)
+    doc = "y = x converted to element type `to`"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs

@@ -45,11 +45,11 @@ def _array(inputs: Sequence[Array | None]) -> Array:
 class Reshape(Op):
     """The same elements in row-major order under another shape."""
 
-    name: ClassVar[str] = "reshape"
+    name = "reshape"
     form: ClassVar[Form] = Form.VIEW
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("shape", _INTS),)
-    doc: ClassVar[str] = "the same elements in row-major order under `shape`"
+    attributes = (Attribute("shape", _INTS),)
+    doc = "the same elements in row-major order under `shape`"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x = _x(inputs)
@@ -138,11 +138,11 @@ def _joined(axes: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 class Transpose(Op):
     """Axes in another order."""
 
-    name: ClassVar[str] = "transpose"
+    name = "transpose"
     form: ClassVar[Form] = Form.VIEW
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("perm", _INTS),)
-    doc: ClassVar[str] = "axes in the order `perm`"
+    attributes = (Attribute("perm", _INTS),)
+    doc = "axes in the order `perm`"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x, perm = _x(inputs), integers(node, "perm")
@@ -161,15 +161,15 @@ class Transpose(Op):
 class Slice(Op):
     """Every ``step``-th element from ``start``, ``size`` of them, per axis; negative steps run backwards."""
 
-    name: ClassVar[str] = "slice"
+    name = "slice"
     form: ClassVar[Form] = Form.VIEW
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (
+    attributes = (
         Attribute("start", _INTS),
         Attribute("size", _INTS),
         Attribute("step", _INTS),
     )
-    doc: ClassVar[str] = "per axis: `size` elements from `start`, every `step`-th (negative: backwards)"
+    doc = "per axis: `size` elements from `start`, every `step`-th (negative: backwards)"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x = _x(inputs)
@@ -198,11 +198,11 @@ class Slice(Op):
 class Expand(Op):
     """Broadcast to a shape."""
 
-    name: ClassVar[str] = "expand"
+    name = "expand"
     form: ClassVar[Form] = Form.VIEW
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("shape", _INTS),)
-    doc: ClassVar[str] = "x broadcast to `shape`"
+    attributes = (Attribute("shape", _INTS),)
+    doc = "x broadcast to `shape`"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x, shape = _x(inputs), integers(node, "shape")
@@ -225,16 +225,14 @@ class Expand(Op):
 class Concat(Op):
     """Operands one after another along an axis."""
 
-    name: ClassVar[str] = "concat"
+    name = "concat"
     form: ClassVar[Form] = Form.ASSEMBLE
     arity: ClassVar[tuple[int, int]] = (1, 1 << 16)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("axis", (int,)), Attribute("apart", (int,), 0))
-    doc: ClassVar[str] = (
-        "operands one after another along `axis`; `apart`: joined where they are stored, never as rows on a tile"
-    )
+    attributes = (Attribute("axis", (int,)), Attribute("apart", (int,), 0))
+    doc = "operands one after another along `axis`; `apart`: joined where they are stored, never as rows on a tile"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
-        axis = int(node.attr("axis"))  # pyright: ignore[reportArgumentType]
+        axis = node.whole("axis")
         first, total = _x(inputs), 0
         for t in inputs:
             assert t is not None
@@ -245,11 +243,11 @@ class Concat(Op):
         return (Type(first.element, (*first.shape[:axis], total, *first.shape[axis + 1 :])),)
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
-        axis = int(node.attr("axis"))  # pyright: ignore[reportArgumentType]
+        axis = node.whole("axis")
         return (np.concatenate([x for x in inputs if x is not None], axis=axis),)
 
     def parts(self, node: Node, inputs: Sequence[Type]) -> tuple[Part, ...]:
-        axis = int(node.attr("axis"))  # pyright: ignore[reportArgumentType]
+        axis = node.whole("axis")
         parts: list[Part] = []
         at = 0
         for i, t in enumerate(inputs):
@@ -262,15 +260,15 @@ class Concat(Op):
 class Pad(Op):
     """A constant border around x."""
 
-    name: ClassVar[str] = "pad"
+    name = "pad"
     form: ClassVar[Form] = Form.ASSEMBLE
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (
+    attributes = (
         Attribute("before", _INTS),
         Attribute("after", _INTS),
         Attribute("value", (float, int), 0.0),
     )
-    doc: ClassVar[str] = "x with `before` and `after` elements of `value` added per axis (none negative)"
+    doc = "x with `before` and `after` elements of `value` added per axis (none negative)"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x, before, after = _x(inputs), integers(node, "before"), integers(node, "after")
@@ -284,22 +282,22 @@ class Pad(Op):
 
     def parts(self, node: Node, inputs: Sequence[Type]) -> tuple[Part, ...]:
         before, whole = integers(node, "before"), self.infer(node, inputs)[0].shape
-        value = float(node.get("value", 0.0))  # pyright: ignore[reportArgumentType]
+        value = node.number("value", 0.0)
         return (Part((0,) * len(whole), whole, -1, value), Part(before, inputs[0].shape, 0))
 
 
 class Window(Op):
     """Sliding windows over the last axes, as a view: x (n × c × spatial…) → (n × out… × c × kernel…)."""
 
-    name: ClassVar[str] = "window"
+    name = "window"
     form: ClassVar[Form] = Form.VIEW
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (
+    attributes = (
         Attribute("kernel", _INTS),
         Attribute("stride", _INTS),
         Attribute("dilation", _INTS),
     )
-    doc: ClassVar[str] = "sliding windows: x (n × c × spatial…) as (n × out… × c × kernel…), no copy"
+    doc = "sliding windows: x (n × c × spatial…) as (n × out… × c × kernel…), no copy"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x = _x(inputs)
@@ -333,9 +331,9 @@ class Window(Op):
 class Copy(Op):
     """The same value written out anew, dense."""
 
-    name: ClassVar[str] = "copy"
+    name = "copy"
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    doc: ClassVar[str] = "the same value, written out dense"
+    doc = "the same value, written out dense"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         return (_x(inputs),)
@@ -351,9 +349,9 @@ class Copy(Op):
 class Gather(Op):
     """Rows of a table by index: table (v × d), index (… × 1) → (… × d)."""
 
-    name: ClassVar[str] = "gather"
+    name = "gather"
     arity: ClassVar[tuple[int, int]] = (2, 2)
-    doc: ClassVar[str] = "y[i] = table[index[i]]: table (v × d), index (… × 1), negative indices from the end"
+    doc = "y[i] = table[index[i]]: table (v × d), index (… × 1), negative indices from the end"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         table, index = inputs
@@ -380,16 +378,16 @@ class Host(Op):
     """An ONNX node that no tile unit can do: run by the host controller. ``call`` is the key of the serialized node among
     the constants; ``outputs`` are the types of what it returns, as text."""
 
-    name: ClassVar[str] = "host"
+    name = "host"
     form: ClassVar[Form] = Form.HOST
     arity: ClassVar[tuple[int, int]] = (0, 1 << 16)
-    attributes: ClassVar[tuple[Attribute, ...]] = (
+    attributes = (
         Attribute("op_type", (str,)),
         Attribute("call", (str,)),
         Attribute("types", _INTS),
         Attribute("reason", (str,)),
     )
-    doc: ClassVar[str] = "an ONNX node run by the host controller"
+    doc = "an ONNX node run by the host controller"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         types = node.attr("types")

@@ -22,12 +22,10 @@ CORES, DIGITAL = "cores", "digital"
 class Linear(Op):
     """``y = x · W``: x (… × k), W (k × n) constant. Levels imported and canonical; the quantize pass replaces it."""
 
-    name: ClassVar[str] = "linear"
+    name = "linear"
     arity: ClassVar[tuple[int, int]] = (2, 2)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("unit", (str,), "cores"),)
-    doc: ClassVar[str] = (
-        "static matmul: x (… × k) times constant weights (k × n); unit: cores, or digital (matmul units)"
-    )
+    attributes = (Attribute("unit", (str,), "cores"),)
+    doc = "static matmul: x (… × k) times constant weights (k × n); unit: cores, or digital (matmul units)"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x, w = inputs
@@ -52,9 +50,9 @@ class Linear(Op):
 class Mvm(Op):
     """``acc = x · W`` on cores: x q8, i8 or u8 (… × k), W int8 codes (k × n) constant; exact sums."""
 
-    name: ClassVar[str] = "mvm"
+    name = "mvm"
     arity: ClassVar[tuple[int, int]] = (2, 2)
-    doc: ClassVar[str] = "static matmul on cores: quantised x (… × k) times weight codes (k × n), exact integer sums"
+    doc = "static matmul on cores: quantised x (… × k) times weight codes (k × n), exact integer sums"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x, w = inputs
@@ -81,15 +79,15 @@ class Mvm(Op):
 class BlockedMvm(Mvm):
     """An mvm cut into blocks of at most a core's rows × cols; level partitioned. Same sums, block by block."""
 
-    name: ClassVar[str] = "blocked_mvm"
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("rows", (int,)), Attribute("cols", (int,)))
-    doc: ClassVar[str] = "an mvm cut into blocks of rows × cols weights, one per core"
+    name = "blocked_mvm"
+    attributes = (Attribute("rows", (int,)), Attribute("cols", (int,)))
+    doc = "an mvm cut into blocks of rows × cols weights, one per core"
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         x, w = inputs
         assert x is not None
         assert w is not None
-        rows, cols = int(node.attr("rows")), int(node.attr("cols"))  # pyright: ignore[reportArgumentType]
+        rows, cols = node.whole("rows"), node.whole("cols")
         real = arithmetic.exact and x.dtype == np.float32
         acc = np.zeros((*x.shape[:-1], w.shape[1]), np.float32 if real else np.int32)
         for r in range(0, w.shape[0], rows):
@@ -103,12 +101,10 @@ class Quantize(Op):
     """Symmetric quantisation with one scale per row, or for each of ``groups`` equal parts of it: outputs codes (q8) and
     scales (… × groups)."""
 
-    name: ClassVar[str] = "quantize"
+    name = "quantize"
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("groups", (int,), 1),)
-    doc: ClassVar[str] = (
-        "codes q8 and scales (… × groups), found at run time: one for each of so many equal parts of a row (heads)"
-    )
+    attributes = (Attribute("groups", (int,), 1),)
+    doc = "codes q8 and scales (… × groups), found at run time: one for each of so many equal parts of a row (heads)"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
@@ -135,7 +131,7 @@ class Quantize(Op):
 
 def groups_of(node: Node) -> int:
     """Of a ``quantize``, the scales of a row."""
-    return int(node.get("groups", 1))  # pyright: ignore[reportArgumentType]  # declared as int
+    return node.whole("groups", 1)
 
 
 def in_groups(view: View, groups: int) -> View:
@@ -147,9 +143,9 @@ def in_groups(view: View, groups: int) -> View:
 class QuantizeStatic(Op):
     """Symmetric quantisation with a given scale."""
 
-    name: ClassVar[str] = "quantize_static"
+    name = "quantize_static"
     arity: ClassVar[tuple[int, int]] = (2, 2)
-    doc: ClassVar[str] = "codes q8 of x with a constant scale"
+    doc = "codes q8 of x with a constant scale"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x = inputs[0]
@@ -171,11 +167,11 @@ class QuantizeStatic(Op):
 class Dequantize(Op):
     """``y = x · (scale · weight_scale)``: q32 sums back to float32."""
 
-    name: ClassVar[str] = "dequantize"
+    name = "dequantize"
     arity: ClassVar[tuple[int, int]] = (3, 3)
     elementwise: ClassVar[bool] = True
-    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
-    doc: ClassVar[str] = "y = x · (scale · weight_scale): sums (… × n), scale (… × 1 or 1), weight_scale (n)"
+    attributes = (TO,)
+    doc = "y = x · (scale · weight_scale): sums (… × n), scale (… × 1 or 1), weight_scale (n)"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         x = inputs[0]
@@ -230,10 +226,10 @@ class Matmul(Op):
     columns (… × 1 × n), both are codes (q8), and the result is float32: what the unit makes of the values that they were
     rounded from."""
 
-    name: ClassVar[str] = "matmul"
+    name = "matmul"
     arity: ClassVar[tuple[int, int]] = (2, 4)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,), 1.0), TO)
-    doc: ClassVar[str] = (
+    attributes = (Attribute("scale", (float,), 1.0), TO)
+    doc = (
         "dynamic matmul: scale · a (… × m × k) · b (… × k × n); integer operands give i32, quantised ones q32, or f32 with "
         "scales (… × m × 1) and (… × 1 × n)"
     )
@@ -261,7 +257,7 @@ class Matmul(Op):
         a, b, *scales = inputs
         assert a is not None
         assert b is not None
-        scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
+        scale = node.number("scale", 1.0)
         if scales:
             return (coded_product(a, _given(scales[0]), b, _given(scales[1]), scale),)
         y = _product(a, b, arithmetic)
@@ -274,7 +270,7 @@ class Matmul(Op):
         return Access.WHOLE if index in (1, 3) else Access.ROWS
 
     def lower(self, node: Node, emit: Emit) -> None:
-        scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]
+        scale = node.number("scale", 1.0)
         if len(node.inputs) > 2:
             operands = (emit.input(0), emit.input(2), emit.input(1), emit.input(3))
             emit.emit("matmul_codes", emit.output(), *operands, scale=scale)
@@ -287,10 +283,10 @@ class Attention(Op):
     to the scores; leading axes broadcast (grouped and multi-query heads). With scales of q's rows (… × s × 1) and of k's
     columns (… × 1 × t), both are codes (q8), and the result is float32."""
 
-    name: ClassVar[str] = "attention"
+    name = "attention"
     arity: ClassVar[tuple[int, int]] = (3, 6)
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("scale", (float,)), Attribute("kept", (str,), ""), TO)
-    doc: ClassVar[str] = (
+    attributes = (Attribute("scale", (float,)), Attribute("kept", (str,), ""), TO)
+    doc = (
         "softmax(scale · q · kᵀ + mask) · v; k arrives transposed (… × d × t); after the mask (or nothing), scales of q (… × s "
         "× 1) and kᵀ (… × 1 × t) if these are codes; kept: why `decompose` left it as it is"
     )
@@ -324,7 +320,7 @@ class Attention(Op):
             scores = coded_product(q, _given(inputs[4]), k, _given(inputs[5]))
         else:
             scores = _product(q, k, arithmetic)
-        scores = np.multiply(scores, np.float32(float(node.attr("scale"))))  # pyright: ignore[reportArgumentType]
+        scores = np.multiply(scores, np.float32(node.number("scale")))
         scores = scores.astype(np.float32, copy=False)
         if mask is not None:
             scores = np.add(scores, mask).astype(np.float32, copy=False)
@@ -338,7 +334,7 @@ class Attention(Op):
     def lower(self, node: Node, emit: Emit) -> None:
         q, k, v = emit.input(0), emit.input(1), emit.input(2)
         scores = emit.scratch(Element.F32, (emit.rows, static_shape(k)[-1]))
-        scale = float(node.attr("scale"))  # pyright: ignore[reportArgumentType]  # declared as float
+        scale = node.number("scale")
         if len(node.inputs) > 4:
             emit.emit("matmul_codes", scores, q, emit.input(4), k, emit.input(5), scale=scale)
         else:

@@ -126,12 +126,12 @@ class Attribute:
 class Op(ABC):
     """One op's row. Instances are stateless; :data:`OPS` holds one of each."""
 
-    name: ClassVar[str]
+    name: str
     form: ClassVar[Form] = Form.ROWWISE
     arity: ClassVar[tuple[int, int]]  # fewest and most inputs
-    attributes: ClassVar[tuple[Attribute, ...]] = ()
+    attributes: tuple[Attribute, ...] = ()
     elementwise: ClassVar[bool] = False  # columns of the result need no other columns of the operands
-    doc: ClassVar[str] = ""
+    doc: str = ""
 
     @abstractmethod
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:

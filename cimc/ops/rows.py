@@ -20,9 +20,9 @@ class Reduce(Op):
     arity: ClassVar[tuple[int, int]] = (1, 1)
 
     def __init__(self, name: str) -> None:
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # one class, an instance per function
-        self.attributes = () if name in _INDICES else (TO,)  # pyright: ignore[reportAttributeAccessIssue]
-        self.doc = f"{REDUCE[name][2]} along the last axis, which becomes 1"  # pyright: ignore[reportAttributeAccessIssue]
+        self.name = name  # one class, an instance per function
+        self.attributes = () if name in _INDICES else (TO,)
+        self.doc = f"{REDUCE[name][2]} along the last axis, which becomes 1"
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
@@ -48,7 +48,7 @@ class _Same(Op):
     """An op whose output has the type of its input."""
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
-    attributes: ClassVar[tuple[Attribute, ...]] = (TO,)
+    attributes = (TO,)
 
     def infer(self, node: Node, inputs: Sequence[Type | None]) -> tuple[Type, ...]:
         (x,) = inputs
@@ -61,8 +61,8 @@ class _Same(Op):
 class Softmax(_Same):
     """Softmax along the last axis."""
 
-    name: ClassVar[str] = "softmax"
-    doc: ClassVar[str] = "softmax along the last axis"
+    name = "softmax"
+    doc = "softmax along the last axis"
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
@@ -76,8 +76,8 @@ class Softmax(_Same):
 class LogSoftmax(_Same):
     """Logarithm of the softmax along the last axis."""
 
-    name: ClassVar[str] = "log_softmax"
-    doc: ClassVar[str] = "logarithm of the softmax along the last axis"
+    name = "log_softmax"
+    doc = "logarithm of the softmax along the last axis"
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
@@ -91,35 +91,35 @@ class LogSoftmax(_Same):
 class LayerNorm(_Same):
     """Layer normalisation along the last axis, without gain and bias (a mul and an add)."""
 
-    name: ClassVar[str] = "layer_norm"
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)), TO)
-    doc: ClassVar[str] = "(x - mean) / sqrt(variance + epsilon) along the last axis"
+    name = "layer_norm"
+    attributes = (Attribute("epsilon", (float,)), TO)
+    doc = "(x - mean) / sqrt(variance + epsilon) along the last axis"
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        y = layer_norm(x, float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+        y = layer_norm(x, node.number("epsilon"))
         return (y.astype(written_dtype(node, x.dtype, arithmetic)),)
 
     def lower(self, node: Node, emit: Emit) -> None:
-        emit.emit("layer_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+        emit.emit("layer_norm", emit.output(), emit.input(0), epsilon=node.number("epsilon"))
 
 
 class RmsNorm(_Same):
     """Root-mean-square normalisation along the last axis, without gain (a mul)."""
 
-    name: ClassVar[str] = "rms_norm"
-    attributes: ClassVar[tuple[Attribute, ...]] = (Attribute("epsilon", (float,)), TO)
-    doc: ClassVar[str] = "x / sqrt(mean(x²) + epsilon) along the last axis"
+    name = "rms_norm"
+    attributes = (Attribute("epsilon", (float,)), TO)
+    doc = "x / sqrt(mean(x²) + epsilon) along the last axis"
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         (x,) = inputs
         assert x is not None
-        y = rms_norm(x, float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+        y = rms_norm(x, node.number("epsilon"))
         return (y.astype(written_dtype(node, x.dtype, arithmetic)),)
 
     def lower(self, node: Node, emit: Emit) -> None:
-        emit.emit("rms_norm", emit.output(), emit.input(0), epsilon=float(node.attr("epsilon")))  # pyright: ignore[reportArgumentType]
+        emit.emit("rms_norm", emit.output(), emit.input(0), epsilon=node.number("epsilon"))
 
 
 for _name in REDUCE:

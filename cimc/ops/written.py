@@ -26,16 +26,16 @@ class WrittenMatmul(Op):
     applied as ``dequantize`` does: the arithmetic of a matmul unit with operands of 8 bits. Levels quantized and
     partitioned."""
 
-    name: ClassVar[str] = WRITTEN
+    name = WRITTEN
     arity: ClassVar[tuple[int, int]] = (3, 4)
-    attributes: ClassVar[tuple[Attribute, ...]] = (
+    attributes = (
         Attribute("cells", (str,)),
         Attribute("rows", (int,)),
         Attribute("cols", (int,)),
         Attribute("product", (str,), "matmul"),
         Attribute("kept", (str,), ""),
     )
-    doc: ClassVar[str] = (
+    doc = (
         "codes x (… × m × k) with scales (… × m × 1) times b (… × k × n), which is written into cells (sram or nvm) in "
         "blocks of rows × cols: float32, or codes with scales (… × 1 × n); product: qk, pv or matmul, for reports; "
         "kept: as of attention"

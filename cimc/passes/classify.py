@@ -101,7 +101,7 @@ class _Classifier:
     def _outer(self, node: Node, a: str, b: str) -> None:
         """Over one term: (… × m × 1) · (… × 1 × n) is an elementwise product."""
         editor, y = self.editor, node.outputs[0]
-        scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]  # declared as float
+        scale = node.number("scale", 1.0)
         if scale == 1.0:
             editor.emit("mul", (a, b), origins=node.origins, output=y)
             return
@@ -114,7 +114,7 @@ class _Classifier:
     def _weights(self, node: Node, w: str, *, transposed: bool) -> str:
         """The constant as a matrix inputs × outputs with the matmul's scale in it; shared by all that use it so."""
         editor = self.editor
-        scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]  # declared as float
+        scale = node.number("scale", 1.0)
         type = editor.types[w]
         if len(type.shape) == 2 and not transposed and scale == 1.0:
             return w

@@ -277,7 +277,7 @@ class _Rewriter:
         whole = editor.value(self._vector(x.scale, 1)).astype("float32").reshape(()) * editor.value(
             self._vector(w.scale, columns)
         ).astype("float32")
-        factor = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]  # declared as float
+        factor = node.number("scale", 1.0)
         value = (whole * whole.dtype.type(factor)).astype("float32")
         type = Type(Element.F32, value.shape)
         return editor.constant(editor.fresh(f"{node.outputs[0]}.scale"), type, lambda _: value)

@@ -72,7 +72,7 @@ class _Writer:
         if node.op == "attention" and self._dynamic(node, 1) and self._dynamic(node, 2):
             self._attention(node)
         elif node.op == "matmul" and self._dynamic(node, 1):
-            scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]  # declared as float
+            scale = node.number("scale", 1.0)
             product = self._product(node, node.inputs[0], node.inputs[1], "matmul")
             self._finish(node, self._scaled(node, product, scale))
         else:
@@ -86,7 +86,7 @@ class _Writer:
         q, k, v = node.inputs[:3]
         kept = str(node.get("kept", ""))
         scores = self._product(node, q, k, "qk", (("kept", kept),) if kept else ())
-        scores = self._scaled(node, scores, float(node.attr("scale")))  # pyright: ignore[reportArgumentType]
+        scores = self._scaled(node, scores, node.number("scale"))
         if len(node.inputs) > 3 and node.inputs[3]:
             scores = self._emit(node, "add", (scores, self._single(node, node.inputs[3])), "masked")
         weights = self._emit(node, "softmax", (scores,), "weights")

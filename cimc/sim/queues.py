@@ -1,17 +1,34 @@
-"""What waits between tiles in the reference engine: messages in channels, and the parts of sums that meet on their way."""
+"""What is under way in the reference engine: instructions; messages in channels, and the parts of sums that meet on their way."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cimc.arch import noc
-
-if TYPE_CHECKING:
-    from cimc.sim.reference import Flight
+from cimc.isa.instruction import Instruction
+from cimc.sim.job import Job
 
 UNTOLD = -1  # when a part of a sum arrives: only the sum does
+
+
+@dataclass(eq=False)
+class Flight:
+    """An instruction in flight."""
+
+    tile: int
+    order: int
+    step: int  # its number in the text
+    instruction: Instruction
+    job: Job
+    unit: str
+    issue: int
+    before: list[Flight]  # whose ends it waits for
+    ahead: Flight | None  # the one before it on its unit
+    start: int | None = None  # when everything it waits for has ended
+    free: int | None = None  # when it gives its unit to the next one
+    end: int | None = None
+    queued: bool = False
 
 
 @dataclass

@@ -65,31 +65,12 @@ from cimc.isa.program import Program
 from cimc.isa.steps import walk
 from cimc.sim import params, place
 from cimc.sim.job import Action, Foreman, Job, action, carries, is_token, unit
-from cimc.sim.queues import UNTOLD, Channel, Message, Sum, Sums
+from cimc.sim.queues import UNTOLD, Channel, Flight, Message, Sum, Sums
 
 RESERVATIONS = 16  # of a link that are kept apart; what is free between the first two of more is given up
 
 Key = tuple[int, int, int, Carries]  # source, destination, tag, what it carries
 Total = tuple[tuple[int, ...], int, int]  # the tiles whose parts make a sum, destination, tag
-
-
-@dataclass(eq=False)
-class Flight:
-    """An instruction in flight."""
-
-    tile: int
-    order: int
-    step: int  # its number in the text
-    instruction: Instruction
-    job: Job
-    unit: str
-    issue: int
-    before: list[Flight]  # whose ends it waits for
-    ahead: Flight | None  # the one before it on its unit
-    start: int | None = None  # when everything it waits for has ended
-    free: int | None = None  # when it gives its unit to the next one
-    end: int | None = None
-    queued: bool = False
 
 
 @dataclass

@@ -14,28 +14,11 @@ from cimc.checker import CheckOptions, check_model
 from cimc.compiler import Options
 from cimc.frontend import reference_values
 from cimc.ir.evaluate import evaluate
-from cimc.isa import kernels, vector
-from cimc.ops import Arithmetic, rows
+from cimc.ops import Arithmetic
 from cimc.session import InferenceSession
-from models import small
-from models.graph import save
+from tests.checker.broken import break_norms
 
 DIMS = {"batch": 1, "sequence": 6}
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two tiny layers."""
-    path = tmp_path_factory.mktemp("model") / "bert.onnx"
-    save(small.bert(layers=2, hidden=16, heads=2, ffn=32, vocab=50, positions=16), path)
-    return path
-
-
-def break_norms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let layer norms be wrong by a tenth, in programs and in the meaning of graphs alike."""
-    honest = kernels.layer_norm
-    for place in (rows, vector):
-        monkeypatch.setattr(place, "layer_norm", lambda x, epsilon: honest(x, epsilon) * x.dtype.type(1.1))
 
 
 def test_every_layer_agrees_and_none_jumps(bert: Path) -> None:

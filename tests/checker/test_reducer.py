@@ -13,28 +13,12 @@ from cimc import errors, reducer
 from cimc.checker import CheckOptions
 from cimc.cli.main import run
 from cimc.compiler import Options
-from cimc.isa import kernels, vector
-from cimc.ops import rows
 from cimc.reducer import reduce_model
 from models import small
 from models.graph import save
+from tests.checker.broken import break_norms
 
 FLAGS = ["--dim", "batch=1", "--dim", "sequence=6"]
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two tiny layers."""
-    path = tmp_path_factory.mktemp("model") / "bert.onnx"
-    save(small.bert(layers=2, hidden=16, heads=2, ffn=32, vocab=50, positions=16), path)
-    return path
-
-
-def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let layer norms be wrong by a tenth."""
-    honest = kernels.layer_norm
-    for place in (rows, vector):
-        monkeypatch.setattr(place, "layer_norm", lambda x, epsilon: honest(x, epsilon) * x.dtype.type(1.1))
 
 
 def test_only_the_broken_norm_is_left(
@@ -43,7 +27,7 @@ def test_only_the_broken_norm_is_left(
     """A model of its own that fails while the op is broken, and passes when it is not."""
     out, again = tmp_path / "part.onnx", tmp_path / "again.onnx"
     with monkeypatch.context() as patch:
-        broken(patch)
+        break_norms(patch)
         assert run(["reduce", str(bert), *FLAGS, "-o", str(out)]) == 0
         told = capsys.readouterr()
         assert run(["reduce", str(bert), *FLAGS, "-o", str(again), "-q"]) == 0
@@ -60,7 +44,7 @@ def test_only_the_broken_norm_is_left(
 
 def test_trials_are_bounded(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found so far is written when they are used up."""
-    broken(monkeypatch)
+    break_norms(monkeypatch)
     found = reduce_model(str(bert), Options(dims={"batch": 1, "sequence": 6}), CheckOptions(), max_trials=3)
     assert found.trials == 3
     assert 0 < found.kept < found.nodes
@@ -93,7 +77,7 @@ def test_a_failure_that_vanishes_with_bound_dims_is_told(bert: Path, monkeypatch
     def check(model: str, options: Options, how: CheckOptions):
         with monkeypatch.context() as patch:
             if options.dims:
-                broken(patch)
+                break_norms(patch)
             return honest(model, options, how)
 
     monkeypatch.setattr(reducer, "_check", check)

@@ -10,8 +10,9 @@ from tests.cli.command import Cimc, linear
 
 
 @pytest.fixture
-def cimc(capsys: pytest.CaptureFixture[str]) -> Cimc:
-    return Cimc(capsys)
+def cimc(cimc_command: Cimc) -> Cimc:
+    """By the name that it has on the command line."""
+    return cimc_command
 
 
 @pytest.fixture

@@ -396,7 +396,8 @@ def test_an_empty_name_is_not_the_default_hardware(model: Path, folder: Path, ci
 @pytest.mark.parametrize(
     "flags",
     [("-m", "reload=on", "--optimize", "throughput"), ("-m", "reload=on", "-m", "optimize=throughput"),
-     ("--reload", "on", "-m", "optimize=throughput"), ("-m", "reload=on", "--chips", "auto")],
+     ("--reload", "on", "-m", "optimize=throughput"), ("--reload", "on", "--optimize", "throughput"),
+     ("-m", "reload=on", "--chips", "auto"), ("--reload", "on", "--chips", "auto")],
 )  # fmt: skip
 def test_choices_that_contradict_each_other(flags: tuple[str, ...], model: Path, cimc: Cimc) -> None:
     refused(cimc("check", model, "--dim", "n=2", *flags, "-q"), 2, "mapping-choice", "reload=on", "give one of them")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from cimc.sim.values import Analog
 from cimc.study import calibration
 from models.small import bert
 
-Command = Callable[..., tuple[int, str, str]]
 LOW = ("adc.bits=6",)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import save_model
 
-from cimc.cli.main import run as command
 from cimc.device import Device
 from cimc.isa.operands import Element
 from cimc.isa.program import GlobalBuffer
@@ -20,10 +18,10 @@ from cimc.report.device_cost import Wear, cost
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog
 from models.small import bert
+from tests.cli.command import Cimc
 from tests.sim.chips import buffers, chip, do, matrix, program, repeat, tile, view
 
 YEAR = 365 * 86400
-Command = Callable[..., tuple[int, str, str]]
 
 
 def test_cells_and_writes_by_hand() -> None:
@@ -99,28 +97,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture
-def cimc(capsys: pytest.CaptureFixture[str]) -> Command:
-    """A command line in this process: exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = command(list(arguments))
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
-
-
-def test_check_tells_the_device_in_json(cimc: Command, model: str) -> None:
+def test_check_tells_the_device_in_json(cimc_command: Cimc, model: str) -> None:
     options = ("--numerics", "analog", "--technology", "pcm", "--time", "1h,1d", "--attribute", "--trials", "2")
-    code, out, _ = cimc("check", model, "--dim", "sequence=4", "--seed", "5", *options, "--rate", "50", "--json", "-")
+    code, out, _ = cimc_command(
+        "check", model, "--dim", "sequence=4", "--seed", "5", *options, "--rate", "50", "--json", "-"
+    )
     found = json.loads(out)["device"]
     assert code in (0, 1)
     assert next(s["effect"] for s in found["attribution"]) == "quantization"
     assert found["trials"]["seeds"] == [5, 6]
     assert [m["seconds"] for m in found["over_time"]] == [3600, 86400]
     assert (found["seconds"], found["wear"]["inferences_per_second"]) == (3600, 50)
-    again = json.loads(cimc("check", model, "--dim", "sequence=4", "--seed", "5", *options, "--json", "-")[1])["device"]
+    again = json.loads(cimc_command("check", model, "--dim", "sequence=4", "--seed", "5", *options, "--json", "-")[1])[
+        "device"
+    ]
     assert again["attribution"] == found["attribution"]
     assert again["trials"] == found["trials"]
 
@@ -136,22 +126,22 @@ def test_check_tells_the_device_in_json(cimc: Command, model: str) -> None:
         (("--numerics", "analog", "--technology", "sonos", "--time", "1h,1y"), "seconds"),
     ],
 )
-def test_bad_device_options_end_with_2(cimc: Command, model: str, options: tuple[str, ...], told: str) -> None:
-    code, out, err = cimc("check", model, "--dim", "sequence=4", *options)
+def test_bad_device_options_end_with_2(cimc_command: Cimc, model: str, options: tuple[str, ...], told: str) -> None:
+    code, out, err = cimc_command("check", model, "--dim", "sequence=4", *options)
     assert code == 2
     assert told in err
     assert out == ""
 
 
-def test_run_takes_device_options(cimc: Command, model: str, tmp_path: Path) -> None:
+def test_run_takes_device_options(cimc_command: Cimc, model: str, tmp_path: Path) -> None:
     folder = str(tmp_path / "out")
-    assert cimc("compile", model, "--dim", "sequence=4", "-o", folder)[0] == 0
-    code, out, _ = cimc("run", folder, "--numerics", "analog", "--technology", "mram", "--json", "-")
+    assert cimc_command("compile", model, "--dim", "sequence=4", "-o", folder)[0] == 0
+    code, out, _ = cimc_command("run", folder, "--numerics", "analog", "--technology", "mram", "--json", "-")
     found = json.loads(out)
     assert code == 0
     assert found["device"]["technology"] == "mram"
     assert found["device"]["adc_conversions"] == found["counts"]["conversions"]
     assert found["device"]["wear"]["writes_per_inference"] == 0
-    code, _, err = cimc("run", folder, "--numerics", "analog", "--time", "1h,1d")
+    code, _, err = cimc_command("run", folder, "--numerics", "analog", "--time", "1h,1d")
     assert code == 2
     assert "one --time" in err

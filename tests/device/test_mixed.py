@@ -134,11 +134,6 @@ def test_the_search_keeps_as_few_as_the_budget_needs(model: Path, budget: float)
         assert found.digital == 0 or cosine(found.digital - 1) < budget
 
 
-@pytest.fixture
-def cimc_command(capsys: pytest.CaptureFixture[str]) -> Cimc:
-    return Cimc(capsys)
-
-
 def test_check_with_a_budget(model: Path, cimc_command: Cimc) -> None:
     done = cimc_command(
         *("check", model, "--dim", "batch=1", "--dim", "sequence=4", "--numerics", "analog", "--technology", NOISY),

@@ -102,8 +102,7 @@ def test_whole_levels_without_noise_err_by_nothing() -> None:
     assert all(v.error == 0 for v in found if v.saturated == 0)
 
 
-def test_trade_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    cimc_command = Cimc(capsys)
+def test_trade_on_the_command_line(cimc_command: Cimc) -> None:
     arguments = ("hw", "trade", "reram", "--cell-bits", "1", "--rows", "128,16", "--time", "1d")
     done = cimc_command(*arguments, "--json", "-")
     found = json.loads(done.out)
@@ -141,8 +140,8 @@ def test_devices_side_by_side_buy_accuracy_with_cells_alone() -> None:
         (("reram", "--technology", "rram9"), "unknown"),
     ],
 )
-def test_bad_choices(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str) -> None:
-    done = Cimc(capsys)("hw", "trade", *arguments)
+def test_bad_choices(cimc_command: Cimc, arguments: tuple[str, ...], words: str) -> None:
+    done = cimc_command("hw", "trade", *arguments)
     assert done.exit == 2
     assert words in done.err
 

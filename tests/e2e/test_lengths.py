@@ -179,35 +179,43 @@ def test_a_folder_is_the_same_program(folder: Path, tmp_path: Path) -> None:
     assert [p.name for p in bundle.read(tmp_path / "a").program.params] == ["past_sequence"]
 
 
-def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Cimc(capsys)
+def test_the_commands(folder: Path, tmp_path: Path, cimc_command: Cimc) -> None:
     path, out = folder / "gpt2-past.onnx", tmp_path / "out"
     dims = ("--dim", "batch=1", "--dim", "sequence=1", "--dim", f"past_sequence=0..{MOST}", "--cache", "resident")
-    assert run("compile", path, "-o", out, *dims, "-q").exit == 0
-    missing = run("run", out, "-q")
+    assert cimc_command("compile", path, "-o", out, *dims, "-q").exit == 0
+    missing = cimc_command("run", out, "-q")
     assert (missing.exit, "'past_sequence' has no value" in missing.err) == (2, True)
     feeds = sample_inputs(model("gpt2-past"), {**STEP, "past_sequence": 5}, seed=2)
     np.savez(tmp_path / "inputs.npz", **feeds)
     told = [
-        json.loads(run("run", out, *how, "--json", "-", "-q").out)
+        json.loads(cimc_command("run", out, *how, "--json", "-", "-q").out)
         for how in (("--inputs", tmp_path / "inputs.npz"), ("--param", "past_sequence=5", "--no-values"))
     ]
     validate(told[0], "run")
     assert told[0]["cycles"] == told[1]["cycles"]
     assert told[0]["params"] == told[1]["params"] == {"past_sequence": 5}
-    swept = run("sweep", path, *dims, "--vary", "param.past_sequence=0,5,24", "--json", "-", "-q")
+    swept = cimc_command("sweep", path, *dims, "--vary", "param.past_sequence=0,5,24", "--json", "-", "-q")
     points = json.loads(swept.out)["points"]
     assert [p["setting"]["param.past_sequence"] for p in points] == ["0", "5", "24"]
     assert points[1]["figures"]["cycles"] == told[0]["cycles"]
     assert points[0]["figures"]["cycles"] < points[1]["figures"]["cycles"] < points[2]["figures"]["cycles"]
     for refused, why in (
-        (run("check", path, *dims, "-q"), "a check compares at one length"),
-        (run("reduce", path, *dims, "-o", tmp_path / "part.onnx"), "a check compares at one length"),
-        (run("compile", path, "-o", tmp_path / "x", *dims, "--reload", "on", "-q"), "laid out anew for each length"),
-        (run("compile", path, "-o", tmp_path / "x", *dims, "--fit", "scales", "-q"), "fitted to inputs of one length"),
-        (run("sweep", path, "--vary", "param.n=1", "-q"), "the program has no parameter"),
-        (run("compile", path, "-o", tmp_path / "x", *dims, "--dim", "batch=1..2"), "one dimension may stay open"),
-        (run("compile", path, "-o", tmp_path / "x", "--dim", "past_sequence=5..5"), "no range of lengths"),
+        (cimc_command("check", path, *dims, "-q"), "a check compares at one length"),
+        (cimc_command("reduce", path, *dims, "-o", tmp_path / "part.onnx"), "a check compares at one length"),
+        (
+            cimc_command("compile", path, "-o", tmp_path / "x", *dims, "--reload", "on", "-q"),
+            "laid out anew for each length",
+        ),
+        (
+            cimc_command("compile", path, "-o", tmp_path / "x", *dims, "--fit", "scales", "-q"),
+            "fitted to inputs of one length",
+        ),
+        (cimc_command("sweep", path, "--vary", "param.n=1", "-q"), "the program has no parameter"),
+        (
+            cimc_command("compile", path, "-o", tmp_path / "x", *dims, "--dim", "batch=1..2"),
+            "one dimension may stay open",
+        ),
+        (cimc_command("compile", path, "-o", tmp_path / "x", "--dim", "past_sequence=5..5"), "no range of lengths"),
     ):
         assert refused.exit == 2
         assert why in refused.err

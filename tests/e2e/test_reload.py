@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 import cimc
 from cimc import errors, inputs
 from cimc.checker import CheckOptions, check_model
-from cimc.cli.main import run as command
 from cimc.compiler import Compiled, Options, compile_model
 from cimc.isa.reloads import reloading, without_reloads
 from cimc.isa.text import parse_program, print_program
@@ -26,13 +24,13 @@ from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing
 from models import small
 from models.graph import save
+from tests.cli.command import Cimc
 
 DIMS = {"batch": 1, "sequence": 8}
 LONG = {"batch": 1, "sequence": 32}
 HARDWARE = "extends: isaac\nname: {name}\nlayout: [{layout}]\ntiles: {{cim: {{cores: {cores}}}}}\n"
 ROWS = ("CICC", "CDCC", "CDCC")  # nine cores a chip with one core a tile; the model has 13 matrices
 RELOAD = Choices(reload=True)
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, layout in (("few", "DICI, CDDD, CDCD"), ("one", "CI, DD"), ("roomy", "CICDDD, CCCDDD, CCCDDD, DDDDDD")):
         (made / f"{name}.yaml").write_text(HARDWARE.format(name=name, layout=layout, cores=1) + link)
     return made
-
-
-@pytest.fixture
-def run_command(capsys: pytest.CaptureFixture[str]) -> Command:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = command(list(arguments))
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def compiled(folder: Path, hardware: str, model: str = "bert", **options) -> Compiled:
@@ -242,21 +230,21 @@ def test_bad_hardware_is_refused_with_what_helps(folder: Path) -> None:
     compiled(folder, "few", "wide", choices=RELOAD, passes=f"{own},split{{cores=4}}")
 
 
-def test_the_commands(folder: Path, run_command: Command, tmp_path: Path) -> None:
+def test_the_commands(folder: Path, cimc_command: Cimc, tmp_path: Path) -> None:
     made = tmp_path / "made"
     options = ("--hw", str(folder / "small.yaml"), "--dim", "batch=1", "--dim", "sequence=8", "--reload", "on")
-    code, _, said = run_command("compile", str(folder / "bert.onnx"), "-o", str(made), *options)
+    code, _, said = cimc_command("compile", str(folder / "bert.onnx"), "-o", str(made), *options)
     assert code == 0
     assert "take turns on" in said
     assert "--chips 2" in said
-    code, told, _ = run_command("run", str(made), "--no-values", "--rate", "10", "--json", "-")
+    code, told, _ = cimc_command("run", str(made), "--no-values", "--rate", "10", "--json", "-")
     assert code == 0
     reload = json.loads(told)["reload"]
     assert reload["inferences_per_second"] == 10
     assert 0 <= reload["hidden"] <= 1
-    code, text, _ = run_command("run", str(made), "--no-values")
+    code, text, _ = cimc_command("run", str(made), "--no-values")
     assert "of it is hidden" in text
-    code, _, said = run_command("compile", str(folder / "bert.onnx"), "-o", str(made), *options, "--chips", "auto")
+    code, _, said = cimc_command("compile", str(folder / "bert.onnx"), "-o", str(made), *options, "--chips", "auto")
     assert code == 2
     assert "give one" in said
     program = cimc.compile(folder / "bert.onnx", hardware=str(folder / "small.yaml"), dims=DIMS, reload=True)

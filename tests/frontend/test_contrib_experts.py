@@ -68,7 +68,7 @@ def test_shares_of_quantised_experts(tmp_path: Path, k: int, normalized: int, ow
     inputs = [normal(T, h), normal(T, E), weights[0], scales[0], None, weights[1], scales[1]]
     inputs += [*(None,) * 7, RNG.random((T, E)).astype(np.float32) + np.float32(0.1)] if own else []
     attrs = {"k": k, "activation_type": "silu", "normalize_routing_weights": normalized, "expert_weight_bits": 4}
-    both(tmp_path, "QMoE", inputs, fixed=(2, 3, 5, 6), attrs=attrs, rtol=1e-3, atol=1e-4)
+    both(tmp_path, "QMoE", inputs, fixed=(2, 3, 5, 6), attrs=attrs, rtol=5e-5, atol=5e-6)
 
 
 def test_experts_of_bytes_in_blocks(tmp_path: Path) -> None:

@@ -109,11 +109,6 @@ def test_what_does_not_fit_is_a_row(model: Path, cimc_command: Cimc, tmp_path: P
     assert "least energy" in text
 
 
-@pytest.fixture
-def cimc_command(capsys: pytest.CaptureFixture[str]) -> Cimc:
-    return Cimc(capsys)
-
-
 @pytest.mark.parametrize(
     ("vary", "words"),
     [
@@ -123,9 +118,9 @@ def cimc_command(capsys: pytest.CaptureFixture[str]) -> Cimc:
         (("hw=toy,toy",), "given twice"),
         (("hw=toy", "hw=isaac"), "varied twice"),
         (("dim.n=two",), "no number from 1"),
-        (("activations=moving",), "dynamic or static"),
-        (("fit=everything",), "rounding or all"),
-        (("values=f8",), "f32, f16 or bf16"),
+        (("activations=moving",), "one of dynamic, static"),
+        (("fit=everything",), "scales, rounding, all"),
+        (("values=f8",), "one of f32, f16, bf16"),
         (("mapping.replica=2",), "did you mean 'replicas'"),
         (("crossbar.rowz=2",), "no such key"),
         (("time=1d",), "--numerics analog"),

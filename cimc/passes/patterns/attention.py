@@ -107,7 +107,7 @@ def _scores(m: Match, value: str, depth: int) -> _Scores | None:
     if node is None or depth == 0 or not m.only_reader(value):
         return None
     if node.op == "matmul":
-        scale = float(node.get("scale", 1.0))  # pyright: ignore[reportArgumentType]  # declared as float
+        scale = node.number("scale", 1.0)
         q, k = node.inputs
         return _Scores(q, k, scale, m.shape(value)[:-2], (node,))
     if node.op in ("mul", "div"):

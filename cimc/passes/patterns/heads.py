@@ -95,7 +95,7 @@ def grouped(m: Match, node: Node) -> bool:
     found = ungrouped(m, given, node.origins)
     if found is given:
         return False
-    scale = float(node.attr("scale"))  # pyright: ignore[reportArgumentType]  # declared as float
+    scale = node.number("scale")
     write(m, node, found, scale, node.origins, guard=False)
     return True
 
