@@ -15,12 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cimc.arch.actions import ACTIONS, PARTS, SCALED, base, well_formed
 from cimc.arch.adcs import MOST_BITS
-from cimc.arch.baseline import BaselineSpec, NonNegative, Positive
+from cimc.arch.baseline import BaselineSpec, NonNegative
 from cimc.arch.device import DeviceSpec
 from cimc.errors import did_you_mean
 
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Whole = Annotated[int, Field(ge=0, le=2**40)]
+Rate = Annotated[float, Field(ge=1e-6, le=1e15, allow_inf_nan=False)]
+"""Bytes a cycle or a nanosecond: 2^36 bytes, the most that a value has, are a number of cycles that a clock can hold."""
+Clock = Annotated[float, Field(gt=0, le=1e3, allow_inf_nan=False)]
+Span = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Wait = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+"""Nanoseconds, of one step: a second at most."""
 
 MOST_TILES = 65536  # on all chips
 
@@ -51,7 +57,7 @@ class AdcSpec(Record):
     ``cols_per_adc`` may be left out of a hardware file: all columns of a crossbar then take turns on one ADC."""
 
     bits: Annotated[int, Field(ge=0, le=24)]
-    conversion_ns: Positive  # one conversion of one ADC
+    conversion_ns: Span  # one conversion of one ADC
     cols_per_adc: Count  # columns that take turns on one ADC
     overlapped: bool = True  # converts while the next step is driven; false: one circuit does both, one after the other
 
@@ -90,12 +96,12 @@ class CoreSpec(Record):
         1  # times the whole MVM is gone through (signs of inputs and weights apart)
     )
     shared_dac: bool = False  # one set of wordline drivers for all crossbars of the core
-    step_ns: Positive  # drive and integrate one input step (digital core: one bit step of the adder tree)
-    pulse_ns: NonNegative = 0.0  # added to a step of b bits (2^b - 1) times: pulses of the step, or their width
+    step_ns: Span  # drive and integrate one input step (digital core: one bit step of the adder tree)
+    pulse_ns: Wait = 0.0  # added to a step of b bits (2^b - 1) times: pulses of the step, or their width
     pipelined_rows: bool = True  # false: a row starts when the one before has left the pipeline
-    shift_add_ns: NonNegative
-    fill_ns: NonNegative  # the first row's way through the pipeline beyond one interval
-    write_row_ns: NonNegative  # write one row of cells, once
+    shift_add_ns: Wait
+    fill_ns: Wait  # the first row's way through the pipeline beyond one interval
+    write_row_ns: Wait  # write one row of cells, once
     verify_iterations: Count  # write-verify passes a row
     adc: AdcSpec | None = None
     msb_copies: Annotated[int, Field(ge=1, le=15)] = 1  # crossbars that hold each of the most significant slices
@@ -258,7 +264,7 @@ class NocSpec(Record):
 class LinkSpec(Record):
     """The connection between a chip and its neighbour: each direction is one link, shared by all that crosses that way."""
 
-    bytes_per_cycle: Positive
+    bytes_per_cycle: Rate
     latency_cycles: Count  # of a header, in place of the router's of a hop within the chip
 
 
@@ -266,15 +272,15 @@ class MemorySpec(Record):
     """Global memory: a shared queue behind the I/O tiles."""
 
     capacity_bytes: Count
-    bytes_per_cycle: Positive
+    bytes_per_cycle: Rate
     latency_cycles: Whole
 
 
 class HostSpec(Record):
     """The host controller that runs what no tile unit can."""
 
-    launch_ns: NonNegative
-    bytes_per_ns: Positive
+    launch_ns: Wait
+    bytes_per_ns: Rate
 
 
 class CostSpec(Record):
@@ -310,7 +316,7 @@ class ChipSpec(Record):
     name: str
     description: str
     technology: str
-    clock_ghz: Positive
+    clock_ghz: Clock
     layout: Annotated[tuple[str, ...], Field(strict=False)]
     tiles: dict[str, TileSpec]
     noc: NocSpec

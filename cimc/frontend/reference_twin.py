@@ -158,13 +158,14 @@ class _Twin:
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.GRAPH:
                     self.shifted += _Twin(self.types, self.fresh).graph(attribute.g)
+            # Before a product is changed: it then gives its result another name, and later products ask for that of the model.
+            self.types.update({o: self.type_of(node, i) for i, o in enumerate(node.output) if o})
             product = PRODUCTS_OF.get((_domain(node), node.op_type))
             if product is not None and self.needs(node, product):
                 self.shifted += 1
                 self.product(node, product)
             else:
                 self.nodes.append(node)
-            self.types.update({o: self.type_of(node, i) for i, o in enumerate(node.output) if o})
         if self.shifted:
             rewritten = [onnx.NodeProto.FromString(n.SerializeToString()) for n in self.nodes]
             del graph.node[:]

@@ -162,6 +162,15 @@ class Placement:
     )
     """By segment that a batch streams through, the tiles of each of its stages: what code generation chose."""
 
+    def occupied(self) -> frozenset[tuple[int, int]]:
+        """The cores with static weights, as (tile, core)."""
+        parts = (p for copies in self.matrices.values() for m in copies for p in m.parts)
+        return frozenset((p.tile, b.core) for p in parts for b in p.blocks)
+
+    def written_tiles(self) -> frozenset[int]:
+        """The tiles whose cores operands are written into as the model runs."""
+        return frozenset(t for s in self.least_rows for t in self.tiles.get(s, ()))
+
 
 @dataclass(frozen=True)
 class Mapping:

@@ -28,6 +28,7 @@ from cimc.mapping.parts import CoreBlock, parts
 from cimc.mapping.segment import MATRIX_OPS, shares
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
+from cimc.mapping.written import unfit
 from cimc.ops.layout import integer
 
 MOST_BYTES = 256 << 20
@@ -232,6 +233,7 @@ class _Matrices:
             copy = found.setdefault(block.replica, {})
             if (i, j) in copy:
                 raise self.refused(f"{what} stands there before, in replica {block.replica}", "leave one out")
+            self._holds(what, block.tile, (min(high, rows), min(wide, cols)))
             copy[(i, j)] = CoreBlock(block.tile, core if core >= 0 else self._free(what, block.tile))
         self._whole(value, found, (-(-rows // high), -(-cols // wide)), (high, wide))
         weight = node.inputs[1]
@@ -239,6 +241,14 @@ class _Matrices:
             PlacedMatrix(value, r, weight, rows, cols, self.precision, parts(found[r], (rows, cols), (high, wide)))
             for r in sorted(found)
         )
+
+    def _holds(self, what: str, tile: int, block: tuple[int, int]) -> None:
+        """Kinds of tiles may have cores of other sizes than the kind that the matrix was cut for."""
+        core = self.chip.tile(tile).core
+        if core is not None and (block[0] > core.crossbar.rows or block[1] > core.crossbar.cols):
+            size, cells = f"{block[0]}×{block[1]}", f"{core.crossbar.rows}×{core.crossbar.cols}"
+            why = f"{what}: {size} weights in a core of tile {tile} ({self.chip.kind(tile)}), which holds {cells}"
+            raise self.refused(why, "choose a tile of the kind that weights are cut for: the first one with cores")
 
     def _at(self, what: str, said: Sequence[int], extent: int, size: int) -> int:
         first, last = said
@@ -283,6 +293,7 @@ class _Work:
         self.chip = chip
         self.segments = {s.index: s for s in segments}
         self.placement = placement
+        self.taken = placement.occupied()
         self.refused = pinned.refused
 
     def read(self) -> Placement:
@@ -392,6 +403,11 @@ class _Work:
             if short:
                 raise self.refused(
                     f"{what}: tile {tile} ({self.chip.kind(tile)}) has no {short} unit", "choose one that has"
+                )
+            why = unfit(segment, self.placement.written, self.chip, tile, self.taken)
+            if why:
+                raise self.refused(
+                    f"{what} writes operands: tile {tile} ({self.chip.kind(tile)}) {why}", "choose another"
                 )
 
     def _rows(self, segment: Segment, rows: int, what: str) -> int:

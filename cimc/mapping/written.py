@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cimc import errors
@@ -120,6 +120,29 @@ def cores_for(graph: Graph, chip: ChipSpec, segments: Sequence[Segment], tile: i
         raise errors.ATTENTION_CELLS(chip=chip.name, cells=cells, why=why, fix=fix)
     copies = max(1, min(MOST_COPIES, have // max(at, 1)))
     return {value: replace(cells, copies=copies, step=at) for value, cells in found.items()}
+
+
+def unfit(
+    segment: Segment, written: Mapping[str, Cells], chip: ChipSpec, tile: int, taken: Container[tuple[int, int]]
+) -> str:
+    """What keeps a segment's operands (``written``: their cores) from being written into a tile, to follow its name in a
+    message; "" if nothing does. ``taken``: (tile, core) with static weights."""
+    cells = cells_of(segment)
+    if not cells:
+        return ""
+    spec = chip.tile(tile)
+    if spec.core is None or kind_of(chip, spec.core) != cells:
+        return f"has no cores of {cells} cells"
+    found = [written[n.outputs[0]] for n in segment.nodes if n.op == WRITTEN]
+    blocks = [b for held in found for number in range(held.copies) for b in held.copy(number).blocks]
+    most = spec.core.crossbar
+    if any(b.row_end - b.row > most.rows or b.col_end - b.col > most.cols for b in blocks):
+        return f"has cores of {most.rows}×{most.cols}, too small for the blocks"
+    last = max(b.core for b in blocks)
+    if last >= spec.cores:
+        return f"has {spec.cores} cores, of {last + 1} that are written"
+    held_by_weights = next((b.core for b in blocks if (tile, b.core) in taken), None)
+    return "" if held_by_weights is None else f"holds weights in core {held_by_weights}, which is written"
 
 
 def _blocks(node: Node, rows: int, cols: int, core: int) -> tuple[Block, ...]:

@@ -12,16 +12,16 @@ from cimc.mapping.beside import columns_aside
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment
 from cimc.mapping.parts import CoreBlock, parts
 from cimc.mapping.segment import MATRIX_OPS, shares
+from cimc.mapping.written import weight_tiles
 from cimc.ops.layout import integer
 
 
 def free_cores(placement: Placement, chip: ChipSpec) -> dict[int, list[int]]:
-    """By tile, the cores that hold nothing."""
-    taken: dict[int, set[int]] = {}
-    for matrix in (m for copies in placement.matrices.values() for m in copies):
-        for part in matrix.parts:
-            taken.setdefault(part.tile, set()).update(b.core for b in part.blocks)
-    found = {t: [c for c in range(chip.tile(t).cores) if c not in taken.get(t, ())] for t in range(chip.tile_count)}
+    """By tile, the cores that hold nothing, of the tiles for weights: not those that operands are written into, nor kinds
+    with cores of other sizes."""
+    held, written = placement.occupied(), placement.written_tiles()
+    tiles = (t for t in weight_tiles(chip) if t not in written)
+    found = {t: [c for c in range(chip.tile(t).cores) if (t, c) not in held] for t in tiles}
     return {t: cores for t, cores in found.items() if cores}
 
 

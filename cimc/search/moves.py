@@ -18,6 +18,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.pinned import lacking
+from cimc.mapping.written import unfit
 from cimc.search import copies as numbers
 from cimc.search.traffic import Traffic
 
@@ -186,6 +187,7 @@ class Positions:
         total = sum(self.costs.values())
         self.weights = [c / total for c in self.costs.values()] if total else None
         self.fullest: dict[int, int] = {}
+        self.seats: dict[int, list[int]] = {}
         self.values = [v for v in now.residents if v in traffic.values]
 
     def best(self, rng: np.random.Generator, tried: set[tuple[object, ...]]) -> Change | None:
@@ -248,10 +250,20 @@ class Positions:
         used = now.tiles.get(segment) or tuple(
             dict.fromkeys(t for stages in now.homes[segment] for lanes in stages for t in lanes)
         )
-        a, b = _one(rng, used), _one(rng, self.scene.able.get(segment, used))
+        a, b = _one(rng, used), _one(rng, self._seats(segment) or used)
         if a == b:
             return None
         return _Drawn("seat", ("seat", segment, a, b), self._gain((segment,), now.residents, {a: b, b: a}))
+
+    def _seats(self, segment: int) -> list[int]:
+        """The tiles that can do a segment's vector work and, where it writes operands, have the cores for these."""
+        if segment not in self.seats:
+            able, scene, held = self.scene.able.get(segment, []), self.scene, self.now.occupied()
+            writes, written = segment in self.now.least_rows, self.now.written
+            self.seats[segment] = [
+                t for t in able if not writes or not unfit(scene.segments[segment], written, scene.chip, t, held)
+            ]
+        return self.seats[segment]
 
     def _gain(
         self, touched: set[int] | tuple[int, ...], homes: Mapping[str, int | None], moves: Mapping[int, int]

@@ -20,7 +20,12 @@ from cimc.reference import Reference
 EDGE = np.int8(127)
 
 
-def written(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], io: tuple[list, list]) -> Path:
+def written(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    weights: dict[str, np.ndarray],
+    io: tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]],
+) -> Path:
     """A model file of these nodes."""
     initializers = [numpy_helper.from_array(a, n) for n, a in weights.items()]
     graph = helper.make_graph(nodes, "g", io[0], io[1], initializers)
@@ -75,6 +80,26 @@ def test_a_chain_of_signed_products_keeps_its_types(tmp_path: Path) -> None:
     assert reference.name == TWIN
     assert found.dtype == np.int8
     np.testing.assert_array_equal(found, want)
+
+
+def test_a_signed_product_of_the_result_of_another_is_shifted_too(tmp_path: Path) -> None:
+    """The type of a shifted product's result is known where the next product, behind a Reshape, asks for it."""
+    rng = np.random.default_rng(2)
+    x = rng.integers(-128, 128, (4, 32)).astype(np.int8)
+    w, v = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((32, 6), (6, 5)))
+    numbers = {"s": np.float32(1), "z": np.int8(0), "sm": np.float32(1024), "zm": np.int8(3), "sy": np.float32(65536)}
+    weights = {"w": w, "v": v, "as": np.array([4, 6], np.int64), **{k: np.asarray(n) for k, n in numbers.items()}}
+    nodes = [
+        helper.make_node("QLinearMatMul", ["x", "s", "z", "w", "s", "z", "sm", "zm"], ["m"]),
+        helper.make_node("Reshape", ["m", "as"], ["r"]),
+        helper.make_node("QGemm", ["r", "sm", "zm", "v", "s", "z", "", "sy", "z"], ["y"], domain="com.microsoft"),
+    ]
+    io = ([value("x", TensorProto.INT8, 4, 32)], [value("y", TensorProto.INT8, 4, 5)])
+    reference = Reference.of(written(tmp_path / "m.onnx", nodes, weights, io), {"x": x})
+    middle = np.clip(np.rint(x.astype(np.int64) @ w.astype(np.int64) / 1024) + 3, -128, 127)
+    want = np.clip(np.rint((middle - 3) @ v * 1024 / 65536), -128, 127).astype(np.int8)
+    assert reference.name == TWIN
+    np.testing.assert_array_equal(reference.outputs(["y"])["y"], want)
 
 
 def test_a_weight_behind_nodes_in_a_branch_is_shifted(tmp_path: Path) -> None:

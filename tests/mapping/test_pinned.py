@@ -27,6 +27,7 @@ from cimc.ops import Arithmetic
 from cimc.sim.interpreter import run
 from models import small
 from models.graph import save
+from tests.mapping.hardware import two_sizes
 from tests.mapping.test_segment import static
 from tests.passes.graph_builder import Build
 from tests.report.test_run_report import validate
@@ -286,3 +287,35 @@ def test_columns_of_a_moved_matrix_have_tiles_beside_them(tmp_path: Path) -> Non
     assert here is not None
     assert there is not None
     assert all(np.array_equal(here[name], there[name]) for name in there)
+
+
+@pytest.mark.parametrize(
+    ("way", "moved", "words"),
+    [
+        ("sram-write", "weights to sram", "which holds 64×64"),
+        ("sram-write", "operands to cim", "has no cores of sram cells"),
+        ("nvm-write", "operands to digital", "has no cores of nvm cells"),
+        ("nvm-write", "operands to cim", "holds weights in core"),
+        ("nvm-write", "operands to sram", "has no cores of nvm cells"),
+    ],
+)
+def test_operands_that_are_written_need_their_cells(way: str, moved: str, words: str, tmp_path: Path) -> None:
+    """The tile of the model's widest block of weights, or the first of its kind, for another."""
+    save(small.bert(layers=1, hidden=48, heads=2, ffn=96, vocab=50, positions=16), tmp_path / "bert.onnx")
+    options = Options(two_sizes(tmp_path), ("layout=4x16",), {"batch": 1, "sequence": 16}, attention=way)
+    plain = compile_model(tmp_path / "bert.onnx", options)
+    assert plain is not None
+    data = json.loads(json.dumps(plain.mapping))
+    assert compiled_as(options, data, tmp_path).program.tiles == plain.program.tiles
+    what, kind = moved.split(" to ")
+    block = max((b for m in data["static"] for b in m["blocks"]), key=lambda b: b["cols"][1] - b["cols"][0])
+    tile = block["tile"] if kind == "cim" else next(t["id"] for t in data["tiles"] if t["kind"] == kind)
+    if what == "weights":
+        block.update(tile=tile, crossbars=None)
+    else:
+        writers = {d["tile"] for d in data["dynamic"]}
+        segment = next(s for s in data["segments"] if writers.intersection(s.get("tiles", ())))
+        segment["tiles"] = [tile]
+    with pytest.raises(CimcError, match=words) as caught:
+        compiled_as(options, data, tmp_path)
+    assert caught.value.exit is Exit.USAGE

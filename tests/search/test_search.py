@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from cimc.sim.timing import run_timing
 from models import small
 from models.graph import save
 from tests.codegen.random_graphs import Drawn, graphs
+from tests.mapping.hardware import two_sizes
 from tests.mapping.test_segment import static
 from tests.passes.graph_builder import Build
 
@@ -236,3 +238,23 @@ def test_copies_and_swaps_take_the_tiles_beside_along(tmp_path: Path) -> None:
     assert moved.beside[index][0][other] == beside[0][tile]
     for placement in (grown, moved):
         verify(lowered(graph, replace(mapping, placement=placement), chip).program, chip, None)
+
+
+@pytest.mark.parametrize("attention", ["digital", "sram-write", "nvm-write"])
+def test_a_search_leaves_cores_of_another_size_and_cores_that_are_written_alone(tmp_path: Path, attention: str) -> None:
+    """Tiles for operands have smaller cores than those for weights; a search that takes either for the other breaks the
+    program, which is verified after it."""
+    save(small.bert(layers=1, hidden=48, heads=2, ffn=96, vocab=50, positions=16), tmp_path / "bert.onnx")
+    options = Options(
+        two_sizes(tmp_path),
+        ("layout=3x8", "cim.cores=2", "sram.cores=8"),
+        {"batch": 1, "sequence": 16},
+        attention=attention,
+        search=Plan(12, seed=1),
+    )
+    made = compile_model(tmp_path / "bert.onnx", options)
+    assert made is not None
+    chip = made.hardware.spec
+    verify(made.program, chip, None)
+    data = json.loads(json.dumps(made.mapping))
+    assert {chip.kind(b["tile"]) for m in data["static"] for b in m["blocks"]} == {"cim"}
