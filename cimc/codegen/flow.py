@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cimc.codegen.apart import heads_codes
 from cimc.codegen.block import BlockEmit
@@ -28,7 +28,7 @@ from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When,
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order, put_off
 from cimc.codegen.park import Park
-from cimc.codegen.stages import Job, Need, Piece, Plan, Rect
+from cimc.codegen.stages import Job, Need, Piece, Plan, Rect, Value
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.codegen.waiting import waited
 from cimc.ir.graph import Node
@@ -43,17 +43,6 @@ from cimc.mapping.sums import where
 from cimc.ops import OPS, Access
 from cimc.ops.matmul import groups_of
 from cimc.origin import Origin
-
-
-@dataclass
-class Value:
-    """Where a value's block is: as it was made, and what has been brought of it where."""
-
-    job: Job
-    start: int  # step at which its stage does block 0
-    origin: Origin
-    pieces: list[Piece] = field(default_factory=list[Piece])
-    brought: dict[Need, Piece] = field(default_factory=dict[Need, Piece])
 
 
 class Flow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from cimc.ir.graph import Graph, Node
@@ -11,6 +11,7 @@ from cimc.isa.operands import View
 from cimc.mapping.mapping import Placement
 from cimc.mapping.region import Part, Region, Source
 from cimc.mapping.segment import MATRIX_OPS, pieces
+from cimc.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,17 @@ class Piece:
     tile: int
     rect: Rect
     view: View
+
+
+@dataclass
+class Value:
+    """Where a value's block is: as it was made, and what has been brought of it where."""
+
+    job: Job
+    start: int  # step at which its stage does block 0
+    origin: Origin
+    pieces: list[Piece] = field(default_factory=list[Piece])
+    brought: dict[Need, Piece] = field(default_factory=dict[Need, Piece])
 
 
 class Plan:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cimc.codegen.park import LEAST
-from cimc.codegen.stages import Job, Need, Piece
+from cimc.codegen.stages import Job, Need, Piece, Value
 from cimc.mapping.allocate import aligned
 
 if TYPE_CHECKING:
-    from cimc.codegen.flow import Flow, Value
+    from cimc.codegen.flow import Flow
 
 
 def waited(flow: Flow, value: Value, need: Need) -> bool:

@@ -123,7 +123,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "search in words": (("--search", "long"), 2, ("search-option", "'long' is no number", "--search 200")),
     "search of fewer than none": (("--search", "-1"), 2, ("search-option", "'-1'")),
     "links without bandwidth": (("-c", "noc.link_bytes_per_cycle=0"), 2, ("noc.link_bytes_per_cycle", "at least 1")),
-    "memory without bandwidth": (("-c", "memory.bytes_per_cycle=0"), 2, ("memory.bytes_per_cycle", "more than 0")),
+    "memory without bandwidth": (("-c", "memory.bytes_per_cycle=0"), 2, ("memory.bytes_per_cycle", "at least 1e-06")),
     "a unit taken away": (("-c", "tiles.digital.matmul=null"), 2, ("hw-override", "it holds keys", "hardware file")),
     "a buffer smaller than a row": (("-c", "tiles.cim.local_bytes=4"), 3, ("buffer-too-small", "has 4", "local_bytes")),
     "inputs not there": (("--inputs", "nowhere.npz"), 2, ("file-not-found", "nowhere.npz")),
