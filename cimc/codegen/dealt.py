@@ -47,11 +47,25 @@ class Deal:
         it follows the number of the block."""
         found: list[GlobalBuffer] = []
         for low, high in self.ranges:
-            blocks = -(-(high - low) // self.block)
-            size = self.block // self.turns * (blocks - 1) + self.block
             for _ in range(self.turns):
-                found.append(GlobalBuffer(f"{buffer.name}.{len(found)}", buffer.element, (size,)))
+                found.append(GlobalBuffer(f"{buffer.name}.{len(found)}", buffer.element, (self._size(low, high),)))
         return tuple(found)
+
+    def holds(self, access: Access) -> bool:
+        """Whether an access stays within its part in all rounds of its loop, those of other turns too: a program's views are
+        checked over all values of their variables (:mod:`cimc.isa.verify_steps`)."""
+        of = _blocks(access)
+        assert of is not None, "only blocks are dealt out"
+        offset = self._moved(access.view, access).offset
+        count = access.loops[0][1] if access.loops else 1
+        low, high = next((low, high) for low, high in self.ranges if low <= of.low < high)
+        last = offset.constant + (count - 1) * sum(by for _, by in offset.terms) + of.size
+        return offset.constant >= 0 and last <= self._size(low, high)
+
+    def _size(self, low: int, high: int) -> int:
+        """Elements of the array of a part of a range."""
+        blocks = -(-(high - low) // self.block)
+        return self.block // self.turns * (blocks - 1) + self.block
 
     def split(self, step: Instruction, access: Access) -> Iterator[Instruction]:
         """A load or store of the array, done on the part it meets."""
@@ -89,7 +103,8 @@ def deal(buffer: GlobalBuffer, found: Sequence[Access]) -> Deal | None:
         base = next(low for low, high in ranges if low <= of.low < high)
         if (of.low - base) % block:
             return None
-    return Deal(block, turns, ranges)
+    made = Deal(block, turns, ranges)
+    return made if all(map(made.holds, found)) else None
 
 
 def _blocks(access: Access) -> _Blocks | None:

@@ -115,3 +115,12 @@ def test_whoever_takes_rows_otherwise_leaves_the_array_whole() -> None:
     for others in (every, half, odd):
         assert deal(array(48), found(stores | others)) is None
     assert deal(array(8), found({k: lane("store", k, 4, 8) for k in range(4)})) is None  # too small
+
+
+@pytest.mark.parametrize("lanes", [(0, 1, 2, 3), (1, 2, 3)])
+def test_rounds_that_do_nothing_stay_within_the_part_too(lanes: tuple[int, ...]) -> None:
+    """Without the lane of the first block, the array of the others begins behind it, and the offset of a first round in
+    which they do nothing lies before that: not dealt out."""
+    stores = {k: turns("store", k, 4, 8) for k in lanes}
+    loads = {10 + k: turns("load", k, 4, 8) for k in lanes}
+    assert (deal(array(), found(stores | loads)) is not None) == (len(lanes) == 4)
