@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cimc import bundle, errors, files
-from tests.cli.command import MAIN, ROOT, Cimc, process
+from tests.cli.command import ROOT, Cimc, process
 
 LONG = "a" * 300
 
@@ -196,7 +196,7 @@ def test_the_line_that_reduce_ends_with_fails(tmp_path: Path, model: Path, cimc:
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
 def test_streams_that_are_closed(closed: str, tmp_path: Path, model: Path) -> None:
     """As a service may start a command."""
-    words = f"{shlex.quote(sys.executable)} -c {shlex.quote(MAIN)} check {shlex.quote(str(model))} --hw toy --no-timing"
+    words = f"{shlex.quote(sys.executable)} -m cimc check {shlex.quote(str(model))} --hw toy --no-timing"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["sh", "-c", f"{words} {closed}"], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
