@@ -165,11 +165,14 @@ def read_weights(path: Path) -> dict[str, Array]:
 
 
 def check_target(folder: Path) -> None:
-    """Raise OUTPUT_OCCUPIED if a folder may not be replaced, REPORT_UNWRITABLE if it cannot be looked at: commands ask before
-    they work for minutes."""
+    """Raise OUTPUT_OCCUPIED if a folder may not be replaced, REPORT_UNWRITABLE if it cannot be looked at or stands in what is no
+    folder: commands ask before they work for minutes."""
     try:
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _own(folder))):
             raise errors.OUTPUT_OCCUPIED(path=folder)
+        above = next(place for place in folder.absolute().parents if place.exists())
+        if not above.is_dir():
+            raise errors.REPORT_UNWRITABLE(path=folder, why=f"{above} is no folder")
     except OSError as e:
         raise errors.REPORT_UNWRITABLE(path=folder, why=e.strerror) from None
 
