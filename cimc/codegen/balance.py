@@ -14,7 +14,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
-from cimc.codegen.flow import Flow
+from cimc.codegen.flow import Flow, drafted
 from cimc.codegen.near import FULL, End, Message, Places, Want, spread
 from cimc.codegen.order import Costs
 from cimc.codegen.sizes import Cost, Size, ranked
@@ -133,11 +133,9 @@ def _steps(plan: Plan) -> int:
 
 def exceeded(context: Context, chip: ChipSpec, found: Sequence[Plan], taken: Mapping[int, int]) -> dict[int, int]:
     """Tiles whose buffers exceed them, and the bytes they need. Those that have to do what they do come first."""
-    trial = context.apart()
-    for plan in found:
-        Flow(trial, plan).emit(draft=True)
+    codes = {t: code for flow in drafted(context, found) for t, code in flow.context.codes.items()}
     free = {t for plan in found for tiles in plan.tiles.values() for t in tiles}
-    needs = {t: sum(aligned(r.bytes) for r in code.rooms.values()) + taken.get(t, 0) for t, code in trial.codes.items()}
+    needs = {t: sum(aligned(r.bytes) for r in code.rooms.values()) + taken.get(t, 0) for t, code in codes.items()}
     return {t: needs[t] for t in sorted(needs, key=lambda t: (t in free, t)) if needs[t] > chip.tile(t).local_bytes}
 
 
@@ -328,13 +326,11 @@ def _near(context: Context, chip: ChipSpec, draft: _Draft, taken: Mapping[int, i
 
 def _places(context: Context, chip: ChipSpec, draft: _Draft) -> tuple[Places, list[End]]:
     """What is to be put where its messages go short ways, and in which order."""
-    trial = context.apart()
     link = chip.noc.link_bytes_per_cycle
     messages: list[Message] = []
     wants: dict[End, Want] = {}
-    for plan in draft.plans:
-        flow = Flow(trial, plan.on(plan.tiles, {}))
-        flow.emit(draft=True)
+    flows = drafted(context, [plan.on(plan.tiles, {}) for plan in draft.plans])
+    for plan, flow in zip(draft.plans, flows, strict=True):
         for size, maker, takers in flow.messages:
             ends = dict.fromkeys(_end(draft, plan, at) for at in takers)
             messages.append(Message(size / link, _end(draft, plan, maker), tuple(ends)))
@@ -342,7 +338,7 @@ def _places(context: Context, chip: ChipSpec, draft: _Draft) -> tuple[Places, li
         kept: Counter[End] = Counter()
         for job, rooms in flow.rooms.items():
             for tile, name in rooms if job in plan.tiles else ():
-                kept[_end(draft, plan, (job, tile))] += aligned(trial.code(tile).rooms[name].bytes)
+                kept[_end(draft, plan, (job, tile))] += aligned(flow.context.code(tile).rooms[name].bytes)
         for end, size in kept.items():
             want = draft.wants[end[1]]
             have = min(chip.tile(t).local_bytes for t in want.tiles)

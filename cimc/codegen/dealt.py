@@ -58,9 +58,12 @@ class Deal:
         assert of is not None, "only blocks are dealt out"
         offset = self._moved(access.view, access).offset
         count = access.loops[0][1] if access.loops else 1
-        low, high = next((low, high) for low, high in self.ranges if low <= of.low < high)
         last = offset.constant + (count - 1) * sum(by for _, by in offset.terms) + of.size
-        return offset.constant >= 0 and last <= self._size(low, high)
+        return offset.constant >= 0 and last <= self._size(*self.ranges[self.range_of(of)])
+
+    def range_of(self, of: _Blocks) -> int:
+        """The number of the range that an access' blocks are in."""
+        return next(i for i, (low, high) in enumerate(self.ranges) if low <= of.low < high)
 
     def _size(self, low: int, high: int) -> int:
         """Elements of the array of a part of a range."""
@@ -75,7 +78,7 @@ class Deal:
     def _moved(self, view: View, access: Access) -> View:
         of = _blocks(access)
         assert of is not None, "the deal was made for all accesses"
-        number = next(i for i, (low, high) in enumerate(self.ranges) if low <= of.low < high)
+        number = self.range_of(of)
         base = self.ranges[number][0]
         part = self.turns * number + (of.low - base) // self.block % self.turns
         terms = {name: by // self.turns for name, by in view.offset.terms}
@@ -99,12 +102,9 @@ def deal(buffer: GlobalBuffer, found: Sequence[Access]) -> Deal | None:
     ranges = _apart(known)
     if not 1 <= turns <= MOST_TURNS or block % turns or turns * len(ranges) < 2:
         return None
-    for of in known:
-        base = next(low for low, high in ranges if low <= of.low < high)
-        if (of.low - base) % block:
-            return None
     made = Deal(block, turns, ranges)
-    return made if all(map(made.holds, found)) else None
+    whole = all((of.low - ranges[made.range_of(of)][0]) % block == 0 for of in known)
+    return made if whole and all(map(made.holds, found)) else None
 
 
 def _blocks(access: Access) -> _Blocks | None:

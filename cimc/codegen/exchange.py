@@ -16,7 +16,7 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
-from cimc.codegen.flow import Flow
+from cimc.codegen.flow import Flow, drafted
 from cimc.codegen.handed import Handed, handed
 from cimc.codegen.pushed import takers
 from cimc.codegen.spread import sent_to
@@ -99,7 +99,7 @@ def exchanged_region(
     groups = [
         [t for t in g if taken.get(t, 0) == n] for g in _alike(chip, free) for n in sorted({taken.get(t, 0) for t in g})
     ]
-    flows = _drafted(context, plans)
+    flows = drafted(context, plans)
     found = Exchange(chip, _sent_in_a_step(chip, flows), groups)
     cells = max((_cells(placement, s, chip) / s.rows * plans[0].rows * region.copies for s in inside), default=0.0)
     if found.fullest <= PACE * max(cells, _memory(chip, flows)):
@@ -108,14 +108,6 @@ def exchanged_region(
     for segment in inside:
         placement = _moved(placement, segment, to)
     return replace(placed, placement=placement), [plan.moved(placement, to) for plan in plans]
-
-
-def _drafted(context: Context, plans: Sequence[Plan]) -> list[Flow]:
-    trial = context.apart()
-    flows = [Flow(trial, plan) for plan in plans]
-    for flow in flows:
-        flow.emit(draft=True)
-    return flows
 
 
 def _sent_in_a_step(chip: ChipSpec, flows: Sequence[Flow]) -> list[Message]:

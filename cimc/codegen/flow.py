@@ -484,6 +484,15 @@ class Flow:
             self.storing.setdefault(piece.tile, set()).add(out)
 
 
+def drafted(context: Context, plans: Sequence[Plan]) -> list[Flow]:
+    """Drafts of a region's copies, together, in a context of their own."""
+    trial = context.apart()
+    flows = [Flow(trial, plan) for plan in plans]
+    for flow in flows:
+        flow.emit(draft=True)
+    return flows
+
+
 def _sub(piece: Piece, rect: Rect) -> View:
     """The part of a piece's view that a rectangle within it is."""
     row, col = piece.view.strides

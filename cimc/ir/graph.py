@@ -6,14 +6,13 @@ is, never inside equality or dumps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.isa.operands import Element
+from cimc.isa.operands import Element, Sized
 from cimc.origin import Origin
 
 Array = NDArray[np.generic]
@@ -26,21 +25,11 @@ Attrs = tuple[tuple[str, Attr], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Type:
+class Type(Sized):
     """Element type and static shape of a value."""
 
     element: Element
     shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the value in memory."""
-        return self.size * self.element.bytes
 
     def __str__(self) -> str:
         return f"{self.element.value}[{'x'.join(map(str, self.shape))}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -73,6 +74,24 @@ class Element(enum.Enum):
         if exact and self.quantized:
             return np.dtype(np.float32)
         return _BY_NAME[self._value_]
+
+
+class Sized:
+    """What has elements of one type and a shape: a value, an array in global or in local memory."""
+
+    __slots__ = ()
+    element: Element
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that they take."""
+        return self.size * self.element.bytes
 
 
 _DTYPES: dict[Element, np.dtype[np.generic]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.isa.instruction import Step
-from cimc.isa.operands import Element, Extent, extent
+from cimc.isa.operands import Element, Extent, Sized, extent
 from cimc.isa.phases import straight
 
 Weights = Mapping[str, NDArray[np.generic]]
@@ -45,26 +44,8 @@ class Piece:
     strides: tuple[int, ...]
 
 
-class _Array:
-    """What arrays in global and in local memory have alike."""
-
-    __slots__ = ()
-    element: Element
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes it takes."""
-        return self.size * self.element.bytes
-
-
 @dataclass(frozen=True, slots=True)
-class GlobalBuffer(_Array):
+class GlobalBuffer(Sized):
     """An array that every tile reaches. ``key`` fills it from the weights; ``state`` keeps it across runs (starts as
     zeros). It lies in global memory, or is resident: ``tile`` ≥ 0 is the tile in whose local memory it lies, from byte
     ``address`` on; or it is held: its elements are those of ``pieces``, and only inputs and outputs name it."""
@@ -91,7 +72,7 @@ class GlobalBuffer(_Array):
 
 
 @dataclass(frozen=True, slots=True)
-class Buffer(_Array):
+class Buffer(Sized):
     """An array in a tile's local memory at a byte address. ``key`` fills it from the weights before the run."""
 
     name: str

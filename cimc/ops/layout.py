@@ -278,7 +278,7 @@ class Pad(Op):
 
     def evaluate(self, node: Node, inputs: Sequence[Array | None], arithmetic: Arithmetic) -> tuple[Array, ...]:
         widths = list(zip(integers(node, "before"), integers(node, "after"), strict=True))
-        return (np.pad(_array(inputs), widths, constant_values=node.get("value", 0.0)),)  # pyright: ignore[reportArgumentType]
+        return (np.pad(_array(inputs), widths, constant_values=node.get("value", 0.0)),)  # pyright: ignore[reportArgumentType]  # a number
 
     def parts(self, node: Node, inputs: Sequence[Type]) -> tuple[Part, ...]:
         before, whole = integers(node, "before"), self.infer(node, inputs)[0].shape
