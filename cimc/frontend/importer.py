@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc import errors
+from cimc import errors, npz
 from cimc.frontend import functions, groups, halves, host, onnx_reader, ragged
 from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand, Spelling
@@ -79,9 +79,10 @@ def load(
     first: errors.CimcError | None = None
     longest: Imported | None = None
     fixed: dict[str, Array] = {}
+    shapes = npz.outlines(inputs) if inputs is not None else None
     while True:
-        opened = groups.opened(_open_inputs(model), inputs)
-        bound = Dims.bind(model.path, opened.tensors, dims or {}, inputs, sequence)
+        opened = groups.opened(_open_inputs(model), shapes)
+        bound = Dims.bind(model.path, opened.tensors, dims or {}, shapes, sequence)
         attempt = _Import(model, bound, fixed, opened)
         shorter = sequence > SHORTEST and any(b.default and b.value == sequence for b in bound.bound.values())
         try:
