@@ -39,7 +39,7 @@ MISFITS = (IndexError, ValueError, ArithmeticError, TypeError, MemoryError)
 """What a translation may trip over when a node's operands or attributes are not what the standard asks for."""
 MAX_FIXED = 64
 """Elements of an input that may be compiled in."""
-SHORTEST = 8
+SHORTEST = 1
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,9 @@ class _Import:
             self.faults.add(errors.MODEL_OP(node=here.name, op=node.title, why=e))
         except (Impossible, *MISFITS) as e:
             scope.failed.update(node.outputs)
-            bound = ", ".join(f"{b.name} = {b.value}" for b in self.dims.bound.values()) or "none"
+            bound = (
+                ", ".join(f"{b.name} = {b.value}{' (default)' * b.default}" for b in self.dims.bound.values()) or "none"
+            )
             why = e if isinstance(e, Impossible) else f"its operands or attributes do not fit the operator ({e})"
             self.faults.add(errors.MODEL_NODE(node=here.name, op=node.title, why=why, dims=bound))
         else:

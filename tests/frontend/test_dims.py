@@ -192,3 +192,22 @@ def test_a_total_length_where_the_model_says_how_many_tokens(tmp_path: Path) -> 
     nodes = [node("Identity", [n], [f"{n}_"]) for n in ("x", "mask", "past")]
     path = save(tmp_path, model(nodes, inputs, ["x_", "mask_", "past_"]))
     assert bound(load(path, dims={"past_seq": 7}))["total_seq"] == 8
+
+
+def test_a_model_exported_for_one_token_gets_one(tmp_path: Path) -> None:
+    """Its axis has a name, and a reshape has its size: no other length will do."""
+    nodes = [node("Reshape", ["x", "shape"], ["y"], name="heads")]
+    path = save(tmp_path, model(nodes, [value("x", [1, "seq", 4])], ["y"], {"shape": np.array([1, 1, 2, 2])}))
+    imported = load(path)
+    assert bound(imported)["seq"] == 1
+    assert any("shortened" in note for note in imported.notes)
+
+
+def test_what_cannot_be_names_the_sizes_that_nobody_gave(tmp_path: Path) -> None:
+    nodes = [node("Reshape", ["x", "shape"], ["y"], name="heads")]
+    inputs = [value("x", ["samples", "n", 4])]
+    path = save(tmp_path, model(nodes, inputs, ["y"], {"shape": np.array([1, 7, 2, 2])}))
+    with pytest.raises(errors.CimcError, match="heads") as caught:
+        load(path, dims={"n": 3})
+    assert "--dim NAME=INT" in caught.value.hint
+    assert "n = 3, samples = 1 (default)" in caught.value.hint
