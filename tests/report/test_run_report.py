@@ -192,6 +192,8 @@ def test_closing_line() -> None:
     )
     analog = check.closing_line(a_check(-1.0, "analog"))
     assert analog.startswith("FAILED cimc check: cosine_similarity -1.000000 < 0.98 in output 'pooled'")
+    close = compare("y", np.array([1.0, 0.003]), np.array([1.0, -0.003]), Tolerance("analog", min_cosine=0.99999))
+    assert "cosine_similarity 0.999982 < 0.99999 in" in check.closing_line(a_check(outputs=[close]))
     assert check.closing_line(a_check(outputs=[])).startswith("PASSED cimc check: the model has no outputs")
     refused = compare("y\n", np.ones(3), np.ones(2))
     line = check.closing_line(a_check(outputs=[refused], command="cimc check 'a\nb'"))
