@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import LEAST_INTEGER_COSINE, cosine, reference
 from benchmarks.figures import Section, minilm, show, verdict
+from cimc.calibration import runs_drawn
 from cimc.frontend import importer
 from cimc.inputs import Tokens, draw_calibration
 from cimc.ir.evaluate import evaluate
@@ -63,9 +64,9 @@ def quantized(bits: int, fit: str, samples: Feeds | None) -> tuple[Graph, Consta
         rounding="fitted" if fit in ("rounding", "all") else "nearest",
         smooth=Smooth(weight_bits=bits) if fit in ("scales", "all") else None,
     )
-    given = samples if samples is not None else draw_calibration(imported.graph, Tokens())
+    given = [samples] if samples is not None else draw_calibration(imported.graph, Tokens(), runs_drawn(imported.graph))
     passes = [p for p in parse_pipeline(text) if p.name != "partition"]
-    made = run_pipeline(imported.graph, imported.constants, with_calibration(passes, (given,)))
+    made = run_pipeline(imported.graph, imported.constants, with_calibration(passes, given))
     return made.graph, {name: made.constants[name] for name in made.graph.constants}  # fitted once, not once a batch
 
 

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc import errors, mixed, study
+from cimc import errors, mixed, npz, study
 from cimc import inputs as input_files
 from cimc.arch.spec import ChipSpec
 from cimc.compiler import Compiled, Options, compile_model
@@ -255,7 +255,7 @@ def _check(model: str, options: Options | None, how: CheckOptions, known: _Known
     clock.append(time.perf_counter())
     every = given if given is not None else input_files.draw(compiled.program, how.seed, compiled.tokens)
     # Inputs that decide shapes are compiled in: the program takes them no more, the reference does.
-    taken = {n: v for n, v in every.items() if n not in compiled.fixed}
+    taken = npz.without(every, compiled.fixed)
     feeds = input_files.check(input_files.types(compiled.program), taken)
     if known.kept is not None:
         known.kept.begin()
@@ -281,7 +281,7 @@ def _analog(
         return Analog(device, kept=kept)
     runs: Sequence[Mapping[str, Array]] = [feeds]
     if how.calibration is not None:
-        taken = {n: v for n, v in how.calibration.items() if n not in compiled.fixed}
+        taken = npz.without(how.calibration, compiled.fixed)
         runs = input_files.calibration(input_files.types(compiled.program), taken)
     with stage("calibrate"):
         samples = study.calibration(compiled.program, compiled.weights, compiled.hardware.spec, *runs)

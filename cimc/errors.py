@@ -164,7 +164,7 @@ MODEL_NODE = Diagnostic(
     "model-node",
     Exit.USAGE,
     "node '{node}' ({op}) cannot be: {why}",
-    "check the model and the bound dimensions: {dims}",
+    "check the model and the bound dimensions (--dim NAME=INT binds another size): {dims}",
 )
 MODEL_INPUT = Diagnostic("model-input", Exit.USAGE, "model {path}, input '{name}': {why}", "{fix}")
 MODEL_DIM_UNKNOWN = Diagnostic(

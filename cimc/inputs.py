@@ -29,22 +29,21 @@ _NARROW = frozenset(e.dtype(exact=False) for e in Element if e.narrow)
 _FLOATS = (Element.F64, Element.F32, Element.F16, Element.BF16)
 
 
-def read(path: Path) -> dict[str, Array]:
-    """The arrays of an .npz by name. Pickled objects are refused; sizes are checked before anything is read."""
+def read(path: Path) -> Mapping[str, Array]:
+    """The arrays of an .npz by name. Pickled objects are refused; sizes are checked before anything is read, and nothing is
+    before it is asked for: what has not the model's shape takes no memory."""
     if not path.exists():
         raise errors.FILE_NOT_FOUND(what="inputs file", path=path)
     if not path.is_file():
         raise errors.FILE_UNREADABLE(what="inputs file", path=path, why="it is no regular file")
-    try:
-        return npz.read(path, MAX_NPZ_BYTES)
-    except npz.Unreadable as e:
-        raise errors.FILE_UNREADABLE(what="inputs file", path=path, why=str(e)) from None
+    return npz.read(path, MAX_NPZ_BYTES, lambda why: errors.FILE_UNREADABLE(what="inputs file", path=path, why=why))
 
 
 def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array], kept: Collection[str] = ()) -> dict[str, Array]:
     """The given inputs, checked against the model's: all there but those that are ``kept``, none unknown, element type and
     shape right."""
-    collector, checked = errors.Collector(), dict[str, Array]()
+    collector, fitting = errors.Collector(), list[str]()
+    outlines = npz.outlines(given)
     for name in given:
         if name not in wanted_types:
             known = ", ".join(wanted_types)
@@ -56,13 +55,13 @@ def check(wanted_types: Mapping[str, Type], given: Mapping[str, Array], kept: Co
             collector.add(errors.INPUT_MISSING(name=name, known=", ".join(wanted_types)))
             continue
         dtype = wanted.element.dtype(exact=False)
-        array = _named_type(given[name], dtype)
-        checked[name] = array
+        array = _named_type(outlines[name], dtype)
+        fitting.append(name)
         if array.dtype != dtype or array.shape != wanted.shape:
             got = f"{array.dtype}{list(array.shape)}"
             collector.add(errors.INPUT_MISMATCH(name=name, got=got, want=f"{dtype}{list(wanted.shape)}"))
     collector.raise_if_any()
-    return checked
+    return {n: _named_type(given[n], wanted_types[n].element.dtype(exact=False)) for n in fitting}
 
 
 def _named_type(array: Array, dtype: np.dtype[np.generic]) -> Array:
@@ -75,15 +74,17 @@ def _named_type(array: Array, dtype: np.dtype[np.generic]) -> Array:
 def calibration(wanted: Mapping[str, Type], given: Mapping[str, Array]) -> list[dict[str, Array]]:
     """Inputs of calibration runs, checked as those of a run: arrays of the inputs' shapes, or all of them with one axis
     more in front, one run for each of its entries (at most :data:`MOST_RUNS`)."""
-    if not any(n in given and given[n].ndim == len(t.shape) + 1 for n, t in wanted.items()):
+    outlines = npz.outlines(given)
+    if not any(n in given and outlines[n].ndim == len(t.shape) + 1 for n, t in wanted.items()):
         return [check(wanted, given)]
-    counts = {n: len(a) for n, a in given.items() if n in wanted and a.ndim == len(wanted[n].shape) + 1}
+    counts = {n: len(a) for n, a in outlines.items() if n in wanted and a.ndim == len(wanted[n].shape) + 1}
     first = next(iter(counts.values()))
     whole = [n for n in given if n in wanted and n not in counts]
     if whole or set(counts.values()) != {first} or not 1 <= first <= MOST_RUNS:
         told = ", ".join([*(f"{n}: {c}" for n, c in counts.items()), *(f"{n}: none" for n in whole)])
         why = f"its arrays do not hold the same number of runs ({told})"
         raise errors.FILE_UNREADABLE(what="calibration file", path="--calibration", why=f"{why}, 1 to {MOST_RUNS}")
+    check(wanted, {n: a[0] if n in counts else a for n, a in outlines.items()})
     return [check(wanted, {n: a[i] if n in counts else a for n, a in given.items()}) for i in range(first)]
 
 
@@ -108,10 +109,11 @@ def lengths(program: Program, given: Mapping[str, Array]) -> dict[str, int]:
     in its range. What contradicts it is found where the shapes are checked."""
     found: dict[str, int] = {}
     ranges = {p.name: range(p.low, p.high + 1) for p in program.params}
+    outlines = npz.outlines(given)
     for port in program.inputs:
-        if port.shape is None or port.name not in given or np.ndim(given[port.name]) != len(port.shape):
+        if port.shape is None or port.name not in given or np.ndim(outlines[port.name]) != len(port.shape):
             continue
-        for extent, have in zip(port.shape, np.shape(given[port.name]), strict=True):
+        for extent, have in zip(port.shape, np.shape(outlines[port.name]), strict=True):
             if isinstance(extent, int) or len(extent.terms) != 1:
                 continue
             name, rise = extent.terms[0]
@@ -170,18 +172,18 @@ def draw(
     return found
 
 
-def draw_calibration(graph: Graph, tokens: Tokens) -> dict[str, Array]:
-    """Inputs of a graph to fit scales and weights to where nobody gave any; not those that :func:`draw` makes for a run of
-    seed 0."""
-    return draw_graph(graph, tokens, "calibration")
+def draw_calibration(graph: Graph, tokens: Tokens, runs: int) -> list[dict[str, Array]]:
+    """Inputs of so many runs of a graph, to fit scales and weights to where nobody gave any; not those that :func:`draw`
+    makes for a run of seed 0."""
+    return [draw_graph(graph, tokens, "calibration", seed) for seed in range(runs)]
 
 
-def draw_graph(graph: Graph, tokens: Tokens, purpose: str = "inputs") -> dict[str, Array]:
-    """Inputs of a graph; without another ``purpose`` those that :func:`draw` makes for its program and seed 0."""
+def draw_graph(graph: Graph, tokens: Tokens, purpose: str = "inputs", seed: int = 0) -> dict[str, Array]:
+    """Inputs of a graph; without another ``purpose`` those that :func:`draw` makes for its program and this seed."""
     rows = _indexed_rows(graph)
     found: dict[str, Array] = {}
     for number, name in enumerate(graph.inputs):
-        rng = _generator(0, number, purpose)
+        rng = _generator(seed, number, purpose)
         found[name] = _draw(name, graph.types[name], rows.get(name), rng, tokens)
     return found
 

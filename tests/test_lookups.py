@@ -81,6 +81,6 @@ def test_a_length_that_was_asked_for_stays_and_is_told(roberta: Callable[[int], 
 
 
 def test_a_table_that_no_length_suits_keeps_the_default(roberta: Callable[[int], Path]) -> None:
-    made = compiled(roberta(4))
+    made = compiled(roberta(2))
     assert {b.name: b.value for b in made.bindings}["sequence"] == 128
     assert any("drawn inputs will fail" in n for n in made.notes)

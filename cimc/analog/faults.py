@@ -97,10 +97,11 @@ def _read(path: str, size: int, changed: int) -> StuckMaps:
     """The file as it was at a size and time of change."""
     cores: dict[tuple[int, int], Map] = {}
     default: Map | None = None
-    try:
-        arrays = npz.read(Path(path), MOST_BYTES)
-    except npz.Unreadable as e:
-        raise refuse(KEY, f"{path} cannot be read: {e}", "give an .npz of integer arrays") from None
+    arrays = npz.read(
+        Path(path),
+        MOST_BYTES,
+        lambda why: refuse(KEY, f"{path} cannot be read: {why}", "give an .npz of integer arrays"),
+    )
     for name, array in arrays.items():
         named = NAME.fullmatch(name)
         if named is None and name != DEFAULT:

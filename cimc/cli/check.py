@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("model", type=opt.PATH)
-@opt.compile_options
+@opt.check_options
 @opt.calibrate_option
 @opt.run_options
 @opt.device_options

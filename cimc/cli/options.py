@@ -104,7 +104,13 @@ def _chips(ctx: click.Context, option: click.Parameter, given: str | None) -> st
     return given
 
 
-compile_options = stack(
+def _bind(more: str) -> Callable[[F], F]:
+    """``--dim``; ``more``: what it says of ranges."""
+    told = f"Bind a symbolic dimension of the model. {more}"
+    return click.option("--dim", "dims", multiple=True, metavar="NAME=INT", help=told)
+
+
+_where = stack(
     hardware_options,
     click.option(
         "--chips",
@@ -133,13 +139,8 @@ compile_options = stack(
         show_default=True,
         help="KV caches: in global memory; in the tiles that multiply with them; there as far as they find room.",
     ),
-    click.option(
-        "--dim",
-        "dims",
-        multiple=True,
-        metavar="NAME=INT",
-        help="Bind a symbolic dimension of the model. NAME=LOW..HIGH: one program for all lengths (`run --param NAME=INT`).",
-    ),
+)
+_how = stack(
     click.option(
         "--precision",
         default="w8a8",
@@ -201,8 +202,8 @@ compile_options = stack(
         "mapping",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, residence=off, parts=off, aside=off, exchange=off,"
-        " push=off, codes=off, sums=tree.",
+        help="Choose about the mapping: replicas=2, lanes=1, rotation=1, pool=8, residence=off, parts=off, aside=off,"
+        " exchange=off, push=off, codes=off, sums=tree; optimize, reload, cache as the options of these names.",
     ),
     click.option(
         "--placement",
@@ -219,6 +220,9 @@ compile_options = stack(
     ),
     click.option("-p", "--passes", default="", metavar="PASSES", help='A pipeline of your own: "fold,fuse,...".'),
 )
+compile_options = stack(_where, _bind("NAME=LOW..HIGH: one program for all lengths (`run --param NAME=INT`)."), _how)
+check_options = stack(_where, _bind("A whole number; ranges of lengths are for `compile` and `sweep`."), _how)
+"""Of commands that run what they compile, at one length."""
 calibrate_option = click.option(
     "--calibrate",
     type=click.Choice(["never", "start"]),

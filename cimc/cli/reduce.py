@@ -18,7 +18,7 @@ from cimc.session import Numerics
 @click.command("reduce")
 @click.argument("model", type=opt.PATH)
 @click.option("-o", "--output", type=opt.OUT_FILE, required=True, metavar="OUT.onnx", help="Where the part goes.")
-@opt.compile_options
+@opt.check_options
 @opt.run_options
 @click.option("--atol", type=opt.Finite(min=0), help="Largest absolute error allowed.")
 @click.option("--rtol", type=opt.Finite(min=0), help="Largest error allowed, relative to the output's largest value.")

@@ -37,7 +37,8 @@ def mixture(c: Call) -> Value:
 )
 def quantised_mixture(c: Call) -> Value:
     """Experts of 2, 4 or 8-bit integers. onnxruntime's kernel (of CPUs) normalises the shares of the chosen experts whatever
-    the node says, unless they are an input of their own."""
+    the node says, unless they are an input of their own. It rounds activations, too, where experts are of 8 bits in blocks; that
+    is not done here, nor by ``check`` (:mod:`cimc.frontend.reference_experts`)."""
     if c.text("quant_type", "int") != "int" or any(c.opt(i) is not None for i in range(15, 21)):
         raise Unsupported("weights that are no integers")
     if c.int("weights_prepacked", 0) == 1:

@@ -216,11 +216,12 @@ class Dims:
         self.bound.setdefault(name, Binding(name, value, source))
 
     def _defaults(self, sequence: int) -> None:
+        step = any(_past(name) for name in self.bound)
         for name, kind in self.inputs:
             for axis, dim in enumerate(kind.dims or ()):
                 for symbol in symbols(dim) if isinstance(dim, str) and dim not in self.bound else ():
                     if symbol not in self.bound and not _total(symbol):
-                        self.bound[symbol] = _default(symbol, axis, name, sequence)
+                        self.bound[symbol] = _default(symbol, axis, name, sequence, step)
         for text in self.texts():
             for symbol in symbols(text):
                 if symbol not in self.bound and (symbol != text or _total(symbol)) and _total(symbol):
@@ -249,8 +250,17 @@ class Dims:
         """A total length: the past and the new tokens together."""
         past = sum(b.value for n, b in self.bound.items() if _past(n) and symbols(n) == (n,))
         new = [b.value for n, b in self.bound.items() if _sequence(n) and not _past(n) and symbols(n) == (n,)]
-        total = past + (new[0] if new else sequence)
+        total = past + (new[0] if new else self._declared() or sequence)
         return Binding(symbol, total, "default: past and new tokens together")
+
+    def _declared(self) -> int:
+        """New tokens where the model says their number itself: the second axis of its first input that has one and none
+        of symbols of lengths; 0 where it does not."""
+        for _, kind in self.inputs:
+            dims = kind.dims or ()
+            if len(dims) > 1 and isinstance(dims[1], int) and not any(isinstance(d, str) and _length(d) for d in dims):
+                return dims[1]
+        return 0
 
 
 def _named(name: str, kind: TensorType) -> TensorType:
@@ -274,12 +284,20 @@ def _sequence(symbol: str) -> bool:
     return any(w in low for w in ("seq", "len", "token", "time"))
 
 
-def _default(symbol: str, axis: int, name: str, sequence: int) -> Binding:
+def _length(symbol: str) -> bool:
+    return _past(symbol) or _total(symbol) or _sequence(symbol)
+
+
+def _default(symbol: str, axis: int, name: str, sequence: int, step: bool) -> Binding:
+    """``step``: somebody bound a past, so what comes after it is one token, as in every step of decoding but the first."""
     low = symbol.lower()
+    encoder = any(word in low for word in ("encoder", "source", "src"))
     if "batch" in low:
         return Binding(symbol, BATCH, "default: batch")
     if _past(symbol):
         return Binding(symbol, 0, "default: no past")
+    if _sequence(symbol) and step and not encoder:
+        return Binding(symbol, 1, "default: one token after the past")
     if _sequence(symbol):
         return Binding(symbol, sequence, "default: sequence")
     if "height" in low or "width" in low:

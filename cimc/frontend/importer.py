@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc import errors
+from cimc import errors, npz
 from cimc.frontend import functions, groups, halves, host, onnx_reader, ragged
 from cimc.frontend.builder import MAX_VALUE, Builder, Impossible, Unsupported, Value, element_of
 from cimc.frontend.call import Call, NeedsHost, Operand, Spelling
@@ -39,7 +39,7 @@ MISFITS = (IndexError, ValueError, ArithmeticError, TypeError, MemoryError)
 """What a translation may trip over when a node's operands or attributes are not what the standard asks for."""
 MAX_FIXED = 64
 """Elements of an input that may be compiled in."""
-SHORTEST = 8
+SHORTEST = 1
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,10 @@ def load(
     first: errors.CimcError | None = None
     longest: Imported | None = None
     fixed: dict[str, Array] = {}
+    shapes = npz.outlines(inputs) if inputs is not None else None
     while True:
-        opened = groups.opened(_open_inputs(model), inputs)
-        bound = Dims.bind(model.path, opened.tensors, dims or {}, inputs, sequence)
+        opened = groups.opened(_open_inputs(model), shapes)
+        bound = Dims.bind(model.path, opened.tensors, dims or {}, shapes, sequence)
         attempt = _Import(model, bound, fixed, opened)
         shorter = sequence > SHORTEST and any(b.default and b.value == sequence for b in bound.bound.values())
         try:
@@ -263,7 +264,9 @@ class _Import:
             self.faults.add(errors.MODEL_OP(node=here.name, op=node.title, why=e))
         except (Impossible, *MISFITS) as e:
             scope.failed.update(node.outputs)
-            bound = ", ".join(f"{b.name} = {b.value}" for b in self.dims.bound.values()) or "none"
+            bound = (
+                ", ".join(f"{b.name} = {b.value}{' (default)' * b.default}" for b in self.dims.bound.values()) or "none"
+            )
             why = e if isinstance(e, Impossible) else f"its operands or attributes do not fit the operator ({e})"
             self.faults.add(errors.MODEL_NODE(node=here.name, op=node.title, why=why, dims=bound))
         else:

@@ -32,10 +32,30 @@ def gather(c: Call) -> Value:
                 if len(flat) < 9
                 else f"an index outside axis {axis} of {x.type}"
             )
+        y = _repeated(c, x, axis, flat) if index.rank == 1 else None
+        if y is not None:
+            return y
         y = _parts(c, x, axis, [i % x.shape[axis] for i in flat], index) if flat else None
         if y is not None:
             return y
     return gather_rows(c, x, axis, index)
+
+
+def _repeated(c: Call, x: Value, axis: int, index: list[int]) -> Value | None:
+    """Every element n times in a row, or all of them n times one after the other (heads for grouped queries): a view."""
+    size = x.shape[axis]
+    n, rest = divmod(len(index), size) if size else (0, 0)
+    if n < 2 or rest or c.b.array(x) is not None:
+        return None
+    if index == [i // n for i in range(len(index))]:
+        pairs = ((size, 1), (size, n))
+    elif index == [i % size for i in range(len(index))]:
+        pairs = ((1, size), (n, size))
+    else:
+        return None
+    split, whole = ((*x.shape[:axis], *pair, *x.shape[axis + 1 :]) for pair in pairs)
+    spread = f.expand(c.b, f.reshape(c.b, x, split), whole)
+    return f.reshape(c.b, spread, (*x.shape[:axis], size * n, *x.shape[axis + 1 :]))
 
 
 def _parts(c: Call, x: Value, axis: int, index: list[int], shape: Value) -> Value | None:

@@ -130,15 +130,16 @@ def expand(c: Call) -> Value:
 
 @spelling("Tile", runs="view", note="the repeats are known when the model is compiled")
 def tile(c: Call) -> Value:
-    """Repeats along each axis: an axis of copies is put in before it and merged."""
+    """Repeats along each axis: an axis of one element is expanded, before others an axis of copies is put in and merged."""
     x = c.x()
     repeats = c.known_ints(1, "the repeats")
     if repeats is None or len(repeats) != x.rank or min(repeats, default=1) < 0:
         raise Impossible(f"repeats {repeats} of {x.type}")
-    split = [d for n in x.shape for d in (1, n)]
-    whole = [d for r, n in zip(repeats, x.shape, strict=True) for d in (r, n)]
+    pairs = list(zip(repeats, x.shape, strict=True))
+    split = [d for r, n in pairs for d in ((n,) if 1 in (r, n) else (1, n))]
+    whole = [d for r, n in pairs for d in ((r * n,) if 1 in (r, n) else (r, n))]
     spread = f.expand(c.b, f.reshape(c.b, x, split), whole)
-    return f.reshape(c.b, spread, [r * n for r, n in zip(repeats, x.shape, strict=True)])
+    return f.reshape(c.b, spread, [r * n for r, n in pairs])
 
 
 @spelling("Concat")

@@ -23,11 +23,12 @@ from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 from cimc import errors
 from cimc.frontend import onnx_reader
 from cimc.frontend.record import MS
+from cimc.frontend.reference_experts import exact_experts
 
 DEFAULT = "onnxruntime"
 LITERAL = "onnxruntime, optimisations off"
 TWIN = "onnxruntime, optimisations off, int8 operands of integer products shifted to uint8"
-PRODUCTS = " with float32 products in MatMulNBits"
+PRODUCTS = " with float32 products in MatMulNBits and QMoE"
 
 SHIFT = 128
 
@@ -93,8 +94,9 @@ def exact(path: Path) -> ReferenceModel:
 
 def exact_of(proto: onnx.ModelProto, path: Path) -> ReferenceModel:
     """The same of a message (which is changed in place if a twin is needed)."""
+    expanded = exact_experts(proto.graph)
     nodes = list(_all_nodes(proto))
-    narrowed = _exact_blocks(nodes)
+    narrowed = _exact_blocks(nodes) or expanded
     if not any(n.op_type in _LITERAL or n.op_type.startswith(_LITERAL_PREFIXES) for n in nodes):
         return ReferenceModel(DEFAULT + (PRODUCTS if narrowed else ""), not narrowed, proto, path, narrowed)
     if any(_has_products(f.node) for f in proto.functions):

@@ -258,6 +258,7 @@ def _worst(a: Agreement) -> str:
         below = v.rule in _LOWER_LIMITS
         sign = ("≥" if v.passed else "<") if below else ("≤" if v.passed else ">")
         value = units.similarity(v.figure) if below else units.error(v.figure)
-        figure = f"{_FIGURE_NAMES.get(v.rule, v.rule)} {value} {sign} {v.limit:.3g}"
+        limit = f"{v.limit:.15g}" if below else f"{v.limit:.3g}"  # 0.99999 is not 1
+        figure = f"{_FIGURE_NAMES.get(v.rule, v.rule)} {value} {sign} {limit}"
     index = f" at {list(a.worst_index)}" if a.worst_index is not None else ""
     return f"{figure} in output {a.name!r}{index}"

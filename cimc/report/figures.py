@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cimc import errors, files
+from cimc.report import units
 from cimc.report.jsontext import JsonObject
 from cimc.sim.result import Cost, RunResult, Timing
 
@@ -23,6 +24,9 @@ Cycles = Annotated[int, Field(ge=0, le=2**62)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=4096)]
 
+
+NEAR = 0.02
+"""Resources whose own bound is less than this share below the bound are named beside the one that sets it."""
 
 TRAFFIC = {
     "core_registers": "inputs into cores, sums out of them",
@@ -56,6 +60,14 @@ class BoundFigures(Record):
     by: Name
     attainment: Amount
     resources: dict[Name, Cycles] = {}
+
+    @property
+    def setters(self) -> str:
+        """What sets the bound, and what would a little below it, as text: to relieve the first alone gains little."""
+        near = {k: v for k, v in self.resources.items() if k != self.by and v >= (1 - NEAR) * self.cycles > 0}
+        least = sorted(near.items(), key=lambda kv: (-kv[1], kv[0]))
+        others = ", ".join(f"{k} ({units.percent(1 - v / self.cycles)} less)" for k, v in least)
+        return f"{self.by}; nearly as long: {others}" if others else self.by
 
     @property
     def what(self) -> str:

@@ -13,7 +13,7 @@ from cimc.report import baseline, units
 from cimc.report.chip_map import TILE, chip_shape, colour_of
 from cimc.report.figures import RunFigures
 from cimc.report.jsontext import Json, JsonObject
-from cimc.report.layers import Content, Inspection, Layer
+from cimc.report.layers import SYNCHRONISATION, SYNCHRONISED, Content, Inspection, Layer
 from cimc.report.template import render
 
 _UNSAID = ("", "[]", "{}", "null")
@@ -82,6 +82,7 @@ def page(inspection: Inspection, settings: Mapping[str, str] | None = None) -> s
         charts=_charts(inspection),
         bound=_bound(inspection),
         settings=list(told.items()),
+        synchronised=SYNCHRONISED if any(r.layer.name == SYNCHRONISATION for r in rows) else "",
         host=inspection.mapping.host,
         data=_data(inspection, rows),
         tile=TILE,
@@ -98,7 +99,7 @@ def _cards(inspection: Inspection) -> list[Card]:
         cards.append(Card("Energy", units.energy_pj(run.total_pj), f"{power} on average"))
     if run is not None and run.bound is not None:
         share = run.bound.attainment
-        cards.append(Card("Of the bound", units.percent(share), f"set by {run.bound.by}", share))
+        cards.append(Card("Of the bound", units.percent(share), f"set by {run.bound.setters}", share))
     share = totals.crossbars_used / totals.crossbars if totals.crossbars else 0.0
     used = f"{units.whole(totals.crossbars_used)} of {units.whole(totals.crossbars)}"
     cards.append(Card("Crossbars used", units.percent(share), used, share))
@@ -187,7 +188,7 @@ def _bound(inspection: Inspection) -> str:
         return ""
     return (
         f"{bound.what[0].upper()}{bound.what[1:]} takes at least {units.whole(bound.cycles)} cycles; "
-        f"this program takes {units.whole(inspection.run.cycles)}."
+        f"this program takes {units.whole(inspection.run.cycles)}. It is set by {bound.setters}."
     )
 
 

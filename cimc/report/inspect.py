@@ -8,7 +8,7 @@ import io
 from cimc import errors
 from cimc.report import baseline, units, waiting
 from cimc.report.jsontext import Json, JsonObject
-from cimc.report.layers import Inspection, Layer, load
+from cimc.report.layers import SYNCHRONISATION, SYNCHRONISED, Inspection, Layer, load
 from cimc.report.mapping_file import Block, TilePlace
 from cimc.report.palette import layer_colour
 from cimc.report.render import Block as ReportBlock
@@ -45,7 +45,15 @@ def report(inspection: Inspection) -> list[ReportBlock]:
     beside = baseline.blocks(run) if run is not None else []
     maps = [_map(inspection, chip) for chip in sorted({t.chip for t in mapping.tiles})]
     waits = waiting.blocks(run, _SHOWN_WAITING) if run is not None else []
-    return [Facts("Mapping", rows), *beside, *maps, _table(inspection), *_alternatives(inspection), *waits]
+    return [
+        Facts("Mapping", rows),
+        *beside,
+        *maps,
+        _table(inspection),
+        *_explained(inspection),
+        *_alternatives(inspection),
+        *waits,
+    ]
 
 
 def _alternatives(inspection: Inspection) -> list[ReportBlock]:
@@ -139,6 +147,12 @@ def _table(inspection: Inspection) -> Table:
         for layer in inspection.layers
     ]
     return Table("Layers", HEADER, rows)
+
+
+def _explained(inspection: Inspection) -> list[ReportBlock]:
+    """What the row of no layer is, where there is one."""
+    there = any(layer.name == SYNCHRONISATION for layer in inspection.layers)
+    return [text("", f"  {SYNCHRONISED}")] if there else []
 
 
 def find_layer(inspection: Inspection, name: str) -> Layer:

@@ -23,6 +23,11 @@ RUN_FILE = "run.json"
 SYNCHRONISATION = "(synchronisation)"
 """The layer of instructions that belong to no ONNX node: tokens between tiles."""
 
+SYNCHRONISED = (
+    f"{SYNCHRONISATION} is no layer of the model: signals by which tiles tell each other that what they wrote is there"
+)
+"""What that row is, for readers."""
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -225,7 +225,7 @@ def _bound(run: RunFigures) -> Block | None:
         return None
     bound = run.bound
     lines = (
-        f"{bound.what} takes at least {units.whole(bound.cycles)} cycles; set by: {bound.by}",
+        f"{bound.what} takes at least {units.whole(bound.cycles)} cycles; set by: {bound.setters}",
         f"this program takes {units.whole(run.cycles)}: it attains {units.percent(bound.attainment)} of the bound",
     )
     return text("Bound", *lines)

@@ -157,3 +157,48 @@ def test_onnxruntime_survives_a_transposed_product_in_float16(tmp_path: Path) ->
     asked = 'Reference.of(Path(sys.argv[1]), {"x": np.ones((2, 3, 4), np.float16)}).outputs(["y"])["y"].sum()'
     made = subprocess.run([sys.executable, "-c", f"{code}; print({asked})", path], capture_output=True, check=False)
     assert (made.returncode, made.stdout) == (0, b"120.0\n"), made.stderr
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("k", [1, 2])
+def test_experts_of_bytes_in_blocks_are_not_rounded_twice(tmp_path: Path, zeros: bool, k: int) -> None:
+    """onnxruntime's kernel rounds the activations to int8 as well: a percent off."""
+    rng = np.random.default_rng(3)
+    experts, tokens, h, inner, block = 3, 5, 64, 96, 32
+    shapes = ((inner, h), (h, inner))
+    codes = [rng.integers(0, 256, (experts, n, w)).astype(np.uint8) for n, w in shapes]
+    scales = [(rng.random((experts, n, w // block)) * 0.02 + 0.001).astype(np.float32) for n, w in shapes]
+    points = [rng.integers(100, 156, s.shape).astype(np.uint8) for s in scales]
+    weights = {"up": codes[0], "us": scales[0], "down": codes[1], "ds": scales[1]}
+    names = ["x", "logits", "up", "us", "", "down", "ds"]
+    if zeros:
+        weights |= {"uz": points[0], "dz": points[1]}
+        names += ["", "", "", "", "uz", "dz"]
+    op = helper.make_node(
+        "QMoE",
+        names,
+        ["y"],
+        domain="com.microsoft",
+        k=k,
+        activation_type="silu",
+        expert_weight_bits=8,
+        block_size=block,
+    )
+    io = ([value("x", TensorProto.FLOAT, tokens, h), value("logits", TensorProto.FLOAT, tokens, experts)],
+          [value("y", TensorProto.FLOAT, tokens, h)])  # fmt: skip
+    path = written(tmp_path / "m.onnx", [op], weights, io)
+    x, logits = (rng.standard_normal((tokens, n)).astype(np.float32) for n in (h, experts))
+    reference = Reference.of(path, {"x": x, "logits": logits})
+    middles = points if zeros else [np.full(s.shape, 128, np.uint8) for s in scales]
+    up, down = (
+        ((q.reshape(*s.shape, block).astype(np.float64) - z[..., None]) * s[..., None]).reshape(q.shape)
+        for q, s, z in zip(codes, scales, middles, strict=True)
+    )
+    want = np.zeros((tokens, h))
+    for t in range(tokens):
+        top = np.argsort(-logits[t])[:k]
+        shares = np.exp(logits[t, top].astype(np.float64))
+        for expert, share in zip(top, shares / shares.sum(), strict=True):
+            middle = up[expert] @ x[t]
+            want[t] += share * (down[expert] @ (middle / (1 + np.exp(-middle))))
+    np.testing.assert_allclose(reference.outputs(["y"])["y"], want, rtol=1e-5, atol=1e-5 * np.abs(want).max())

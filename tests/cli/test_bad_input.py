@@ -211,7 +211,7 @@ def test_an_unbound_dim_gets_a_default_that_is_told(tmp_path: Path, model: Path,
 INPUTS: dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]] = {
     "dtype": ({"x": np.ones((3, 4))}, ("input-mismatch", "float64[3, 4]", "float32[3, 4]")),
     "shape": ({"x": np.ones((2, 4), np.float32)}, ("input-mismatch", "float32[2, 4]", "float32[3, 4]")),
-    "pickled": ({"x": np.array([{}], object)}, ("file-unreadable", "allow_pickle")),
+    "pickled": ({"x": np.array([{}], object)}, ("file-unreadable", "Python objects")),
     "missing": ({}, ("input-missing", "'x'")),
     "surplus": (
         {"x": np.ones((3, 4), np.float32), "xx": np.ones(1)},
@@ -419,3 +419,39 @@ def test_inputs_that_are_a_folder(model: Path, tmp_path: Path, cimc: Cimc) -> No
 
 def test_a_layer_without_a_name(folder: Path, cimc: Cimc) -> None:
     refused(cimc("inspect", folder, "--layer", ""), 2, "unknown-layer")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "word"),
+    [
+        ({"x": np.zeros((1 << 18, 5), np.float32)}, "model-input"),
+        ({"x": np.zeros((1 << 18, 4), np.float64)}, "input-mismatch"),
+        ({"x": np.zeros((3, 4), np.float32), "huge": np.zeros(1 << 20, np.float32)}, "input-unknown"),
+    ],
+    ids=("shape", "type", "name"),
+)
+def test_inputs_that_do_not_fit_are_refused_unread(
+    arrays: dict[str, np.ndarray], word: str, tmp_path: Path, model: Path, cimc: Cimc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compressed to little may be large: shapes and types are looked at before memory is taken."""
+    np.savez_compressed(tmp_path / "in.npz", **arrays)  # pyright: ignore[reportArgumentType]
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(np, "load", read)
+    for command in (("check", model), ("check", model, "--dim", "n=3", "--numerics", "integer", "--fit", "all")):
+        done = cimc(*command, "--inputs", tmp_path / "in.npz")
+        assert done.exit == 2, done.err
+        assert "error[" in done.err
+    assert f"error[{word}]" in cimc("check", model, "--inputs", tmp_path / "in.npz").err
+
+
+def test_inputs_whose_numbers_are_damaged(tmp_path: Path, folder: Path, cimc: Cimc) -> None:
+    """Found when the numbers are read, after the shapes: told like everything else about the file."""
+    np.savez(tmp_path / "in.npz", x=np.arange(12, dtype=np.float32).reshape(3, 4))
+    whole = bytearray((tmp_path / "in.npz").read_bytes())
+    at = whole.index(np.arange(12, dtype=np.float32).tobytes())
+    whole[at + 8] ^= 1
+    (tmp_path / "in.npz").write_bytes(whole)
+    refused(cimc("run", folder, "--inputs", tmp_path / "in.npz", "-q"), 2, "file-unreadable", "CRC")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from cimc.arch.spec import ChipSpec
 from cimc.isa.printer import print_program
 from cimc.isa.program import Program
 from cimc.isa.text import parse_program
+from cimc.mapping.choices import Choices
 from models import small
 from models.graph import save as save_model
 from tests.cli.command import ROOT, Cimc, process
@@ -397,3 +400,34 @@ def test_bits_of_weights_and_of_cores_are_compared(
     assert done.exit == 0
     assert ("-bit weights" in done.err) == bool(words)
     assert words in done.err
+
+
+@pytest.mark.parametrize("options", [("--activations", "static"), ("--outliers", "channels=1, by=activations")])
+def test_what_is_measured_takes_drawn_inputs_too(
+    options: tuple[str, ...], model: Path, tmp_path: Path, cimc: Cimc
+) -> None:
+    done = cimc("compile", model, "--dim", "n=2", "-o", tmp_path / "o", *options)
+    assert done.exit == 0, done.err
+    assert "fitted to drawn inputs of 16 runs; --calibration FILE" in done.err
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["options"]["calibration"] == "drawn"
+
+
+@pytest.mark.parametrize("command", ["check", "reduce", "compile", "sweep"])
+def test_help_offers_ranges_of_lengths_where_they_are_taken(
+    command: str, model: Path, tmp_path: Path, cimc: Cimc
+) -> None:
+    offered = "LOW..HIGH: one program" in cimc(command, "--help").out.replace(
+        "\n                                  ", " "
+    )
+    done = cimc(command, model, "--dim", "n=1..4", "--vary" if command == "sweep" else "-o", tmp_path / "o", "-q")
+    assert ("a check compares at one length" not in done.err) == (command in ("compile", "sweep")) == offered
+
+
+def test_help_names_every_choice_about_the_mapping(cimc: Cimc) -> None:
+    names = {f.name for f in fields(Choices)}
+    told = " ".join(cimc("compile", "--help").out.split("--mapping KEY=VALUE")[1].split("--placement")[0].split())
+    row = next(line for line in (ROOT / "docs" / "contract.md").read_text().splitlines() if "`--mapping`" in line)
+    assert all(re.search(rf"\b{name}\b", told) and re.search(rf"`{name}\b", row) for name in names)
+    done = cimc("compile", "m.onnx", "-o", "o", "-m", "foo=1")
+    assert done.exit == 2
+    assert all(re.search(rf"\b{name}\b", done.err) for name in names)

@@ -240,7 +240,6 @@ def test_digital_from_a_file_and_by_pattern(model: Path, tmp_path: Path, cimc_co
         (("--digital", "nobody"), "no static matmul is called 'nobody'"),
         (("--digital", "@missing.txt"), "missing.txt"),
         (("--outliers", "channels=0"), "1..1024"),
-        (("--outliers", "by=activations"), "calibration"),
         (("--outliers", "chanels=3"), "did you mean 'channels'"),
         (("--digital", "*", "-p", "fold"), "pipeline of your own"),
         (("--copies", "count=3"), "power of two"),

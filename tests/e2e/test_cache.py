@@ -246,3 +246,70 @@ def test_a_search_keeps_caches_in_tiles(folder: Path) -> None:
     plain = cimc.compile(folder / "gpt2-past.onnx", dims=STEP)
     for a, b in zip(outputs(made, feeds, "integer"), outputs(plain, feeds, "integer"), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def repeats(
+    how: str, groups: int, each: int, past: int, head: int
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Nodes that make keys ``K`` and values ``V`` of all heads from ``present_k``, ``present_v``, as exporters spell it."""
+    nodes: list[onnx.NodeProto] = []
+    arrays = {
+        "two": np.array([2]),
+        "wide": np.array([1, groups, each, past + 1, head]),
+        "heads": np.array([1, groups * each, past + 1, head]),
+        "times": np.array([1, 1, each, 1, 1]),
+        "over": np.array([1, each, 1, 1]),
+        "index": np.arange(groups * each) // each,
+        "around": np.arange(groups * each) % groups,
+    }
+    for present, whole in (("present_k", "K"), ("present_v", "V")):
+        if how == "tile blocks":
+            nodes.append(helper.make_node("Tile", [present, "over"], [whole]))
+        elif how in ("index", "around"):
+            nodes.append(helper.make_node("Gather", [present, how], [whole], axis=1))
+        else:
+            apart, spread = f"{whole}.apart", f"{whole}.spread"
+            nodes.append(helper.make_node("Unsqueeze", [present, "two"], [apart]))
+            nodes.append(
+                helper.make_node("Concat", [apart] * each, [spread], axis=2)
+                if how == "stack"
+                else helper.make_node(
+                    *(("Tile", [apart, "times"]) if how == "tile" else ("Expand", [apart, "wide"])), [spread]
+                )
+            )
+            nodes.append(helper.make_node("Reshape", [spread, "heads"], [whole]))
+    used = {name for n in nodes for name in n.input}
+    return nodes, {name: a.astype(np.int64) for name, a in arrays.items() if name in used}
+
+
+@pytest.mark.parametrize("numerics", ["float", "integer"])
+@pytest.mark.parametrize("how", ["expand", "tile", "tile blocks", "stack", "index", "around"])
+def test_shared_keys_may_be_repeated_in_any_spelling(tmp_path: Path, how: str, numerics: Numerics) -> None:
+    groups, each, past, head = 2, 3, 6, 8
+
+    def value(name: str, *shape: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    nodes = [helper.make_node("Concat", [f"past_{x}", f"new_{x}"], [f"present_{x}"], axis=2) for x in "kv"]
+    more, arrays = repeats(how, groups, each, past, head)
+    nodes += [
+        *more,
+        helper.make_node("Transpose", ["K"], ["turned"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "turned"], ["raw"]),
+        helper.make_node("Softmax", ["raw"], ["weights"], axis=-1),
+        helper.make_node("MatMul", ["weights", "V"], ["y"]),
+    ]
+    inputs = [value("q", 1, groups * each, 1, head)]
+    inputs += [value(f"{n}_{x}", 1, groups, rows, head) for x in "kv" for n, rows in (("past", past), ("new", 1))]
+    outputs = [value("y", 1, groups * each, 1, head), *(value(f"present_{x}", 1, groups, past + 1, head) for x in "kv")]
+    weights = [numpy_helper.from_array(a, name) for name, a in arrays.items()]
+    graph = helper.make_graph(nodes, "step", inputs, outputs, weights)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx"
+    )
+    report = cimc.check(tmp_path / "model.onnx", cache="resident", numerics=numerics)
+    assert report["passed"]
+    run = report["run"]
+    assert isinstance(run, dict)
+    assert isinstance(run["cache"], dict)
+    assert run["cache"]["bytes"] == 2 * groups * (past + 1) * head * 4

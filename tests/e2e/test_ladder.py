@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cimc import inputs
 from cimc.compiler import Options, compile_model
 from cimc.frontend import importer
 from cimc.ir.evaluate import evaluate
@@ -22,7 +23,7 @@ from cimc.session import InferenceSession
 from models import small
 from models.graph import save
 from models.inputs import sample_inputs
-from tests.e2e.workloads import Feeds
+from tests.e2e.workloads import MODELS, Feeds
 
 DIMS = {"batch": 2, "sequence": 6}
 FLOAT_TOLERANCE = 1e-5
@@ -145,3 +146,20 @@ def test_the_compiled_folder_computes_the_same_bits_in_float(tmp_path: Path) -> 
     here, there = (InferenceSession(p, timing=False).run(None, feeds) for p in (compiled, str(tmp_path / "out")))
     for mine, other in zip(here, there, strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_constants_for_a_model_of_one_row_are_fitted_to_many(tmp_path: Path) -> None:
+    """A token a run: inputs of one run would clip those of most others."""
+    save(MODELS["gpt2-past"](), tmp_path / "step.onnx")
+    dims = {"batch": 1, "sequence": 1, "past_sequence": 7}
+    made = compile_model(tmp_path / "step.onnx", Options("toy", TOY, dims, activations="static", fit="scales"))
+    assert made is not None
+    assert made.calibration is not None
+    assert made.calibration.runs == 32
+    for seed in range(4):
+        feeds = inputs.draw(made.program, seed, made.tokens)
+        got, want = (
+            InferenceSession(made, n, timing=False).run(["logits"], feeds)[0].ravel().astype(np.float64)
+            for n in ("integer", "float")
+        )
+        assert got @ want / np.linalg.norm(got) / np.linalg.norm(want) > 0.99

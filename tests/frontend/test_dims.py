@@ -159,3 +159,55 @@ def test_what_exporters_write_for_no_name_is_none(tmp_path: Path, nameless: int 
     assert bound(load(save(tmp_path, proto), dims={"x.2": 7})) == {"x.0": 1, "x.2": 7}
     feeds = {"x": np.random.default_rng(0).standard_normal((3, 2, 5)).astype(np.float32)}
     agree(tmp_path, proto, feeds)
+
+
+def test_after_a_past_comes_one_token(tmp_path: Path) -> None:
+    imported = load(cached(tmp_path), dims={"past_seq": 5})
+    assert bound(imported) == {"batch": 1, "seq": 1, "past_seq": 5, "past_seq + seq": 6}
+    assert "seq = 1 (default: one token after the past)" in [str(b) for b in imported.bindings]
+    feeds = {"past": np.zeros((1, 7, 4), np.float32)}
+    assert bound(load(cached(tmp_path), inputs=feeds))["seq"] == 1
+    assert bound(load(cached(tmp_path), dims={"past_seq": 5, "seq": 3}))["seq"] == 3
+
+
+def test_what_an_encoder_read_is_as_long_as_ever(tmp_path: Path) -> None:
+    inputs = [
+        value("ids", ["batch", "seq"], INT64),
+        value("states", ["batch", "encoder_seq"], INT64),
+        value("past", ["batch", "past_seq"]),
+    ]
+    nodes = [node("Identity", [n], [f"{n}_"]) for n in ("ids", "states", "past")]
+    path = save(tmp_path, model(nodes, inputs, ["ids_", "states_", "past_"]))
+    found = bound(load(path, dims={"past_seq": 5}))
+    assert (found["seq"], found["encoder_seq"]) == (1, 128)
+
+
+def test_a_total_length_where_the_model_says_how_many_tokens(tmp_path: Path) -> None:
+    """A step exported for one token: nothing of the model is called its sequence."""
+    inputs = [
+        value("x", [1, 1, 4]),
+        value("mask", [1, "total_seq"], INT64),
+        value("past", [1, 2, "past_seq", 4]),
+    ]
+    nodes = [node("Identity", [n], [f"{n}_"]) for n in ("x", "mask", "past")]
+    path = save(tmp_path, model(nodes, inputs, ["x_", "mask_", "past_"]))
+    assert bound(load(path, dims={"past_seq": 7}))["total_seq"] == 8
+
+
+def test_a_model_exported_for_one_token_gets_one(tmp_path: Path) -> None:
+    """Its axis has a name, and a reshape has its size: no other length will do."""
+    nodes = [node("Reshape", ["x", "shape"], ["y"], name="heads")]
+    path = save(tmp_path, model(nodes, [value("x", [1, "seq", 4])], ["y"], {"shape": np.array([1, 1, 2, 2])}))
+    imported = load(path)
+    assert bound(imported)["seq"] == 1
+    assert any("shortened" in note for note in imported.notes)
+
+
+def test_what_cannot_be_names_the_sizes_that_nobody_gave(tmp_path: Path) -> None:
+    nodes = [node("Reshape", ["x", "shape"], ["y"], name="heads")]
+    inputs = [value("x", ["samples", "n", 4])]
+    path = save(tmp_path, model(nodes, inputs, ["y"], {"shape": np.array([1, 7, 2, 2])}))
+    with pytest.raises(errors.CimcError, match="heads") as caught:
+        load(path, dims={"n": 3})
+    assert "--dim NAME=INT" in caught.value.hint
+    assert "n = 3, samples = 1 (default)" in caught.value.hint

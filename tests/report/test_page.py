@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cimc.report import chip_map, html, jsontext, layers, manifest_file, palette
+from cimc.report import chip_map, html, inspect, jsontext, layers, manifest_file, palette, render
 from tests.report import synthetic
 
 EVIL = '</script><img src=x onerror="alert(1)">{{ 7 * 7 }}\x1b'
@@ -133,3 +133,14 @@ def test_colours_differ() -> None:
 def test_conversion_from_oklch(lightness: float, chroma: float, degrees: float, colour: str) -> None:
     """The sRGB primaries as CSS Color Module Level 4 lists them."""
     assert palette.srgb_hex(lightness, chroma, math.radians(degrees)) == colour
+
+
+def test_the_row_of_no_layer_is_explained(tmp_path: Path) -> None:
+    directory = synthetic.write_directory(tmp_path / "out")
+    path = directory / "run.json"
+    content = json.loads(path.read_text())
+    assert layers.SYNCHRONISED not in " ".join(build(directory).words)
+    content["layers"][""] = next(iter(content["layers"].values()))
+    path.write_text(json.dumps(content))
+    assert layers.SYNCHRONISED in " ".join(build(directory).words)
+    assert layers.SYNCHRONISED in render.plain(inspect.report(layers.load(directory)))

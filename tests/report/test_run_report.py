@@ -16,7 +16,7 @@ import pytest
 from cimc.errors import CimcError, Exit
 from cimc.report import check, figures, jsontext, mapping_file, render, run
 from cimc.report.compare import Tolerance, compare
-from cimc.sim.result import RunResult
+from cimc.sim.result import Bound, RunResult
 from tests.report import synthetic
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schema"
@@ -192,6 +192,8 @@ def test_closing_line() -> None:
     )
     analog = check.closing_line(a_check(-1.0, "analog"))
     assert analog.startswith("FAILED cimc check: cosine_similarity -1.000000 < 0.98 in output 'pooled'")
+    close = compare("y", np.array([1.0, 0.003]), np.array([1.0, -0.003]), Tolerance("analog", min_cosine=0.99999))
+    assert "cosine_similarity 0.999982 < 0.99999 in" in check.closing_line(a_check(outputs=[close]))
     assert check.closing_line(a_check(outputs=[])).startswith("PASSED cimc check: the model has no outputs")
     refused = compare("y\n", np.ones(3), np.ones(2))
     line = check.closing_line(a_check(outputs=[refused], command="cimc check 'a\nb'"))
@@ -252,3 +254,16 @@ def test_resources_stand_in_one_order() -> None:
     assert isinstance(table, render.Table)
     names = [row[0] for row in table.rows if not row[0].startswith("waiting")]
     assert names == ["core", "vector", "bisection", "adc", "noc", "chain"]
+
+
+def test_what_nearly_sets_the_bound_is_named() -> None:
+    resources = {"chain": 100_000, "matmul": 99_800, "adc": 98_500, "core": 90_000}
+    timing = dataclasses.replace(synthetic.timing(), bound=Bound(100_000, "chain", resources))
+    found = figures.from_result(RunResult(None, timing, 0.0, 0.0))
+    assert found.bound is not None
+    assert found.bound.setters == "chain; nearly as long: matmul (0.2 % less), adc (1.5 % less)"
+    assert f"set by: {found.bound.setters}" in render.plain(run.report(found, run.Setting("p.cim", "toy")))
+    alone = dataclasses.replace(timing, bound=Bound(100_000, "chain", {"chain": 100_000, "core": 90_000}))
+    again = figures.from_result(RunResult(None, alone, 0.0, 0.0)).bound
+    assert again is not None
+    assert again.setters == "chain"

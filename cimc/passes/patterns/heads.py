@@ -72,18 +72,17 @@ def _reshape(m: Match, value: str, shape: tuple[int, ...], origins: tuple[Origin
 
 def ungrouped(m: Match, operands: Operands, origins: tuple[Origin, ...]) -> Operands:
     """Grouped queries: where k and v are heads repeated (unsqueeze, expand, reshape), take the heads before that and
-    give q an axis for the group. (…, h, s, d) with (…, g · n) heads becomes (…, g, n, s, d) with (…, g, 1) heads."""
+    give q an axis for the group. (…, h, s, d) with (…, g · n) heads becomes (…, g, n, s, d) with (…, g, 1) heads; where all
+    heads are repeated one after the other, (…, n, g, s, d) with (…, 1, g) heads."""
     k_base, v_base = _repeated(m, operands.k), _repeated(m, operands.v)
     lead = operands.lead
     if k_base is None or v_base is None or not lead or m.shape(operands.q)[:-2] != lead:
         return operands
-    groups = m.shape(v_base[0])[-4]
-    if m.shape(k_base[0])[-4] != groups or lead[-1] % groups or not _mask_splits(m, operands):
+    if k_base.axes != v_base.axes or lead[-1] != prod(k_base.axes) or not _mask_splits(m, operands):
         return operands
-    split = (*lead[:-1], groups, lead[-1] // groups)
+    split = (*lead[:-1], *k_base.axes)
     q = _reshape(m, operands.q, (*split, *m.shape(operands.q)[-2:]), origins, operands.q)
-    k = _turned(m, *k_base, origins)
-    v = _turned(m, *v_base, origins)
+    k, v = (_turned(m, base, origins) for base in (k_base, v_base))
     return Operands(q, k, v, split, _split_mask(m, operands.mask, split, origins))
 
 
@@ -100,26 +99,38 @@ def grouped(m: Match, node: Node) -> bool:
     return True
 
 
-def _repeated(m: Match, value: str) -> tuple[str, bool] | None:
-    """The value (…, g, 1, a, b) whose heads are repeated to give (…, g · n, a, b), and whether its last axes are
-    swapped for that."""
+@dataclass(frozen=True)
+class _Heads:
+    """Heads before they are repeated: ``value`` (…, g, 1, a, b) or (…, 1, g, a, b), ``swapped`` if its last axes are swapped
+    for the product; ``axes``: (g, n) or (n, g), all heads."""
+
+    value: str
+    swapped: bool
+    axes: tuple[int, int]
+
+
+def _repeated(m: Match, value: str) -> _Heads | None:
+    """What is repeated to give ``value``, heads in its third axis from the end; None if nothing is."""
     turned = m.by(value, "transpose")
     rank = len(m.shape(value))
     if turned is not None and integers(turned, "perm") != (*range(rank - 2), rank - 1, rank - 2):
         return None
     joined = m.by(turned.inputs[0] if turned is not None else value, "reshape")
-    spread = m.by(joined.inputs[0], "expand") if joined is not None else None
-    if joined is None or spread is None:
+    spread = m.by(joined.inputs[0], "expand", "concat") if joined is not None else None
+    if joined is None or spread is None or len(set(spread.inputs)) != 1:
         return None
     before, wide, after = (m.shape(v) for v in (spread.inputs[0], spread.outputs[0], joined.outputs[0]))
-    if len(wide) < 4 or len(before) != len(wide) or before[:-3] != wide[:-3] or before[-2:] != wide[-2:]:
+    if len(wide) < 4 or len(before) != len(wide) or before[:-4] != wide[:-4] or before[-2:] != wide[-2:]:
         return None
-    merged = (*wide[:-4], wide[-4] * wide[-3], *wide[-2:])
-    return (spread.inputs[0], turned is not None) if before[-3] == 1 and after == merged else None
+    axes = (wide[-4], wide[-3])
+    if after != (*wide[:-4], prod(axes), *wide[-2:]) or before[-4:-2] not in ((axes[0], 1), (1, axes[1])):
+        return None
+    return _Heads(spread.inputs[0], turned is not None, axes)
 
 
-def _turned(m: Match, value: str, swap: bool, origins: tuple[Origin, ...]) -> str:
-    if not swap:
+def _turned(m: Match, heads: _Heads, origins: tuple[Origin, ...]) -> str:
+    value = heads.value
+    if not heads.swapped:
         return value
     rank = len(m.shape(value))
     perm = (*range(rank - 2), rank - 1, rank - 2)
