@@ -216,12 +216,11 @@ class Dims:
         self.bound.setdefault(name, Binding(name, value, source))
 
     def _defaults(self, sequence: int) -> None:
-        step = any(_past(name) for name in self.bound)
         for name, kind in self.inputs:
             for axis, dim in enumerate(kind.dims or ()):
                 for symbol in symbols(dim) if isinstance(dim, str) and dim not in self.bound else ():
                     if symbol not in self.bound and not _total(symbol):
-                        self.bound[symbol] = _default(symbol, axis, name, sequence, step)
+                        self.bound[symbol] = _default(symbol, axis, name, sequence)
         for text in self.texts():
             for symbol in symbols(text):
                 if symbol not in self.bound and (symbol != text or _total(symbol)) and _total(symbol):
@@ -288,16 +287,12 @@ def _length(symbol: str) -> bool:
     return _past(symbol) or _total(symbol) or _sequence(symbol)
 
 
-def _default(symbol: str, axis: int, name: str, sequence: int, step: bool) -> Binding:
-    """``step``: somebody bound a past, so what comes after it is one token, as in every step of decoding but the first."""
+def _default(symbol: str, axis: int, name: str, sequence: int) -> Binding:
     low = symbol.lower()
-    encoder = any(word in low for word in ("encoder", "source", "src"))
     if "batch" in low:
         return Binding(symbol, BATCH, "default: batch")
     if _past(symbol):
         return Binding(symbol, 0, "default: no past")
-    if _sequence(symbol) and step and not encoder:
-        return Binding(symbol, 1, "default: one token after the past")
     if _sequence(symbol):
         return Binding(symbol, sequence, "default: sequence")
     if "height" in low or "width" in low:

@@ -161,27 +161,6 @@ def test_what_exporters_write_for_no_name_is_none(tmp_path: Path, nameless: int 
     agree(tmp_path, proto, feeds)
 
 
-def test_after_a_past_comes_one_token(tmp_path: Path) -> None:
-    imported = load(cached(tmp_path), dims={"past_seq": 5})
-    assert bound(imported) == {"batch": 1, "seq": 1, "past_seq": 5, "past_seq + seq": 6}
-    assert "seq = 1 (default: one token after the past)" in [str(b) for b in imported.bindings]
-    feeds = {"past": np.zeros((1, 7, 4), np.float32)}
-    assert bound(load(cached(tmp_path), inputs=feeds))["seq"] == 1
-    assert bound(load(cached(tmp_path), dims={"past_seq": 5, "seq": 3}))["seq"] == 3
-
-
-def test_what_an_encoder_read_is_as_long_as_ever(tmp_path: Path) -> None:
-    inputs = [
-        value("ids", ["batch", "seq"], INT64),
-        value("states", ["batch", "encoder_seq"], INT64),
-        value("past", ["batch", "past_seq"]),
-    ]
-    nodes = [node("Identity", [n], [f"{n}_"]) for n in ("ids", "states", "past")]
-    path = save(tmp_path, model(nodes, inputs, ["ids_", "states_", "past_"]))
-    found = bound(load(path, dims={"past_seq": 5}))
-    assert (found["seq"], found["encoder_seq"]) == (1, 128)
-
-
 def test_a_total_length_where_the_model_says_how_many_tokens(tmp_path: Path) -> None:
     """A step exported for one token: nothing of the model is called its sequence."""
     inputs = [
