@@ -23,6 +23,8 @@ from cimc.analog.config import (
     WeightKind,
     refuse,
 )
+from cimc.analog.noise import check_model, check_temperature, find_model
+from cimc.analog.technology import technology
 
 # Keys that mean the same: the first is ours, the others are what the field writes.
 ALIASES = {
@@ -54,8 +56,9 @@ ADC_KEYS = {
 Section = Mapping[str, object]
 
 
-def read_config(mapping: Section, grid: Literal["fast", "fine"]) -> AnalogConfig:
-    """The whole configuration. Raises ``CimcError`` naming the first key at fault."""
+def read_config(mapping: Section, grid: Literal["fast", "fine"] = "fast") -> AnalogConfig:
+    """The configuration of one core; ``grid`` where the mapping says none. Raises ANALOG_CONFIG naming the first key at
+    fault."""
     keys = _canonical(mapping, KNOWN, "")
     weights = _weights(keys)
     inputs = _inputs(keys)
@@ -219,9 +222,6 @@ def _ranges(merged: Section) -> tuple[tuple[float, float], ...]:
 
 
 def _device(keys: Section, mode: str) -> DeviceConfig:
-    from cimc.analog.noise import check_temperature, find_model
-    from cimc.analog.technology import technology
-
     named = keys.get("technology", keys.get("device"))
     tech = technology(str(named)) if named is not None else None
     gmin_norm, gmax_us = _conductance_range(keys)
@@ -282,8 +282,6 @@ def _conductance_range(keys: Section) -> tuple[float | None, float | None]:
 
 def _model(key: str, given: object) -> NoiseModel | None:
     """``"NormalIndependent"`` or ``{"model": "NormalIndependent", "sigma": 0.01}``; None and "none" switch it off."""
-    from cimc.analog.noise import check_model
-
     if given is None or given == "none":
         return None
     if isinstance(given, str):
