@@ -25,8 +25,9 @@ from benchmarks.figures import Section, minilm, show
 from cimc import inputs as input_files
 from cimc import study
 from cimc.arch.units import area_um2
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device, duration
+from cimc.options import Options
 from cimc.report import device_cost
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog, run_values

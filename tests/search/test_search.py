@@ -15,7 +15,7 @@ from cimc.arch import noc
 from cimc.arch.load import load
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lowered
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.isa.steps import executed
@@ -25,6 +25,7 @@ from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
 from cimc.mapping.mapping import Mapping, Placement
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.search.climb import Found, search
 from cimc.search.copies import fewer, free_cores, more
 from cimc.search.moves import swapped
