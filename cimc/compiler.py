@@ -35,7 +35,7 @@ from cimc.mapping.dump import dump
 from cimc.mapping.fit import MOST_CHIPS, fit
 from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping as Placed
-from cimc.mapping.pinned import Pinned, placement_of, read_placement
+from cimc.mapping.placement_file import Pinned, placement_of, read_placement
 from cimc.options import Options, agree, core_of, pipeline_text, weight_bits
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.pipeline import Outcome as Passes

@@ -22,7 +22,7 @@ from cimc.isa.verify import verify
 from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
-from cimc.mapping.pinned import NOT_READ, read_placement
+from cimc.mapping.placement_file import NOT_READ, read_placement
 from cimc.ops import Arithmetic
 from cimc.options import Options
 from cimc.sim.interpreter import run
