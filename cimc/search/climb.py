@@ -63,6 +63,7 @@ class _Climb:
         self.accepted: list[Step] = []
 
     def run(self, made: Lowered) -> Found:
+        """The best of what was tried in the time that the plan gives, ``made`` if nothing was better."""
         begin = time.monotonic()
         placement = made.decided(self.mapping.placement)
         self.best = _Best(placement, made, run_timing(made.program, self.chip).cycles)
