@@ -28,7 +28,7 @@ from cimc.arch.units import area_um2
 from cimc.compiler import Compiled, compile_model
 from cimc.device import Device, duration
 from cimc.options import Options
-from cimc.report import device_cost
+from cimc.report import device_cost, units
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog, run_values
 from models import minilm as recipe
@@ -105,7 +105,7 @@ def row(preset: str, made: Compiled, device: Device, got: np.ndarray, wanted: np
         cost.conversions or 0,
         cost.cells,
         area_um2(made.hardware.spec),
-        None if end is None else (end.low / RATE / device_cost.YEAR, end.high / RATE / device_cost.YEAR),
+        None if end is None else (end.low / RATE / units.YEAR, end.high / RATE / units.YEAR),
     )
 
 

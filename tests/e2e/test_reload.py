@@ -19,7 +19,8 @@ from cimc.isa.verify import verify
 from cimc.mapping.choices import Choices
 from cimc.options import Options
 from cimc.report.figures import from_result
-from cimc.report.reload import YEAR, covered, with_reload
+from cimc.report.reload import covered, with_reload
+from cimc.report.units import YEAR
 from cimc.sim.interpreter import run
 from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing
