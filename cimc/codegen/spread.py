@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
+from cimc.codegen.extend import extend
 from cimc.codegen.pushed import Pushes, making, pushes
 from cimc.codegen.tags import HANDED
 from cimc.codegen.tasks import Task, takers, tasks
@@ -159,7 +160,7 @@ class Spread:
         for number, (tile, share) in enumerate(self.shares):
             self.share, self.staying = number, share[-1]
             if self.held is not None:
-                self.held.extend(self.context, self.context.code(tile), number)
+                extend(self.held, self.context, self.context.code(tile), number)
             self._loops(self.context.code(tile), share, 0, (), {})
         for tile, found in self.tasks.items():
             self.staying = Range(0, self.space.domain[-1]) if len({t.rows for t in found}) > 1 else found[0].rows

@@ -42,7 +42,6 @@ MISFITS = (IndexError, ValueError, ArithmeticError, TypeError, MemoryError)
 MAX_FIXED = 64
 """Elements of an input that may be compiled in."""
 SHORTEST = 8
-"""Tokens of a sequence that nobody gave, down to which shorter ones are tried."""
 
 
 @dataclass(frozen=True)
