@@ -163,10 +163,6 @@ def test_the_three_schemas_are_there() -> None:
 
 
 CIRCLES = (
-    # A mapping has the region and the caches that are found in its homes and segments.
-    {f"cimc.mapping.{n}" for n in ("caches", "layout", "mapping", "region", "segment", "space")},
-    # Code generation knows what is sent between segments, and what is sent is known from their code.
-    {f"cimc.codegen.{n}" for n in ("context", "extend", "pushed", "spread")},
     # One flow in three files: what its heads and its waiting rows do changes it.
     {f"cimc.codegen.{n}" for n in ("flow", "heads", "waiting")},
 )

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.extend import extend
-from cimc.codegen.pushed import Pushes, making, pushes
+from cimc.codegen.push import Pushes
+from cimc.codegen.pushed import making, pushes
 from cimc.codegen.tags import HANDED
 from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns, narrowed
@@ -16,7 +17,7 @@ from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, Element, View, static_shape
-from cimc.mapping.mapping import Segment
+from cimc.mapping.placement import Segment
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.mapping.traffic import hops
@@ -46,7 +47,7 @@ def sent_to(context: Context, segment: Segment) -> Pushes:
     found = context.pushes.get(segment.index)
     if found is None:
         spread = Spread(context, segment, context.tails(segment), 1)
-        found = context.pushes[segment.index] = pushes(context, segment, spread)
+        found = context.pushes[segment.index] = pushes(context, segment, spread.tasks, spread.space)
     return found
 
 

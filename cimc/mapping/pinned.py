@@ -15,8 +15,8 @@ from cimc.isa.instruction import Unit
 from cimc.mapping.beside import columns_aside, companions
 from cimc.mapping.dump import first_node
 from cimc.mapping.layout import stored_outputs
-from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.parts import CoreBlock, parts
+from cimc.mapping.placement import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.placement_file import Pinned, SaidBlock, SaidMatrix, SaidSegment
 from cimc.mapping.segment import MATRIX_OPS, shares
 from cimc.mapping.traffic import Traffic

@@ -25,8 +25,8 @@ from cimc.mapping.choices import Choices
 from cimc.mapping.fill import LOOSE, Cores, Grid, Packing, fill
 from cimc.mapping.lanes import bands, columns_each, columns_time, lanes, lanes_together, pace, sharing, worked_off
 from cimc.mapping.layout import stored_outputs
-from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.patches import Pace
+from cimc.mapping.placement import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.replicas import further, grown
 from cimc.mapping.rounds import in_turns

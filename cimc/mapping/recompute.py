@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cimc.ir.graph import Graph, Node, Type
-from cimc.mapping.mapping import Segment, Style
+from cimc.mapping.placement import Segment, Style
 from cimc.mapping.segment import ELEMENTWISE, product, raw_domain
 from cimc.ops import OPS, Access, Form
 

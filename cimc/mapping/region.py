@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from cimc.ir.graph import Graph, Node
 from cimc.mapping.layout import is_view, stored_outputs
-from cimc.mapping.mapping import Home, Segment, Style
+from cimc.mapping.placement import Home, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, refine
 from cimc.mapping.space import Reach, Space, shared_row, width
 from cimc.ops import OPS, Access

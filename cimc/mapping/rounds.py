@@ -17,7 +17,7 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
 from cimc.mapping.chips import snake
-from cimc.mapping.mapping import PlacedMatrix, Placement, Reload, Segment
+from cimc.mapping.placement import PlacedMatrix, Placement, Reload, Segment
 from cimc.mapping.reload_time import estimate
 from cimc.mapping.ring import Grid, Item, Ring, by_segment
 from cimc.mapping.staging import Staging

@@ -10,7 +10,7 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
 from cimc.mapping.beside import by_columns, coded_columns, goes_aside
 from cimc.mapping.brought import Brought
-from cimc.mapping.mapping import Segment, Style
+from cimc.mapping.placement import Segment, Style
 from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape
 from cimc.ops import OPS, Access
 from cimc.ops.layout import integer

@@ -17,7 +17,8 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import Lowered, lowered
 from cimc.ir.graph import Graph
 from cimc.mapping.allocate import aligned
-from cimc.mapping.mapping import Mapping, Placement
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import Placement
 from cimc.report.progress import tell
 from cimc.search.moves import Change, Positions, Scene, shapes
 from cimc.search.plan import Kind, Outcome, Plan, Step

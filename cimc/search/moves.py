@@ -17,8 +17,8 @@ import numpy as np
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
 from cimc.mapping.allocate import ALIGN
-from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.pinned import lacking
+from cimc.mapping.placement import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.written import unfit
 from cimc.search import copies as numbers
 from cimc.search.traffic import Traffic

@@ -19,7 +19,7 @@ from cimc.mapping.chips import on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
 from cimc.mapping.layout import homes, materialize
-from cimc.mapping.mapping import PlacedMatrix, Placement
+from cimc.mapping.placement import PlacedMatrix, Placement
 from cimc.ops import Layout
 from cimc.options import Options
 from models import field

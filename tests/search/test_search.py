@@ -23,7 +23,8 @@ from cimc.isa.verify import verify
 from cimc.mapping.beside import columns_aside
 from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
-from cimc.mapping.mapping import Mapping, Placement
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import Placement
 from cimc.ops import Arithmetic
 from cimc.options import Options
 from cimc.search.climb import Found, search
