@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import SENTENCE, Section, minilm, show, verdict
 from cimc.arch import load as hardware_files
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
+from cimc.options import Options
 from cimc.session import InferenceSession, Numerics
 from cimc.sim.interpreter import run
 from models import minilm as minilm_recipe

@@ -22,8 +22,9 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from benchmarks.figures import cpu  # noqa: E402
-from cimc.analog import AnalogConfig, AnalogMatrix  # noqa: E402
+from cimc.analog import AnalogMatrix  # noqa: E402
 from cimc.analog.adc import transfers  # noqa: E402
+from cimc.analog.config_keys import read_config  # noqa: E402
 from cimc.analog.encoding import drive, planes  # noqa: E402
 from cimc.analog.iomodel import IoMatrix, IoModel  # noqa: E402
 from cimc.analog.rng import Streams  # noqa: E402
@@ -229,7 +230,7 @@ def main() -> int:
 def lossless(repeats: int) -> dict[str, object]:
     """Lossless ADC: one integer product, beside numpy's float32 product of the same size."""
     weights, x = operands(768, 768, 128, True)
-    core = AnalogMatrix(weights, AnalogConfig.from_mapping({"input_encoding": "twos_complement"}))
+    core = AnalogMatrix(weights, read_config({"input_encoding": "twos_complement"}))
     assert np.array_equal(core.mvm(x), x.astype(np.int64) @ weights.astype(np.int64))
     a, b = x.astype(np.float32), weights.astype(np.float32)
     return line(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from benchmarks.figures import CHIPS, Section, minilm, show
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from cimc.report import units
 from cimc.sim.result import Timing
 from cimc.sim.timing import run_timing

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from benchmarks.figures import CHIPS, Section, minilm, show, verdict
 from cimc.arch.load import load
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.errors import CimcError
 from cimc.mapping.choices import DEFAULT, Choices
+from cimc.options import Options
 from cimc.sim.result import Timing
 from cimc.sim.timing import run_timing
 from models.graph import save

@@ -27,9 +27,10 @@ from benchmarks.technologies import OUTPUT, feeds_of
 from benchmarks.validation.hybrids import encoder
 from cimc import errors, inputs
 from cimc.analog.technology import technologies
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device
 from cimc.isa.steps import executed
+from cimc.options import Options
 from cimc.report import device_cost, units
 from cimc.session import InferenceSession, Numerics
 from cimc.sim.interpreter import run

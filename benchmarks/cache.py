@@ -10,9 +10,10 @@ from pathlib import Path
 import onnx
 
 from benchmarks.figures import Section, show
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.errors import CimcError
 from cimc.mapping.choices import CacheHome, Choices
+from cimc.options import Options
 from cimc.report import figures, units
 from cimc.report.cache import with_cache
 from cimc.report.figures import RunFigures

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from benchmarks.attainment import PLAIN
 from benchmarks.figures import Section, minilm, show
-from cimc.compiler import Options
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.report import units
 from cimc.report.sweep import Figures, SweepReport
 from cimc.variants import Axis, sweep

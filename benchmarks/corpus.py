@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Options
 from cimc.errors import CimcError
+from cimc.options import Options
 from cimc.report.compare import Tolerance, compare
 from cimc.session import InferenceSession
 

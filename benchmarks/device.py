@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from cimc import inputs as input_files
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.device import Device
+from cimc.options import Options
 from cimc.sim.kept import Kept
 from cimc.sim.values import Analog, run_values
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks.attainment import layout, models
 from benchmarks.figures import CHIPS, Section, show
 from cimc.arch.load import load
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from cimc.sim.timing import run_timing
 
 COMMAND = "python -m benchmarks.links"

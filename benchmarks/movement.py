@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks.figures import CHIPS, Section, minilm, show
 from cimc.arch.load import load
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.mapping.choices import CacheHome, Choices
+from cimc.options import Options
 from cimc.report import figures, units
 from cimc.report.baseline import assumptions, with_baseline
 from cimc.report.figures import BaselineFigures, RunFigures

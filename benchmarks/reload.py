@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks.figures import Section, show
 from cimc.arch.units import area_um2
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.mapping.choices import DEFAULT
+from cimc.options import Options
 from cimc.report import figures, units
 from cimc.report.figures import ReloadFigures, RunFigures
 from cimc.report.reload import with_reload

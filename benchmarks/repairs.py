@@ -22,8 +22,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, save_model
 from benchmarks.figures import Section, show
 from cimc import inputs as input_files
 from cimc.arch.units import area_um2
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device
+from cimc.options import Options
 from cimc.report import units
 from cimc.report.device import error_of
 from cimc.report.device_cost import Cost, cost

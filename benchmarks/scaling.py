@@ -18,7 +18,8 @@ from pathlib import Path
 from benchmarks.figures import Section, minilm, show, verdict
 from benchmarks.passes import exponent
 from benchmarks.speed import CALL, child
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from models import small
 from models.graph import save
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import Section, minilm, show
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
+from cimc.options import Options
 from cimc.search.plan import Outcome, Plan
 from models import field
 from models.graph import save

@@ -21,8 +21,9 @@ import onnxruntime
 
 from cimc import inputs as input_files
 from cimc import study
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.device import Device
+from cimc.options import Options
 from cimc.sim.values import Analog, run_values
 from models import minilm
 from models.graph import save

@@ -21,7 +21,8 @@ import cimc
 from benchmarks.accuracy import compiled, sentence
 from benchmarks.figures import MINILM, Section, minilm, show, verdict
 from benchmarks.timing import measure
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from cimc.session import InferenceSession
 from cimc.sim.timing import run_timing
 from models.graph import save

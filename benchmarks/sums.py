@@ -17,11 +17,12 @@ from benchmarks.attainment import Model, models
 from benchmarks.figures import Section, show
 from cimc.arch.load import load
 from cimc.arch.units import area_by_part, area_um2
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.errors import CimcError
 from cimc.isa.steps import walk
 from cimc.mapping.choices import Choices
 from cimc.mapping.sums import SumsAt
+from cimc.options import Options
 from cimc.sim.result import Timing
 from cimc.sim.timing import run_timing
 

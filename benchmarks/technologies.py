@@ -25,9 +25,10 @@ from benchmarks.figures import Section, minilm, show
 from cimc import inputs as input_files
 from cimc import study
 from cimc.arch.units import area_um2
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device, duration
-from cimc.report import device_cost
+from cimc.options import Options
+from cimc.report import device_cost, units
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog, run_values
 from models import minilm as recipe
@@ -104,7 +105,7 @@ def row(preset: str, made: Compiled, device: Device, got: np.ndarray, wanted: np
         cost.conversions or 0,
         cost.cells,
         area_um2(made.hardware.spec),
-        None if end is None else (end.low / RATE / device_cost.YEAR, end.high / RATE / device_cost.YEAR),
+        None if end is None else (end.low / RATE / units.YEAR, end.high / RATE / units.YEAR),
     )
 
 

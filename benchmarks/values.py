@@ -16,7 +16,8 @@ import onnx
 from benchmarks.accuracy import Array, cosine, reference, sentence
 from benchmarks.attainment import Model, layout, models
 from benchmarks.figures import Section, minilm, show
-from cimc.compiler import Compiled, Options, Values, compile_model
+from cimc.compiler import Compiled, compile_model
+from cimc.options import Options, Values
 from cimc.session import InferenceSession
 from cimc.sim.timing import run_timing
 from models.inputs import sample_inputs

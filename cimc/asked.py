@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
 from cimc import errors
-from cimc.compiler import Fit, Options, Values
 from cimc.errors import did_you_mean
 from cimc.lengths import Lengths
 from cimc.mapping.choices import CacheHome, Choices, Objective, parse_choices
+from cimc.options import Fit, Options, Values
 from cimc.search.plan import parse_plan
 
 Activations = Literal["dynamic", "static"]

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from cimc import errors, mixed, npz, study
 from cimc import inputs as input_files
 from cimc.arch.spec import ChipSpec
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import device_calibrates
 from cimc.frontend.halves import HALVES
 from cimc.ir.evaluate import evaluate_all
 from cimc.ir.graph import Graph, Node
 from cimc.layers import Layers, compare_layers
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.passes.copies import Copies
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.reference import Reference

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from cimc import errors
 from cimc import inputs as input_files
 from cimc.checker import Checked, CheckOptions, check_model
-from cimc.compiler import Options
 from cimc.errors import CimcError, CimcErrors
 from cimc.frontend import importer, reference_values
 from cimc.frontend.reference_extract import Extractor, Part
 from cimc.inputs import Tokens
 from cimc.lookups import beyond
+from cimc.options import Options
 from cimc.reference import Reference
 
 Array = NDArray[np.generic]

@@ -56,10 +56,9 @@ class InferenceSession:
     For analog numerics: ``device``, settings as of ``--device`` (``"drift=off"``), ``technology`` and ``time`` since
     programming (seconds, or a text as ``"1d"``) in place of the hardware's, ``rate`` inferences a second for the years until
     cells wear out. ADC ranges that are calibrated are fitted to ``calibration`` (arrays of the inputs' shapes, or several
-    runs along a first axis, as ``--calibration``), else to the inputs of the first run. Cells are
-    programmed in the first run and kept for the next ones. States of the program, KV caches in tiles among them, stay from
-    run to run. Raises ANALOG_CONFIG naming the key
-    that is wrong, and for calibration data what wrong inputs raise."""
+    runs along a first axis, as ``--calibration``), else to the inputs of the first run. Cells are programmed in the first run
+    and kept for the next ones. States of the program, KV caches in tiles among them, stay from run to run. Raises
+    ANALOG_CONFIG naming the key that is wrong, and for calibration data what wrong inputs raise."""
 
     def __init__(
         self,
@@ -75,6 +74,26 @@ class InferenceSession:
         calibration: Mapping[str, Array] | None = None,
     ) -> None:
         one_of("numerics", numerics, get_args(Numerics))
+        self._numerics: Numerics = numerics
+        self._seed = seed
+        self._timing = timing
+        self._open(program)
+        self._result: RunResult | None = None
+        self._samples: Samples | None = None
+        self._cells = Kept(most=1 << 40)  # whatever a run holds, the next one may
+        self._prepared = Prepared()
+        self._state: State = {}
+        self._rows = Rows(self._program)
+        self._params: Mapping[str, int] = {}
+        self._device = _device(numerics, self._chip, device, technology, time)
+        self._rate = checked_rate(rate)
+        device_calibrates(self._device, calibration is not None, "calibration")
+        if calibration is not None:
+            self._calibrate(calibration)
+
+    def _open(self, program: Compiled | Path | str) -> None:
+        """Take the program, its weights and chip, and what the compile told beside them, if anything. Raises what reading a
+        folder or a file raises, and what the verifier finds."""
         if isinstance(program, Compiled):
             self._program: Program = program.program
             self._weights: Weights = program.weights
@@ -85,31 +104,13 @@ class InferenceSession:
             self._program, self._weights, self._chip = found.program, found.weights, found.hardware.spec
             self._mapping = found.folder / bundle.MAPPING if found.folder else None
         verify(self._program, self._chip, self._weights)
-        self._numerics: Numerics = numerics
-        self._seed = seed
-        self._timing = timing
-        self._result: RunResult | None = None
-        self._samples: Samples | None = None
-        self._cells = Kept(most=1 << 40)  # whatever a run holds, the next one may
-        self._prepared = Prepared()
-        self._state: State = {}
-        self._rows = Rows(self._program)
-        self._params: Mapping[str, int] = {}
-        self._device: Device | None = None
-        if numerics == "analog":
-            seconds = duration(time, "time") if isinstance(time, str) else time
-            self._device = Device.of(self._chip, device, technology, seconds)
-        elif device or technology is not None or time is not None:
-            raise refuse(
-                "numerics", f"'{numerics}' has no device", "device, technology and time need numerics='analog'"
-            )
-        self._rate = checked_rate(rate)
-        device_calibrates(self._device, calibration is not None, "calibration")
-        if calibration is not None:
-            told = inputs.lengths(self._program, calibration)
-            longest = {p.name: p.high for p in self._program.params} | told
-            types = inputs.types(self._program, longest)
-            self._samples = self._fitted(longest, *inputs.calibration(types, calibration))
+
+    def _calibrate(self, given: Mapping[str, Array]) -> None:
+        """Fit the converters' ranges to runs that are given; parameters they do not tell are at their greatest."""
+        told = inputs.lengths(self._program, given)
+        longest = {p.name: p.high for p in self._program.params} | told
+        types = inputs.types(self._program, longest)
+        self._samples = self._fitted(longest, *inputs.calibration(types, given))
 
     def get_inputs(self) -> list[NodeArg]:
         """The program's inputs."""
@@ -209,3 +210,16 @@ class InferenceSession:
         if self._mapping is None:
             return None
         return read_mapping(self._mapping).work if isinstance(self._mapping, Path) else work_of(self._mapping)
+
+
+def _device(
+    numerics: Numerics, chip: ChipSpec, settings: Sequence[str], technology: str | None, time: float | str | None
+) -> Device | None:
+    """What of the device analog numerics run with; None for others. Raises ANALOG_CONFIG for settings that others do not
+    have."""
+    if numerics == "analog":
+        return Device.of(chip, settings, technology, duration(time, "time") if isinstance(time, str) else time)
+    if settings or technology is not None or time is not None:
+        fix = "device, technology and time need numerics='analog'"
+        raise refuse("numerics", f"'{numerics}' has no device", fix)
+    return None

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cimc.analog.config import refuse
 from cimc.arch import load as hardware_files
 from cimc.arch.spec import ChipSpec, CoreSpec
-from cimc.compiler import Options
 from cimc.device import Device, checked_rate
 from cimc.isa.program import Program, Weights
+from cimc.options import Options
 from cimc.report import device_cost
 from cimc.report.device import (
     Error,

@@ -13,9 +13,10 @@ from cimc.arch.spec import ChipSpec
 from cimc.arch.units import area_um2
 from cimc.asked import WORDS
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import duration
 from cimc.mapping.choices import Choices, parse_choices
+from cimc.options import Options
 from cimc.report.jsontext import Json
 from cimc.report.progress import follow, stage
 from cimc.report.sweep import Figures, Row, SweepReport

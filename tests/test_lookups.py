@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
+from cimc.options import Options
 
 PAD = 7  # the inputs drawn hold some of it, the longest sequences none
 WIDTH = 8

@@ -14,7 +14,8 @@ from benchmarks.validation.figure import Figure, Validation
 from cimc.arch.actions import component
 from cimc.arch.load import load
 from cimc.arch.units import TileUnits, energy_pj
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from cimc.sim.timing import run_timing
 from models import small
 from models.graph import save

@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks.figures import Section
 from benchmarks.validation.figure import COMMAND
 from benchmarks.validation.puma import HEAD
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from cimc.sim.result import Event
 from cimc.sim.timing import run_timing
 from models import small

@@ -1,13 +1,12 @@
 """What one logical MVM core is made of: typed, frozen and checked before anything runs.
 
-A configuration is read from a mapping (``AnalogConfig.from_mapping``, keys in docs/analog.md); every contradiction is
-refused with the name of its key. Conductances are counted in *levels*: a slice of ``b`` bits has levels
+A configuration is read from a mapping by config_keys.py (keys in docs/analog.md); every contradiction is refused with the
+name of its key. Conductances are counted in *levels*: a slice of ``b`` bits has levels
 ``0 .. 2**b - 1``, and its highest level is the device's ``Gmax``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -332,10 +331,3 @@ class AnalogConfig:
         return tuple(
             (start, min(start + step, b)) for a, b in self.row_blocks for start in range(a, b, min(step, b - a))
         )
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, object], *, grid: Literal["fast", "fine"] = "fast") -> AnalogConfig:
-        """Read a mapping with the keys of docs/analog.md. Raises ``CimcError`` naming the key at fault."""
-        from cimc.analog.config_keys import read_config
-
-        return read_config(mapping, grid)

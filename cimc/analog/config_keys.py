@@ -23,6 +23,8 @@ from cimc.analog.config import (
     WeightKind,
     refuse,
 )
+from cimc.analog.noise import check_model, check_temperature, find_model
+from cimc.analog.technology import Technology, technology
 
 # Keys that mean the same: the first is ours, the others are what the field writes.
 ALIASES = {
@@ -54,8 +56,9 @@ ADC_KEYS = {
 Section = Mapping[str, object]
 
 
-def read_config(mapping: Section, grid: Literal["fast", "fine"]) -> AnalogConfig:
-    """The whole configuration. Raises ``CimcError`` naming the first key at fault."""
+def read_config(mapping: Section, grid: Literal["fast", "fine"] = "fast") -> AnalogConfig:
+    """The configuration of one core; ``grid`` where the mapping says none. Raises ANALOG_CONFIG naming the first key at
+    fault."""
     keys = _canonical(mapping, KNOWN, "")
     weights = _weights(keys)
     inputs = _inputs(keys)
@@ -219,32 +222,17 @@ def _ranges(merged: Section) -> tuple[tuple[float, float], ...]:
 
 
 def _device(keys: Section, mode: str) -> DeviceConfig:
-    from cimc.analog.noise import check_temperature, find_model
-    from cimc.analog.technology import technology
-
     named = keys.get("technology", keys.get("device"))
     tech = technology(str(named)) if named is not None else None
-    gmin_norm, gmax_us = _conductance_range(keys)
-    if tech is not None:
-        gmax_us = gmax_us or tech.gmax_us
-        gmin_norm = tech.gmin_us / tech.gmax_us if gmin_norm is None else gmin_norm
 
     def model(key: str) -> NoiseModel | None:
         return _model(key, keys[key]) if key in keys else None if tech is None else tech.default_model(key)
 
     programming, drift, read = model("programming_error"), model("drift"), model("read_noise")
-    if tech is None and programming is not None:
-        # A published device brings its own conductances; a generic model has none.
-        cell = find_model("programming_error", programming.name)
-        if cell.gmax_us != 1.0 and gmax_us is None:
-            gmax_us, gmin_norm = cell.gmax_us, cell.gmin_us / cell.gmax_us if gmin_norm is None else gmin_norm
+    gmin_norm, gmax_us = _cell_range(keys, tech, programming)
     celsius = _optional(keys, "temperature_c")
     retention = model("retention") if "retention" in keys or celsius is not None else None
-    if celsius is not None:
-        known = retention is not None or (read is not None and bool(find_model("read_noise", read.name).thermal))
-        check_temperature("temperature_c", celsius, known, "the cell" if tech is None else tech.name)
-    elif retention is not None:
-        raise refuse("retention", "it depends on a temperature", "give temperature_c as well")
+    _check_heat(celsius, retention, read, tech)
     return DeviceConfig(
         programming=programming,
         drift=drift,
@@ -264,7 +252,36 @@ def _device(keys: Section, mode: str) -> DeviceConfig:
     )
 
 
+def _cell_range(
+    keys: Section, tech: Technology | None, programming: NoiseModel | None
+) -> tuple[float | None, float | None]:
+    """Gmin / Gmax, and Gmax in µS: as the keys say, else as the technology or a published device's model does, which brings
+    its own conductances; a generic model has none."""
+    gmin_norm, gmax_us = _conductance_range(keys)
+    if tech is not None:
+        gmax_us = gmax_us or tech.gmax_us
+        return tech.gmin_us / tech.gmax_us if gmin_norm is None else gmin_norm, gmax_us
+    if programming is None or gmax_us is not None:
+        return gmin_norm, gmax_us
+    cell = find_model("programming_error", programming.name)
+    if cell.gmax_us == 1.0:
+        return gmin_norm, None
+    return cell.gmin_us / cell.gmax_us if gmin_norm is None else gmin_norm, cell.gmax_us
+
+
+def _check_heat(
+    celsius: float | None, retention: NoiseModel | None, read: NoiseModel | None, tech: Technology | None
+) -> None:
+    """Refuse a temperature of which no part of the cell knows what it does, and a part that needs one without it."""
+    if celsius is not None:
+        known = retention is not None or (read is not None and bool(find_model("read_noise", read.name).thermal))
+        check_temperature("temperature_c", celsius, known, "the cell" if tech is None else tech.name)
+    elif retention is not None:
+        raise refuse("retention", "it depends on a temperature", "give temperature_c as well")
+
+
 def _conductance_range(keys: Section) -> tuple[float | None, float | None]:
+    """Gmin / Gmax, and Gmax in µS, as far as the keys say them, as conductances, resistances or their ratio."""
     gmax = _optional(keys, "gmax_us")
     gmin = _optional(keys, "gmin_us")
     if "Rmin" in keys:
@@ -282,8 +299,6 @@ def _conductance_range(keys: Section) -> tuple[float | None, float | None]:
 
 def _model(key: str, given: object) -> NoiseModel | None:
     """``"NormalIndependent"`` or ``{"model": "NormalIndependent", "sigma": 0.01}``; None and "none" switch it off."""
-    from cimc.analog.noise import check_model
-
     if given is None or given == "none":
         return None
     if isinstance(given, str):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cimc.analog.adc import common_step, transfers
 from cimc.analog.config import AnalogConfig, refuse
+from cimc.analog.config_keys import read_config
 from cimc.analog.crossbar import Cells, sum_dtype
 from cimc.analog.encoding import check_inputs, planes
 from cimc.analog.exact import ExactProduct, exact_product, lossless_columns, merged_weights
@@ -80,7 +81,7 @@ class AnalogMatrix:
         key: tuple[int, int] = (0, 0),
         cells: Cells | None = None,
     ) -> None:
-        self.config = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config)
+        self.config = config if isinstance(config, AnalogConfig) else read_config(config)
         given = np.asarray(codes)
         small = given.ndim == 2 and given.dtype.name in ("int8", "int16")
         weights: NDArray[Any] = given if small else _integers("weights", given)
@@ -350,7 +351,7 @@ def mvm(
             return IoMatrix(weights, IoModel.from_mapping(config), seed).mvm(np.asarray(inputs).T).T
         if is_network(config):
             return network_mvm(weights, inputs, config)
-    resolved = config if isinstance(config, AnalogConfig) else AnalogConfig.from_mapping(config, grid="fine")
+    resolved = config if isinstance(config, AnalogConfig) else read_config(config, grid="fine")
     w, x = _integers("weights", weights), _integers("inputs", inputs)
     if w.shape[1] != x.shape[0]:
         raise refuse("inputs", f"{x.shape[0]} rows for weights of {w.shape[1]} inputs", "give (in, batch)")

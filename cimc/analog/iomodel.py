@@ -28,10 +28,9 @@ MAX_BOUND_STEPS = 10  # aihwkit IOParameters.max_bm_factor 1000: at most ten dou
 
 @dataclass(frozen=True)
 class IoModel:
-    """Settings with aihwkit's names. Resolutions are numbers of steps over the whole range (254 for 8 bits), or the
-    step
-    itself if below 1; 0 or less switches quantization off. ``ir_drop_g_ratio`` is the wire's over the cell's
-    conductance."""
+    """Settings with aihwkit's names. Resolutions are numbers of steps over the whole range (254 for 8 bits), or
+    the step itself if below 1; 0 or less switches quantization off. ``ir_drop_g_ratio`` is the wire's over the cell's
+    conductance. Raises ANALOG_CONFIG for a bound or ratio that is not positive, and noise that is negative."""
 
     inp_res: float = 254.0
     out_res: float = 254.0
@@ -128,7 +127,7 @@ class IoMatrix:
         self._reads = 0
 
     def mvm(self, inputs: NDArray[np.floating]) -> Float32:
-        """``inputs`` (vectors, in) to (vectors, out)."""
+        """``inputs`` (vectors, in) to (vectors, out). Raises ANALOG_CONFIG for another shape, a NaN or an infinity."""
         x = np.asarray(inputs, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != self._matrix.shape[0] or not np.all(np.isfinite(x)):
             raise refuse("inputs", f"shape {x.shape} or a NaN", f"give finite (vectors, {self._matrix.shape[0]})")

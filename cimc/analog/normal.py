@@ -1,4 +1,4 @@
-"""Hashed words, and a normal number from each: the definition, in numpy. kernels/draw.py computes the same bits faster.
+"""Hashed words, and a normal number from each: the definition, in numpy. kernels/lanes.py computes the same bits faster.
 
 The word's top bit is the sign, the others a probability ``t`` in (0, 1/2); the number is the normal quantile of ``t``,
 by M. Giles' single-precision polynomials ("Approximating the erfinv function", GPU Computing Gems, 2011). All

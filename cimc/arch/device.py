@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Ohms = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Celsius = Annotated[float, Field(gt=-273.15, le=300, allow_inf_nan=False)]
 AdcRange = Literal["fixed", "full", "calibrated", "calibrated_slice"]
 Compensation = Literal["none", "global", "column"]
 Remap = Literal["none", "rows", "columns", "both"]
@@ -50,6 +51,4 @@ class DeviceSpec(BaseModel):
     sigma: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None  # a model's own number
     acceptance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None  # a model's own number
     temperature: bool | None = None
-    temperature_c: Annotated[float, Field(gt=-273.15, le=300, allow_inf_nan=False)] | None = (
-        None  # °C since programming
-    )
+    temperature_c: Celsius | None = None  # since programming

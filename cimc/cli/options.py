@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from cimc.asked import Size
-    from cimc.compiler import Options
+    from cimc.options import Options
 
 F = TypeVar("F", bound=Callable[..., object])
 LENGTHS = re.compile(r"(.+)=([0-9]{1,9})\.\.([0-9]{1,9})")

@@ -83,7 +83,12 @@ def save_run(result: RunResult, chip: ChipSpec, outputs: Path | None, trace: Pat
 
 
 def show(blocks: list[Block]) -> None:
-    """A report on stdout."""
-    from cimc.report.render import write
+    """A report on stdout: drawn on a terminal, where NO_COLOR is obeyed (by rich), else as plain text."""
+    if sys.stdout.isatty():
+        from cimc.report.terminal import write_terminal
 
-    write(blocks, sys.stdout)
+        write_terminal(blocks, sys.stdout)
+        return
+    from cimc.report.render import plain
+
+    sys.stdout.write(plain(blocks))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @opt.device_options
 @opt.calibration_option
 @click.option("--outputs", "outputs_path", type=opt.OUT_FILE, help="Write the outputs to an .npz.")
-@click.option("--param", "params", multiple=True, metavar="NAME=INT", help="A runtime parameter of the program.")
+@click.option("--param", "param_texts", multiple=True, metavar="NAME=INT", help="A runtime parameter of the program.")
 @click.option("--no-values", is_flag=True, help="Timing and energy only.")
 @click.option("--no-timing", is_flag=True, help="Values only.")
 @opt.trace_option
@@ -48,7 +48,7 @@ def command(
     inference_rate: float,
     calibration_path: Path | None,
     outputs_path: Path | None,
-    params: tuple[str, ...],
+    param_texts: tuple[str, ...],
     no_values: bool,
     no_timing: bool,
     trace: Path | None,
@@ -73,7 +73,7 @@ def command(
     from cimc.sim.values import Analog
 
     _agree(no_values, no_timing, outputs_path, trace)
-    values = opt.parse_dims(params, "--param")
+    asked = opt.parse_dims(param_texts, "--param")
     times = opt.read_times(numerics, device_settings, technology, device_time)
     if len(times) > 1:
         raise click.UsageError("run takes one --time; check compares several")
@@ -84,8 +84,8 @@ def command(
             device = Device.of(spec, device_settings, technology, *times) if numerics == "analog" else None
             verify(found.program, spec, found.weights)
             mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
-        values, feeds = _given(found, values, not no_values, inputs_path, (seed, quiet))
-        samples = _samples(found, device, feeds, calibration_path, values)
+        params, feeds = _given(found, asked, not no_values, inputs_path, (seed, quiet))
+        samples = _samples(found, device, feeds, calibration_path, params)
         with stage("run"):
             result = run(
                 found.program,
@@ -97,20 +97,21 @@ def command(
                 values=not no_values,
                 timing=not no_timing,
                 trace=trace is not None,
-                params=values,
+                params=params,
                 progress=follow,
+                verified=True,
                 analog=Analog(device, samples=samples),
             )
-    told = _figures(found, result, mapping, inference_rate, values)
+    told = _figures(found, result, mapping, inference_rate, params)
     put.save_run(result, spec, outputs_path, trace)
     if found.folder and result.timing is not None:
         _keep(told, found.folder / bundle.RUN, quiet)
     spent = device_cost.cost(found.program, spec, device, result, inference_rate) if device is not None else None
+    used = device.technology if device is not None else ""
+    setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed, used)
     if json_target:
         put.as_json(told.to_json() | ({"device": spent.to_json()} if spent else {}), json_target)
     if json_target != "-":
-        used = device.technology if device is not None else ""
-        setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed, used)
         blocks = run_report.report(told, setting, spec, mapping)
         put.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
 

@@ -15,7 +15,8 @@ from cimc.ir.graph import Graph, Node
 from cimc.mapping.allocate import aligned
 from cimc.mapping.caches import Cache, Heads, caches, spread
 from cimc.mapping.json_value import Json
-from cimc.mapping.mapping import Mapping, Segment
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import Segment
 from cimc.mapping.segment import Range
 from cimc.ops import OPS, Access
 

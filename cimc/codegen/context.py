@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.held import Held
-from cimc.codegen.pushed import Operand, Pushes
+from cimc.codegen.push import Operand, Pushes
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
 from cimc.mapping.layout import is_view, stored_outputs
-from cimc.mapping.mapping import Home, Mapping, Placement, Segment
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import Home, Placement, Segment
 from cimc.mapping.recompute import KEPT_SHARE
 from cimc.mapping.segment import Range, Tail, inside, product
 from cimc.mapping.space import Index, Space, shared_row, width

@@ -29,7 +29,7 @@ from cimc.isa.operands import View, static_shape
 from cimc.isa.steps import executed
 from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.mapping import Mapping as Placed
-from cimc.mapping.mapping import Placement, Segment, Style
+from cimc.mapping.placement import Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, product
 
 PACE = 0.5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cimc.codegen.context import Context
 from cimc.ir.graph import Node
-from cimc.mapping.mapping import Placement, Segment
+from cimc.mapping.placement import Placement, Segment
 from cimc.mapping.segment import MATRIX_OPS
 from cimc.ops import OPS, Access
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
-from cimc.isa.operands import Affine, View, dense_strides
+from cimc.isa.operands import View, dense_strides
 from cimc.isa.program import Piece
 from cimc.mapping.caches import Cache
 from cimc.mapping.segment import Range
-
-if TYPE_CHECKING:
-    from cimc.codegen.context import Context
-    from cimc.codegen.tilecode import TileCode
 
 
 @dataclass(frozen=True)
@@ -35,29 +30,6 @@ class Kept:
         """A view of all of the cache, in the state of a share."""
         low, _ = self.units[share]
         return View(self.name(share), view.offset + -low * self.cache.unit, view.shape, view.strides)
-
-    def extend(self, context: Context, code: TileCode, share: int) -> None:
-        """Declare the state of a share, and load the new rows into it."""
-        cache, (low, high) = self.cache, self.units[share]
-        element = context.graph.type(cache.present).element
-        code.state(self.name(share), element, (high - low, *cache.shape[cache.axis :]))
-        new = context.homes[cache.new].layout
-        strides = dense_strides(cache.shape)
-        inner = new.shape[cache.axis :]
-        for first, counts in cache.rectangles(low, high):
-            shape = (*counts, *inner)
-            kept = [a for a, n in enumerate(shape) if n > 1] or [len(shape) - 1]
-
-            def of(values: tuple[int, ...], axes: list[int] = kept) -> tuple[int, ...]:
-                return tuple(values[a] for a in axes)
-
-            at = sum(i * s for i, s in zip(first, new.strides, strict=False))
-            source = View(context.global_name(cache.new), Affine(new.offset + at), of(shape), of(new.strides))
-            there = sum(i * s for i, s in zip(first, strides, strict=False)) - low * cache.unit
-            offset = there + cache.rows * strides[cache.axis]
-            code.emit(
-                "load", View(self.name(share), Affine(offset), of(shape), of(strides)), source, origin=self.node.origin
-            )
 
     def pieces(self, rows: int, tiles: tuple[int, ...]) -> Iterator[Piece]:
         """The first ``rows`` rows of the cache, as pieces of the states."""
@@ -85,11 +57,6 @@ class HeldSegment:
     def view(self, present: str, share: int, view: View) -> View | None:
         """A view of a cache in the state of a share; None if it is not kept there."""
         return next((k.view(share, view) for k in self.kept if k.cache.present == present), None)
-
-    def extend(self, context: Context, code: TileCode, share: int) -> None:
-        """Load the new rows of every cache into the states of a share."""
-        for kept in self.kept:
-            kept.extend(context, code, share)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from cimc.isa.instruction import Repeat, Step
 from cimc.isa.program import Buffer, GlobalBuffer, Port, Program, TileProgram
 from cimc.mapping.allocate import aligned
 from cimc.mapping.mapping import Mapping as Placed
-from cimc.mapping.mapping import Placement, Segment
+from cimc.mapping.placement import Placement, Segment
 from cimc.mapping.region import Region
 
 TURNS = 2

@@ -22,7 +22,7 @@ from itertools import chain
 
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.tilecode import TileCode
-from cimc.codegen.timed import FREE, RECORDED, Alone, Timed, alike, works
+from cimc.codegen.timed import FREE, RECORDED, Alone, Timed, Work, alike, works
 from cimc.isa.instruction import INSTRUCTIONS, MAX_STAGE, WINDOW, Derived, Instruction, Phase, Repeat, Unit
 from cimc.isa.messages import SENDING, TAKING, integer
 from cimc.isa.operands import Affine, View
@@ -223,35 +223,52 @@ def overlapped(
     ``rotation``: buffers at least in place of one, ``most``: at most; 1: blocks come one after the other."""
     rotation = min(rotation, most)
     blocks = [works(chip, codes, recorded) for recorded in variants]
-    interval, late = FREE, 0
-    if rotation > 1:
-        loads: Counter[tuple[int, str]] = Counter()
-        moved: Counter[tuple[int, str]] = Counter()
-        for work in chain.from_iterable(chain.from_iterable(blocks)):
-            loads[work.tile, work.unit] += work.busy
-            if work.step.mnemonic in TAKING or work.step.mnemonic in SENDING:
-                moved[work.tile, work.unit] += work.busy
-        interval = -(-max(loads.values(), default=1) // len(variants))
-        late = max(moved.values(), default=0) // len(variants)
+    interval, late = _pace(blocks) if rotation > 1 else (FREE, 0)
     alone = [Alone(chip, every, interval, late).run(groups) for groups in blocks]
     ends = [max((t.start for t in one.timed), default=0) for one in alone]
     close = max(ends) - min(ends) <= CLOSE * interval
     if close and all(alike(blocks[0], groups) for groups in blocks[1:]):
         nearest = alone[ends.index(min(ends))]
         alone = [Alone(chip, every, interval).like(nearest, groups) for groups in blocks]
-    spans: dict[tuple[int, str], tuple[int, int]] = {}  # over all lanes: a block may be early, and the next late
+    lives = _lives(alone)
+    longest = max((life // every.get(tile, 1) for (tile, _), life in lives.items()), default=0)
+    interval = max(interval, -(-2 * longest // max(1, 2 * most - 3)), -(-max(ends) // MAX_STAGE))
+    least = {tile: max(1, rotation // every.get(tile, 1)) for tile in codes}
+    rings = _rings(lives, interval, every, least)
+    return Overlap(tuple(tuple(one.timed) for one in alone), interval, rings, every)
+
+
+def _pace(blocks: Sequence[Sequence[Sequence[Work]]]) -> tuple[int, int]:
+    """Cycles from one block to the next that the busiest unit needs for one, of all lanes in turn; and those that messages are
+    given beyond their way, as many as a block takes the busiest tile's links for."""
+    loads: Counter[tuple[int, str]] = Counter()
+    moved: Counter[tuple[int, str]] = Counter()
+    for work in chain.from_iterable(chain.from_iterable(blocks)):
+        loads[work.tile, work.unit] += work.busy
+        if work.step.mnemonic in TAKING or work.step.mnemonic in SENDING:
+            moved[work.tile, work.unit] += work.busy
+    return -(-max(loads.values(), default=1) // len(blocks)), max(moved.values(), default=0) // len(blocks)
+
+
+def _lives(alone: Sequence[Alone]) -> dict[tuple[int, str], int]:
+    """By tile and buffer, the cycles that it is in use for a block, over all lanes: a block may be early, and the next late."""
+    spans: dict[tuple[int, str], tuple[int, int]] = {}
     for one in alone:
         for where, (low, high) in one.lives.items():
             first, last = spans.get(where, (low, high))
             spans[where] = min(first, low), max(last, high)
-    lives = {where: high - low for where, (low, high) in spans.items()}
-    longest = max((life // every.get(tile, 1) for (tile, _), life in lives.items()), default=0)
-    interval = max(interval, -(-2 * longest // max(1, 2 * most - 3)), -(-max(ends) // MAX_STAGE))
-    least = {tile: max(1, rotation // every.get(tile, 1)) for tile in codes}
+    return {where: high - low for where, (low, high) in spans.items()}
+
+
+def _rings(
+    lives: Mapping[tuple[int, str], int], interval: int, every: Mapping[int, int], least: Mapping[int, int]
+) -> dict[tuple[int, str], int]:
+    """Places of each buffer, a power of two and at least ``least`` of its tile, so that it is done with before its turn comes
+    again; half a turn more where a tile takes part in every block."""
     rings: dict[tuple[int, str], int] = {}
     for (tile, name), life in lives.items():
         turn = interval * every.get(tile, 1)
         slack = turn // 2 if every.get(tile, 1) == 1 else 0
         need = max(least[tile], (life + slack) // turn + 1)
         rings[tile, name] = 1 << (need - 1).bit_length()
-    return Overlap(tuple(tuple(one.timed) for one in alone), interval, rings, every)
+    return rings

@@ -13,65 +13,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from cimc.codegen.context import Context
 from cimc.codegen.fold import substitute
+from cimc.codegen.push import Operand, Push, Pushes
 from cimc.codegen.tags import PUSHED
+from cimc.codegen.tasks import Task
 from cimc.codegen.tilecode import TileCode, instruction
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction, Phase, Repeat, Step
-from cimc.isa.operands import Affine, Element, View, static_shape
-from cimc.mapping.mapping import Segment, Style
-from cimc.mapping.segment import Range, pieces, product, shares
+from cimc.isa.operands import Affine, View, static_shape
+from cimc.mapping.placement import Segment, Style
+from cimc.mapping.segment import pieces, product, shares
 from cimc.mapping.space import Index, Space
 from cimc.ops import Access
 from cimc.origin import Origin
-
-if TYPE_CHECKING:
-    from cimc.codegen.context import Context
-    from cimc.codegen.spread import Spread
 
 ROOM_SHARE = 3
 """Operands that are sent to a tile take at most a part in so many of its buffer: it has them beside what it does before
 (estimated; 6: the same for MiniLM)."""
 
-Operand = tuple[str, str]
-"""The first output of a node, and the value that it reads whole."""
-
 
 class Crowded(Exception):
     """A segment does not fit with what is sent to its tiles."""
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """An operand of a head: all rows of the columns [col, col + cols) of ``root``; the node reads them as columns if ``turned``.
-    ``tiles`` get it in a buffer ``name``; ``channels``: which of these columns go by each tag, or by it and the next ones where
-    blocks that take turns do not come in order."""
-
-    root: str
-    name: str
-    element: Element
-    rows: int
-    col: int
-    cols: int
-    turned: bool
-    tiles: tuple[int, ...]
-    channels: tuple[tuple[int, Range], ...]
-
-    def operand(self, code: TileCode) -> View:
-        """All of it as the node reads it (k × n), on one of its tiles."""
-        whole = code.fixed(self.name, self.element, (self.rows, self.cols))
-        return View(whole.buffer, Affine(), whole.shape[::-1], whole.strides[::-1]) if self.turned else whole
-
-    def part(self, code: TileCode, row: Affine, rows: int, first: int, last: int) -> View:
-        """Rows of the columns [first, last) of the root."""
-        whole = code.fixed(self.name, self.element, (self.rows, self.cols))
-        return View(whole.buffer, row * self.cols + (first - self.col), (rows, last - first), whole.strides)
-
-
-Pushes = Mapping[tuple[Operand, tuple[int, ...]], Push]
-"""What is sent to the tiles of a SPREAD segment, by operand and position of the outer axes. Heads may share one."""
 
 
 def making(context: Context, segment: Segment) -> Segment | None:
@@ -95,13 +59,13 @@ def takers(context: Context, source: Segment) -> list[Segment]:
     return found
 
 
-def pushes(context: Context, segment: Segment, spread: Spread) -> Pushes:
-    """What is sent to the tiles of a segment's tasks, whose code ``spread`` is; nothing if it has no tasks, no STREAM
-    segment makes all rows of an operand right before, or they leave too little room."""
+def pushes(context: Context, segment: Segment, tasks: Mapping[int, Sequence[Task]], space: Space) -> Pushes:
+    """What is sent to the tiles of a segment's ``tasks``, whose operands are found in ``space``; nothing if it has no tasks, no
+    STREAM segment makes all rows of an operand right before, or they leave too little room."""
     source = making(context, segment)
-    if source is None or not spread.tasks:
+    if source is None or not tasks:
         return {}
-    plan = _Plan(context, segment, spread, source)
+    plan = _Plan(context, segment, tasks, space, source)
     for node, value in context.whole(segment):
         plan.operand(node, value)
     bytes_of: Counter[int] = Counter()
@@ -117,7 +81,8 @@ class _Plan:
 
     context: Context
     segment: Segment
-    spread: Spread
+    tasks: Mapping[int, Sequence[Task]]
+    read: Space  # of the segment
     source: Segment
     found: dict[tuple[Operand, tuple[int, ...]], Push] = field(
         default_factory=dict[tuple[Operand, tuple[int, ...]], Push]
@@ -126,7 +91,7 @@ class _Plan:
 
     def __post_init__(self) -> None:
         self.heads: dict[tuple[int, ...], list[int]] = {}
-        for tile, tasks in self.spread.tasks.items():
+        for tile, tasks in self.tasks.items():
             for at in dict.fromkeys(task.at for task in tasks):
                 self.heads.setdefault(at, []).append(tile)
         context, source = self.context, self.source
@@ -182,7 +147,7 @@ class _Plan:
         columns; None if it is none."""
         rows = product(self.space.domain)
         width = self.context.graph.type(self.context.homes[value].buffer).size // rows
-        view = self.spread.space.whole_view(node, value, Index((*map(Affine, at), Affine()), 1), "")
+        view = self.read.whole_view(node, value, Index((*map(Affine, at), Affine()), 1), "")
         first = view.offset.constant
         for turned in (False, True):
             (tokens, cols), (over, across) = static_shape(view), view.strides

@@ -10,7 +10,7 @@ from cimc.codegen.spread import split
 from cimc.ir.graph import Node
 from cimc.isa.operands import Affine, View
 from cimc.mapping.layout import region
-from cimc.mapping.mapping import Segment
+from cimc.mapping.placement import Segment
 from cimc.mapping.segment import Range, product
 from cimc.ops import OPS, Layout
 from cimc.ops.op import Part

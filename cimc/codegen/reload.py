@@ -18,7 +18,7 @@ from cimc.codegen.tilecode import TileCode, instruction
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import View
 from cimc.isa.program import MatrixDecl
-from cimc.mapping.mapping import Segment
+from cimc.mapping.placement import Segment
 from cimc.mapping.segment import MATRIX_OPS
 from cimc.origin import Origin
 

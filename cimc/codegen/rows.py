@@ -11,7 +11,8 @@ from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.codegen.context import Context
 from cimc.codegen.overlap import PLACES
-from cimc.codegen.pushed import Crowded, Push, Taken, receive, takers
+from cimc.codegen.push import Push
+from cimc.codegen.pushed import Crowded, Taken, receive, takers
 from cimc.codegen.regions import assemble, host
 from cimc.codegen.spread import Spread, sent_to
 from cimc.codegen.stream import Stream
@@ -22,7 +23,7 @@ from cimc.isa.instruction import Step
 from cimc.isa.program import Buffer
 from cimc.mapping.allocate import aligned, allocate, lives
 from cimc.mapping.lanes import INPUT_BITS
-from cimc.mapping.mapping import Placement, Segment, Style
+from cimc.mapping.placement import Placement, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, product
 
 STREAM_BLOCKS = 128

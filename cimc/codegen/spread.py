@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
-from cimc.codegen.pushed import Pushes, making, pushes
+from cimc.codegen.extend import extend
+from cimc.codegen.push import Pushes
+from cimc.codegen.pushed import making, pushes
 from cimc.codegen.tags import HANDED
 from cimc.codegen.tasks import Task, takers, tasks
 from cimc.codegen.tilecode import TileCode, columns, narrowed
@@ -15,7 +17,7 @@ from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.matrix import PRODUCTS
 from cimc.isa.operands import Affine, Element, View, static_shape
-from cimc.mapping.mapping import Segment
+from cimc.mapping.placement import Segment
 from cimc.mapping.segment import Range, Tail, pieces, product
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.mapping.traffic import hops
@@ -45,7 +47,7 @@ def sent_to(context: Context, segment: Segment) -> Pushes:
     found = context.pushes.get(segment.index)
     if found is None:
         spread = Spread(context, segment, context.tails(segment), 1)
-        found = context.pushes[segment.index] = pushes(context, segment, spread)
+        found = context.pushes[segment.index] = pushes(context, segment, spread.tasks, spread.space)
     return found
 
 
@@ -159,7 +161,7 @@ class Spread:
         for number, (tile, share) in enumerate(self.shares):
             self.share, self.staying = number, share[-1]
             if self.held is not None:
-                self.held.extend(self.context, self.context.code(tile), number)
+                extend(self.held, self.context, self.context.code(tile), number)
             self._loops(self.context.code(tile), share, 0, (), {})
         for tile, found in self.tasks.items():
             self.staying = Range(0, self.space.domain[-1]) if len({t.rows for t in found}) > 1 else found[0].rows

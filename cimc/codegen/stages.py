@@ -8,7 +8,7 @@ from math import prod
 
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import View
-from cimc.mapping.mapping import Placement
+from cimc.mapping.placement import Placement
 from cimc.mapping.region import Part, Region, Source
 from cimc.mapping.segment import MATRIX_OPS, pieces
 from cimc.origin import Origin

@@ -16,7 +16,8 @@ from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
 from cimc.codegen.movement import Columns, Movement, Shard, State
 from cimc.codegen.overlap import BLOCK, PLACES, Overlap, overlapped
-from cimc.codegen.pushed import Push, Taken, takers
+from cimc.codegen.push import Push
+from cimc.codegen.pushed import Taken, takers
 from cimc.codegen.spread import sent_to
 from cimc.codegen.tags import PUSHED
 from cimc.codegen.tilecode import TileCode, columns, declare
@@ -24,7 +25,7 @@ from cimc.ir.graph import Node
 from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.lanes import spare
-from cimc.mapping.mapping import Part, PlacedMatrix, Segment
+from cimc.mapping.placement import Part, PlacedMatrix, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, shares
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.mapping.sums import where

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cimc.isa.instruction import INSTRUCTIONS, Instruction, Repeat, Step, Value, complete
 from cimc.isa.operands import Affine, Element, View, dense_strides
 from cimc.isa.program import Block, MatrixDecl
-from cimc.mapping.mapping import Part, PlacedMatrix
+from cimc.mapping.placement import Part, PlacedMatrix
 from cimc.origin import Origin
 
 

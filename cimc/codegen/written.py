@@ -15,7 +15,7 @@ from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
 from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.isa.program import MatrixDecl
-from cimc.mapping.mapping import Placement, Segment
+from cimc.mapping.placement import Placement, Segment
 from cimc.mapping.segment import Range
 from cimc.mapping.space import Index, shared_row
 from cimc.ops import OPS, Access

@@ -34,7 +34,9 @@ from cimc.ir.graph import Constants, Graph, Type
 from cimc.origin import Origin
 
 MAX_INLINED = 1_000_000
+"""Nodes, functions and loops written out. As MAX_CALLS a bound on time, which a hostile file could ask for any amount of."""
 MAX_CALLS = 32
+"""Functions that call each other in a line."""
 MISFITS = (IndexError, ValueError, ArithmeticError, TypeError, MemoryError)
 """What a translation may trip over when a node's operands or attributes are not what the standard asks for."""
 MAX_FIXED = 64
@@ -143,6 +145,8 @@ class _Import:
         self.count = 0
 
     def result(self, shortened: str) -> Imported:
+        """The model, translated. ``shortened``: what a longer default sequence failed of. Raises MODEL_OP and MODEL_NODE for
+        every node that cannot be translated, all at once, and MODEL_INPUT, MODEL_MALFORMED, MODEL_TOO_LARGE."""
         scope = _Scope(self.model.opsets, "", (), {})
         for name, kind in self.dims.inputs:
             declared = self.input_type(name, kind)
@@ -190,6 +194,7 @@ class _Import:
             self.ask(mark.hit)
 
     def input_type(self, name: str, kind: TensorType) -> Type:
+        """The type that an input is declared with, dims bound. Raises MODEL_INPUT."""
         fix = "export the model with typed inputs"
         if isinstance(kind.dtype, Unreadable):
             raise errors.MODEL_INPUT(path=self.model.path, name=name, why=kind.dtype.reason, fix=fix)
@@ -223,15 +228,14 @@ class _Import:
         raise errors.MODEL_MALFORMED(path=self.model.path, where="graph", why=why)
 
     def initializers(self, graph: OnnxGraph, scope: _Scope) -> None:
+        """Make constants of a graph's initializers; one that cannot be read is a fault of the first node that reads it."""
         for name, array in graph.initializers.items():
             if isinstance(array, Unreadable):
                 scope.failed.add(name)
-                readers = [n.name for n in graph.nodes if name in n.inputs]
-                if readers:
-                    node = next(n for n in graph.nodes if n.name == readers[0])
-                    self.faults.add(
-                        errors.MODEL_OP(node=node.name, op=node.title, why=f"input '{name}': {array.reason}")
-                    )
+                reader = next((n for n in graph.nodes if name in n.inputs), None)
+                if reader is not None:
+                    why = f"input '{name}': {array.reason}"
+                    self.faults.add(errors.MODEL_OP(node=reader.name, op=reader.title, why=why))
                 continue
             scope.values[name] = self.b.constant(array, name)
 
@@ -240,6 +244,7 @@ class _Import:
             self.node(node, scope)
 
     def node(self, node: OnnxNode, scope: _Scope) -> None:
+        """Translate a node; a fault is noted, and what its outputs feed is passed over in silence. Raises MODEL_TOO_LARGE."""
         self.count += 1
         if self.count > MAX_INLINED:
             fix = "simplify the model's functions"
@@ -275,13 +280,12 @@ class _Import:
             self.b.origin = before
 
     def keep(self, node: OnnxNode, results: Sequence[Operand], scope: _Scope) -> None:
+        """Bind a node's outputs to what it was translated to; None for an optional that is absent."""
         for name, value in zip(node.outputs, results, strict=False):
-            if name and value is not None:
+            if name:
                 scope.values[name] = value
-                if isinstance(value, Value):
-                    self.b.label(value, scope.prefix + name)
-            elif name:
-                scope.values[name] = None
+            if name and isinstance(value, Value):
+                self.b.label(value, scope.prefix + name)
         for name in node.outputs[len(results) :]:
             if name:
                 why = f"its output {node.outputs.index(name)} is not supported"
@@ -289,6 +293,7 @@ class _Import:
                 scope.failed.add(name)
 
     def read(self, name: str, scope: _Scope) -> Operand:
+        """What a name stands for; None for an operand left out. Raises _Poison for what failed, Impossible for what is not."""
         if not name:
             return None
         if name in scope.failed:
@@ -298,6 +303,8 @@ class _Import:
         return scope.values[name]
 
     def translated(self, node: OnnxNode, scope: _Scope) -> tuple[Operand, ...]:
+        """A node's outputs: by the model's function of its name, its spelling, the standard's function, or on the host. Raises
+        Unsupported, Impossible, _Poison and MISFITS."""
         inputs = tuple(self.read(name, scope) for name in node.inputs)
         for name in node.outputs:  # the same names again, in another round of a loop
             scope.marks.pop(name, None)
@@ -354,6 +361,7 @@ class _Import:
         return "this operator of onnxruntime's own is not known"
 
     def unspelled(self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope) -> tuple[Operand, ...]:
+        """A node that no spelling translates: the standard's definition as a function, else a call of the host."""
         if why := self.unknown(node):
             raise Unsupported(why)
         function = functions.of_standard(node, inputs, scope.opsets)
@@ -364,6 +372,7 @@ class _Import:
     def on_host(
         self, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope, reason: str, *, standard: bool = False
     ) -> tuple[Operand, ...]:
+        """A node that the chip's host controller computes, and ``reason``, why no tile does."""
         operands = {name: v for name, v in zip(node.inputs, inputs, strict=True) if name}
         operands.update({name: self.read(name, scope) for name in node.captures})
         # Sizes, scales and the like may have to be known.
@@ -381,6 +390,7 @@ class _Import:
     def inline(
         self, function: OnnxFunction, node: OnnxNode, inputs: tuple[Operand, ...], scope: _Scope
     ) -> tuple[Operand, ...]:
+        """A call of a function: its nodes in a scope of their own. Raises Impossible for one that calls itself."""
         key = (function.domain, function.name)
         if key in scope.calls:
             raise Impossible("the function calls itself")
@@ -404,6 +414,7 @@ class _Import:
         return self.read(name, scope)
 
     def subgraph(self, graph: OnnxGraph, arguments: Sequence[Operand], scope: _Scope) -> tuple[Operand, ...]:
+        """A branch or a loop's body: its nodes in a scope that sees the outer names, and whose own nobody else sees."""
         if len(arguments) != len(graph.inputs):
             raise Impossible(f"{len(arguments)} values for a subgraph of {len(graph.inputs)} inputs")
         outer = scope.values
@@ -416,4 +427,4 @@ class _Import:
         return tuple(self.result_of(o, inner) for o in graph.outputs)
 
 
-__all__ = ["Array", "Binding", "Imported", "load"]
+__all__ = ["Binding", "Imported", "load"]

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Element
 from cimc.mapping.layout import is_view
-from cimc.mapping.mapping import PlacedMatrix, Segment
+from cimc.mapping.placement import PlacedMatrix, Segment
 from cimc.mapping.segment import MATRIX_OPS, Tail, rows_shape
 from cimc.mapping.traffic import Traffic
 from cimc.ops.matmul import groups_of

@@ -11,9 +11,11 @@ from cimc.mapping.brought import brought
 from cimc.mapping.caches import wanted
 from cimc.mapping.choices import DEFAULT, Choices
 from cimc.mapping.layout import Views, homes, materialize
-from cimc.mapping.mapping import Home, Mapping, Segment, Style
-from cimc.mapping.pinned import Pinned, apply
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.pinned import apply
 from cimc.mapping.place import place
+from cimc.mapping.placement import Home, Segment, Style
+from cimc.mapping.placement_file import Pinned
 from cimc.mapping.recompute import KEPT_SHARE, recomputed
 from cimc.mapping.region import Region, find
 from cimc.mapping.segment import cores_needed, segments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cimc.arch.spec import ChipSpec, TileSpec
-from cimc.mapping.mapping import PlacedMatrix, Segment
+from cimc.mapping.placement import PlacedMatrix, Segment
 
 Matrices = Mapping[str, tuple[PlacedMatrix, ...]]  # by output value, copy by copy
 

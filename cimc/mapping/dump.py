@@ -14,7 +14,8 @@ from cimc.isa.program import Program
 from cimc.isa.steps import executed
 from cimc.mapping.alternatives import alternatives
 from cimc.mapping.json_value import Json
-from cimc.mapping.mapping import Mapping, PlacedMatrix, Segment, Style
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import PlacedMatrix, Segment, Style
 from cimc.mapping.work import work
 from cimc.ops.matmul import scales_of
 from cimc.ops.written import WRITTEN

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 
-from cimc.mapping.mapping import Part, PlacedBlock
 from cimc.mapping.patches import Pace, chosen, columns
+from cimc.mapping.placement import Part, PlacedBlock
 
 
 class Packing(enum.Enum):

@@ -12,7 +12,8 @@ from cimc.ir.graph import Graph
 from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
 from cimc.mapping.json_value import Json
-from cimc.mapping.mapping import Mapping, Reload
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import Reload
 from cimc.mapping.segment import cores_needed
 from cimc.mapping.written import weight_cores
 

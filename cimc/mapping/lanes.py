@@ -12,8 +12,8 @@ from cimc.ir.graph import Graph
 from cimc.isa.operands import Element
 from cimc.mapping.beside import column_tiles
 from cimc.mapping.fill import Grid
-from cimc.mapping.mapping import Part, PlacedMatrix, Segment, Style
 from cimc.mapping.patches import Pace
+from cimc.mapping.placement import Part, PlacedMatrix, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, constants_held
 from cimc.mapping.sums import SumsAt
 

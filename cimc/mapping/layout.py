@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from cimc.ir.graph import Graph, Node, Type
 from cimc.isa.operands import dense_strides
-from cimc.mapping.mapping import Home
+from cimc.mapping.placement import Home
 from cimc.ops import OPS, Access, Form, Layout
 from cimc.ops.layout import integer, integers, reshape_layout
 from cimc.ops.op import Part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cimc.mapping.mapping import Part, PlacedBlock
+from cimc.mapping.placement import Part, PlacedBlock
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A placement that a user gives: ``mapping.json`` of an earlier compile, changed by hand, read back and checked.
+"""A placement that somebody gives (placement_file.py), held against a model and a chip.
 
 What it says is done exactly or refused, with one message that names the entry. ``static`` must hold every block of every
 matrix; a segment or a resident value that it leaves out stays as the compiler chooses.
@@ -6,140 +6,23 @@ matrix; a segment or a resident value that it leaves out stays as the compiler c
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
+from dataclasses import replace
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from cimc import errors, files
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Unit
 from cimc.mapping.beside import columns_aside, companions
 from cimc.mapping.dump import first_node
-from cimc.mapping.json_value import Json
 from cimc.mapping.layout import stored_outputs
-from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.parts import CoreBlock, parts
+from cimc.mapping.placement import PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.placement_file import Pinned, SaidBlock, SaidMatrix, SaidSegment
 from cimc.mapping.segment import MATRIX_OPS, shares
 from cimc.mapping.traffic import Traffic
 from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import unfit
 from cimc.ops.layout import integer
-
-MOST_BYTES = 256 << 20
-MOST_LANES = 64
-MOST_ROWS = 1 << 20
-NOT_READ = ("chips", "tiles", "dynamic", "work", "host", "totals", "search", "fit", "attention", "cache", "codes")
-"""Keys of ``mapping.json`` that tell what follows from the others."""
-
-Index = Annotated[int, Field(ge=0, le=2**40)]
-Range = Annotated[list[Index], Field(min_length=2, max_length=2)]
-Tiles = Annotated[list[Index], Field(min_length=1, max_length=1 << 16)]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _Block(_Entry):
-    rows: Range
-    cols: Range
-    tile: Index
-    replica: Index = 0
-    slices: Index = 0  # follows from the hardware
-    crossbars: list[Index] | None = None  # None: those of the first free core
-
-
-class _Static(_Entry):
-    value: str
-    blocks: list[_Block]
-    node: str = ""
-    origin: str = ""
-    weight: str = ""
-    rows: Index = 0
-    cols: Index = 0
-    precision: str = ""
-    reloaded: bool = False
-
-
-class _Aside(_Entry):
-    of: Index
-    tile: Index
-
-
-class _Segment(_Entry):
-    index: Index
-    style: str
-    node: str
-    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = None
-    stages: list[list[Annotated[Tiles, Field(max_length=MOST_LANES)]]] | None = None
-    tiles: Tiles | None = None
-    streamed: list[Tiles] | None = None
-    beside: Annotated[list[Annotated[list[_Aside], Field(max_length=1 << 16)]], Field(max_length=1 << 16)] = []
-    push: bool = True
-
-
-class _Resident(_Entry):
-    value: str
-    bytes: Index = 0
-    tile: Index | None
-
-
-class _File(_Entry):
-    hardware: str
-    static: list[_Static]
-    segments: list[_Segment] = []
-    residents: list[_Resident] = []
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)  # told by name below
-
-
-@dataclass(frozen=True)
-class Pinned:
-    """A placement file, read and not yet held against a model. ``digest``: SHA-256 of its bytes."""
-
-    path: Path
-    digest: str
-    file: _File
-
-    def refused(self, why: str, fix: str) -> errors.CimcError:
-        """The diagnostic of an entry that cannot be."""
-        return errors.PLACEMENT(path=self.path, why=why, fix=fix)
-
-
-def read_placement(path: Path) -> Pinned:
-    """Read a placement file. Raises FILE_NOT_FOUND, FILE_UNREADABLE, PLACEMENT (not JSON, keys missing or unknown, types)."""
-    files.check_name(Path(path.name), "placement")  # the manifest tells it
-    return _parsed(path, files.read_bytes(path, "placement", MOST_BYTES))
-
-
-def placement_of(mapping: Mapping[str, Json]) -> Pinned:
-    """The placement that the dump of a mapping says."""
-    return _parsed(Path("mapping.json"), json.dumps(mapping).encode())
-
-
-def _parsed(path: Path, raw: bytes) -> Pinned:
-    try:
-        file = _File.model_validate_json(raw)
-    except ValidationError as fault:
-        fix = "give it the keys of the mapping.json of a compile (docs/contract.md)"
-        raise errors.PLACEMENT(path=path, why=_first(fault), fix=fix) from None
-    unknown = sorted(set(file.model_extra or {}) - {*NOT_READ})
-    if unknown:
-        known = ", ".join(("hardware", "static", "segments", "residents"))
-        raise errors.PLACEMENT(path=path, why=f"there is no key '{unknown[0]}'", fix=f"what is read: {known}")
-    return Pinned(path, hashlib.sha256(raw).hexdigest(), file)
-
-
-def _first(fault: ValidationError) -> str:
-    found = fault.errors(include_url=False, include_context=False, include_input=False)
-    where = ".".join(str(part) for part in found[0]["loc"])
-    message = "there is no such key" if found[0]["type"] == "extra_forbidden" else found[0]["msg"]
-    return f"{where}: {message}" if where else message
 
 
 def apply(
@@ -166,8 +49,9 @@ class _Matrices:
         self.refused = pinned.refused
 
     def read(self, segments: Sequence[Segment]) -> dict[str, tuple[PlacedMatrix, ...]]:
+        """By value, the copies of every static matmul. Raises PLACEMENT."""
         nodes = {n.outputs[0]: n for s in segments if s.style is Style.STREAM for n in s.nodes if n.op in MATRIX_OPS}
-        asked: dict[str, _Static] = {}
+        asked: dict[str, SaidMatrix] = {}
         for entry in self.pinned.file.static:
             if entry.value not in nodes:
                 raise self.refused(f"no static matmul of this model makes '{entry.value}'", "is it of another model?")
@@ -185,7 +69,7 @@ class _Matrices:
         blocks = {value: self._blocks(nodes[value], asked[value]) for value in nodes}
         return {value: self._copies(nodes[value], blocks[value]) for value in nodes}
 
-    def _blocks(self, node: Node, entry: _Static) -> list[tuple[_Block, int]]:
+    def _blocks(self, node: Node, entry: SaidMatrix) -> list[tuple[SaidBlock, int]]:
         """The blocks and their cores: first those that are said."""
         value, (rows, cols) = entry.value, self.graph.type(node.inputs[1]).shape
         said = (entry.rows or rows, entry.cols or cols, entry.precision or self.precision)
@@ -195,7 +79,7 @@ class _Matrices:
         cores = [self._said(f"static '{value}', block {i}", b) for i, b in enumerate(entry.blocks)]
         return list(zip(entry.blocks, cores, strict=True))
 
-    def _said(self, what: str, block: _Block) -> int:
+    def _said(self, what: str, block: SaidBlock) -> int:
         """The core that a block names; -1: none."""
         spec = self.chip.tile(block.tile) if block.tile < self.chip.tile_count else None
         if spec is None or spec.core is None:
@@ -222,7 +106,7 @@ class _Matrices:
             raise self.refused(why, "give one of them another core, or leave its `crossbars` out")
         return core
 
-    def _copies(self, node: Node, blocks: Sequence[tuple[_Block, int]]) -> tuple[PlacedMatrix, ...]:
+    def _copies(self, node: Node, blocks: Sequence[tuple[SaidBlock, int]]) -> tuple[PlacedMatrix, ...]:
         value = node.outputs[0]
         rows, cols = self.graph.type(node.inputs[1]).shape
         high, wide = integer(node, "rows"), integer(node, "cols")
@@ -297,6 +181,7 @@ class _Work:
         self.refused = pinned.refused
 
     def read(self) -> Placement:
+        """The placement that was given, with what the file says in place of its own. Raises PLACEMENT."""
         homes, tiles, rows = dict(self.placement.homes), dict(self.placement.tiles), dict[int, int]()
         seen: set[int] = set()
         for entry in self.pinned.file.segments:
@@ -346,7 +231,7 @@ class _Work:
         """The tiles that can do what those of a segment's products have no unit for."""
         return tiles_with(self.chip, units_needed(_whole(segment, placement.shards.keys() - placement.aside)))
 
-    def _given(self, entry: _Segment, able: Sequence[int]) -> list[dict[int, int]]:
+    def _given(self, entry: SaidSegment, able: Sequence[int]) -> list[dict[int, int]]:
         """The tiles beside others that the file names, by copy."""
         what = f"segment {entry.index}"
         for replica, copy in enumerate(entry.beside):
@@ -358,7 +243,7 @@ class _Work:
                 raise self.refused(f"{what}, replica {replica}: two tiles are beside one", "leave one out")
         return [{aside.of: aside.tile for aside in copy} for copy in entry.beside]
 
-    def _segment(self, entry: _Segment, what: str) -> Segment:
+    def _segment(self, entry: SaidSegment, what: str) -> Segment:
         segment = self.segments.get(entry.index)
         if segment is None or (segment.style.value, first_node(segment)) != (entry.style, entry.node):
             here = (
@@ -368,7 +253,7 @@ class _Work:
             raise self.refused(why, "is it of another model, version or other options?")
         return segment
 
-    def _stages(self, segment: Segment, entry: _Segment, what: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    def _stages(self, segment: Segment, entry: SaidSegment, what: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
         if entry.stages is None or entry.tiles is not None:
             raise self.refused(f"{what} is a stream, and has {_has(entry)}", "give it `stages`, and no `tiles`")
         count = len(self.placement.homes[segment.index][0])
@@ -380,7 +265,7 @@ class _Work:
                 self._able(segment, lanes, f"{what}, replica {replica}, stage {stage}")
         return tuple(tuple(tuple(lanes) for lanes in stages) for stages in entry.stages)
 
-    def _tiles(self, segment: Segment, entry: _Segment, what: str) -> tuple[int, ...]:
+    def _tiles(self, segment: Segment, entry: SaidSegment, what: str) -> tuple[int, ...]:
         if entry.tiles is None or entry.stages is not None:
             raise self.refused(f"{what} is {entry.style}, and has {_has(entry)}", "give it `tiles`, and no `stages`")
         if segment.style is Style.HOST and len(entry.tiles) != 1:
@@ -460,6 +345,6 @@ def _whole(segment: Segment, columns: Collection[str]) -> list[Node]:
     return [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in columns]
 
 
-def _has(entry: _Segment) -> str:
+def _has(entry: SaidSegment) -> str:
     given = [name for name, value in (("`stages`", entry.stages), ("`tiles`", entry.tiles)) if value is not None]
     return " and ".join(given) or "neither `stages` nor `tiles`"

@@ -16,27 +16,27 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
 from cimc.ir.graph import Graph, Node
-from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.isa.instruction import Unit
 from cimc.isa.operands import Element
-from cimc.mapping.beside import by_columns, coded_columns, column_tiles, columns_aside, companions, goes_aside
+from cimc.mapping.beside import column_tiles, columns_aside, companions
 from cimc.mapping.brought import Brought
 from cimc.mapping.chips import between, chips_of, near_memory, on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.fill import LOOSE, Cores, Grid, Packing, fill
 from cimc.mapping.lanes import bands, columns_each, columns_time, lanes, lanes_together, pace, sharing, worked_off
 from cimc.mapping.layout import stored_outputs
-from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.patches import Pace
+from cimc.mapping.placement import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.replicas import further, grown
 from cimc.mapping.rounds import in_turns
-from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, Tail, inside, product, rows_shape, shares
+from cimc.mapping.segment import MATRIX_OPS, shares
+from cimc.mapping.staging import Staging
 from cimc.mapping.stretch import stretched
 from cimc.mapping.sums import SumsAt
 from cimc.mapping.traffic import FreeTiles, Traffic
 from cimc.mapping.units import tiles_with, units_needed
 from cimc.mapping.written import Writing, weight_tiles
-from cimc.ops import OPS, Access
 from cimc.ops.layout import integer
 
 MIN_REPLICA_ROWS = 8
@@ -45,10 +45,12 @@ MIN_REPLICA_ROWS = 8
 
 LEAVING = 8
 """Times as long as a matrix takes for its products that one link takes to carry them: then it stands where many links lead to
-global memory (estimated: of the models here only vocabularies' logits do)."""
+global memory (estimated: of the models here only vocabularies' logits do; 4 and 16: the
+same for GPT-2)."""
 
 MAX_REPLICAS = 64
-"""Copies of a segment's weights (estimated: they all read what one tile or memory serves)."""
+"""Copies of a segment's weights (estimated: they all read what one tile or memory serves; 16 and 256: the same for
+MiniLM)."""
 
 EMPTY: Mapping[int, int] = MappingProxyType({})
 
@@ -66,102 +68,25 @@ class _Placer:
         inside_only: frozenset[int],
         brought: Brought,
     ) -> None:
-        self.graph, self.brought = graph, brought
+        self.graph = graph
         self.lanes = choices.lanes
         self.sums: SumsAt = choices.sums
         self.across = choices.optimize == "throughput"
-        self.inside = inside_only
         self.segments = segments
         self.chip = chip
         self.precision = precision
-        self.uses, self.producers = graph.uses(), graph.producers()
         self.tiles_by_units: dict[frozenset[Unit], list[int]] = {}
-        self.stages: dict[str, int] = {}
-        self.shards: dict[str, str] = {}
-        self.work: dict[str, float] = {}  # of products' columns with vectors, where it is not 1
-        self.reads: dict[str, tuple[str, ...]] = {}
-        self.aside: set[str] = set()
+        self.staging = Staging(graph, segments, chip, inside_only, brought)
         self.beside: dict[int, tuple[dict[int, int], ...]] = {}
         self.crowded: set[int] = set()
         self.said: Mapping[int, int] = EMPTY
         self.writing = Writing(graph, segments, chip, units_needed)
-        self.tails = {s.index: inside(graph, self.uses, s) for s in segments if s.style is Style.STREAM}
-        for segment in segments:
-            if segment.style is Style.STREAM:
-                self._stage(segment)
         # The products of each segment and stage: it sends to their tiles, and the next stage receives from them.
         self.products: dict[int, dict[int, list[Node]]] = {}
         for segment, node in self.mvms():
             of = self.products.setdefault(segment.index, {})
-            of.setdefault(self.stages[node.outputs[0]], []).append(node)
-        self.leaving = {self.shards.get(o) for o in stored_outputs(graph)}
-
-    def _stage(self, segment: Segment) -> None:
-        tails, may_go = self.tails[segment.index], segment.index not in self.inside
-        for node in segment.nodes:
-            roots = [tails[v].root for v in node.inputs if v in tails]
-            stage = max((self.stages[r] + (r in self.shards) for r in roots), default=0)
-            if node.op in MATRIX_OPS:
-                self.shards[node.outputs[0]] = node.outputs[0]
-                stage = max((self.stages[r] for r in roots), default=0)
-            else:
-                source = self._shard_source(node, tails, may_go, stage)
-                if source:
-                    self.shards.update(dict.fromkeys(node.outputs, source))
-                    if node.op == "quantize":
-                        share = self._width(node.outputs[0]) / self._width(source)
-                        self.work[source] = self.work.get(source, 1.0) + share
-                    stage = max((self.stages[r] + (self.shards.get(r, source) != source) for r in roots), default=0)
-                elif roots and roots[0] in self.aside and by_columns(self.graph, tails, self.uses, node):
-                    self.shards[node.outputs[0]] = self.shards[roots[0]]
-            for out in node.outputs:
-                if out:
-                    self.stages[out] = stage
-            self.reads[node.outputs[0]] = tuple(roots)
-
-    def _shard_source(self, node: Node, tails: dict[str, Tail], may_go: bool, stage: int) -> str:
-        """The mvm whose column shards a node can work on in place, or "" if it needs whole rows. ``stage``: which has these."""
-        op = OPS[node.op]
-        if node.op == "quantize":
-            source, each = coded_columns(node, tails, self.shards, self.aside)
-            whole = source and self._cim_has(Unit.VECTOR) and not integer(self.producers[source], "cols") % each
-            return source if whole else ""
-        if len(node.outputs) != 1 or node.op not in ELEMENTWISE:
-            return ""
-        lacking = not self._cim_has(INSTRUCTIONS[node.op].unit)
-        if lacking and not (may_go and goes_aside(self.graph, tails, self.uses, node)):
-            return ""
-        width = self._width(node.outputs[0])
-        sources: set[str] = set()
-        for i, v in enumerate(node.inputs):
-            if op.access(node, i) is not Access.ROWS:
-                return ""
-            tail = tails.get(v)
-            shape = self.graph.type(v).shape
-            if (node.outputs[0], i) in self.brought and (tail is None or self.stages[tail.root] < stage):
-                continue
-            if tail is None:
-                if v not in self.graph.constants or product(shape[:-1]) != 1:
-                    return ""
-            elif tail.root in self.shards:
-                if tail != Tail(tail.root, 0, 1, width) or width != self._width(tail.root):
-                    return ""
-                sources.add(self.shards[tail.root])
-            elif tail.width != 1:
-                return ""
-        if lacking and len(sources) == 1:
-            self.aside.add(node.outputs[0])
-        return sources.pop() if len(sources) == 1 else ""
-
-    def _width(self, value: str) -> int:
-        return rows_shape(self.graph.type(value).shape)[-1]
-
-    def _cim_has(self, unit: Unit) -> bool:
-        return all(
-            (spec.vector if unit is Unit.VECTOR else spec.special) is not None
-            for spec in self.chip.tiles.values()
-            if spec.cores
-        )
+            of.setdefault(self.staging.stages[node.outputs[0]], []).append(node)
+        self.leaving = {self.staging.shards.get(o) for o in stored_outputs(graph)}
 
     def replicas(self, wanted: int) -> dict[int, int]:
         """Copies of each STREAM segment: as many as wanted, but none with fewer rows than are worth a copy."""
@@ -205,7 +130,7 @@ class _Placer:
                 placed.setdefault(out, []).append(self._placed(node, replica, grids[out, replica]))
                 need -= self._blocks(node)
                 continue
-            now = (segment.index, replica, self.stages[out])
+            now = (segment.index, replica, self.staging.stages[out])
             room = packing in LOOSE or (packing is Packing.CLOSE and cores.left >= need)
             fresh = now != last and cores.used and room
             if (fresh or not cores.free) and not cores.next_tile():
@@ -213,7 +138,7 @@ class _Placer:
             if packing in LOOSE and now != last and not self.across:
                 of = self.products[segment.index][now[2]]
                 most = worked_off(self.chip, cim[0]) if packing is Packing.WIDE else 0
-                grids_of = [(self.grid(n), self.work.get(n.outputs[0], 1.0)) for n in of]
+                grids_of = [(self.grid(n), self.staging.work.get(n.outputs[0], 1.0)) for n in of]
                 cores.most, cores.columns = columns_each(grids_of, capacity, most), 0
             last = now
             need -= self._blocks(node)
@@ -340,16 +265,16 @@ class _Placer:
     ) -> Iterator[tuple[tuple[int, ...], ...]]:
         """For each replica the tiles of its stages: those free ones to which rows come over links that carry least;
         when they run out, all are free again."""
-        least = replicas * self.stage_count(segment)
+        least = replicas * self.staging.count(segment)
         able = on_chips(self.chip, self._able(segment), chips_of(self.chip, segment, matrices), least)
         able = off_matrices(able, segment, matrices, least)
-        columns = columns_aside(segment, self.aside, self.shards, matrices)
-        others, stage_count = max((len(c) for c in columns), default=0), self.stage_count(segment)
+        columns = columns_aside(segment, self.staging.aside, self.staging.shards, matrices)
+        others, stage_count = max((len(c) for c in columns), default=0), self.staging.count(segment)
         if others and len(able) < least + (replicas * others if replicas > 1 else 1):
             self.crowded.add(segment.index)
         products = {stage: [n.outputs[0] for n in of] for stage, of in self.products.get(segment.index, {}).items()}
         each = len(able) // replicas - others
-        counts = lanes(self._work(segment), max(stage_count, each), self.lanes)
+        counts = lanes(self.staging.elements(segment), max(stage_count, each), self.lanes)
         apart = self.across or self.chip.tile(self._able(segment)[0]).cores > 0
         together = 0 if apart else lanes_together(stage_count, each, self.lanes)
         others_of = of_other_copies(segment, matrices, replicas)
@@ -375,16 +300,6 @@ class _Placer:
         if companies:
             self.beside[segment.index] = tuple(companies)
 
-    def _work(self, segment: Segment) -> list[int]:
-        """Elements a row that each vector stage handles."""
-        work = [0] * self.stage_count(segment)
-        for node in segment.nodes:
-            if node.outputs[0] not in self.shards:
-                values = (v for v in (*node.inputs, *node.outputs) if v in self.tails[segment.index])
-                widths = (rows_shape(self.graph.type(v).shape)[-1] for v in values)
-                work[self.stages[node.outputs[0]]] += sum(widths)
-        return work
-
     def narrows(self) -> bool:
         """Whether tiles may get less columns of products, so that they can work them off."""
         return not self.across and self.overworked()
@@ -392,7 +307,7 @@ class _Placer:
     def overworked(self) -> bool:
         """Whether a tile may have more columns of products than it can work off while its cores do the next row."""
         tiles = self.weight_tiles()
-        grids = [(self.grid(n), self.work.get(n.outputs[0], 1.0)) for _, n in self.mvms()]
+        grids = [(self.grid(n), self.staging.work.get(n.outputs[0], 1.0)) for _, n in self.mvms()]
         if not tiles or not grids:
             return False
         widest = max(self.chip.tile(tiles[0]).cores // grid.down * grid.block_cols * work for grid, work in grids)
@@ -400,11 +315,13 @@ class _Placer:
 
     def time(self, matrices: Mapping[str, tuple[PlacedMatrix, ...]], copies: Mapping[int, int]) -> int:
         """Cycles of all segments' rows, estimated by what tiles have to work off."""
-        return columns_time(self.chip, self.weight_tiles()[0], self.segments, self.stages, matrices, copies, self.work)
+        return columns_time(
+            self.chip, self.weight_tiles()[0], self.segments, self.staging.stages, matrices, copies, self.staging.work
+        )
 
     def _able(self, segment: Segment) -> list[int]:
         """Tiles that can do a segment's vector work, and that on columns beside their products."""
-        there = self.shards.keys() - self.aside
+        there = self.staging.shards.keys() - self.staging.aside
         local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in there]
         units = units_needed(local)
         if units not in self.tiles_by_units:
@@ -414,13 +331,7 @@ class _Placer:
     def _tiles_each(self, segment: Segment) -> int:
         """Tiles one copy takes of those able to do its vector work, so that its matrices need not share theirs."""
         shared = self.chip.tile(self._able(segment)[0]).cores
-        return self.stage_count(segment) + (len(self.products.get(segment.index, {})) if shared else 0)
-
-    def stage_count(self, segment: Segment) -> int:
-        """Vector stages of a STREAM segment: up to the last one in which whole rows are worked on, or a scale of theirs is
-        found."""
-        rows = (n for n in segment.nodes if n.outputs[0] not in self.shards or n.outputs[-1] not in self.shards)
-        return 1 + max((self.stages[o] for n in rows for o in n.outputs if o), default=0)
+        return self.staging.count(segment) + (len(self.products.get(segment.index, {})) if shared else 0)
 
 
 def place(
@@ -456,20 +367,26 @@ def place(
         homes = placer.homes(copies, matrices)
         if placer.crowded:
             return place(graph, segments, chip, precision, choices, inside_only | placer.crowded, said, brought)
-        found = matrices, homes, placer.stages, placer.shards, placer.reads, placer.tiles(matrices)
+        staging = placer.staging
+        found = matrices, homes, staging.stages, staging.shards, staging.reads, placer.tiles(matrices)
         cells, least = placer.writing.cells, placer.writing.least_rows
-        busy, time = bool(placer.work) and placer.overworked(), placer.time(matrices, copies) if matrices else 0
-        return Placement(*found, frozenset(placer.aside), placer.beside, cells, least, busy=busy, time=time)
+        busy, time = bool(staging.work) and placer.overworked(), placer.time(matrices, copies) if matrices else 0
+        return Placement(*found, frozenset(staging.aside), placer.beside, cells, least, busy=busy, time=time)
     if choices.reload:
         placer.writing.spare()
         turns = in_turns(placer, precision, choices.pool, choices.replicas)
         return replace(turns, written=placer.writing.cells, least_rows=placer.writing.least_rows)
-    grids = [(placer.grid(n), single[s.index]) for s, n in placer.mvms()]
+    raise _does_not_fit(placer, single)
+
+
+def _does_not_fit(placer: _Placer, copies: Mapping[int, int]) -> errors.CimcError:
+    """The diagnostic of a chip that has fewer cores than all blocks of so many copies take."""
+    chip, grids = placer.chip, [(placer.grid(n), copies[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
     have = sum(chip.tile(t).cores for t in placer.weight_tiles())
     name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
-    raise errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
+    return errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
 
 
 def _most_copies(

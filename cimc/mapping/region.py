@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from cimc.ir.graph import Graph, Node
 from cimc.mapping.layout import is_view, stored_outputs
-from cimc.mapping.mapping import Home, Segment, Style
+from cimc.mapping.placement import Home, Segment, Style
 from cimc.mapping.segment import MATRIX_OPS, Tail, inside, product, refine
 from cimc.mapping.space import Reach, Space, shared_row, width
 from cimc.ops import OPS, Access
@@ -22,7 +22,8 @@ from cimc.ops.written import WRITTEN
 
 LONG = 4
 """A value read more than so many segments later is made before the region, if it does not depend on it: to keep its rows
-all that way would take more memory than to load them again (estimated)."""
+all that way takes memory, to load them again takes links. (1: MiniLM takes 8.8 % more cycles for a batch of 8 with
+`-c layout=42x16`; 16: 0.9 % fewer, and GPT-2 small with two layers the same.)"""
 
 
 @dataclass(frozen=True, slots=True)

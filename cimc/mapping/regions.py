@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cimc.ir.graph import Graph
-from cimc.mapping.mapping import PlacedMatrix, Segment
+from cimc.mapping.placement import PlacedMatrix, Segment
 
 MIN_REGION = 4096
-"""Elements of an assembled value that are worth one more tile to move them (estimated, as MIN_ELEMENTS of SPREAD segments)."""
+"""Elements of an assembled value that are worth one more tile to move them (estimated; 1024 and
+16384: the same for ViT)."""
 
 
 def assembling(graph: Graph, segment: Segment, able: Sequence[int], turn: int) -> tuple[int, ...]:

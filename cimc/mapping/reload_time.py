@@ -7,7 +7,7 @@ from math import ceil
 
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
-from cimc.mapping.mapping import Part, PlacedMatrix
+from cimc.mapping.placement import Part, PlacedMatrix
 from cimc.mapping.ring import Item, by_segment
 
 Matrices = Mapping[str, tuple[PlacedMatrix, ...]]  # by output value, copy by copy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 
-from cimc.mapping.mapping import Segment
+from cimc.mapping.placement import Segment
 
 
 def further(

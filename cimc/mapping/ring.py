@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from cimc.mapping.mapping import Part
+from cimc.mapping.placement import Part
 
 
 class Grid(Protocol):

@@ -17,9 +17,10 @@ from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
 from cimc.mapping.chips import snake
-from cimc.mapping.mapping import PlacedMatrix, Placement, Reload, Segment
+from cimc.mapping.placement import PlacedMatrix, Placement, Reload, Segment
 from cimc.mapping.reload_time import estimate
 from cimc.mapping.ring import Grid, Item, Ring, by_segment
+from cimc.mapping.staging import Staging
 
 SIZES = 12
 """Steps in which the pool grows from the fewest tiles to all; every size is placed, to be estimated."""
@@ -39,9 +40,7 @@ class Placer(Protocol):
     """What places the rest (:mod:`cimc.mapping.place`)."""
 
     chip: ChipSpec
-    stages: dict[str, int]
-    shards: dict[str, str]
-    reads: dict[str, tuple[str, ...]]
+    staging: Staging
 
     def mvms(self) -> list[tuple[Segment, Node]]:
         """The static matmuls with their segments."""
@@ -81,7 +80,7 @@ def in_turns(placer: Placer, precision: str, pool: int | None, copies: int | Non
     chip, nodes = placer.chip, {n.outputs[0]: n for _, n in placer.mvms()}
     _writable(chip)
     items = [
-        Item(s.index, placer.stages[n.outputs[0]], n.outputs[0], n.inputs[1], s.rows, placer.grid(n))
+        Item(s.index, placer.staging.stages[n.outputs[0]], n.outputs[0], n.inputs[1], s.rows, placer.grid(n))
         for s, n in placer.mvms()
     ]
     tiles = snake(chip, placer.weight_tiles())
@@ -96,7 +95,8 @@ def in_turns(placer: Placer, precision: str, pool: int | None, copies: int | Non
         raise errors.RELOAD_TOO_LARGE(layer=nodes[most.value].origin, need=most.blocks, chip=chip.name, have=have)
     homes = placer.homes(found.copies, found.matrices)
     tiles = placer.tiles(found.matrices)
-    return Placement(found.matrices, homes, placer.stages, placer.shards, placer.reads, tiles, reload=found.reload)
+    of = placer.staging
+    return Placement(found.matrices, homes, of.stages, of.shards, of.reads, tiles, reload=found.reload)
 
 
 def _numbers(placer: Placer, copies: int | None) -> list[dict[int, int]]:

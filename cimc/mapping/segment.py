@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from cimc.ir.graph import Graph, Node
 from cimc.mapping.layout import in_regions, is_view
-from cimc.mapping.mapping import Segment, Style
+from cimc.mapping.placement import Segment, Style
 from cimc.ops import OPS, Access, Form
 from cimc.ops.layout import integer, integers
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View
-from cimc.mapping.mapping import Home, Segment
+from cimc.mapping.placement import Home, Segment
 from cimc.mapping.segment import Tail, domain_axes, domain_of, product, raw_domain, rows_shape
 from cimc.ops import OPS, Access
 from cimc.ops.op import Layout

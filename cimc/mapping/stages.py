@@ -6,7 +6,7 @@ import heapq
 from dataclasses import replace
 
 from cimc.ir.graph import Node
-from cimc.mapping.mapping import Placement, Segment
+from cimc.mapping.placement import Placement, Segment
 from cimc.mapping.segment import MATRIX_OPS
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from cimc.arch.spec import ChipSpec
-from cimc.mapping.mapping import PlacedMatrix
+from cimc.mapping.placement import PlacedMatrix
 
 Matrices = Mapping[str, tuple[PlacedMatrix, ...]]
 

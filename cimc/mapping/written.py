@@ -13,7 +13,7 @@ from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Unit
 from cimc.isa.program import Block
 from cimc.mapping.chips import snake
-from cimc.mapping.mapping import Cells, Segment
+from cimc.mapping.placement import Cells, Segment
 from cimc.ops.layout import integer
 from cimc.ops.written import NVM, SRAM, WRITTEN
 

@@ -18,7 +18,6 @@ from cimc.report.render import Block, Facts, Table
 from cimc.report.repairs import Repairs, repairs
 from cimc.sim.result import RunResult
 
-YEAR = 31536000.0  # seconds
 SHOWN_LAYERS = 12
 
 
@@ -57,7 +56,7 @@ class Wear:
         """Years until the first cell has had ``endurance`` pulses; None: never."""
         if not self.inference or not self.busiest:
             return None
-        return endurance / (self.busiest * self.rate) / YEAR
+        return endurance / (self.busiest * self.rate) / units.YEAR
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from cimc.report.figures import ReloadFigures, RunFigures
 from cimc.report.render import Block, Facts
 from cimc.sim.result import Timing
 
-YEAR = 31536000.0  # seconds
 COMPONENT = "cell_write"
 
 
@@ -95,7 +94,7 @@ def covered(spans: Iterable[tuple[int, int]]) -> int:
 def _years(endurance: Fact | None, per_second: float) -> tuple[float, float] | None:
     if endurance is None or not per_second:
         return None
-    return endurance.low / per_second / YEAR, endurance.high / per_second / YEAR
+    return endurance.low / per_second / units.YEAR, endurance.high / per_second / units.YEAR
 
 
 def blocks(run: RunFigures) -> list[Block]:

@@ -1,7 +1,5 @@
-"""Turns report blocks into text: with rich on a terminal, as plain full-width lines everywhere else.
-
-A report is a sequence of blocks; what they say does not depend on where they are written. Plain text is never
-truncated or wrapped, so that it can be grepped and compared. On a terminal NO_COLOR is obeyed (by rich).
+"""The blocks that reports are made of, and as plain text: full-width lines, never truncated or wrapped, so that they can be
+grepped and compared. What a block says does not depend on where it is written (terminal.py draws it with rich).
 """
 
 from __future__ import annotations
@@ -9,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 from cimc.report import units
 
@@ -74,16 +72,6 @@ Block: TypeAlias = Facts | Table | Bars | Lines
 def text(title: str, *lines: str, style: str = "") -> Lines:
     """A block of plain lines."""
     return Lines(title, tuple((Span(line, style),) for line in lines))
-
-
-def write(blocks: Iterable[Block], stream: IO[str]) -> None:
-    """Print a report to ``stream``: coloured if that is a terminal, plain otherwise."""
-    if stream.isatty():
-        from cimc.report.terminal import write_terminal
-
-        write_terminal(blocks, stream)
-        return
-    stream.write(plain(blocks))
 
 
 def plain(blocks: Iterable[Block]) -> str:

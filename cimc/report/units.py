@@ -52,7 +52,8 @@ def seconds(value: float | None) -> str:
     return si(value, "s")
 
 
-_SPANS = ((365.0 * 86400, "years"), (86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
+YEAR = 365 * 86400.0  # seconds
+_SPANS = ((YEAR, "years"), (86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
 
 
 def years(value: float) -> str:
@@ -139,7 +140,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-_AGES = ((31536000.0, "y"), (2592000.0, "mo"), (86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+_AGES = ((YEAR, "y"), (2592000.0, "mo"), (86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def age(seconds: float) -> str:

@@ -17,7 +17,8 @@ from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import Lowered, lowered
 from cimc.ir.graph import Graph
 from cimc.mapping.allocate import aligned
-from cimc.mapping.mapping import Mapping, Placement
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import Placement
 from cimc.report.progress import tell
 from cimc.search.moves import Change, Positions, Scene, shapes
 from cimc.search.plan import Kind, Outcome, Plan, Step
@@ -63,6 +64,7 @@ class _Climb:
         self.accepted: list[Step] = []
 
     def run(self, made: Lowered) -> Found:
+        """The best of what was tried in the time that the plan gives, ``made`` if nothing was better."""
         begin = time.monotonic()
         placement = made.decided(self.mapping.placement)
         self.best = _Best(placement, made, run_timing(made.program, self.chip).cycles)

@@ -9,8 +9,8 @@ from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
 from cimc.mapping.beside import columns_aside
-from cimc.mapping.mapping import PlacedMatrix, Placement, Segment
 from cimc.mapping.parts import CoreBlock, parts
+from cimc.mapping.placement import PlacedMatrix, Placement, Segment
 from cimc.mapping.segment import MATRIX_OPS, shares
 from cimc.mapping.written import weight_tiles
 from cimc.ops.layout import integer

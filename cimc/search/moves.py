@@ -16,8 +16,9 @@ import numpy as np
 
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
-from cimc.mapping.mapping import PlacedMatrix, Placement, Segment, Style
+from cimc.mapping.allocate import ALIGN
 from cimc.mapping.pinned import lacking
+from cimc.mapping.placement import PlacedMatrix, Placement, Segment, Style
 from cimc.mapping.written import unfit
 from cimc.search import copies as numbers
 from cimc.search.traffic import Traffic
@@ -25,6 +26,8 @@ from cimc.search.traffic import Traffic
 T = TypeVar("T")
 DRAWN = 48
 """Changes of position that the model of traffic compares for one trial."""
+SELDOM = 8
+"""One in so many values that are to move is moved to global memory."""
 
 
 @dataclass(frozen=True)
@@ -237,9 +240,9 @@ class Positions:
         if not inside:
             return None
         value = _one(rng, inside)
-        need = self.scene.graph.type(value).bytes + 64
+        need = self.scene.graph.type(value).bytes + ALIGN  # wherever it begins
         fits = [t for t, left in self.room.items() if left >= need]
-        tile = None if not fits or not rng.integers(8) else _one(rng, fits)
+        tile = None if not fits or not rng.integers(SELDOM) else _one(rng, fits)
         if tile == self.now.residents[value]:
             return None
         gain = self._gain(self.traffic.values[value], {**self.now.residents, value: tile}, {})

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor, measure_columns
 from cimc.analog.config import refuse
+from cimc.analog.config_keys import read_config
 from cimc.arch.spec import CoreSpec
 from cimc.device import Device
 from cimc.isa.program import Block, MatrixDecl
@@ -65,7 +66,7 @@ def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
         full = device.adc_range == "full"
         leak = device.model.gmin_us / device.model.gmax_us if device.on_off else 0.0
         mapping["adc"] = {**converter(core, core.adc.bits, full=full, leak=leak), **device.converter()}
-    return AnalogConfig.from_mapping(mapping)
+    return read_config(mapping)
 
 
 def _input_encoding(core: CoreSpec) -> str:

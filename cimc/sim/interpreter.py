@@ -13,6 +13,7 @@ from cimc.isa.program import Program, Weights
 from cimc.isa.verify import verify
 from cimc.sim.memory import State
 from cimc.sim.result import Progress, RunResult, Timing
+from cimc.sim.tally import Tally
 from cimc.sim.values import Analog, Numerics, Prepared, run_values
 
 Array = NDArray[np.generic]
@@ -48,16 +49,15 @@ def run(
     """
     if not verified:
         verify(program, chip, weights if values else None)
-    outputs: dict[str, Array] | None = None
-    counts: dict[str, int] = {}
     how = analog or Analog()
     begun = perf_counter()
+    outputs: dict[str, Array] | None = None
+    counts: dict[str, int] = {}
     if values:
-        given = {} if inputs is None else inputs
         outputs, counts = run_values(
             program,
             weights,
-            given,
+            inputs or {},
             chip,
             numerics=numerics,
             seed=seed,
@@ -68,14 +68,25 @@ def run(
             prepared=prepared,
         )
     between = perf_counter()
-    result: Timing | None = None
+    told: Timing | None = None
     if timing:
         # numba takes a second to import: only when time is asked for.
         from cimc.sim.timing import run_timing
 
-        result = run_timing(program, chip, param_values=params, trace=trace, progress=progress)
+        told = run_timing(program, chip, param_values=params, trace=trace, progress=progress)
     ended = perf_counter()
-    layers = {name: layer.counts() for name, layer in how.tally.layers.items()}
-    faults = {name: layer.faults for name, layer in how.tally.layers.items() if layer.faults.weights}
-    reads = sum(layer.table_reads for layer in how.tally.layers.values())
-    return RunResult(outputs, result, between - begun, ended - between, counts, layers, faults, reads)
+    return _result(outputs, told, (between - begun, ended - between), counts, how.tally)
+
+
+def _result(
+    outputs: Mapping[str, Array] | None,
+    timing: Timing | None,
+    seconds: tuple[float, float],
+    counts: Mapping[str, int],
+    tally: Tally,
+) -> RunResult:
+    """The result, with what was counted by weight. ``seconds``: of values, of timing."""
+    layers = {name: layer.counts() for name, layer in tally.layers.items()}
+    faults = {name: layer.faults for name, layer in tally.layers.items() if layer.faults.weights}
+    reads = sum(layer.table_reads for layer in tally.layers.values())
+    return RunResult(outputs, timing, *seconds, counts, layers, faults, reads)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cimc.native import entry, fingerprint, index, inner
+from cimc.sim.heap import drop_first, key_of, push
 from cimc.sim.issue import end, finish, hand_over, issue, message_at
 from cimc.sim.joining import join
 from cimc.sim.lines import enter
@@ -35,7 +36,6 @@ from cimc.sim.state import (
     F_COST,
     F_FREE,
     F_OPERANDS,
-    F_ORDER,
     F_ROW,
     F_START,
     F_UNIT,
@@ -90,64 +90,13 @@ from cimc.sim.tables import (
 )
 
 SOURCES = (
-    "isa/instruction.py", "sim/issue.py", "sim/joining.py", "sim/lines.py", "sim/reference.py", "sim/relations.py",
-    "sim/state.py", "sim/tables.py"
+    "isa/instruction.py", "sim/heap.py", "sim/issue.py", "sim/joining.py", "sim/lines.py", "sim/reference.py",
+    "sim/relations.py", "sim/state.py", "sim/tables.py"
 )  # fmt: skip
 """Where what is compiled here comes from, beside this file."""
 
 DONE, MORE, MISMATCH = range(3)  # what advance() returns
 WRONG = 3  # phase of the event of a recv that finds a message of the wrong size
-
-
-# --- the heap -----------------------------------------------------------------------------------
-
-
-@inner
-def key_of(s: State, g: int, phase: int) -> int:
-    """What orders events of the same time: tile, order, phase."""
-    return ((g // W) << 46) | (s.flight[g, F_ORDER] << 2) | phase
-
-
-@inner
-def push(s: State, time: int, key: int) -> None:
-    """Add an event."""
-    i = index(s.scalar[HEAP])
-    s.scalar[HEAP] = i + 1
-    while i > 0:
-        up = index(i - 1) >> 1
-        if s.heap[up, 0] < time or (s.heap[up, 0] == time and s.heap[up, 1] <= key):
-            break
-        s.heap[i, 0] = s.heap[up, 0]
-        s.heap[i, 1] = s.heap[up, 1]
-        i = up
-    s.heap[i, 0] = time
-    s.heap[i, 1] = key
-
-
-@inner
-def drop_first(s: State) -> None:
-    """Remove the earliest event."""
-    n = index(s.scalar[HEAP] - 1)
-    s.scalar[HEAP] = n
-    time, key = s.heap[n, 0], s.heap[n, 1]
-    i = 0
-    while True:
-        child = index(2 * i + 1)
-        if child >= n:
-            break
-        right = index(child + 1)
-        if right < n and (
-            s.heap[right, 0] < s.heap[child, 0]
-            or (s.heap[right, 0] == s.heap[child, 0] and s.heap[right, 1] < s.heap[child, 1])
-        ):
-            child = right
-        if s.heap[child, 0] > time or (s.heap[child, 0] == time and s.heap[child, 1] >= key):
-            break
-        s.heap[i, 0] = s.heap[child, 0]
-        s.heap[i, 1] = s.heap[child, 1]
-        i = child
-    s.heap[i, 0] = time
-    s.heap[i, 1] = key
 
 
 # --- what can start -----------------------------------------------------------------------------
@@ -489,8 +438,8 @@ def _entry(version: int) -> Callable[[Flat, State, Ints, int], int]:
 advance = _entry(fingerprint(*SOURCES))
 """``advance(flat, state, rates, steps)`` takes up to ``steps`` steps, in each of which at most one instruction ends;
 ``rates``: router cycles, channel bytes, memory latency, the first link between chips, its latency, cycles by which a router
-that adds is later. Returns DONE (nothing
-is left that can happen), MORE or MISMATCH (a message of the wrong size: the slot BAD has its recv)."""
+that adds is later. Returns DONE (nothing is left that can happen), MORE or MISMATCH (a message of the wrong size: the slot BAD
+has its recv)."""
 
 
 def compiled() -> bool:

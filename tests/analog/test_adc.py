@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cimc.analog import AnalogConfig, mvm
+from cimc.analog import mvm
 from cimc.analog.adc import Transfer, codes_of, index_of, saturated, transfers
+from cimc.analog.config_keys import read_config
 from cimc.analog.kernels.convert_ir import reciprocal
 
 
@@ -25,7 +26,7 @@ def test_clipping_is_counted() -> None:
 
 
 def read(config: dict[str, object], inputs: int = 128) -> Transfer:
-    table = transfers(AnalogConfig.from_mapping(config), inputs)
+    table = transfers(read_config(config), inputs)
     assert table is not None
     return table[0][0]
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cimc import errors
-from cimc.analog import AnalogConfig, AnalogMatrix, conductances, mvm
+from cimc.analog import AnalogMatrix, conductances, mvm
+from cimc.analog.config_keys import read_config
 
 REFUSED = [
     ({"cell_bits": 2, "num_slices": 3}, "num_slices"),
@@ -120,7 +121,7 @@ def test_other_calls(call: Callable[[], object], key: str) -> None:
 
 
 def test_numpy_scalars_and_null_are_fine() -> None:
-    config = AnalogConfig.from_mapping({"weight_bits": np.int64(8), "adc": None, "offset_subtraction": None,
+    config = read_config({"weight_bits": np.int64(8), "adc": None, "offset_subtraction": None,
                                         "adc_rule": None, "row_blocks": np.array([[0, 3]])})  # fmt: skip
     assert config.weights.bits == 8
     assert config.adc is None
@@ -128,7 +129,7 @@ def test_numpy_scalars_and_null_are_fine() -> None:
 
 
 def test_active_rows_cut_blocks() -> None:
-    config = AnalogConfig.from_mapping({"rows": 8, "active_rows": 3, "row_blocks": [[0, 8], [8, 10]]})
+    config = read_config({"rows": 8, "active_rows": 3, "row_blocks": [[0, 8], [8, 10]]})
     assert config.blocks(10) == ((0, 3), (3, 6), (6, 8), (8, 10))
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cimc.analog import AnalogConfig, AnalogMatrix, technologies
+from cimc.analog import AnalogMatrix, technologies
+from cimc.analog.config_keys import read_config
 from cimc.analog.kernels import driven, sliced
 from cimc.analog.kernels.jit import target
 from cimc.analog.reference import reference_mvm
@@ -76,7 +77,7 @@ def cores(draw: st.DrawFn) -> tuple[AnalogMatrix, np.ndarray]:
         config["adc"] = draw(converters())
     if not draw(st.integers(0, 2)):
         config |= draw(st.sampled_from(REDUNDANT)) | {"msb_slices": draw(st.integers(1, len(config["slice_bits"])))}
-    resolved = AnalogConfig.from_mapping(config, grid=draw(st.sampled_from(["fast", "fine"])))
+    resolved = read_config(config, grid=draw(st.sampled_from(["fast", "fine"])))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     # Few vectors, a few more and many take different kernels.
     inputs, outputs, vectors = draw(st.integers(1, 40)), draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 9, 13]))

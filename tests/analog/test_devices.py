@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from cimc.analog import AnalogConfig, AnalogMatrix
+from cimc.analog import AnalogMatrix
+from cimc.analog.config_keys import read_config
 from cimc.analog.crossbar import program, to_grid
 from cimc.analog.noise import conductances, find_model
 from cimc.analog.reference import reference_mvm
@@ -35,7 +36,7 @@ def matrices(inputs: int = 20, outputs: int = 16) -> tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_fast_core_is_the_reference(cell: str, devices: int) -> None:
     codes, x = matrices()
-    config = AnalogConfig.from_mapping(BASE | CELLS[cell] | {"devices": devices})
+    config = read_config(BASE | CELLS[cell] | {"devices": devices})
     core = AnalogMatrix(codes, config, 7, (3, 5))
     want, clipped = reference_mvm(x, core.cells, config, Streams(7, 3, 5))
     assert np.array_equal(core.values(x), want)
@@ -47,8 +48,8 @@ def test_a_cell_is_the_mean_of_devices_programmed_apart(cell: str) -> None:
     """The first device draws what a cell of one device does, the others have streams of their own."""
     codes, _ = matrices()
     fine: dict[str, object] = {"grid": "fine"}
-    one = AnalogConfig.from_mapping(BASE | CELLS[cell] | fine)
-    three = AnalogConfig.from_mapping(BASE | CELLS[cell] | fine | {"devices": 3})
+    one = read_config(BASE | CELLS[cell] | fine)
+    three = read_config(BASE | CELLS[cell] | fine | {"devices": 3})
     alone = [program(codes, one, Streams(7, 3, 5, device=d)).plus for d in range(3)]
     assert not np.array_equal(alone[0], alone[1])
     found = program(codes, three, Streams(7, 3, 5))
@@ -111,4 +112,4 @@ def test_ideal_devices_change_nothing_but_the_count_of_cells() -> None:
 @pytest.mark.parametrize("devices", [0, -1, 17, 1.5, True])
 def test_impossible_numbers_are_refused(devices: object) -> None:
     with pytest.raises(CimcError, match="devices"):
-        AnalogConfig.from_mapping(BASE | {"devices": devices})
+        read_config(BASE | {"devices": devices})

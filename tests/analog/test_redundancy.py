@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cimc.analog import AnalogConfig, AnalogMatrix
+from cimc.analog import AnalogMatrix
+from cimc.analog.config_keys import read_config
 from cimc.analog.encoding import slice_levels, stored
 from cimc.analog.redundancy import mean_net, top_codes, top_config
 from cimc.errors import CimcError
@@ -28,7 +29,7 @@ def variance(config: dict[str, object]) -> float:
 @pytest.mark.parametrize("slices", [1, 2, 3, 4])
 def test_a_copy_holds_exactly_the_top_slices(encoding: str, slices: int) -> None:
     codes, _ = matrices()
-    config = AnalogConfig.from_mapping(BASE | {"weight_encoding": encoding, "msb_copies": 3, "msb_slices": slices})
+    config = read_config(BASE | {"weight_encoding": encoding, "msb_copies": 3, "msb_slices": slices})
     whole = slice_levels(stored(codes, config.weights), config.weights)
     part = top_config(config)
     held = top_codes(codes, config)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cimc.analog import AnalogConfig, AnalogMatrix
+from cimc.analog.config_keys import read_config
 from cimc.analog.crossbar import level_map
 from cimc.analog.encoding import merge
 from cimc.analog.faults import CoreShape, drawn, read_maps
@@ -22,7 +23,7 @@ SHAPE = CoreShape(sides=1, slices=4, top=1, copies=1, cols=6, spare=2, rows=8)
 
 
 def config(**more: object) -> AnalogConfig:
-    return AnalogConfig.from_mapping({"cell_bits": 2, "rows": 8, "input_encoding": "twos_complement", **more})
+    return read_config({"cell_bits": 2, "rows": 8, "input_encoding": "twos_complement", **more})
 
 
 def held(codes: np.ndarray, physics: AnalogConfig, stuck: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from cimc import errors
 from cimc.analog import AnalogConfig, AnalogMatrix, calibrate_range, drift_factor
 from cimc.analog.adc import transfers
 from cimc.analog.calibrate import partial_sums
+from cimc.analog.config_keys import read_config
 from cimc.analog.irdrop import attenuation
 from cimc.analog.network import Wires, column_currents
 
@@ -59,7 +60,7 @@ def error(config: AnalogConfig, codes: np.ndarray, x: np.ndarray, **more: object
 @pytest.mark.parametrize("per", ["core", "slice"])
 def test_a_calibrated_range_clips_nothing_and_errs_less(per: str) -> None:
     codes, x = setup()
-    config = AnalogConfig.from_mapping({"cell_bits": 2, "adc": {"bits": 6, "lsb_units": 6}})
+    config = read_config({"cell_bits": 2, "adc": {"bits": 6, "lsb_units": 6}})
     fitted = calibrate_range(codes, config, x, per=per)
     core = AnalogMatrix(codes, fitted)
     core.mvm(x)
@@ -79,7 +80,7 @@ def test_calibration_refuses_what_it_cannot_do() -> None:
     codes, x = setup()
     with pytest.raises(errors.CimcError, match="adc"):
         calibrate_range(codes, AnalogConfig(), x)
-    config = AnalogConfig.from_mapping({"adc": {"bits": 6}})
+    config = read_config({"adc": {"bits": 6}})
     with pytest.raises(errors.CimcError, match="samples"):
         calibrate_range(codes, config, x[:0])
     with pytest.raises(errors.CimcError, match="coverage"):
@@ -89,9 +90,7 @@ def test_calibration_refuses_what_it_cannot_do() -> None:
 @pytest.mark.parametrize("encoding", ["offset", "differential"])
 def test_drift_compensation_repairs_most_of_a_month(encoding: str) -> None:
     codes, x = setup()
-    config = AnalogConfig.from_mapping(
-        {"cell_bits": 4, "weight_encoding": encoding, "technology": "pcm", "seconds": 2.6e6}
-    )
+    config = read_config({"cell_bits": 4, "weight_encoding": encoding, "technology": "pcm", "seconds": 2.6e6})
     fresh = replace(config, device=replace(config.device, seconds=0.0))
     plain = error(config, codes, x)
     whole = error(config, codes, x, gain=drift_factor(codes, config, seed=1))
@@ -102,5 +101,5 @@ def test_drift_compensation_repairs_most_of_a_month(encoding: str) -> None:
 
 def test_without_drift_the_factor_is_one() -> None:
     codes, _ = setup()
-    config = AnalogConfig.from_mapping({"cell_bits": 2, "technology": "pcm", "seconds": 0.0})
+    config = read_config({"cell_bits": 2, "technology": "pcm", "seconds": 0.0})
     assert drift_factor(codes, config) == pytest.approx(1.0)

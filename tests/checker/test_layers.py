@@ -11,10 +11,10 @@ import pytest
 
 from cimc import inputs
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Options
 from cimc.frontend import reference_values
 from cimc.ir.evaluate import evaluate
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.session import InferenceSession
 from tests.checker.broken import break_norms
 

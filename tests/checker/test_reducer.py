@@ -12,7 +12,7 @@ import pytest
 from cimc import errors, reducer
 from cimc.checker import CheckOptions
 from cimc.cli.main import run
-from cimc.compiler import Options
+from cimc.options import Options
 from cimc.reducer import reduce_model
 from models import small
 from models.graph import save

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.isa.steps import walk
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.session import InferenceSession
 from models.graph import save
 from models.small import RECIPES, build

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.isa.operands import View, static_shape
 from cimc.isa.steps import executed
 from cimc.mapping.choices import Choices, CodesAt, Objective
+from cimc.options import Options
 from cimc.session import InferenceSession
 from models.graph import save
 from models.small import RECIPES, build

@@ -11,9 +11,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.ir.evaluate import evaluate
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.session import InferenceSession
 
 ROOMY = ("tiles.all.cores=256", "tiles.all.local_bytes=65536")

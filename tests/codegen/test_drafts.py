@@ -8,10 +8,11 @@ import pytest
 
 from cimc.arch.load import load
 from cimc.codegen.lower import arranged, lowered
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.mapping.build import build
 from cimc.mapping.choices import DEFAULT
-from cimc.mapping.mapping import Style
+from cimc.mapping.placement import Style
+from cimc.options import Options
 from models import small
 from models.graph import save
 

@@ -15,8 +15,9 @@ from cimc.codegen.balance import plans
 from cimc.codegen.handed import Handed
 from cimc.codegen.stages import Plan
 from cimc.codegen.swaps import Exchange, Message, together
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.session import InferenceSession
 from cimc.sim.bound import occupation
 from cimc.sim.flat import flatten

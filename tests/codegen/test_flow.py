@@ -25,6 +25,7 @@ from cimc.isa.printer import print_program
 from cimc.isa.steps import walk
 from cimc.mapping import region
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.sim.reference import unroll
 from cimc.sim.values import run_values
 from models import small
@@ -164,7 +165,7 @@ def _compiled(
 ) -> cimc.compiler.Compiled:
     dims = {"batch": 3} if kind == "vit" else {"batch": 3, "sequence": rows}
     choices = Choices(optimize=how, replicas=1)
-    return cimc.compiler.compile_model(path, cimc.compiler.Options(chip, overrides, dims, choices=choices))
+    return cimc.compiler.compile_model(path, Options(chip, overrides, dims, choices=choices))
 
 
 def _outputs(model: cimc.compiler.Compiled) -> dict[str, np.ndarray]:

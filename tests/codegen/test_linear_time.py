@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.ir.graph import Graph
+from cimc.options import Options
 from models import small
 from models.graph import save
 

@@ -14,10 +14,11 @@ from cimc import inputs
 from cimc.arch.load import load
 from cimc.codegen.overlap import BLOCK, PLACES, Overlap, overlapped
 from cimc.codegen.tilecode import TileCode, instruction
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.isa.instruction import MAX_STAGE, Instruction, Repeat
 from cimc.isa.operands import Affine, Element, View
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.sim.interpreter import run
 from cimc.sim.reference import unroll
 from models import small

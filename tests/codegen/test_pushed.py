@@ -11,11 +11,12 @@ import pytest
 from cimc.codegen.pushed import Taken, receive
 from cimc.codegen.tags import PUSHED
 from cimc.codegen.tilecode import TileCode
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.isa.instruction import Phase, Repeat
 from cimc.isa.operands import Affine, Element, View, static_shape
 from cimc.isa.steps import executed
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.origin import Origin
 from cimc.session import InferenceSession, Numerics
 from models.graph import save

@@ -11,10 +11,11 @@ from cimc.arch.load import load
 from cimc.codegen.context import Context
 from cimc.codegen.lower import lower
 from cimc.codegen.reload import pieces, reloads
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.isa.cells import strips
 from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from models import small
 from models.graph import save
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.isa.steps import walk
 from cimc.isa.verify import verify
 from cimc.mapping.choices import Choices, Objective
 from cimc.mapping.sums import SUMS_AT
+from cimc.options import Options
 from cimc.session import InferenceSession
 from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing

@@ -9,9 +9,10 @@ import pytest
 from cimc.codegen import rows
 from cimc.codegen.context import Context
 from cimc.codegen.taken import take
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.isa.printer import print_program
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from models.graph import save
 from models.small import RECIPES, build
 

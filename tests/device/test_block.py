@@ -13,9 +13,10 @@ from onnx import save_model
 
 from cimc import inputs as input_files
 from cimc.analog import technologies
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device
 from cimc.errors import CimcError, Exit
+from cimc.options import Options
 from cimc.report.device import error_of, spread
 from cimc.sim.tally import Tally
 from cimc.sim.values import Analog, run_values

@@ -8,7 +8,7 @@ from onnx import save_model
 
 from cimc import inputs as input_files
 from cimc.arch.load import load
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device
 from cimc.errors import CimcError, Exit
 from cimc.isa.instruction import Repeat
@@ -17,6 +17,7 @@ from cimc.isa.printer import print_program
 from cimc.isa.program import GlobalBuffer, Program
 from cimc.isa.text import parse_program
 from cimc.isa.verify import verify
+from cimc.options import Options
 from cimc.report.device import error_of
 from cimc.report.device_cost import cost
 from cimc.sim import timing

@@ -11,9 +11,10 @@ from onnx import save_model
 
 from cimc import inputs as input_files
 from cimc.cli.main import run as command
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device
 from cimc.errors import CimcError
+from cimc.options import Options
 from cimc.sim.interpreter import run
 from cimc.sim.values import Analog
 from cimc.study import calibration

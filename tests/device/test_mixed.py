@@ -14,9 +14,10 @@ from onnx import save_model
 import cimc
 from cimc import inputs as input_files
 from cimc import mixed
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device
 from cimc.errors import CimcError
+from cimc.options import Options
 from cimc.report.device import error_of
 from cimc.sim.interpreter import run
 from cimc.sim.kept import Kept

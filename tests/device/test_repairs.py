@@ -12,9 +12,10 @@ from onnx import save_model
 from cimc import inputs as input_files
 from cimc.arch.load import load
 from cimc.arch.units import TileUnits, area_by_part, energy_pj
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device, core_shape
 from cimc.errors import CimcError, Exit
+from cimc.options import Options
 from cimc.report.device import error_of
 from cimc.report.device_cost import cost
 from cimc.sim.interpreter import run

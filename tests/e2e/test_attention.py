@@ -10,11 +10,12 @@ import pytest
 
 from cimc import errors
 from cimc.codegen.tags import HANDED
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.ir.evaluate import evaluate
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.mapping.choices import Choices
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.report import device_cost
 from cimc.session import InferenceSession
 from cimc.sim.interpreter import run

@@ -13,10 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import cimc
 from cimc import bundle
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.errors import CimcError, Exit
 from cimc.isa import parse_program, print_program
 from cimc.mapping.choices import CacheHome, Choices
+from cimc.options import Options
 from cimc.session import InferenceSession, Numerics
 from models import small
 from models.graph import save

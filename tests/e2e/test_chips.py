@@ -9,7 +9,8 @@ import pytest
 
 from cimc import errors
 from cimc.checker import Checked, CheckOptions, check_model
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from cimc.sim.timing import run_timing
 from models import small
 from models.graph import save

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Options
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 
 
 def _saved(path: Path, nodes: list[onnx.NodeProto], **shapes: tuple[int, int]) -> str:

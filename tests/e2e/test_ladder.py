@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from cimc import inputs
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.frontend import importer
 from cimc.ir.evaluate import evaluate
 from cimc.ir.graph import Constants, Graph
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.pipeline import run_pipeline
 from cimc.reference import Reference
 from cimc.session import InferenceSession

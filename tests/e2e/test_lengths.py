@@ -15,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import cimc
 from cimc import bundle
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.errors import CimcError, Exit
 from cimc.isa import parse_program, print_program
 from cimc.lengths import Lengths
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.session import InferenceSession, Numerics
 from models.graph import save
 from models.inputs import sample_inputs

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Options
+from cimc.options import Options
 from models import small
 from models.graph import save
 

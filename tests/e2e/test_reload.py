@@ -12,13 +12,15 @@ import pytest
 import cimc
 from cimc import errors, inputs
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.isa.reloads import reloading, without_reloads
 from cimc.isa.text import parse_program, print_program
 from cimc.isa.verify import verify
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.report.figures import from_result
-from cimc.report.reload import YEAR, covered, with_reload
+from cimc.report.reload import covered, with_reload
+from cimc.report.units import YEAR
 from cimc.sim.interpreter import run
 from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing

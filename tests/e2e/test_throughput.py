@@ -10,9 +10,10 @@ import pytest
 
 from cimc import errors
 from cimc.checker import CheckOptions, check_model
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.isa.printer import print_program
 from cimc.mapping.choices import Choices
+from cimc.options import Options
 from cimc.session import InferenceSession
 from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing

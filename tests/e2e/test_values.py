@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import cimc
-from cimc.compiler import Compiled, Options, Values, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.mapping.choices import Choices
 from cimc.ops import Arithmetic
+from cimc.options import Options, Values
 from cimc.session import InferenceSession
 from cimc.sim.reference import Reference
 from cimc.sim.timing import run_timing

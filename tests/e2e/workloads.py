@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
+from cimc.options import Options
 from models import small
 from models.graph import save
 from models.inputs import sample_inputs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cimc import compiler
+from cimc import compiler, options
 from cimc.isa.steps import walk
 from cimc.mapping.choices import Choices
 from models.graph import save
@@ -21,7 +21,7 @@ RESIDUALS = {
 def _kinds(path: Path, chosen: Choices) -> dict[str, set[str]]:
     """Kinds of the tiles that do additions, by the ONNX node that these come from."""
     dims = {"batch": 4, "sequence": 16}
-    made = compiler.compile_model(path, compiler.Options("sram-digital", (), dims, choices=chosen))
+    made = compiler.compile_model(path, options.Options("sram-digital", (), dims, choices=chosen))
     assert made is not None
     found: dict[str, set[str]] = {}
     for tile in made.program.tiles:

@@ -15,15 +15,16 @@ from cimc import inputs
 from cimc.arch.load import load
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lowered
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.errors import CimcError, Exit
 from cimc.ir.evaluate import evaluate
 from cimc.isa.verify import verify
 from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
-from cimc.mapping.pinned import NOT_READ, read_placement
+from cimc.mapping.placement_file import NOT_READ, read_placement
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.sim.interpreter import run
 from models import small
 from models.graph import save

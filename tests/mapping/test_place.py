@@ -11,7 +11,7 @@ import pytest
 from cimc.arch.load import load
 from cimc.arch.spec import ChipSpec
 from cimc.codegen.lower import lower
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.errors import CimcError, Exit
 from cimc.ir.graph import Graph
 from cimc.mapping.build import build
@@ -19,8 +19,9 @@ from cimc.mapping.chips import on_chips, snake
 from cimc.mapping.choices import Choices
 from cimc.mapping.dump import dump
 from cimc.mapping.layout import homes, materialize
-from cimc.mapping.mapping import PlacedMatrix, Placement
+from cimc.mapping.placement import PlacedMatrix, Placement
 from cimc.ops import Layout
+from cimc.options import Options
 from models import field
 from models.graph import save
 from tests.mapping.test_segment import static

@@ -8,7 +8,7 @@ import numpy as np
 from cimc.ir.graph import Graph, Type
 from cimc.isa.operands import Element
 from cimc.mapping.layout import is_view, materialize
-from cimc.mapping.mapping import Segment, Style
+from cimc.mapping.placement import Segment, Style
 from cimc.mapping.segment import Tail, refine, segments, tail_view
 from tests.codegen.random_graphs import Drawn, graphs
 from tests.passes.graph_builder import Build

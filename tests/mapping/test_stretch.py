@@ -7,7 +7,7 @@ from itertools import pairwise
 from cimc.arch import noc
 from cimc.arch.load import load
 from cimc.mapping.chips import snake
-from cimc.mapping.mapping import Part, PlacedMatrix
+from cimc.mapping.placement import Part, PlacedMatrix
 from cimc.mapping.stretch import stretched
 
 

@@ -10,7 +10,8 @@ import pytest
 from cimc.arch.baseline import DEFAULTS, MEMORIES, baseline_machine
 from cimc.arch.load import load, parse
 from cimc.arch.spec import ChipSpec
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
+from cimc.options import Options
 from cimc.report import figures, html, jsontext, layers, run
 from cimc.report.baseline import moved, with_baseline
 from cimc.report.figures import RunFigures

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cimc.errors import CimcError, Exit
-from cimc.report import diff, figures, inspect, jsontext, layers, manifest_file, render
+from cimc.report import diff, figures, inspect, jsontext, layers, manifest_file, render, terminal
 from tests.report import synthetic
 
 
@@ -169,7 +169,7 @@ def test_terminal_map_is_coloured(inspection: layers.Inspection, monkeypatch: py
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLORTERM", "truecolor")
     out = Terminal()
-    render.write(inspect.report(inspection), out)
+    terminal.write_terminal(inspect.report(inspection), out)
     assert "\x1b[38;2;" in out.getvalue()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import jsonschema
 import numpy as np
 import pytest
 
+from cimc.cli import put
 from cimc.errors import CimcError, Exit
-from cimc.report import check, figures, jsontext, mapping_file, render, run
+from cimc.report import check, figures, jsontext, mapping_file, render, run, terminal
 from cimc.report.compare import Tolerance, compare
 from cimc.sim.result import Bound, RunResult
 from tests.report import synthetic
@@ -219,14 +221,18 @@ def test_colour_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     blocks = check.report(a_check(1.5, model="[red]x\x1b[2J"))
     plain, coloured, uncoloured = io.StringIO(), Terminal(), Terminal()
-    render.write(blocks, plain)
+    monkeypatch.setattr(sys, "stdout", plain)
+    put.show(blocks)
+    assert "[red]x" in plain.getvalue()
     assert "\x1b" not in plain.getvalue()
-    render.write(blocks, coloured)
+    monkeypatch.setattr(sys, "stdout", coloured)
+    put.show(blocks)
     assert "\x1b[" in coloured.getvalue()
     assert "\x1b[2J" not in coloured.getvalue()
     assert "[red]x" in coloured.getvalue()
     monkeypatch.setenv("NO_COLOR", "1")
-    render.write(run.report(figures.from_result(synthetic.result()), run.Setting("p", "toy")), uncoloured)
+    terminal.write_terminal(run.report(figures.from_result(synthetic.result()), run.Setting("p", "toy")), uncoloured)
+    assert "Energy" in uncoloured.getvalue()
     assert "\x1b[36m" not in uncoloured.getvalue()
 
 

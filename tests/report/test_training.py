@@ -12,9 +12,10 @@ from onnx import save_model
 from cimc.analog import AnalogMatrix
 from cimc.arch.load import load
 from cimc.cli.main import run as command
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.device import Device
 from cimc.errors import CimcError
+from cimc.options import Options
 from cimc.report.training import GENERIC, effective_weights, training_noise, weights_of
 from models.small import bert
 

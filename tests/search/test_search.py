@@ -15,7 +15,7 @@ from cimc.arch import noc
 from cimc.arch.load import load
 from cimc.codegen.contents import Contents
 from cimc.codegen.lower import lowered
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.errors import CimcError
 from cimc.ir.evaluate import evaluate
 from cimc.isa.steps import executed
@@ -23,8 +23,10 @@ from cimc.isa.verify import verify
 from cimc.mapping.beside import columns_aside
 from cimc.mapping.build import build
 from cimc.mapping.choices import Choices
-from cimc.mapping.mapping import Mapping, Placement
+from cimc.mapping.mapping import Mapping
+from cimc.mapping.placement import Placement
 from cimc.ops import Arithmetic
+from cimc.options import Options
 from cimc.search.climb import Found, search
 from cimc.search.copies import fewer, free_cores, more
 from cimc.search.moves import swapped

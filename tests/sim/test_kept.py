@@ -11,8 +11,9 @@ from onnx import save_model
 from cimc import inputs as input_files
 from cimc import mixed, study
 from cimc.analog import AnalogMatrix
-from cimc.compiler import Compiled, Options, compile_model
+from cimc.compiler import Compiled, compile_model
 from cimc.device import Device
+from cimc.options import Options
 from cimc.sim.kept import Kept, Programmed
 from cimc.sim.tally import Tally
 from cimc.sim.values import Analog, run_values

@@ -10,11 +10,12 @@ import onnx
 import pytest
 
 from cimc import inputs
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.isa.instruction import Instruction, Step
 from cimc.isa.operands import Affine, View
 from cimc.isa.program import Program, TileProgram
 from cimc.isa.steps import walk
+from cimc.options import Options
 from cimc.sim.interpreter import run
 from cimc.sim.reference import Reference, unroll
 from cimc.sim.timing import run_timing

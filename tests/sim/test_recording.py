@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.errors import CimcError
 from cimc.inputs import draw
 from cimc.isa.instruction import Derived, Repeat
 from cimc.isa.operands import Affine, Element, View
 from cimc.isa.program import Buffer, GlobalBuffer, Program
+from cimc.options import Options
 from cimc.session import InferenceSession
 from cimc.sim import matrices, recorded, replay
 from cimc.sim.matrices import FloatMatrix

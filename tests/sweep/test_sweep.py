@@ -12,8 +12,9 @@ import pytest
 import cimc
 from cimc import variants
 from cimc.checker import CheckOptions
-from cimc.compiler import Options, compile_model
+from cimc.compiler import compile_model
 from cimc.errors import CimcError
+from cimc.options import Options
 from cimc.report.sweep import Figures, Row, SweepReport
 from cimc.sim.timing import run_timing
 from tests.cli.command import Cimc, linear

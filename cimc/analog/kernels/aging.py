@@ -12,42 +12,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.kernels.draw import LaneWriter, kernel_lanes
 from cimc.analog.kernels.ir import Values, function
 from cimc.analog.kernels.jit import address, compile_ir
+from cimc.analog.kernels.lanes import StreamWriter, kernel_lanes
 
 MOST_LEVELS = 128
+"""Of a cell: what an int8 tells apart."""
 NUMBERS = "i64 %key, i64 %second, i64 %lowest, i64 %most, i64 %count"
 
 
-class _CurveWriter(LaneWriter):
-    """Lanes that read curves and streams of normal numbers; the function's arguments have fixed names."""
+class _CurveWriter(StreamWriter):
+    """Lanes that read curves too; ``%lowest`` and ``%most`` are where their table begins and ends."""
 
     def __init__(self, lanes: int) -> None:
         super().__init__(lanes)
-        w = self.w
-        self.keys = (
-            self.everywhere("i32", w.do("trunc i64 %key to i32")),
-            self.everywhere("i32", w.do("trunc i64 %second to i32")),
-        )
-        self.lowest = self.everywhere("i32", w.do("trunc i64 %lowest to i32"))
-        self.most = self.everywhere("i32", w.do("trunc i64 %most to i32"))
-        self.iota = "<" + ", ".join(f"i32 {i}" for i in range(lanes)) + ">"
+        self.lowest = self.everywhere("i32", self.w.do("trunc i64 %lowest to i32"))
+        self.most = self.everywhere("i32", self.w.do("trunc i64 %most to i32"))
 
     @property
     def declared(self) -> str:
         """Declarations that such a function needs."""
         two = f"{self.longs} @llvm.{{}}.v{self.lanes}i32({self.longs}, {self.longs})"
         return (
-            f"declare {self.floats} @llvm.sqrt.v{self.lanes}f32({self.floats})\n"
-            f"declare {self.floats} @llvm.fabs.v{self.lanes}f32({self.floats})\n"
+            f"{super().declared}declare {self.floats} @llvm.fabs.v{self.lanes}f32({self.floats})\n"
             f"declare {two.format('smin')}\ndeclare {two.format('smax')}\n"
         )
-
-    def numbers(self, place: str) -> str:
-        """The stream's normal numbers from ``place`` on."""
-        counter = self.long("add", self.everywhere("i32", self.w.do(f"trunc i64 {place} to i32")), self.iota)
-        return self.normal(self.hashed(counter, self.keys))
 
     def size(self, x: str) -> str:
         """Absolute values."""
@@ -83,15 +72,13 @@ class _CurveWriter(LaneWriter):
 def build_flicker(lanes: int, fraction: int) -> str:
     """IR of ``flicker(cells, programmed, table, unit, out; key, second, lowest, most, count)``: see ``fast_flicker``."""
     v = _CurveWriter(lanes)
-    unit, zero = v.everywhere("float", v.w.do("load float, ptr %unit")), v.constant(0.0)
+    unit = v.everywhere("float", v.w.do("load float, ptr %unit"))
 
     def body(place: str, _: Values) -> Values:
         cells = v.w.load(v.floats, "%cells", place, unit="float")
         spread = v.curve(v.w.load(v.floats, "%programmed", place, unit="float"), fraction)
         error = v.real("fmul", v.real("fmul", cells, spread), v.numbers(place))
-        noisy = v.real("fadd", cells, error)
-        above = v.w.do(f"fcmp ogt {v.floats} {noisy}, {zero}")
-        noisy = v.w.do(f"select <{lanes} x i1> {above}, {v.floats} {noisy}, {v.floats} {zero}")
+        noisy = v.scattered(cells, error, relative=False)
         v.w.store(v.floats, v.real("fmul", noisy, unit), "%out", place, unit="float")
         return []
 
@@ -113,10 +100,7 @@ def build_drift(lanes: int, fraction: int) -> str:
         return []
 
     v.w.loop("0", "%count", str(lanes), [], body)
-    arguments = (
-        "ptr %levels, ptr %exponents, ptr %table, ptr %cells, i64 %key, i64 %second, i64 %lowest, i64 %most, i64 %count"
-    )
-    return function("drift", arguments, v.w, v.declared)
+    return function("drift", f"ptr %levels, ptr %exponents, ptr %table, ptr %cells, {NUMBERS}", v.w, v.declared)
 
 
 def build_wide(lanes: int, relative: bool) -> str:
@@ -125,15 +109,11 @@ def build_wide(lanes: int, relative: bool) -> str:
     first, second = (
         v.everywhere("float", v.w.do(f"load float, ptr {v.w.at('float', '%factors', str(i))}")) for i in (0, 1)
     )
-    zero = v.constant(0.0)
 
     def body(place: str, _: Values) -> Values:
         level = v.w.do(f"zext <{lanes} x i8> {v.w.load(f'<{lanes} x i8>', '%cells', place)} to {v.longs}")
         goal, sigma = v.pairs("%levels", level)
-        error = v.real("fmul", sigma, v.numbers(place))
-        noisy = v.real("fmul", goal, v.real("fadd", error, 1.0)) if relative else v.real("fadd", goal, error)
-        positive = v.w.do(f"fcmp ogt {v.floats} {noisy}, {zero}")
-        noisy = v.w.do(f"select <{lanes} x i1> {positive}, {v.floats} {noisy}, {v.floats} {zero}")
+        noisy = v.scattered(goal, v.real("fmul", sigma, v.numbers(place)), relative)
         v.w.store(v.floats, v.real("fmul", v.real("fmul", noisy, first), second), "%out", place, unit="float")
         return []
 

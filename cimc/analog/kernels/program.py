@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.analog.kernels.draw import LaneWriter, kernel_lanes
 from cimc.analog.kernels.ir import Values, function
 from cimc.analog.kernels.jit import address, compile_ir
+from cimc.analog.kernels.lanes import LaneWriter, StreamWriter, kernel_lanes
 
 MOST_LEVELS = 16
+"""Of a cell whose goal and sigma are found by comparing with every level; for more, ``aging.fast_wide`` looks them up."""
 
 
 def build_spread(lanes: int, levels: int, relative: bool) -> str:
     """IR of ``spread(cells, table, out; key, second, count)``: see ``fast_spread``."""
-    v = LaneWriter(lanes)
+    v = StreamWriter(lanes)
     w = v.w
-    keys = (v.everywhere("i32", w.do("trunc i64 %key to i32")), v.everywhere("i32", w.do("trunc i64 %second to i32")))
-    iota = "<" + ", ".join(f"i32 {i}" for i in range(lanes)) + ">"
     entries = [
         v.everywhere("float", w.do(f"load float, ptr {w.at('float', '%table', str(i))}")) for i in range(2 * levels + 2)
     ]
@@ -36,18 +35,13 @@ def build_spread(lanes: int, levels: int, relative: bool) -> str:
             flags = w.do(f"icmp eq <{lanes} x i8> {level}, {_bytes(lanes, i)}")
             goal = w.do(f"select <{lanes} x i1> {flags}, {v.floats} {entries[i]}, {v.floats} {goal}")
             sigma = w.do(f"select <{lanes} x i1> {flags}, {v.floats} {entries[levels + i]}, {v.floats} {sigma}")
-        counter = v.long("add", v.everywhere("i32", w.do(f"trunc i64 {place} to i32")), iota)
-        error = v.real("fmul", sigma, v.normal(v.hashed(counter, keys)))
-        noisy = v.real("fmul", goal, v.real("fadd", error, 1.0)) if relative else v.real("fadd", goal, error)
-        positive = w.do(f"fcmp ogt {v.floats} {noisy}, {v.constant(0.0)}")
-        noisy = w.do(f"select <{lanes} x i1> {positive}, {v.floats} {noisy}, {v.floats} {v.constant(0.0)}")
+        noisy = v.scattered(goal, v.real("fmul", sigma, v.numbers(place)), relative)
         noisy = v.real("fmul", v.real("fmul", noisy, entries[-2]), entries[-1])
         w.store(v.floats, noisy, "%out", place, unit="float")
         return []
 
     w.loop("0", "%count", str(lanes), [], body)
-    declared = f"declare {v.floats} @llvm.sqrt.v{lanes}f32({v.floats})\n"
-    return function("spread", "ptr %cells, ptr %table, ptr %out, i64 %key, i64 %second, i64 %count", w, declared)
+    return function("spread", "ptr %cells, ptr %table, ptr %out, i64 %key, i64 %second, i64 %count", w, v.declared)
 
 
 def _bytes(lanes: int, value: int) -> str:

@@ -4,8 +4,8 @@ blocks."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -54,6 +54,31 @@ def _short(config: AnalogConfig, cells: Cells) -> bool:
     return cells.fixed or (cells.whole and longest * max(config.weights.max_levels) < 1 << 15)
 
 
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """The rows of a core's blocks in groups of MEMBERS; a ragged block is followed by rows that are not driven. ``starts``:
+    first row, first group and number of groups of every block, (blocks, 3); ``rows``: where each row goes among those of
+    the groups; ``count``: groups in all."""
+
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    count: int
+
+    @staticmethod
+    def of(blocks: Sequence[tuple[int, int]]) -> _Groups:
+        """Of blocks that follow each other."""
+        many = [-(-(b - a) // MEMBERS) for a, b in blocks]
+        firsts = np.cumsum([0, *many])
+        starts = [(a, first, n) for (a, _), first, n in zip(blocks, firsts, many, strict=False)]
+        rows = [np.arange(b - a) + MEMBERS * first for (a, b), first in zip(blocks, firsts, strict=False)]
+        return _Groups(np.array(starts, dtype=np.int64), np.concatenate(rows), int(firsts[-1]))
+
+    @property
+    def ragged(self) -> bool:
+        """Whether there are rows that are not driven."""
+        return self.count * MEMBERS != len(self.rows)
+
+
 class SubsetCore:
     """One core of cells on a 16-bit grid (``cells.fixed``) or of whole levels, whose converters all have ``transfer``;
     or some of its ``slices``, first and past the last. ``codes``: for ``codes()``, not for sums. Sums of
@@ -89,13 +114,7 @@ class SubsetCore:
         self.spec = SubsetSpec(width, len(kinds), MEMBERS, two_sided, signed, not power, self._noisy, pairwise, codes)
         blocks = config.blocks(rows)
         self._blocks = len(blocks)
-        many = [-(-(b - a) // MEMBERS) for a, b in blocks]
-        firsts = np.cumsum([0, *many])
-        self._groups = int(firsts[-1])
-        self._starts = np.array([(a, p, n) for (a, _), p, n in zip(blocks, firsts, many, strict=False)], dtype=np.int64)
-        # Where each row goes among the groups: a ragged block is followed by rows that are not driven.
-        self._rows = np.concatenate([np.arange(b - a) + MEMBERS * p for (a, b), p in zip(blocks, firsts, strict=False)])
-        self._ragged = self._groups * MEMBERS != rows
+        self._groups = _Groups.of(blocks)
         self._tiles = -(-self.columns // (width // 2))
         self._lanes = self._tiles * (width // 2)
         sigma = None if cells.read_sigma is None else cells.read_sigma[:, one:past]
@@ -108,10 +127,10 @@ class SubsetCore:
         self._weights = np.array([plane.weight for plane in kinds], dtype=np.float32)
         self._shifts = np.array(config.weights.shifts[one:past], dtype=np.int32)
         self._sizes = (len(blocks), self.slices, self._tiles)
-        self._dims = (self.columns, rows, self._groups)
+        self._dims = (self.columns, rows, self._groups.count)
         fixed = (self._sigma, self._keys, self._factors, self._weights, self._shifts)
         self._fixed = tuple(address(array) for array in fixed)
-        self._places = (address(self._cells), address(self._starts))
+        self._places = (address(self._cells), address(self._groups.starts))
         self._converter: Callable[..., None] | None = None
         # Codes count from the lowest: what that adds in every block.
         self._constant = self.low * int(self._weights.sum()) * sum(1 << int(s) for s in self._shifts)
@@ -182,17 +201,17 @@ class SubsetCore:
     def _driven(self, inputs: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Which subset of each group every plane drives, as bytes into its table, (vectors, groups, planes); and how
         many rows are driven in each block, (vectors, blocks, planes). ``inputs`` are bytes, bits of planes."""
-        vectors, spec = len(inputs), self.spec
+        vectors, spec, groups = len(inputs), self.spec, self._groups
         held = np.ascontiguousarray(inputs)
-        if self._ragged:
-            held = np.zeros((vectors, self._groups * MEMBERS), dtype=np.uint8)
-            held[:, self._rows] = inputs.astype(np.uint8)
-        offsets = np.empty((vectors, self._groups, spec.planes), dtype=np.uint16)
+        if groups.ragged:
+            held = np.zeros((vectors, groups.count * MEMBERS), dtype=np.uint8)
+            held[:, groups.rows] = inputs.astype(np.uint8)
+        offsets = np.empty((vectors, groups.count, spec.planes), dtype=np.uint16)
         counts = np.empty((vectors, self._blocks, spec.planes), dtype=np.uint16)
         run = _patterns(spec.planes, MEMBERS, spec.width)
         run(
             address(held), self._places[1], address(offsets), address(counts),
-            vectors, self._blocks, self._groups, self._groups * MEMBERS,
+            vectors, self._blocks, groups.count, groups.count * MEMBERS,
         )  # fmt: skip
         return offsets, counts
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cimc.analog.kernels.draw import LaneWriter
 from cimc.analog.kernels.ir import PAIRWISE, Values, function, splat
+from cimc.analog.kernels.lanes import LaneWriter
 from cimc.analog.normal import STEP
 from cimc.analog.rng import BYTES_MEAN, BYTES_STD
 
