@@ -25,7 +25,8 @@ def quantize_apart(flow: Movement, state: State, node: Node, source: str, home: 
     code = flow.context.code(home)
     peaks = code.buffer(Element.F32, (rows, len(shards)), "peaks")
     for k, shard in enumerate(shards):
-        flow.put(state, shard.tile, _peak(flow, shard, node), {home: columns(peaks, k, 1, 1)}, node.origin)
+        peak = peak_of(flow.context.code(shard.tile), shard.view, node.origin)
+        flow.put(state, shard.tile, peak, {home: columns(peaks, k, 1, 1)}, node.origin)
     unused = code.buffer(Element.Q8, (rows, len(shards)), "s")
     found = code.buffer(Element.F32, (rows, 1), "scale")
     code.emit("quantize", unused, found, peaks, origin=node.origin)
@@ -60,14 +61,13 @@ def heads_codes(code: TileCode, view: View, groups: int, origin: Origin) -> tupl
     return codes, scales
 
 
-def _peak(flow: Movement, shard: Shard, node: Node) -> View:
-    """The largest size in each row of a shard."""
-    code = flow.context.code(shard.tile)
-    rows, _ = shape = static_shape(shard.view)
+def peak_of(code: TileCode, view: View, origin: Origin) -> View:
+    """The largest size in each row of a view on a tile."""
+    rows, _ = shape = static_shape(view)
     sizes = code.buffer(Element.F32, shape, "s")
     peak = code.buffer(Element.F32, (rows, 1), "peak")
-    code.emit("abs", sizes, shard.view, origin=node.origin)
-    code.emit("reduce_max", peak, sizes, origin=node.origin)
+    code.emit("abs", sizes, view, origin=origin)
+    code.emit("reduce_max", peak, sizes, origin=origin)
     return peak
 
 

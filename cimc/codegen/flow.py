@@ -10,9 +10,8 @@ inside a region.
 No deadlock: a message is received one step after it was sent, or at the same step if what it brings was put off
 (:func:`cimc.codegen.order.put_off`): such messages a tile sends before it takes any in. So within a step no tile depends on what
 another does when it has taken something in; when a message is sent its channel holds at most the one of the step before, and
-two fit.
-Where two do not fit, stages keep their order, later ones first: then think of all instructions ordered by step and stage; the
-message of the step before is received before the next one is sent (see docs/architecture.md).
+two fit. Where two do not fit, stages keep their order, later ones first: then think of all instructions ordered by step and
+stage; the message of the step before is received before the next one is sent (see docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -29,11 +28,12 @@ from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order, put_off
 from cimc.codegen.park import Park
 from cimc.codegen.stages import Job, Need, Piece, Plan, Rect, Value
+from cimc.codegen.strips import emit_strips
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.codegen.waiting import waited
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
-from cimc.isa.operands import Affine, View
+from cimc.isa.operands import Affine, Element, View
 from cimc.isa.steps import walk
 from cimc.mapping.allocate import aligned
 from cimc.mapping.region import Part, Source
@@ -189,6 +189,8 @@ class Flow:
             self._codes(part, node, job)
         elif node.outputs[0] in self.placement.shards:
             self._shard(part, node, job)
+        elif job.kind == "columns":
+            emit_strips(self, part, node, job)
         else:
             for tile, rect in self.plan.lanes(job):
                 self._lane(part, node, job, tile, rect)
@@ -210,16 +212,16 @@ class Flow:
             source = self.plan.source(part, n, i)
             if source is None:
                 return self.context.external(code, part.space, n, value, self.index(rect), loaded)
-            return self._rows(n, i, source, tile, rect)
+            return self.rows(n, i, source, tile, rect)
 
         block = BlockEmit(self.graph, code, rect.rows, operand, node, dying=self.dying)
         block.lower()
-        self._spend(job, code, mark, before)
+        self.spend(job, code, mark, before)
         for out, view in block.outputs.items():
             made = self.values.setdefault(out, Value(job, start, node.origin))
             made.pieces.append(Piece(tile, Rect(rect.row, rect.rows, 0, width(self.graph, out)), view))
 
-    def _rows(self, node: Node, index: int, source: Source, tile: int, rect: Rect) -> View:
+    def rows(self, node: Node, index: int, source: Source, tile: int, rect: Rect) -> View:
         """Rows of an operand on a tile: made there, or brought."""
         value = self.values[source.root]
         need = self.need_of.get((node.outputs[0], index, tile))
@@ -227,7 +229,7 @@ class Flow:
         wanted = Rect(rect.row, rect.rows, source.first, cols)
         brought = [value.brought[need]] if need in value.brought else []
         piece = next(p for p in (*brought, *value.pieces) if p.tile == tile and p.rect.holds(wanted))
-        return columns(_sub(piece, wanted), 0, source.step, source.shape[-1])
+        return columns(piece.part(wanted), 0, source.step, source.shape[-1])
 
     # --- products -------------------------------------------------------------------------------
     def _matrix(self, part: Part, node: Node, job: Job) -> None:
@@ -248,7 +250,7 @@ class Flow:
                 x = columns(x, first, 1, last - first)
             else:
                 own = replace(source, first=source.first + first * source.step, shape=(last - first,))
-                x = self._rows(node, 0, own, block.tile, whole)
+                x = self.rows(node, 0, own, block.tile, whole)
             name = declare(code, f"{stem}_{k}", placed, block, element)
             span = block.cols[1] - block.cols[0]
 
@@ -293,8 +295,8 @@ class Flow:
             tag = self.context.sum_tag(of, to, self.tag)
             self.tag = tag + 1
             for piece in parts:
-                self.at(piece.tile, start).emit("reduce", _sub(piece, message), origin=origin, of=of, to=to, tag=tag)
-            self.at(to, start).emit("collect", _sub(total, message), origin=origin, of=of, tag=tag)
+                self.at(piece.tile, start).emit("reduce", piece.part(message), origin=origin, of=of, to=to, tag=tag)
+            self.at(to, start).emit("collect", total.part(message), origin=origin, of=of, tag=tag)
         return total
 
     def _shard(self, part: Part, node: Node, job: Job) -> None:
@@ -316,7 +318,7 @@ class Flow:
                     return self.values[source.root].pieces[k].view
                 if source.shape[-1] > 1:  # of a residual, the columns of the product
                     source = replace(source, first=source.first + piece.rect.col, shape=(piece.rect.cols,))
-                return self._rows(n, i, source, piece.tile, Rect(0, self.plan.rows, 0, 0))
+                return self.rows(n, i, source, piece.tile, Rect(0, self.plan.rows, 0, 0))
 
             emit = BlockEmit(self.graph, code, self.plan.rows, operand, node, width=piece.rect.cols, dying=self.dying)
             emit.lower()
@@ -332,7 +334,7 @@ class Flow:
             if common is None:
                 continue
             low, groups = common.col - tail.start, common.cols // each
-            made = heads_codes(self.at(piece.tile, start), _sub(piece, common), groups, node.origin)
+            made = heads_codes(self.at(piece.tile, start), piece.part(common), groups, node.origin)
             codes.pieces.append(Piece(piece.tile, replace(common, col=low), made[0]))
             scales.pieces.append(Piece(piece.tile, replace(common, col=low // each, cols=groups), made[1]))
 
@@ -355,11 +357,17 @@ class Flow:
                 if out in self.values:
                     self._hand_on(out)
 
-    def _spend(self, job: Job, code: TileCode, mark: int, before: set[str]) -> None:
+    def spend(self, job: Job, code: TileCode, mark: int, before: set[str]) -> None:
         """Note what a stage added to a tile."""
         self.spent.setdefault(job, []).extend(code.steps[mark:])
         self._keep(job, code, before)
         self._fetch(job, code, code.steps[mark:])
+
+    def room(self, job: Job, tile: int, start: int, element: Element, shape: tuple[int, int], stem: str) -> View:
+        """One more buffer of a stage on a tile."""
+        view = self.at(tile, start).buffer(element, shape, stem)
+        self.rooms.setdefault(job, set()).add((tile, view.buffer))
+        return view
 
     def _fetch(self, job: Job, code: TileCode, steps: Sequence[Step]) -> None:
         """Note what a stage loads on a tile."""
@@ -419,8 +427,8 @@ class Flow:
     def taken(self, value: Value, need: Need, start: int) -> Piece:
         """A buffer for what a stage needs of a value, which is received from a step on."""
         element = self.context.code(value.pieces[0].tile).rooms[value.pieces[0].view.buffer].element
-        view = self.at(need.tile, start).buffer(element, (need.rect.rows, need.rect.cols), "w" if need.whole else "r")
-        self.rooms.setdefault(need.job, set()).add((need.tile, view.buffer))
+        shape, stem = (need.rect.rows, need.rect.cols), "w" if need.whole else "r"
+        view = self.room(need.job, need.tile, start, element, shape, stem)
         self.taker[need.tile, view.buffer] = need.job
         self.received[need.job] += need.rect.rows * need.rect.cols * element.bytes
         return Piece(need.tile, need.rect, view)
@@ -442,8 +450,7 @@ class Flow:
 
     def _copy(self, value: Value, piece: Piece, common: Rect, to: Piece) -> None:
         """Copy a rectangle of a piece within its tile."""
-        code = self.at(piece.tile, value.start + 1)
-        code.emit("copy", _sub(to, common), _sub(piece, common), origin=value.origin)
+        self.at(piece.tile, value.start + 1).emit("copy", to.part(common), piece.part(common), origin=value.origin)
 
     def move(self, value: Value, piece: Piece, common: Rect, to: Piece) -> None:
         """Copy or send a rectangle of a piece, as soon as it is made."""
@@ -459,9 +466,9 @@ class Flow:
         for rect in self._messages(piece, common):
             tag = self.tag
             self.tag += 1
-            self.at(piece.tile, starts[0]).emit("send", _sub(piece, rect), origin=origin, to=tuple(sorted(to)), tag=tag)
+            self.at(piece.tile, starts[0]).emit("send", piece.part(rect), origin=origin, to=tuple(sorted(to)), tag=tag)
             for tile, target in to.items():
-                self.at(tile, starts[1]).emit("recv", _sub(target, rect), origin=origin, source=piece.tile, tag=tag)
+                self.at(tile, starts[1]).emit("recv", target.part(rect), origin=origin, source=piece.tile, tag=tag)
 
     def _messages(self, piece: Piece, common: Rect) -> Iterator[Rect]:
         """A rectangle of a piece in messages of which two fit a channel, where rows do."""
@@ -491,10 +498,3 @@ def drafted(context: Context, plans: Sequence[Plan]) -> list[Flow]:
     for flow in flows:
         flow.emit(draft=True)
     return flows
-
-
-def _sub(piece: Piece, rect: Rect) -> View:
-    """The part of a piece's view that a rectangle within it is."""
-    row, col = piece.view.strides
-    at = (rect.row - piece.rect.row) * row + (rect.col - piece.rect.col) * col
-    return View(piece.view.buffer, piece.view.offset + at, (rect.rows, rect.cols), piece.view.strides)

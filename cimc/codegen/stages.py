@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import View
 from cimc.mapping.placement import Placement
 from cimc.mapping.region import Part, Region, Source
-from cimc.mapping.segment import MATRIX_OPS, pieces
+from cimc.mapping.segment import ELEMENTWISE, MATRIX_OPS, pieces
+from cimc.mapping.space import shared_row
+from cimc.ops import OPS, Access
+from cimc.ops.matmul import groups_of
 from cimc.origin import Origin
 
 
@@ -45,7 +48,10 @@ class Rect:
 BETWEEN = 2
 """Steps between the last two products of a head: what is done with scores has one of its own."""
 
-KINDS = ("rows", "product", "result", "heads")
+CODED = 2
+"""Steps after the columns of a block are made that they are handed on as codes: the scales of its rows are found between."""
+
+KINDS = ("rows", "columns", "product", "result", "heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,12 @@ class Piece:
     rect: Rect
     view: View
 
+    def part(self, rect: Rect) -> View:
+        """A rectangle within it."""
+        row, col = self.view.strides
+        at = (rect.row - self.rect.row) * row + (rect.col - self.rect.col) * col
+        return View(self.view.buffer, self.view.offset + at, (rect.rows, rect.cols), self.view.strides)
+
 
 @dataclass
 class Value:
@@ -97,13 +109,25 @@ class Value:
     brought: dict[Need, Piece] = field(default_factory=dict[Need, Piece])
 
 
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """How a vector stage is cut by columns, ``width`` in all. ``blocks``: the columns (first, end) that the tiles of products
+    make, which are not cut. ``led``: the stage with heads whose tiles make the columns, and do this stage with them too; then
+    there are no blocks."""
+
+    width: int
+    blocks: tuple[tuple[int, int], ...] = ()
+    led: Job | None = None
+
+
 class Plan:
     """Stages of a region in blocks of ``rows``. Where these are no part of a sample's rows, blocks *overlap*: block b of B
     begins at row ``b · rows of a sample // B``, and some rows are done twice, with the same results. ``tiles``: of every
     stage that works with vectors or heads; those with heads do ``group`` blocks at once, so that the matmul unit has to be
     loaded less often. ``room``: bytes of each tile's buffer that may be filled with rings that keep more than they must.
     ``park``: bytes of tiles in which rows may wait for those that take them much later; none where the takers have room.
-    ``prompt``: whether stages of rows, as products do, begin in the step in which rows come; else in the next."""
+    ``prompt``: whether stages of rows, as products do, begin in the step in which rows come; else in the next. ``strips``:
+    whether vector stages whose columns need no others are cut by columns, where these are (:mod:`cimc.codegen.strips`)."""
 
     def __init__(
         self,
@@ -117,9 +141,10 @@ class Plan:
         group: int = 1,
         park: Mapping[int, int] | None = None,
         prompt: bool = False,
+        strips: bool = False,
     ) -> None:
         self.graph, self.region, self.placement = graph, region, placement
-        self.rows, self.copy, self.tiles, self.room = rows, copy, tiles, room or {}
+        self.rows, self.copy, self.room = rows, copy, room or {}
         self.group, self.park, self.prompt = group, park or {}, prompt
         self.blocks = -(-region.rows // rows)
         self.overlap = self.blocks * rows > region.rows
@@ -133,8 +158,59 @@ class Plan:
                 self.nodes.setdefault(job, []).append(node)
                 self.number[node.outputs[0]] = i
                 self.job_of.update({o: job for o in node.outputs if o})
+        self.strips = self._cut_by_columns() if strips else {}
+        self.tiles = {**tiles, **{job: tiles[s.led] for job, s in self.strips.items() if s.led and s.led in tiles}}
         self._meeting = {job for job, nodes in self.nodes.items() if job.kind == "product" and self._apart(nodes)}
         self.starts = self._starts()
+
+    def _cut_by_columns(self) -> dict[Job, Strips]:
+        """The vector stages that are cut by columns, which are of another kind from now on."""
+        found: dict[Job, Strips] = {}
+        for job in [job for job in self.nodes if job.kind == "rows"]:
+            strips = self._strips(job)
+            if strips is not None:
+                now = replace(job, kind="columns")
+                self.nodes = {now if j == job else j: nodes for j, nodes in self.nodes.items()}
+                self.job_of.update((o, now) for o, j in self.job_of.items() if j == job)
+                found[now] = strips
+        return found
+
+    def _strips(self, job: Job) -> Strips | None:
+        """How a vector stage is cut by columns: None if it does not end with a scale for each row, or a node of it needs whole
+        rows. What it reads of other stages must be cut by columns, and alike."""
+        *nodes, last = self.nodes[job]
+        if last.op != "quantize" or groups_of(last) != 1:
+            return None
+        cols = self._columns(last.outputs[0])
+        if any(n.op not in ELEMENTWISE or self._columns(n.outputs[0]) != cols for n in nodes):
+            return None
+        roots: set[str] = set()
+        for node in (*nodes, last):
+            for i, value in enumerate(node.inputs):
+                source = self.source(self.region.parts[job.part], node, i)
+                if source is None:
+                    if value and not shared_row(self.graph, value) and OPS[node.op].access(node, i) is not Access.TABLE:
+                        return None
+                elif source == Source(source.root, 0, 1, (cols,)) and self._columns(source.root) == cols > 1:
+                    roots.add(source.root)
+                elif source.over >= 0 or source.shape != (1,):
+                    return None
+        return self._strips_like([r for r in roots if self.job_of[r] != job], cols)
+
+    def _columns(self, value: str) -> int:
+        """Elements that each row of the batch has in a value."""
+        return self.graph.type(value).size // (self.region.waves * self.region.rows)
+
+    def _strips_like(self, roots: Collection[str], cols: int) -> Strips | None:
+        """Columns as those of the values ``roots``, which must be cut alike."""
+        makers = {self.job_of[root] for root in roots}
+        if len(makers) == 1 and (maker := makers.pop()).kind == "heads":
+            return Strips(cols, led=maker)
+        shards, matrices = self.placement.shards, self.placement.matrices
+        if not all(root in shards for root in roots):
+            return None
+        blocks = {tuple(sorted({part.cols for part in matrices[shards[r]][self.copy].parts})) for r in roots}
+        return Strips(cols, blocks.pop()) if len(blocks) == 1 else None
 
     def _apart(self, nodes: Sequence[Node]) -> bool:
         """Whether the row blocks of some columns of a product are on several tiles."""
@@ -154,18 +230,22 @@ class Plan:
     def on(self, tiles: Mapping[Job, tuple[int, ...]], room: Mapping[int, int] | None = None) -> Plan:
         """This plan on other tiles, or with other room for rings."""
         of, room = (self.graph, self.region, self.placement, self.rows, self.copy), self.room if room is None else room
-        return Plan(*of, tiles, room=room, group=self.group, park=self.park, prompt=self.prompt)
+        return Plan(*of, tiles, room, self.group, self.park, self.prompt, bool(self.strips))
 
     def moved(self, placement: Placement, to: Mapping[int, int]) -> Plan:
         """This plan with the work of tiles ``to`` others, where a placement has the products."""
         tiles = {job: tuple(to.get(t, t) for t in of) for job, of in self.tiles.items()}
         park = {to.get(t, t): n for t, n in self.park.items()}
         of = (self.graph, self.region, placement, self.rows, self.copy)
-        return Plan(*of, tiles, room=self.room, group=self.group, park=park, prompt=self.prompt)
+        return Plan(*of, tiles, self.room, self.group, park, self.prompt, bool(self.strips))
 
     def period(self, job: Job) -> int:
         """How many blocks a stage does at once."""
         return self.group if job.kind == "heads" else 1
+
+    def leader(self, job: Job) -> Job:
+        """The stage on whose tiles a stage is: itself, or the one whose columns it brings to codes."""
+        return self.strips[job].led or job if job in self.strips else job
 
     def due(self, job: Job) -> int:
         """The step at which a stage must have been brought its first block at the latest."""
@@ -179,6 +259,8 @@ class Plan:
         """Steps after it began that a stage hands on its first block."""
         if job.kind == "product":
             return 1 + self.meets(job)
+        if job.kind == "columns":
+            return CODED
         return self.group - 1 + BETWEEN if job.kind == "heads" and self.group > 1 else 0
 
     def beside(self, node: Node, source: Source) -> bool:
@@ -223,13 +305,27 @@ class Plan:
 
     def _later(self, job: Job, own: bool) -> int:
         """Steps after rows were taken in that a stage begins with them."""
-        return int(not own and job.kind != "product" and not (self.prompt and job.kind == "rows"))
+        return int(not own and job.kind != "product" and not (self.prompt and job.kind in ("rows", "columns")))
 
     # --- tiles ----------------------------------------------------------------------------------
     def lanes(self, job: Job) -> list[tuple[int, Rect]]:
         """Of a vector stage: its tiles, and the rows of a block that each does."""
         tiles = self.tiles[job]
         return [(t, Rect(r.low, r.count, 0, 0)) for t, r in zip(tiles, pieces(self.rows, len(tiles)), strict=True)]
+
+    def rectangles(self, job: Job) -> list[tuple[int, Rect]]:
+        """Of a stage cut by columns: its tiles, and the rows and columns of a block that each does."""
+        strips = self.strips[job]
+        if strips.led is not None:
+            axes = self.region.parts[strips.led.part].axes
+            columns = (heads_columns(axes, s.ranges, strips.width // prod(axes)) for s in self.shares(strips.led))
+            rows = ((s.tile, s.rect.row, s.rect.rows) for s in self.shares(strips.led))
+            return [(tile, Rect(row, count, *cols)) for (tile, row, count), cols in zip(rows, columns, strict=True)]
+        found: list[tuple[int, Rect]] = []
+        for tile, piece in zip(self.tiles[job], pieces(len(strips.blocks), len(self.tiles[job])), strict=True):
+            low, high = strips.blocks[piece.low][0], strips.blocks[piece.low + piece.count - 1][1]
+            found.append((tile, Rect(0, self.rows, low, high - low)))
+        return found
 
     def shares(self, job: Job) -> list[Share]:
         """Of a stage on middle axes: the first axis is cut, and where that is not enough the block's rows."""
@@ -269,6 +365,10 @@ class Plan:
                 yield share.tile, Rect(row, rows, low, far + (count - 1) * source.step + 1)
             return
         cols = (source.shape[-1] - 1) * source.step + 1
+        if job.kind == "columns":
+            for tile, rect in self.rectangles(job):
+                yield tile, replace(rect, col=source.first, cols=1) if cols == 1 else rect
+            return
         if job.kind == "rows":
             for tile, rect in self.lanes(job):
                 yield tile, Rect(rect.row, rect.rows, source.first, cols)

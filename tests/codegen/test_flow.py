@@ -220,6 +220,43 @@ def test_other_shapes_stream_bit_for_bit(
         np.testing.assert_array_equal(got[name], values)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes", "rows", "chip"),
+    [
+        ("bert", {"layers": 2, "heads": 3, "hidden": 96}, 64, "sram-digital"),
+        pytest.param("gpt2", {}, 64, "sram-digital", marks=pytest.mark.slow),
+        pytest.param("gpt2", {"layers": 2, "positions": 256}, 134, "isaac", marks=pytest.mark.slow),
+        pytest.param("vit", {"layers": 2, "image": 112, "patch": 8}, 197, "sram-digital", marks=pytest.mark.slow),
+        pytest.param("llama", {"layers": 2, "with_past": False}, 67, "sram-digital", marks=pytest.mark.slow),
+    ],
+)
+def test_stages_cut_by_columns_compute_the_same_bits(
+    kind: str, sizes: dict[str, int], rows: int, chip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales found over several tiles are those of whole rows, of attention's columns and of those behind a product."""
+    path = tmp_path / "m.onnx"
+    onnx.save(getattr(small, kind)(**sizes), path)
+    whole = _compiled(path, chip, "throughput", kind, rows)
+    monkeypatch.setattr(balance, "CARRIED", 0)
+    strips = _compiled(path, chip, "throughput", kind, rows)
+    done = [s.mnemonic for t in strips.program.tiles for s in walk(t.steps)]
+    assert "quantize_static" in done
+    assert "quantize_static" not in [s.mnemonic for t in whole.program.tiles for s in walk(t.steps)]
+    want, got = _outputs(whole), _outputs(strips)
+    for name, values in want.items():
+        np.testing.assert_array_equal(got[name], values)
+
+
+@pytest.mark.parametrize(("bytes_per_cycle", "cut"), [(1, True), (1024, False)])
+def test_stages_are_cut_by_columns_where_links_are_narrow(bytes_per_cycle: int, cut: bool, tmp_path: Path) -> None:
+    """Digital tiles receive for longer than they work, or not."""
+    path = tmp_path / "m.onnx"
+    onnx.save(small.bert(layers=2), path)
+    chip = ("layout=4x8", f"noc.link_bytes_per_cycle={bytes_per_cycle}")
+    found = _compiled(path, "sram-digital", "throughput", "bert", overrides=chip)
+    assert any(s.mnemonic == "quantize_static" for t in found.program.tiles for s in walk(t.steps)) == cut
+
+
 @pytest.mark.parametrize("long", [0, 2, 3])
 def test_what_is_read_at_once_and_much_later_is_made_before(
     long: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
