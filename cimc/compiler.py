@@ -32,10 +32,11 @@ from cimc.lengths import Lengths, Made, mapped, one_program
 from cimc.lookups import beyond
 from cimc.mapping.build import build
 from cimc.mapping.dump import dump
-from cimc.mapping.fit import MOST_CHIPS, fit
+from cimc.mapping.fit import fit
 from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping as Placed
 from cimc.mapping.placement_file import Pinned, placement_of, read_placement
+from cimc.mapping.short import MOST_CHIPS
 from cimc.options import Options, agree, core_of, pipeline_text, weight_bits
 from cimc.passes.pipeline_text import parse_pipeline
 from cimc.pipeline import Outcome as Passes

@@ -212,8 +212,7 @@ DOES_NOT_FIT = Diagnostic(
     "does-not-fit",
     Exit.DOES_NOT_FIT,
     "the model needs {need} cores of {block} weights, {chip} has {have}: {short} short",
-    "choose several chips (--chips auto), weights written into cells during the run (--reload on), larger hardware (--hw), "
-    "larger crossbars (-c crossbar.rows=…) or more cores per tile (-c tiles.cim.cores=…)",
+    "{fix}",
 )
 RELOAD_TOO_LARGE = Diagnostic(
     "reload-too-large",
@@ -253,7 +252,7 @@ UNIT_MISSING = Diagnostic(
     "unit-missing",
     Exit.DOES_NOT_FIT,
     "no tile of {chip} has all of the units the model needs together: {units}",
-    "add the units to a tile kind of the hardware file, or choose another preset (cimc hw list)",
+    "{fix}",
 )
 PLACEMENT = Diagnostic("placement", Exit.USAGE, "placement {path}: {why}", "{fix}")
 ROWS_TOO_MANY = Diagnostic(

@@ -85,7 +85,8 @@ def check_inputs(inputs: NDArray[Any], encoding: InputEncoding) -> None:
 def stored(weights: NDArray[Any], encoding: WeightEncoding) -> NDArray[Any]:
     """What the cells hold: ``W + offset``, or ``|W|`` of a differential pair. Refused if it does not fit."""
     # Wide enough for the sum, and no wider: there are millions.
-    wide = weights.astype({1: np.int16, 2: np.int32}.get(weights.dtype.itemsize, np.int64), copy=False)
+    size = max(2 * weights.dtype.itemsize, 2 if encoding.bits < 16 else 4)
+    wide = weights.astype({2: np.int16, 4: np.int32}.get(size, np.int64), copy=False)
     value = wide + encoding.offset if encoding.kind == "offset" else np.abs(wide)
     top = 1 << min(encoding.bits, sum(encoding.slice_bits))
     if value.size and (value.min() < 0 or value.max() >= top):

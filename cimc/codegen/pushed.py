@@ -160,10 +160,11 @@ class _Plan:
 
 @dataclass
 class Taken:
-    """What one copy of a STREAM segment sends of such operands: for each of the variants of its blocks, that take turns, and for
-    the rows that are no whole block, who receives what. Offsets name the number of the block."""
+    """What one copy of a STREAM segment sends of such operands: for each of the variants of its blocks, ``turns`` that take
+    turns, and for the rows that are no whole block, who receives what. Offsets name the number of the block."""
 
     blocks: int = 0
+    turns: int = 0
     variants: dict[int, list[tuple[int, Instruction]]] = field(default_factory=dict[int, list[tuple[int, Instruction]]])
     rest: list[tuple[int, Instruction]] = field(default_factory=list[tuple[int, Instruction]])
 
@@ -174,8 +175,8 @@ class Taken:
         of.append((tile, instruction("recv", view, origin=origin, source=source, tag=tag)))
 
     def body(self, tile: int) -> list[Instruction]:
-        """What a tile receives for a block, each of the variants in its turns."""
-        mine = [[step for t, step in self.variants[k] if t == tile] for k in sorted(self.variants)]
+        """What a tile receives for a block, each of the variants in its turns: nothing in those in which it makes the rows."""
+        mine = [[step for t, step in self.variants.get(k, ()) if t == tile] for k in range(self.turns)]
         if all(of == mine[0] for of in mine[1:]):
             return mine[0] if mine else []
         return [replace(step, phase=Phase(0, k, len(mine))) for k, of in enumerate(mine) for step in of]

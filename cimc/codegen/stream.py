@@ -73,7 +73,7 @@ class Stream:
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
         blocks, rest = divmod(self.share[-1].count, self.rows)
-        self.taken.blocks = blocks
+        self.taken = Taken(blocks, min(blocks, max(len(lanes) for lanes in self.stages)))
         self._nest(blocks, rest)
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
@@ -92,11 +92,10 @@ class Stream:
                 axes.append(Affine.of(span.low, {f"i{axis}": 1} if span.count > 1 else {}))
             rows = Index((*axes, Affine.of(inmost.low, {BLOCK: self.rows})), self.rows)
             if blocks:
-                lanes = min(blocks, max(len(lanes) for lanes in self.stages))
-                plan = self._overlapped(codes, rows, lanes)
+                plan = self._overlapped(codes, rows, self.taken.turns)
                 if self.pushes and not plan.in_order(PUSHED):
-                    self.lanes, self.taken = lanes, Taken(blocks)
-                    plan = self._overlapped(codes, rows, lanes)
+                    self.lanes, self.taken = self.taken.turns, Taken(blocks, self.taken.turns)
+                    plan = self._overlapped(codes, rows, self.lanes)
                 plan.emit(codes, blocks, f"i{len(outer)}")
             if rest:
                 last = Index((*axes, Affine(inmost.low + blocks * self.rows)), rest)

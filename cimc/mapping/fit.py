@@ -15,9 +15,8 @@ from cimc.mapping.json_value import Json
 from cimc.mapping.mapping import Mapping
 from cimc.mapping.placement import Reload
 from cimc.mapping.segment import cores_needed
+from cimc.mapping.short import MOST_CHIPS
 from cimc.mapping.written import weight_cores
-
-MOST_CHIPS = 64  # that are tried for a model that says no number
 
 
 def fit(

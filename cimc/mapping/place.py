@@ -31,6 +31,7 @@ from cimc.mapping.regions import assembling, of_other_copies, off_matrices
 from cimc.mapping.replicas import further, grown
 from cimc.mapping.rounds import in_turns
 from cimc.mapping.segment import MATRIX_OPS, shares
+from cimc.mapping.short import too_few_cores
 from cimc.mapping.staging import Staging
 from cimc.mapping.stretch import stretched
 from cimc.mapping.sums import SumsAt
@@ -372,21 +373,20 @@ def place(
         cells, least = placer.writing.cells, placer.writing.least_rows
         busy, time = bool(staging.work) and placer.overworked(), placer.time(matrices, copies) if matrices else 0
         return Placement(*found, frozenset(staging.aside), placer.beside, cells, least, busy=busy, time=time)
-    if choices.reload:
+    if choices.reload and weight_tiles(chip):
         placer.writing.spare()
         turns = in_turns(placer, precision, choices.pool, choices.replicas)
         return replace(turns, written=placer.writing.cells, least_rows=placer.writing.least_rows)
-    raise _does_not_fit(placer, single)
+    raise _does_not_fit(placer, single, choices)
 
 
-def _does_not_fit(placer: _Placer, copies: Mapping[int, int]) -> errors.CimcError:
+def _does_not_fit(placer: _Placer, copies: Mapping[int, int], choices: Choices) -> errors.CimcError:
     """The diagnostic of a chip that has fewer cores than all blocks of so many copies take."""
     chip, grids = placer.chip, [(placer.grid(n), copies[s.index]) for s, n in placer.mvms()]
     block = f"{grids[0][0].block_rows}×{grids[0][0].block_cols}"
     need = sum(g.down * g.across * n for g, n in grids)
     have = sum(chip.tile(t).cores for t in placer.weight_tiles())
-    name = chip.name if chip.chips == 1 else f"{chip.name} on {chip.chips} chips"
-    return errors.DOES_NOT_FIT(chip=name, need=need, have=have, short=max(need - have, 1), block=block)
+    return too_few_cores(chip, choices, need, have, block)
 
 
 def _most_copies(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cimc import errors
-from cimc.arch.spec import ChipSpec, TileSpec
+from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Node
 from cimc.isa.instruction import INSTRUCTIONS, Unit
+from cimc.mapping.lacking import lacking
+from cimc.mapping.short import no_tile_with
 
 
 def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
@@ -22,16 +23,11 @@ def units_needed(nodes: Iterable[Node]) -> frozenset[Unit]:
 
 
 def tiles_with(chip: ChipSpec, units: frozenset[Unit]) -> list[int]:
-    """Tiles that have all the units; those without cores if there are any. Raises if there is none."""
+    """Tiles that have all the units; those without cores if there are any. Raises UNIT_MISSING if there is none."""
 
-    def has(spec: TileSpec) -> bool:
-        present = {Unit.VECTOR: spec.vector, Unit.SPECIAL: spec.special, Unit.MATMUL: spec.matmul}
-        return all(present[u] is not None for u in units)
-
-    kinds = {kind for kind, spec in chip.tiles.items() if has(spec)}
+    kinds = {kind for kind, spec in chip.tiles.items() if not lacking(spec, units)}
     able = [t for t in range(chip.tile_count) if chip.kind(t) in kinds]
     if not able:
-        missing = ", ".join(sorted(u.value for u in units))
-        raise errors.UNIT_MISSING(chip=chip.name, units=missing)
+        raise no_tile_with(chip, units)
     without = [t for t in able if not chip.tile(t).cores]
     return without or able

@@ -7,12 +7,13 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cimc import errors
-from cimc.arch.spec import ChipSpec, CoreSpec, TileSpec
+from cimc.arch.spec import ChipSpec, CoreSpec
 from cimc.arch.units import TileUnits
 from cimc.ir.graph import Graph, Node
 from cimc.isa.instruction import Unit
 from cimc.isa.program import Block
 from cimc.mapping.chips import snake
+from cimc.mapping.lacking import giving, lacking
 from cimc.mapping.placement import Cells, Segment
 from cimc.ops.layout import integer
 from cimc.ops.written import NVM, SRAM, WRITTEN
@@ -73,24 +74,21 @@ def able(chip: ChipSpec, cells: str, units: frozenset[Unit]) -> list[int]:
         for name, tile in chip.tiles.items()
         if tile.core is not None and chip.count(tile) and kind_of(chip, tile.core) == cells
     ]
-    other = NVM if cells == SRAM else SRAM
     if not kinds:
-        fix = f"choose hardware with such cores (hybrid has both), or --attention {other}-write or digital"
+        other = {kind_of(chip, tile.core) for tile in chip.tiles.values() if tile.core is not None and chip.count(tile)}
+        ways = " or ".join([*(f"{o}-write" for o in other), "digital"])
+        fix = f"choose hardware with such cores (hybrid has both), or --attention {ways}"
         raise errors.ATTENTION_CELLS(chip=chip.name, cells=cells, why=f"no tile has cores of {cells} cells", fix=fix)
-    fit = [name for name in kinds if not _missing(chip.tiles[name], units)]
+    fit = [name for name in kinds if not lacking(chip.tiles[name], units)]
     if not fit:
-        name = kinds[0]
-        lacks = _missing(chip.tiles[name], units)
-        why = f"softmax and quantisation run beside them, and tiles of kind '{name}' have no {' and no '.join(lacks)} unit"
-        fix = f"give them one, as in -c '{name}.special={{lanes: 16, startup_cycles: 8}}', or use --attention digital"
+        name = min(kinds, key=lambda k: len(lacking(chip.tiles[k], units)))
+        lacks = lacking(chip.tiles[name], units)
+        none = " and no ".join(u.value for u in lacks)
+        why = f"softmax and quantisation run beside them, and tiles of kind '{name}' have no {none} unit"
+        fix = f"give them one, as in {giving(name, lacks)}, or use --attention digital"
         raise errors.ATTENTION_CELLS(chip=chip.name, cells=cells, why=why, fix=fix)
     chosen = next((name for name in fit if name != weights_kind(chip)), fit[0])
     return [t for t in range(chip.tile_count) if chip.kind(t) == chosen]
-
-
-def _missing(tile: TileSpec, units: frozenset[Unit]) -> list[str]:
-    present = {Unit.VECTOR: tile.vector, Unit.SPECIAL: tile.special, Unit.MATMUL: tile.matmul}
-    return sorted(u.value for u in units if present[u] is None)
 
 
 def cores_for(graph: Graph, chip: ChipSpec, segments: Sequence[Segment], tile: int) -> dict[str, Cells]:

@@ -46,7 +46,11 @@ class InputKind:
 def config(core: CoreSpec, device: Device, inputs: InputKind) -> AnalogConfig:
     """A core's physics: its slices, its converters, its device's noise.
 
-    Inputs stream ``dac_bits`` at a time. ``adc.bits`` 0 is a lossless converter."""
+    Inputs stream ``dac_bits`` at a time. ``adc.bits`` 0 is a lossless converter. Raises ANALOG_CONFIG for weights in two's
+    complement: there the top bit counts negative, and cells of several bits hold it together with others."""
+    if core.encoding == "twos_complement":
+        why = "'twos_complement' is known of digital cores only, whose sums are exact"
+        raise refuse("encoding", why, "give the core encoding: offset or differential, or take its adc away")
     mapping: dict[str, object] = {
         "weight_bits": core.weight_bits,
         "slice_bits": slice_bits(core),

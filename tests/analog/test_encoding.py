@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import cimc.analog.core as core_module
 from cimc import errors
 from cimc.analog import AnalogConfig, AnalogMatrix, mvm
-from cimc.analog.config import InputEncoding, WeightEncoding
+from cimc.analog.config import InputEncoding, WeightEncoding, WeightKind
 from cimc.analog.encoding import check_inputs, drive, merge, planes, slice_levels, stored, undrive, unit_levels
 from cimc.analog.exact import exact_product
 
@@ -22,6 +22,23 @@ def test_offset_slices_decode(widths: tuple[int, ...], value: int) -> None:
     levels = slice_levels(held, encoding)
     assert np.all(levels <= np.array(encoding.max_levels)[:, None, None])
     assert merge(levels, encoding)[0, 0] - encoding.offset == value
+
+
+@pytest.mark.parametrize("kind", ["offset", "differential"])
+@pytest.mark.parametrize("held", [np.int8, np.int16, np.int32])
+@pytest.mark.parametrize("bits", range(2, 17))
+def test_codes_of_any_type_are_held_by_cells_of_any_bits(
+    bits: int, held: type[np.signedinteger], kind: WeightKind
+) -> None:
+    """The largest and smallest codes of both: nothing wraps, however narrow the array that brings them."""
+    top = min((1 << (bits - 1)) - 1, np.iinfo(held).max)
+    codes = np.array([-top, -1, 0, 1, top], held)
+    half = 1 << (bits - 1) if kind == "offset" else 0
+    encoding = WeightEncoding(bits, (1,) * bits, kind, half)
+    value = stored(codes, encoding)
+    plain = [int(code) for code in codes]
+    assert value.tolist() == [code + half if kind == "offset" else abs(code) for code in plain]
+    assert merge(slice_levels(value, encoding), encoding).tolist() == value.tolist()
 
 
 @given(

@@ -104,7 +104,7 @@ def test_receives_take_turns_with_lanes_and_copies() -> None:
     """Two copies with two variants of a block: one repeat, each source in its turns; then the rows that are no block."""
     origin = Origin("x", "X")
     code = {7: TileCode(7)}
-    copies = [Taken(blocks=4), Taken(blocks=4)]
+    copies = [Taken(blocks=4, turns=2), Taken(blocks=4, turns=2)]
     for k, taken in enumerate(copies):
         for turn, source in enumerate((10 + k, 20 + k)):
             view = View("whole0.0", Affine.of(64 * k, {"@b": 8}), (2, 4), (4, 1))
@@ -120,6 +120,23 @@ def test_receives_take_turns_with_lanes_and_copies() -> None:
     offsets = {o.offset for s in repeat.body if not isinstance(s, Repeat) for o in s.operands if isinstance(o, View)}
     assert offsets == {Affine.of(low, {repeat.variable: 8}) for low in (0, 64)}
     assert dict(rest.keywords)["source"] == 21
+
+
+@pytest.mark.parametrize("own", range(4))
+def test_a_tile_that_makes_rows_itself_receives_those_of_the_other_turns(own: int) -> None:
+    """Seven blocks, four tiles that take turns: block b is made by tile b % 4, and the taker is one of them."""
+    code = {own: TileCode(own)}
+    taken = Taken(blocks=7, turns=4)
+    for turn in set(range(4)) - {own}:
+        view = View("whole0.0", Affine.of(0, {"@b": 8}), (1, 8), (8, 1))
+        taken.note(turn, own, view, (turn, PUSHED), Origin("x", "X"))
+    receive(code, [taken])
+    (repeat,) = code[own].steps
+    assert isinstance(repeat, Repeat)
+    assert repeat.count == 7
+    received = [(s.phase or Phase(), dict(s.keywords)["source"]) for s in repeat.body if not isinstance(s, Repeat)]
+    found = [[source for when, source in received if b % when.turns == when.turn] for b in range(7)]
+    assert found == [[b % 4] if b % 4 != own else [] for b in range(7)]
 
 
 def test_buffers_of_two_segments_keep_their_name() -> None:

@@ -188,3 +188,15 @@ def test_temperature_is_an_effect_of_its_own() -> None:
         Device.of(isaac(), ["temperature_c=250", "drift_compensation=global"], "reram_milo").drift_compensation
         == "global"
     )
+
+
+def test_weights_in_twos_complement_are_for_digital_cores() -> None:
+    """The key is the hardware file's, and what is told to do gives a configuration."""
+    signed = core().model_copy(update={"encoding": "twos_complement"})
+    with pytest.raises(CimcError, match="encoding") as caught:
+        config(signed, Device.of(isaac(), [], None), InputKind())
+    assert (caught.value.code, caught.value.exit) == ("analog-config", Exit.USAGE)
+    assert "key 'encoding'" in caught.value.message
+    for encoding in ("offset", "differential"):
+        assert encoding in caught.value.hint
+        config(core().model_copy(update={"encoding": encoding}), Device.of(isaac(), [], None), InputKind())
