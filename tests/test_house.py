@@ -20,7 +20,7 @@ from docs import schemas
 
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 500
-MOST_FUNCTION_LINES = 60  # about 40 is the aim; a command's options are its parameters
+MOST_FUNCTION_LINES = 50  # of body and docstring; 40 is the aim
 
 # Paths of the machines the project was written on, and unfinished work.
 BANNED = (
