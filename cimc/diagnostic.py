@@ -113,6 +113,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'? " if close else ""
 
 
+MOST_TOLD = 50
+"""Faults of one program that are gathered: nobody reads more, and a damaged text may have millions."""
+
+
 @dataclass
 class Collector:
     """Gathers faults so that all of them are reported at once."""
@@ -122,6 +126,11 @@ class Collector:
     def add(self, error: CimcError) -> None:
         """Remember one fault."""
         self.found.append(error)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as are told."""
+        return len(self.found) >= MOST_TOLD
 
     def raise_if_any(self) -> None:
         """Raise what was gathered: the fault itself if there is one, all together otherwise."""

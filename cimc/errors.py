@@ -298,9 +298,7 @@ REDUCE_VANISHES = Diagnostic(
     "bind the dims (--dim) or give --inputs with which it fails",
 )
 INPUT_MISSING = Diagnostic("input-missing", Exit.USAGE, "input '{name}' is missing", "the program's inputs: {known}")
-INPUT_UNKNOWN = Diagnostic(
-    "input-unknown", Exit.USAGE, "the program has no input '{name}'", "{near}its inputs: {known}"
-)
+INPUT_UNKNOWN = Diagnostic("input-unknown", Exit.USAGE, "there is no input '{name}'", "{near}the inputs: {known}")
 INPUT_MISMATCH = Diagnostic(
     "input-mismatch", Exit.USAGE, "input '{name}' is {got}, the program takes {want}", "convert it, or compile for it"
 )

@@ -24,7 +24,7 @@ from cimc.errors import CimcError
 from cimc.report.tradeoff import Setting, Variant
 from cimc.sim.analog import InputKind, config
 
-INPUTS = 384
+INPUTS = 384  # of the matrix that designs are compared on: one of MiniLM's, several crossbars tall
 OUTPUTS = 128
 VECTORS = 32
 WEIGHT_RMS, INPUT_RMS = 30, 20

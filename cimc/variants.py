@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
 from pathlib import Path
 
 from cimc import errors
+from cimc.arch import load as hardware_files
+from cimc.arch.overrides import nearest
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import area_um2
 from cimc.asked import WORDS
@@ -26,6 +29,8 @@ from cimc.study import DeviceOptions
 
 MOST_POINTS = 1000
 PARAM = "param."
+PREFIXES = ("dim.", "mapping.", "device.", PARAM)
+"""Of keys that are neither an option's name nor a field of the hardware."""
 BRACKETS = {"[": "]", "{": "}", "(": ")", '"': '"', "'": "'"}
 
 
@@ -100,8 +105,30 @@ def sweep(model: str, base: Options, axes: Sequence[Axis], how: CheckOptions | N
             refused = refused or e
             rows.append(Row(setting, None, f"{e.code}: {e.message}"))
     if refused is not None and all(row.figures is None for row in rows):
-        raise refused
+        unknown = refused.diagnostic is errors.HW_OVERRIDE
+        raise (_mistyped(base, axes) if unknown else None) or refused
     return SweepReport(Path(model).name, tuple(keys), rows, how.numerics if how else None, tuple(notes))
+
+
+def _mistyped(base: Options, axes: Sequence[Axis]) -> errors.CimcError | None:
+    """What to say of a key that is neither an option nor a key of any hardware that is varied; None if there is none.
+    Raises what loading the hardware does."""
+    names = next((a.values for a in axes if a.key == "hw"), (base.hardware,))
+    known = {key for name in names for key in hardware_files.keys(hardware_files.load(name, base.overrides))}
+    for key in (a.key for a in axes):
+        named = key in OPTIONS or key == "time" or key.startswith(PREFIXES)
+        if not named and not any(f".{key}." in f".{k}." for k in known):
+            return _unknown(key, known)
+    return None
+
+
+def _unknown(key: str, known: Collection[str]) -> errors.CimcError:
+    """The refusal of a key, with the option and the key of the hardware that look most like it."""
+    option, field = difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.6), nearest(key, known)
+    near = [f"the option '{o}'" for o in option] + ([f"the hardware's '{field}'"] if field else [])
+    start = f"did you mean {' or '.join(near)}? " if near else f"options are {', '.join(OPTIONS)}; "
+    why = "it is neither an option nor a key of the hardware"
+    return errors.SWEEP(text=key, why=why, fix=f"{start}`cimc hw show HARDWARE` prints the hardware's keys")
 
 
 def applied(base: Options, how: CheckOptions | None, setting: Mapping[str, str]) -> tuple[Options, CheckOptions | None]:

@@ -20,7 +20,7 @@ from docs import schemas
 
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 500
-MOST_FUNCTION_LINES = 60  # about 40 is the aim; a command's options are its parameters
+MOST_FUNCTION_LINES = 50  # of body and docstring; 40 is the aim
 
 # Paths of the machines the project was written on, and unfinished work.
 BANNED = (
@@ -162,13 +162,6 @@ def test_the_three_schemas_are_there() -> None:
     assert {p.name for p in files("*.schema.json")} >= {f"{n}.schema.json" for n in ("check", "run", "mapping")}
 
 
-CIRCLES = (
-    # One flow in four files: what its heads, its strips and its waiting rows do changes it.
-    {f"cimc.codegen.{n}" for n in ("flow", "heads", "strips", "waiting")},
-)
-"""Files that import each other in a circle, for types only. No others may."""
-
-
 def imports() -> nx.DiGraph:
     """Which file of the package imports which, also within functions and for types."""
     names = {f: ".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in PACKAGE}
@@ -182,12 +175,11 @@ def imports() -> nx.DiGraph:
 
 
 def test_files_do_not_import_each_other_in_a_circle() -> None:
-    """The rooms' order is held by the import contracts; this is about the files within a room."""
+    """The rooms' order is held by the import contracts; this is about the files within a room, imports for types included."""
     known = imports()
     assert known.has_edge("cimc.codegen.pushed", "cimc.codegen.context")  # for types
     assert known.has_edge("cimc.cli.put", "cimc.report.terminal")  # within a function
-    circles = [found for found in nx.strongly_connected_components(known) if len(found) > 1]
-    assert sorted(circles, key=sorted) == sorted(CIRCLES, key=sorted)
+    assert [found for found in nx.strongly_connected_components(known) if len(found) > 1] == []
 
 
 def test_only_the_door_sees_onnx() -> None:

@@ -49,7 +49,7 @@ IO_KEYS = {
 WORTH_A_PRODUCT = 0.4
 # Batches up to this are computed with the outputs in the lanes.
 FEW_VECTORS = 8
-FEW_NOISY = 3
+FEW_NOISY = 3  # of cells with noise, whose levels have many bits
 
 
 @dataclass
@@ -190,7 +190,7 @@ class AnalogMatrix:
 
     @property
     def _few_vectors(self) -> int:
-        """Batches up to this take the upright kernel where there is another one: noisy levels have many bits."""
+        """Batches up to this take the upright kernel where there is another one."""
         return FEW_NOISY if self.cells.fixed else FEW_VECTORS
 
     @property

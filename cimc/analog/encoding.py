@@ -1,4 +1,4 @@
-"""Signed integers as cell levels and as input planes, and back.
+"""Signed integers as cell levels and as input planes.
 
 Notation of docs/analog.md: weights ``W`` are (out, in), inputs ``X`` are (in, batch); slice ``s`` of a weight has
 levels ``0 .. 2**slice_bits[s] - 1``; plane ``k`` of an input is what the DACs drive in one cycle.
@@ -61,14 +61,6 @@ def drive(inputs: Int, plane: Plane) -> Int:
     return chunk * keep
 
 
-def undrive(driven: list[Int], encoding: InputEncoding) -> Int:
-    """The inputs from all their planes: ``undrive([drive(x, p) for p in planes(e)], e) == x``."""
-    total = np.zeros_like(driven[0])
-    for chunk, plane in zip(driven, planes(encoding), strict=True):
-        total += plane.weight * chunk
-    return total
-
-
 def check_inputs(inputs: NDArray[Any], encoding: InputEncoding) -> None:
     """Refuse inputs that the streams cannot hold."""
     limits = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}.get(inputs.dtype)
@@ -109,11 +101,3 @@ def unit_levels(encoding: WeightEncoding) -> tuple[int, ...]:
     return tuple(
         (encoding.offset >> shift) & top for shift, top in zip(encoding.shifts, encoding.max_levels, strict=True)
     )
-
-
-def merge(levels: NDArray[np.int32], encoding: WeightEncoding) -> Int:
-    """``stored`` from its slices: the inverse of ``slice_levels``."""
-    total = np.zeros(levels.shape[1:], dtype=np.int64)
-    for part, shift in zip(levels, encoding.shifts, strict=True):
-        total += part.astype(np.int64) << shift
-    return total

@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-MOST_STEPS = 2000
 SETTLED = 1e-9
+"""Largest change of a step, as a share of the ideal voltage, at which it ends."""
+MOST_STEPS = 2000
+"""Reached only where wires leave next to nothing: 32 × 32 cells with 1 / Gmax to the next one have cells that see 0.01 % of their
+voltage, and their columns' currents are within 0.2 % then of what 30,000 steps give."""
 
 
 def attenuation(cells: Array, row: float, col: float) -> Array:

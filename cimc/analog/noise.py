@@ -7,6 +7,7 @@ They serve as programming error (once) or read noise (every cycle).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -148,6 +149,17 @@ def check_temperature(key: str, celsius: float, known: bool, name: str) -> float
     return celsius
 
 
+def _check_asked(model: CellModel, target: Array, seconds: float, numbers: Iterable[str]) -> None:
+    """Raises ANALOG_CONFIG for what :func:`conductances` cannot be asked of a model."""
+    if not np.all(np.isfinite(target)) or (target.size and target.min() < 0):
+        raise refuse("target_us", "a target is negative, infinite or not a number", "give microsiemens of 0 or more")
+    if not (np.isfinite(seconds) and seconds >= 0):
+        raise refuse("seconds", f"{seconds} lies before programming", "give seconds since programming, 0 or more")
+    for number in numbers:
+        if number not in model.parameters:
+            raise refuse(number, f"'{model.name}' has no such number", f"it has {list(model.parameters)}")
+
+
 def conductances(
     name: str,
     target_us: NDArray[np.floating],
@@ -172,13 +184,7 @@ def conductances(
     """
     model = find_model("technology", name)
     target = np.asarray(target_us, dtype=np.float64)
-    if not np.all(np.isfinite(target)) or (target.size and target.min() < 0):
-        raise refuse("target_us", "a target is negative, infinite or not a number", "give microsiemens of 0 or more")
-    if not (np.isfinite(seconds) and seconds >= 0):
-        raise refuse("seconds", f"{seconds} lies before programming", "give seconds since programming, 0 or more")
-    for number in numbers:
-        if number not in model.parameters:
-            raise refuse(number, f"'{model.name}' has no such number", f"it has {list(model.parameters)}")
+    _check_asked(model, target, seconds, numbers)
     top = model.gmax_us if gmax_us is None else gmax_us
     check_range(model, top)
     low = model.gmin_us if gmin_us is None else gmin_us

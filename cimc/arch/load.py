@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from cimc import errors, files
 from cimc.arch.document import MAX_BYTES, Document, Path, Plain, dotted, read
 from cimc.arch.inherit import extended
-from cimc.arch.overrides import Override, apply, record_of
+from cimc.arch.overrides import Override, apply, known_keys, record_of
 from cimc.arch.spec import ChipSpec
 from cimc.errors import Collector, Source, did_you_mean
 
@@ -62,6 +62,11 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Hardware:
     files.check_name(pathlib.Path(path.name), "hardware file")  # the manifest of a compile tells it
     hardware = parse(files.read_text(path, "hardware file", MAX_BYTES), name_or_path, overrides, name=path.name)
     return Hardware(hardware.name, hardware.spec, hardware.sources, hardware.overrides, hardware.text, str(path))
+
+
+def keys(hardware: Hardware) -> tuple[str, ...]:
+    """Every key that an override of this hardware may name in full, dotted."""
+    return tuple(known_keys(read(hardware.text, hardware.name).data))
 
 
 def parse(text: str, path: str, overrides: Sequence[str] = (), *, name: str | None = None) -> Hardware:

@@ -7,7 +7,7 @@ KEY is a path into the file, or any tail of one that fits a single key: ``crossb
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -47,18 +47,17 @@ def _parse(text: str, data: Mapping[str, Plain]) -> Override:
     if not equals or not key.strip() or not value.strip():
         fix = "for example -c crossbar.rows=256"
         raise errors.HW_OVERRIDE(key=text, why="KEY=VALUE is needed", fix=fix, source=place)
-    known = {dotted(path): path for path in _leaves(ChipSpec, data, ())}
+    known = known_keys(data)
     wanted = key.strip()
     fits = [wanted] if wanted in known else [k for k in known if k.endswith(f".{wanted}")]
-    section = next((k for k in known if f".{k}".find(f".{wanted}.") >= 0), None)
+    section = next((k for k in known if f".{wanted}." in f".{k}"), None)
     if not fits and section is not None:
-        why, fix = (
-            "it holds keys and is no value itself",
-            f"override one of them, as {section}, or write a hardware file",
-        )
+        why = "it holds keys and is no value itself"
+        fix = f"override one of them, as {section}, or write a hardware file"
         raise errors.HW_OVERRIDE(key=wanted, why=why, fix=fix, source=place)
     if not fits:
-        fix = _advice(wanted, known)
+        near = nearest(wanted, known)
+        fix = f"did you mean '{near}'?" if near else "`cimc hw show HARDWARE` prints every key"
         raise errors.HW_OVERRIDE(key=wanted, why="the hardware has no such key", fix=fix, source=place)
     if len(fits) > 1:
         fix = f"give more of the path: {', '.join(sorted(fits)[:8])}"
@@ -88,12 +87,17 @@ def _resized(size: str, data: Mapping[str, Plain], key: str, at: Source) -> Plai
         raise errors.HW_OVERRIDE(key=key, why=str(e), fix="choose another size", source=at) from None
 
 
-def _advice(wanted: str, known: Mapping[str, Path]) -> str:
-    """The keys that look like the one given: compared with as many last parts as it has."""
+def known_keys(data: Mapping[str, Plain]) -> dict[str, Path]:
+    """Every key that an override of a hardware file may name in full, dotted, and its path."""
+    return {dotted(path): path for path in _leaves(ChipSpec, data, ())}
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str | None:
+    """The key that looks most like the one given, compared with as many last parts as it has; None if none does."""
     parts = wanted.count(".") + 1
-    tails = {".".join(k.split(".")[-parts:]): k for k in known}
+    tails = dict.fromkeys(".".join(k.split(".")[-parts:]) for k in known)
     close = difflib.get_close_matches(wanted, tails, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else "`cimc hw show HARDWARE` prints every key"
+    return close[0] if close else None
 
 
 def _leaves(model: type[BaseModel], data: object, path: Path) -> Iterator[Path]:

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from cimc.checker import Checked
     from cimc.compiler import Compiled
     from cimc.report.render import Block
+    from cimc.study import DeviceOptions
+
+
+class Flags(opt.CompileFlags, opt.DeviceFlags):
+    """What is asked of the compile and of the device."""
+
+    attribute: bool
+    trials: int | None
+    budget: float | None
 
 
 @click.command("check")
@@ -58,14 +67,7 @@ def command(
     inputs_path: Path | None,
     numerics: Numerics,
     seed: int,
-    device_settings: tuple[str, ...],
-    technology: str | None,
-    device_time: str | None,
-    inference_rate: float,
     calibration_path: Path | None,
-    attribute: bool,
-    trials: int | None,
-    budget: float | None,
     output: Path | None,
     outputs_path: Path | None,
     atol: float | None,
@@ -77,7 +79,7 @@ def command(
     json_target: str | None,
     verbose: bool,
     quiet: bool,
-    **flags: Unpack[opt.CompileFlags],
+    **flags: Unpack[Flags],
 ) -> int:
     """Compile MODEL, run its tile programs, and compare the outputs with onnxruntime's on the same inputs.
 
@@ -90,16 +92,13 @@ def command(
     from cimc.checker import CheckOptions, check_model
     from cimc.report import jsontext
     from cimc.report.compare import Tolerance
-    from cimc.study import DeviceOptions
 
     if no_timing and trace:
         raise click.UsageError("--trace needs timing; leave out --no-timing")
     if output is not None:
         bundle.check_target(output)
-    times = opt.read_times(numerics, device_settings, technology, device_time)
-    opt.analog_only(numerics, ("--attribute", attribute), ("--trials", trials), ("--budget", budget is not None))
-    device = DeviceOptions(device_settings, technology, times, inference_rate, attribute, trials or 0, budget)
-    chosen = replace(opt.compile_as(**flags), calibrate=calibrate)
+    device = _device(numerics, flags)
+    chosen = replace(opt.compile_as(flags), calibrate=calibrate)
     with put.progress(quiet, verbose):
         given = input_files.read(inputs_path) if inputs_path else None
         how = CheckOptions(
@@ -124,6 +123,24 @@ def command(
     if output is not None and checked.result.timing is not None:
         jsontext.write(checked.report.run.to_json(), output / bundle.RUN)
     return _told(model.name, checked, json_target, quiet)
+
+
+def _device(numerics: Numerics, flags: Flags) -> DeviceOptions:
+    """What is asked about the device; a usage error for any of it without analog numerics."""
+    from cimc.study import DeviceOptions
+
+    times, trials, budget = opt.read_times(numerics, flags), flags["trials"], flags["budget"]
+    asked = (("--attribute", flags["attribute"]), ("--trials", trials), ("--budget", budget is not None))
+    opt.analog_only(numerics, *asked)
+    return DeviceOptions(
+        settings=flags["device_settings"],
+        technology=flags["technology"],
+        times=times,
+        rate=flags["inference_rate"],
+        attribute=flags["attribute"],
+        trials=trials or 0,
+        budget=budget,
+    )
 
 
 def _told(program: str, checked: Checked, json_target: str | None, quiet: bool) -> int:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
 
 import click
 
@@ -318,19 +318,18 @@ class CompileFlags(TypedDict):
     search: str
 
 
-def compile_as(**flags: Unpack[CompileFlags]) -> Options:
-    """The options of a compile, from what the command line says. Raises as :func:`read_digital` and
-    :func:`cimc.asked.options`."""
-    from cimc.asked import options
+def compile_as(flags: CompileFlags) -> Options:
+    """The options of a compile, from what the command line says; what else is among ``flags`` is passed over. Raises as
+    :func:`read_digital` and :func:`cimc.asked.options`."""
+    from cimc.asked import CompileOptions, options
 
-    return options(
-        {
-            **flags,
-            "dims": _sizes(flags["dims"]),
-            "digital": read_digital(flags["digital"]),
-            "reload": flags["reload"] == "on",
-        }
-    )
+    said = {key: value for key, value in flags.items() if key in CompileFlags.__annotations__}
+    read = {
+        "dims": _sizes(flags["dims"]),
+        "digital": read_digital(flags["digital"]),
+        "reload": flags["reload"] == "on",
+    }
+    return options(cast("CompileOptions", said | read))
 
 
 def _sizes(pairs: tuple[str, ...]) -> dict[str, Size]:
@@ -364,12 +363,21 @@ def analog_only(numerics: str, *options: tuple[str, object]) -> None:
             raise click.UsageError(f"{name} needs --numerics analog")
 
 
-def read_times(
-    numerics: str, settings: tuple[str, ...], technology: str | None, times: str | None
-) -> tuple[float, ...]:
+class DeviceFlags(TypedDict):
+    """What ``device_options`` gives a command."""
+
+    device_settings: tuple[str, ...]
+    technology: str | None
+    device_time: str | None
+    inference_rate: float
+
+
+def read_times(numerics: str, flags: DeviceFlags) -> tuple[float, ...]:
     """The times since programming that ``--time`` lists, in seconds; a usage error for device options without analog
     numerics."""
     from cimc.device import durations
 
-    analog_only(numerics, ("--device", settings), ("--technology", technology), ("--time", times))
+    times = flags["device_time"]
+    given = (("--device", flags["device_settings"]), ("--technology", flags["technology"]), ("--time", times))
+    analog_only(numerics, *given)
     return durations(times) if times else ()

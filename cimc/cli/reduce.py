@@ -56,7 +56,7 @@ def command(
     from cimc.checker import CheckOptions
     from cimc.report.compare import Tolerance
 
-    chosen = opt.compile_as(**flags)
+    chosen = opt.compile_as(flags)
     given = input_files.read(inputs_path) if inputs_path else None
     how = CheckOptions(numerics, seed, given, Tolerance(numerics, atol, rtol, min_cosine), timing=False)
     say = put.note

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cimc.device import Device
     from cimc.report.figures import RunFigures
     from cimc.report.mapping_file import MappingFile
+    from cimc.report.run import Setting
     from cimc.session import Array
     from cimc.sim.result import RunResult
     from cimc.sim.tally import Samples
@@ -42,10 +44,6 @@ def command(
     seed: int,
     hardware: str | None,
     overrides: tuple[str, ...],
-    device_settings: tuple[str, ...],
-    technology: str | None,
-    device_time: str | None,
-    inference_rate: float,
     calibration_path: Path | None,
     outputs_path: Path | None,
     param_texts: tuple[str, ...],
@@ -55,6 +53,7 @@ def command(
     json_target: str | None,
     verbose: bool,
     quiet: bool,
+    **flags: Unpack[opt.DeviceFlags],
 ) -> None:
     """Run PROGRAM: a folder that `cimc compile` wrote, or a .cim file (weights beside it as NAME.safetensors).
 
@@ -62,30 +61,18 @@ def command(
     Example:
       cimc run out/model --inputs inputs.npz --numerics integer --trace trace.json
     """
-    from cimc import bundle
-    from cimc.device import Device
-    from cimc.isa.verify import verify
-    from cimc.report import device_cost
     from cimc.report import run as run_report
-    from cimc.report.mapping_file import read_mapping
     from cimc.report.progress import follow, stage
     from cimc.sim.interpreter import run
     from cimc.sim.values import Analog
 
     _agree(no_values, no_timing, outputs_path, trace)
     asked = opt.parse_dims(param_texts, "--param")
-    times = opt.read_times(numerics, device_settings, technology, device_time)
-    if len(times) > 1:
-        raise click.UsageError("run takes one --time; check compares several")
     with put.progress(quiet, verbose):
-        with stage("read"):
-            found = bundle.read(program, hardware, overrides)
-            spec = found.hardware.spec
-            device = Device.of(spec, device_settings, technology, *times) if numerics == "analog" else None
-            verify(found.program, spec, found.weights)
-            mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
+        opened = _opened(program, hardware, overrides, numerics, flags)
+        found, spec = opened.bundle, opened.bundle.hardware.spec
         params, feeds = _given(found, asked, not no_values, inputs_path, (seed, quiet))
-        samples = _samples(found, device, feeds, calibration_path, params)
+        samples = _samples(found, opened.device, feeds, calibration_path, params)
         with stage("run"):
             result = run(
                 found.program,
@@ -100,19 +87,67 @@ def command(
                 params=params,
                 progress=follow,
                 verified=True,
-                analog=Analog(device, samples=samples),
+                analog=Analog(opened.device, samples=samples),
             )
-    told = _figures(found, result, mapping, inference_rate, params)
     put.save_run(result, spec, outputs_path, trace)
+    technology = opened.device.technology if opened.device else ""
+    setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed, technology)
+    _told(opened, result, setting, params, (json_target, quiet))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What is run. ``rate``: inferences a second."""
+
+    bundle: Bundle
+    mapping: MappingFile | None
+    device: Device | None
+    rate: float
+
+
+def _opened(
+    program: Path, hardware: str | None, overrides: tuple[str, ...], numerics: Numerics, flags: opt.DeviceFlags
+) -> _Opened:
+    """The program, verified, and of analog numerics the device. Raises what reading and verifying raise, and a usage error
+    for device options that ``run`` cannot follow."""
+    from cimc import bundle
+    from cimc.device import Device
+    from cimc.isa.verify import verify
+    from cimc.report.mapping_file import read_mapping
+    from cimc.report.progress import stage
+
+    times = opt.read_times(numerics, flags)
+    if len(times) > 1:
+        raise click.UsageError("run takes one --time; check compares several")
+    with stage("read"):
+        found = bundle.read(program, hardware, overrides)
+        spec, device = found.hardware.spec, None
+        if numerics == "analog":
+            device = Device.of(spec, flags["device_settings"], flags["technology"], *times)
+        verify(found.program, spec, found.weights)
+        mapping = read_mapping(found.folder / bundle.MAPPING) if found.folder else None
+    return _Opened(found, mapping, device, flags["inference_rate"])
+
+
+def _told(
+    opened: _Opened, result: RunResult, setting: Setting, params: dict[str, int], where: tuple[str | None, bool]
+) -> None:
+    """Tell the figures: in the compiled folder, as JSON, as a report. ``where``: the target of ``--json``, ``--quiet``."""
+    from cimc import bundle
+    from cimc.report import device_cost
+    from cimc.report import run as run_report
+
+    json_target, quiet = where
+    found, device = opened.bundle, opened.device
+    spec = found.hardware.spec
+    told = _figures(found, result, opened.mapping, opened.rate, params)
     if found.folder and result.timing is not None:
         _keep(told, found.folder / bundle.RUN, quiet)
-    spent = device_cost.cost(found.program, spec, device, result, inference_rate) if device is not None else None
-    used = device.technology if device is not None else ""
-    setting = run_report.Setting(str(program), found.hardware.name, "" if no_values else numerics, seed, used)
+    spent = device_cost.cost(found.program, spec, device, result, opened.rate) if device is not None else None
     if json_target:
         put.as_json(told.to_json() | ({"device": spent.to_json()} if spent else {}), json_target)
     if json_target != "-":
-        blocks = run_report.report(told, setting, spec, mapping)
+        blocks = run_report.report(told, setting, spec, opened.mapping)
         put.show([*blocks, *(device_cost.blocks(spent) if spent else [])])
 
 

@@ -71,7 +71,7 @@ def command(
     if inputs_path and numerics == "none":
         raise click.UsageError("--inputs needs --numerics; sizes alone are bound by --dim")
     wanted = [parse_axis(text) for text in axes]
-    base = replace(opt.compile_as(**flags), calibrate=calibrate)
+    base = replace(opt.compile_as(flags), calibrate=calibrate)
     with put.progress(quiet, verbose):
         how = None
         if numerics != "none":

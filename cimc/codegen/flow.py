@@ -16,79 +16,41 @@ stage; the message of the step before is received before the next one is sent (s
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cimc.codegen.apart import heads_codes
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
+from cimc.codegen.course import Course
 from cimc.codegen.fold import BLOCK, RING, ROW, SAMPLE, WHOLE, Ring, Turn, When, fold, ringed, spans
 from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order, put_off
-from cimc.codegen.park import Park
-from cimc.codegen.stages import Job, Need, Piece, Plan, Rect, Value
+from cimc.codegen.stages import Job, Piece, Plan, Rect, Value
 from cimc.codegen.strips import emit_strips
 from cimc.codegen.tilecode import TileCode, columns, declare
 from cimc.codegen.waiting import waited
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
-from cimc.isa.operands import Affine, Element, View
-from cimc.isa.steps import walk
+from cimc.isa.operands import View
 from cimc.mapping.allocate import aligned
-from cimc.mapping.region import Part, Source
-from cimc.mapping.segment import MATRIX_OPS, pieces
-from cimc.mapping.space import Index, width
+from cimc.mapping.region import Part
+from cimc.mapping.segment import MATRIX_OPS
+from cimc.mapping.space import width
 from cimc.mapping.sums import where
 from cimc.ops import OPS, Access
 from cimc.ops.matmul import groups_of
 from cimc.origin import Origin
 
 
-class Flow:
+class Flow(Course):
     """Emits one copy of a region, its share of the batch's samples."""
 
     def __init__(self, context: Context, plan: Plan) -> None:
-        region = plan.region
-        self.context = context
-        self.graph = context.graph
-        self.region = region
-        self.plan = plan
-        self.copy = plan.copy
-        self.samples = region.waves // region.copies
-        self.blocks = plan.blocks
-        self.placement = context.placement
-        self.values: dict[str, Value] = {}
-        self.stages: dict[int, dict[When, list[Step]]] = {}  # tile → when → what it does then
-        self.aside: dict[int, list[Step]] = {}  # tile → its stream so far
-        self.whole: set[tuple[int, str]] = set()  # rings that gather samples
-        self.grouped: dict[tuple[int, str], int] = {}  # buffers for the rows of so many blocks at once
-        self.single: set[tuple[int, str]] = set()  # of those, the ones that are needed but once
-        self.written: set[tuple[int, str]] = set()  # rings that are written by groups of blocks
-        self.storing: dict[int, set[str]] = {}
-        self.tag = 0
-        self.strict = False  # whether there is a message of which no two fit a channel
+        super().__init__(context, plan)
         self.loaded: dict[tuple[Job, int, Rect], dict[View, View]] = {}  # what a stage has loaded for a block
-        self.need_of = plan.needs()
-        self.wanted: dict[str, dict[Need, None]] = {}  # of every value; dicts, for their order
-        for (out, i, _), need in self.need_of.items():
-            self.wanted.setdefault(plan.root_of[out, i], {})[need] = None
-        reads = Counter(
-            p.tails[v].root for p in region.parts for n in p.segment.nodes for v in n.inputs if v in p.tails
-        )
-        elsewhere = {s.root for p in region.parts for s in p.sources.values()}
-        self.dying = frozenset(v for v, n in reads.items() if n == 1) - region.stored - elsewhere
-        self.spent: dict[Job, list[Step]] = {}  # what each stage does with vectors, for its placement
-        self.rooms: dict[Job, set[tuple[int, str]]] = {}  # and its buffers
-        self.received: Counter[Job] = Counter()  # and the bytes it is brought and hands on
-        self.sent: Counter[Job] = Counter()
-        self.taker: dict[tuple[int, str], Job] = {}  # who has a buffer that something is brought into
-        self.messages: list[tuple[int, tuple[Job, int], tuple[tuple[Job, int], ...]]] = []  # bytes, from, to
-        self.fetched: Counter[tuple[Job, int]] = Counter()  # bytes that a stage loads on a tile, for a block
-        self.put_out: Counter[int] = Counter()  # bytes that a tile stores, for a block
-        self.full: Counter[tuple[int, int]] = Counter()  # rows of heads that a tile does at each step of a group's
+        self.whole: set[tuple[int, str]] = set()  # rings that gather samples
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
-        self.park = Park(plan.park, context.chip)
 
     def emit(self, draft: bool = False) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored. A ``draft`` only finds out what the stages take, and
@@ -126,15 +88,7 @@ class Flow:
         order = None if self.strict else Order(ready, code, self.context.chip, rings)
         code.steps.extend(fold(ready, self.samples * self.blocks, turns, order))
 
-    # --- where code goes ------------------------------------------------------------------------
-    def at(self, tile: int, start: int, period: int = 1) -> TileCode:
-        """The code of a tile, set to go on with the stages that begin at a step and work every ``period``-th."""
-        code = self.context.code(tile)
-        if tile not in self.aside:
-            self.aside[tile] = code.steps
-        code.steps = self.stages.setdefault(tile, {}).setdefault(When(start, period), [])
-        return code
-
+    # --- rings ----------------------------------------------------------------------------------
     def _rings(self) -> dict[int, dict[str, Ring]]:
         """By tile and buffer, how much is kept: from the step that writes it to the last that reads it; a gathered operand for
         whole samples, what groups of blocks touch for whole groups. And one more of each, so that nobody waits to write,
@@ -170,17 +124,7 @@ class Flow:
         late = group - 1 if buffer in self.written else 0
         return Ring(-(-(max(high - low, 1) + late + slack) // group) * group)
 
-    # --- rows -----------------------------------------------------------------------------------
-    def index(self, rect: Rect, middle: Sequence[Affine] = (), group: int = 1, further: int = 0) -> Index:
-        """Where rows of a block are in the batch, or of the one ``further`` on; of ``group`` blocks, from that on (of one if
-        they overlap)."""
-        sample = Affine.of(self.copy * self.samples, {SAMPLE: 1})
-        if self.plan.overlap:
-            row = Affine.of(rect.row, {f"{ROW}{further}": 1})
-            return Index((sample, *middle, row), rect.rows)
-        row = Affine.of(rect.row, {BLOCK: self.plan.rows})
-        return Index((sample, *middle, row), rect.rows * group)
-
+    # --- vectors --------------------------------------------------------------------------------
     def _node(self, part: Part, node: Node) -> None:
         job = self.plan.job_of[node.outputs[0]]
         if node.op in MATRIX_OPS:
@@ -220,16 +164,6 @@ class Flow:
         for out, view in block.outputs.items():
             made = self.values.setdefault(out, Value(job, start, node.origin))
             made.pieces.append(Piece(tile, Rect(rect.row, rect.rows, 0, width(self.graph, out)), view))
-
-    def rows(self, node: Node, index: int, source: Source, tile: int, rect: Rect) -> View:
-        """Rows of an operand on a tile: made there, or brought."""
-        value = self.values[source.root]
-        need = self.need_of.get((node.outputs[0], index, tile))
-        cols = (source.shape[-1] - 1) * source.step + 1
-        wanted = Rect(rect.row, rect.rows, source.first, cols)
-        brought = [value.brought[need]] if need in value.brought else []
-        piece = next(p for p in (*brought, *value.pieces) if p.tile == tile and p.rect.holds(wanted))
-        return columns(piece.part(wanted), 0, source.step, source.shape[-1])
 
     # --- products -------------------------------------------------------------------------------
     def _matrix(self, part: Part, node: Node, job: Job) -> None:
@@ -291,7 +225,7 @@ class Flow:
         of, rect = tuple(piece.tile for piece in parts), parts[0].rect
         element = self.context.code(of[0]).rooms[parts[0].view.buffer].element
         total = Piece(to, rect, self.at(to, start).buffer(element, (rect.rows, rect.cols), "r"))
-        for message in self._messages(parts[0], rect):
+        for message in self.messages_of(parts[0], rect):
             tag = self.context.sum_tag(of, to, self.tag)
             self.tag = tag + 1
             for piece in parts:
@@ -350,45 +284,12 @@ class Flow:
             for when, steps in self.stages[share.tile].items():
                 more = steps[marks.get(when, 0) :]
                 self.spent.setdefault(job, []).extend(more)
-                self._fetch(job, code, more)
-            self._keep(job, code, before)
+                self.fetch(job, code, more)
+            self.keep(job, code, before)
         for node in part.segment.nodes:
             for out in node.outputs:
                 if out in self.values:
                     self._hand_on(out)
-
-    def spend(self, job: Job, code: TileCode, mark: int, before: set[str]) -> None:
-        """Note what a stage added to a tile."""
-        self.spent.setdefault(job, []).extend(code.steps[mark:])
-        self._keep(job, code, before)
-        self._fetch(job, code, code.steps[mark:])
-
-    def room(self, job: Job, tile: int, start: int, element: Element, shape: tuple[int, int], stem: str) -> View:
-        """One more buffer of a stage on a tile."""
-        view = self.at(tile, start).buffer(element, shape, stem)
-        self.rooms.setdefault(job, set()).add((tile, view.buffer))
-        return view
-
-    def _fetch(self, job: Job, code: TileCode, steps: Sequence[Step]) -> None:
-        """Note what a stage loads on a tile."""
-        for step in walk(steps):
-            if step.mnemonic in ("load", "gather") and isinstance(step.operands[0], View):
-                room = code.rooms[step.operands[0].buffer]
-                self.fetched[job, code.tile] += room.bytes // self.plan.period(job)
-
-    def _keep(self, job: Job, code: TileCode, before: set[str]) -> None:
-        """Note the buffers of a stage on a tile: all that were not there before."""
-        self.rooms.setdefault(job, set()).update((code.tile, name) for name in code.rooms if name not in before)
-
-    def made(self, out: str, job: Job, origin: Origin) -> list[Piece]:
-        """The pieces of a value that a stage makes."""
-        return self.values.setdefault(out, Value(job, self.plan.starts[job] + self.plan.late(job), origin)).pieces
-
-    def found(self, root: str, out: str, i: int, tile: int) -> Piece:
-        """The piece of a value that a node's operand is in, on a tile: brought there, or made there."""
-        value, need = self.values[root], self.need_of[out, i, tile]
-        home = (p for p in value.pieces if p.tile == tile and p.rect.holds(need.rect))
-        return value.brought[need] if need in value.brought else next(home)
 
     # --- movement -------------------------------------------------------------------------------
     def _hand_on(self, root: str) -> None:
@@ -420,18 +321,9 @@ class Flow:
         for piece, common, found in bring:  # before anything is received beside it, which a copy would have to wait for
             for target in found:
                 if target.tile == piece.tile:
-                    self._copy(value, piece, common, target)
+                    self.copy_within(value, piece, common, target)
         for piece, common, found in bring:
             self._bring(value, piece, common, found)
-
-    def taken(self, value: Value, need: Need, start: int) -> Piece:
-        """A buffer for what a stage needs of a value, which is received from a step on."""
-        element = self.context.code(value.pieces[0].tile).rooms[value.pieces[0].view.buffer].element
-        shape, stem = (need.rect.rows, need.rect.cols), "w" if need.whole else "r"
-        view = self.room(need.job, need.tile, start, element, shape, stem)
-        self.taker[need.tile, view.buffer] = need.job
-        self.received[need.job] += need.rect.rows * need.rect.cols * element.bytes
-        return Piece(need.tile, need.rect, view)
 
     def _bring(self, value: Value, piece: Piece, common: Rect, targets: Sequence[Piece]) -> None:
         """Send a rectangle of a piece to the other tiles of those that want it; one that has two buffers for it gets two
@@ -447,36 +339,6 @@ class Flow:
             if others:
                 self.sent[value.job] += size
                 self.send(piece, common, others, (value.start, value.start + 1), value.origin)
-
-    def _copy(self, value: Value, piece: Piece, common: Rect, to: Piece) -> None:
-        """Copy a rectangle of a piece within its tile."""
-        self.at(piece.tile, value.start + 1).emit("copy", to.part(common), piece.part(common), origin=value.origin)
-
-    def move(self, value: Value, piece: Piece, common: Rect, to: Piece) -> None:
-        """Copy or send a rectangle of a piece, as soon as it is made."""
-        if to.tile == piece.tile:
-            self._copy(value, piece, common, to)
-        else:
-            self.send(piece, common, {to.tile: to}, (value.start, value.start + 1), value.origin)
-
-    def send(
-        self, piece: Piece, common: Rect, to: Mapping[int, Piece], starts: tuple[int, int], origin: Origin
-    ) -> None:
-        """Send a rectangle of a piece, in the stage that begins at the first step, and receive it in the second's."""
-        for rect in self._messages(piece, common):
-            tag = self.tag
-            self.tag += 1
-            self.at(piece.tile, starts[0]).emit("send", piece.part(rect), origin=origin, to=tuple(sorted(to)), tag=tag)
-            for tile, target in to.items():
-                self.at(tile, starts[1]).emit("recv", target.part(rect), origin=origin, source=piece.tile, tag=tag)
-
-    def _messages(self, piece: Piece, common: Rect) -> Iterator[Rect]:
-        """A rectangle of a piece in messages of which two fit a channel, where rows do."""
-        row = common.cols * self.context.code(piece.tile).rooms[piece.view.buffer].element.bytes
-        most = self.context.chip.noc.channel_bytes // 2 // row
-        self.strict |= most == 0
-        for rows in pieces(common.rows, -(-common.rows // max(1, most))):
-            yield Rect(common.row + rows.low, rows.count, common.col, common.cols)
 
     def _store(self, part: Part, node: Node, out: str) -> None:
         if out not in self.region.stored:

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
 
 from cimc.codegen.block import BlockEmit
+from cimc.codegen.course import Course
 from cimc.codegen.fold import WHOLE
 from cimc.codegen.stages import BETWEEN, Job, Piece, Rect, Share, heads_columns
 from cimc.codegen.tilecode import TileCode, columns
@@ -24,9 +24,6 @@ from cimc.mapping.region import Part, Source
 from cimc.mapping.segment import ELEMENTWISE, Range
 from cimc.mapping.space import Index, shared_row, width
 from cimc.ops import OPS, Access
-
-if TYPE_CHECKING:
-    from cimc.codegen.flow import Flow
 
 WRITTEN_OUT = 24
 """Indices of a share that are written out, at most, so that they can be spread over steps (estimated)."""
@@ -50,7 +47,7 @@ class _Chain:
 class Heads:
     """Emits what one tile does of a part on middle axes."""
 
-    def __init__(self, flow: Flow, part: Part, job: Job, share: Share) -> None:
+    def __init__(self, flow: Course, part: Part, job: Job, share: Share) -> None:
         self.flow, self.part, self.job, self.share = flow, part, job, share
         self.group = flow.plan.period(job)
         self.rows = self.group * share.rect.rows

@@ -8,10 +8,10 @@ all, a step later, and the step after that each tile makes its codes (as in :mod
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cimc.codegen.apart import peak_of
 from cimc.codegen.block import BlockEmit
+from cimc.codegen.course import Course
 from cimc.codegen.stages import CODED, Job, Piece, Rect, Value
 from cimc.ir.graph import Node
 from cimc.isa.operands import Element, View
@@ -20,11 +20,8 @@ from cimc.mapping.space import width
 from cimc.ops import OPS, Access
 from cimc.origin import Origin
 
-if TYPE_CHECKING:
-    from cimc.codegen.flow import Flow
 
-
-def emit_strips(flow: Flow, part: Part, node: Node, job: Job) -> None:
+def emit_strips(flow: Course, part: Part, node: Node, job: Job) -> None:
     """Append what the tiles of a stage do with their columns for a node."""
     if node.op == "quantize":
         _quantize(flow, part, node, job)
@@ -33,7 +30,7 @@ def emit_strips(flow: Flow, part: Part, node: Node, job: Job) -> None:
         _columns(flow, part, node, job, tile, rect)
 
 
-def _columns(flow: Flow, part: Part, node: Node, job: Job, tile: int, rect: Rect) -> None:
+def _columns(flow: Course, part: Part, node: Node, job: Job, tile: int, rect: Rect) -> None:
     """A node on columns of a block."""
     start = flow.plan.starts[job]
     code = flow.at(tile, start)
@@ -56,7 +53,7 @@ def _columns(flow: Flow, part: Part, node: Node, job: Job, tile: int, rect: Rect
         flow.values.setdefault(out, Value(job, start, node.origin)).pieces.append(Piece(tile, rect, view))
 
 
-def _operand(flow: Flow, part: Part, node: Node, i: int, tile: int, rect: Rect) -> View:
+def _operand(flow: Course, part: Part, node: Node, i: int, tile: int, rect: Rect) -> View:
     """Columns of an operand that the region makes, or its only one."""
     source = flow.plan.source(part, node, i)
     assert source is not None
@@ -65,7 +62,7 @@ def _operand(flow: Flow, part: Part, node: Node, i: int, tile: int, rect: Rect) 
     return flow.rows(node, i, source, tile, rect)
 
 
-def _quantize(flow: Flow, part: Part, node: Node, job: Job) -> None:
+def _quantize(flow: Course, part: Part, node: Node, job: Job) -> None:
     """Scales of rows, and codes of columns."""
     start, rectangles = flow.plan.starts[job], flow.plan.rectangles(job)
     codes, scales = node.outputs
@@ -86,7 +83,7 @@ def _quantize(flow: Flow, part: Part, node: Node, job: Job) -> None:
         made.pieces.append(Piece(tile, rect, view))
 
 
-def _peaks(flow: Flow, part: Part, node: Node, job: Job, home: int) -> Piece:
+def _peaks(flow: Course, part: Part, node: Node, job: Job, home: int) -> Piece:
     """The largest size in each row of every tile's columns, side by side on the tile ``home``."""
     start, rectangles = flow.plan.starts[job], flow.plan.rectangles(job)
     places = {col: k for k, col in enumerate(sorted({rect.col for _, rect in rectangles}))}
@@ -103,7 +100,7 @@ def _peaks(flow: Flow, part: Part, node: Node, job: Job, home: int) -> Piece:
     return Piece(home, whole, view)
 
 
-def _scales(flow: Flow, node: Node, job: Job, scale: Piece) -> dict[int, Piece]:
+def _scales(flow: Course, node: Node, job: Job, scale: Piece) -> dict[int, Piece]:
     """The scales on every tile, of the rows that it does at least."""
     start = flow.plan.starts[job] + 1
     tiles: dict[Rect, list[int]] = {}
@@ -118,7 +115,7 @@ def _scales(flow: Flow, node: Node, job: Job, scale: Piece) -> dict[int, Piece]:
     return found
 
 
-def _do(flow: Flow, job: Job, tile: int, start: int, mnemonic: str, *operands: View, origin: Origin) -> None:
+def _do(flow: Course, job: Job, tile: int, start: int, mnemonic: str, *operands: View, origin: Origin) -> None:
     """One more instruction of a stage on a tile, in the step that begins then."""
     code = flow.at(tile, start)
     mark = len(code.steps)

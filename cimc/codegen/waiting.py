@@ -5,17 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from cimc.codegen.course import Course
 from cimc.codegen.park import LEAST
 from cimc.codegen.stages import Job, Need, Piece, Value
 from cimc.mapping.allocate import aligned
 
-if TYPE_CHECKING:
-    from cimc.codegen.flow import Flow
 
-
-def waited(flow: Flow, value: Value, need: Need) -> bool:
+def waited(flow: Course, value: Value, need: Need) -> bool:
     """Whether rows wait for a stage in another tile that has more room, until it is time; then they are brought."""
     due = flow.plan.due(need.job)
     wait = due - value.start
@@ -48,7 +45,7 @@ def waited(flow: Flow, value: Value, need: Need) -> bool:
     return True
 
 
-def _kept(flow: Flow, value: Value, need: Need) -> bool:
+def _kept(flow: Course, value: Value, need: Need) -> bool:
     """Whether columns that a product's tile needs much later wait in a tile for vector work: where they are made, or
     brought anyway. A tile of matrices has less room."""
     able = {t for tiles in flow.plan.tiles.values() for t in tiles} - {need.tile}
@@ -64,7 +61,9 @@ def _kept(flow: Flow, value: Value, need: Need) -> bool:
     return False
 
 
-def _late(flow: Flow, value: Value, need: Need, waiting: Sequence[Piece], origin: tuple[Job, Sequence[Piece]]) -> None:
+def _late(
+    flow: Course, value: Value, need: Need, waiting: Sequence[Piece], origin: tuple[Job, Sequence[Piece]]
+) -> None:
     """Bring a stage, in time, what waits for it. ``origin``: the stage that has it before that, and where."""
     due, (job, senders) = flow.plan.due(need.job), origin
     brought = value.brought[need] = flow.taken(value, need, due)

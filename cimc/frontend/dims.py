@@ -7,7 +7,7 @@ the arithmetic is read by the small parser here, nothing is ever evaluated as co
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,15 @@ class Binding:
 
     def __str__(self) -> str:
         return f"{self.name} = {self.value} ({self.source})"
+
+
+def _known_inputs(names: Sequence[str], given: Iterable[str]) -> None:
+    """Raises INPUT_UNKNOWN for each that is given and no input: what it was to bind would have a default instead."""
+    unknown, known = errors.Collector(), ", ".join(names)
+    for name in given:
+        if name not in names:
+            unknown.add(errors.INPUT_UNKNOWN(name=name, near=errors.did_you_mean(name, names), known=known))
+    unknown.raise_if_any()
 
 
 _TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_][\w.]*)|(//|[-+*()/]))")
@@ -149,9 +158,10 @@ class Dims:
         sequence: int = SEQUENCE,
     ) -> Dims:
         """All symbols bound: flags first, then the given inputs' shapes, then arithmetic, then defaults.
-        Raises CimcError for unknown flags, values out of range, and contradictions."""
+        Raises CimcError for unknown flags and inputs, values out of range, and contradictions."""
         dims = Dims(path, [(n, _named(n, t)) for n, t in inputs], {})
         dims._flags(flags)
+        _known_inputs([n for n, _ in inputs], given or {})
         for name, kind in dims.inputs:
             if given is not None and name in given:
                 dims._given(name, kind, tuple(given[name].shape))

@@ -22,11 +22,12 @@ from cimc.isa.instruction import (
     Value,
     complete,
 )
-from cimc.isa.operands import Affine, Element, Extent, View, dense_strides, implied_strides
+from cimc.isa.operands import MAX_RANK, Affine, Element, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Param, Port, Program, TileProgram
 from cimc.isa.statement import (
     NAME,
     NO_PHASE,
+    VERSION,
     ArrayLine,
     CloseLine,
     HardwareLine,
@@ -45,9 +46,7 @@ from cimc.isa.statement import (
 from cimc.isa.usage import unknown_instruction, usage, wrong_count
 from cimc.origin import Origin
 
-VERSION = 1
 MAX_NESTING = 16
-MAX_RANK = 16
 MAX_STEPS = 4_000_000
 
 _ELEMENTS = {e.value: e for e in Element}

@@ -12,6 +12,9 @@ from sys import intern
 import ml_dtypes
 import numpy as np
 
+MAX_RANK = 16
+"""Extents of an array or a view."""
+
 
 class Element(enum.Enum):
     """Element types of buffers. The ``q`` types are what cimc rounds: integers, or floats of 16 bits (``qf16``, ``qbf16``), in

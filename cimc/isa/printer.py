@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Phase, Repeat, Step, Value
 from cimc.isa.operands import Affine, Extent, View, dense_strides, implied_strides
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, Piece, Port, Program, TileProgram
-from cimc.isa.statement import NAME, SCALAR
+from cimc.isa.statement import NAME, SCALAR, VERSION
 from cimc.isa.steps import walk
 from cimc.origin import Origin
-
-VERSION = 1
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -11,6 +11,9 @@ from cimc.isa.instruction import Value
 from cimc.isa.operands import Affine, Extent
 from cimc.isa.program import Block, Piece
 
+VERSION = 1
+"""Of the text, as its first line says it."""
+
 MAX_DIGITS = 18
 """Longest integer a text may hold: below 10^18, so that no product of two overflows 128 bits anywhere downstream."""
 

@@ -17,7 +17,6 @@ __all__ = ["parse_program", "print_program"]
 
 MAX_BYTES = 512 * 2**20
 MAX_LINE = 2**20
-MAX_FAULTS = 50
 
 
 def parse_program(text: str, path: str = "<text>", *, fast: bool = True) -> Program:
@@ -43,7 +42,7 @@ def parse_program(text: str, path: str = "<text>", *, fast: bool = True) -> Prog
             assembler.take(statement, at, raw)
         except errors.CimcError as fault:
             assembler.fault(fault, line, at)
-            if len(assembler.faults.found) >= MAX_FAULTS:
+            if assembler.faults.full:
                 break
     return assembler.finish()
 

@@ -9,13 +9,11 @@ from functools import lru_cache
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.isa.instruction import GLOBAL, INSTRUCTIONS, Instruction, Kind, Shape, Spec, Unit, complete, kinds
-from cimc.isa.operands import Affine, Extent, View, extent
+from cimc.isa.operands import MAX_RANK, Affine, Extent, View, extent
 from cimc.isa.program import Buffer, GlobalBuffer, MatrixDecl, TileProgram, Weights
 from cimc.isa.ranges import bounds, corners, reach
 from cimc.isa.usage import unknown_instruction, usage, wrong_count
 from cimc.isa.visit import Faults, Visit, Walk
-
-MAX_RANK = 16
 
 
 @dataclass

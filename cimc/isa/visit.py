@@ -75,9 +75,6 @@ def _strangers(repeat: Repeat, params: Box) -> list[str]:
     return [name for name, _ in repeat.count.terms if name not in params]
 
 
-MAX_FAULTS = 50
-
-
 class Faults:
     """Gathers faults of a program, each with its place: file, line and caret if it was parsed from a text, else the
     tile, the step's number (from 1, in program order) and the instruction's text."""
@@ -103,7 +100,7 @@ class Faults:
     def add(self, error: errors.CimcError) -> None:
         """Add a fault that knows its place, unless it has been told already."""
         known = self._collector.found
-        if len(known) < MAX_FAULTS and not any(e.message == error.message and e.source == error.source for e in known):
+        if not self._collector.full and not any(e.message == error.message and e.source == error.source for e in known):
             known.append(error)
 
     def place(self, tile: TileProgram, visit: Visit) -> str:

@@ -15,6 +15,7 @@ LOWEST = -3.4028234663852886e38
 differences to subtract; a row that is masked altogether gives 0 / 0, as softmax does."""
 
 LEAST_KEYS = 16
+"""Of a block, however little fits: below, the maxima and sums between blocks cost more than the products (estimated)."""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,10 @@ LEAST_GAIN = 0.9
 """A product stays as it is unless its squared error falls below this share. Asking for more where a multiplication is added
 (0.75) leaves out the layer of MiniLM that padding suffers from most."""
 TRIED_ROWS = 128
-"""Measured rows that errors are computed on, and least share of the largest range that a channel counts with."""
+"""Measured rows that errors are computed on (estimated)."""
 SMALLEST = 1e-4
+"""Least share of the largest range that a channel counts with: one that calibration hardly sees gets no factor of
+thousands (estimated)."""
 
 
 @dataclass(frozen=True)

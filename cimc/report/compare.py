@@ -168,8 +168,7 @@ def compare(
     if clashes:
         verdict = _clash_verdict(clashes)
     elif _discrete(want):
-        # On the integers themselves: float64 does not tell 2^53 from 2^53 + 1.
-        verdict = _equal_verdict(1.0 - int(np.count_nonzero(got != want)) / max(1, e.size), tolerance)
+        verdict = _equal_verdict(_equal_share(got, want), tolerance)
     else:
         verdict = _verdict(error, cosine, largest, tolerance, max(_resolution(want), resolution))
     return Agreement(
@@ -187,6 +186,11 @@ def compare(
         max_abs_want=largest,
         verdict=verdict,
     )
+
+
+def _equal_share(got: NDArray[np.generic], want: NDArray[np.generic]) -> float:
+    """Share of integers that are equal. Of the integers themselves: float64 does not tell 2^53 from 2^53 + 1."""
+    return 1.0 - int(np.count_nonzero(got != want)) / max(1, want.size)
 
 
 def _resolution(array: NDArray[np.generic]) -> float:

@@ -126,9 +126,7 @@ def report(found: Difference) -> list[Block]:
         blocks.append(Table(group.capitalize(), ("", ">A", ">B", ">B / A"), table))
     if found.a.inspection.run is None or found.b.inspection.run is None:
         without = [s.path for s in (found.a, found.b) if s.inspection.run is None]
-        blocks.append(
-            text("", *(f"no run.json in {path}: `cimc run {path} --json {path}/run.json`" for path in without))
-        )
+        blocks.append(text("", *(f"no run.json in {path}: `cimc run {path}` writes it" for path in without)))
     return blocks
 
 

@@ -26,7 +26,7 @@ from cimc.search.traffic import Traffic
 from cimc.sim.timing import run_timing
 
 PATIENCE = 24
-"""Positions tried in vain before shapes are tried anew."""
+"""Positions tried in vain before shapes are tried anew (estimated)."""
 
 
 @dataclass(frozen=True)

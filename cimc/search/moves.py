@@ -25,9 +25,9 @@ from cimc.search.traffic import Traffic
 
 T = TypeVar("T")
 DRAWN = 48
-"""Changes of position that the model of traffic compares for one trial."""
+"""Changes of position that the model of traffic compares for one trial (estimated)."""
 SELDOM = 8
-"""One in so many values that are to move is moved to global memory."""
+"""One in so many values that are to move is moved to global memory (estimated)."""
 
 
 @dataclass(frozen=True)

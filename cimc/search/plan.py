@@ -10,6 +10,7 @@ from cimc.mapping.json_value import Json
 
 MOST_TRIALS = 1_000_000
 MOST_SECONDS = 7 * 86_400.0
+"""A week; what asks for more than either is taken for a slip of the pen."""
 
 
 @dataclass(frozen=True)

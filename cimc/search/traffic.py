@@ -22,7 +22,8 @@ MEMORY = -1
 """The server that is global memory; others are tiles."""
 
 HOPS = 1e-3
-"""Weight of a cycle on any link beside one on the fullest: of two placements as full, the one with shorter ways."""
+"""Weight of a cycle on any link beside one on the fullest: of two placements as full, the one with shorter ways
+(estimated)."""
 
 
 @dataclass(frozen=True, slots=True)

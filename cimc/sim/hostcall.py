@@ -13,7 +13,7 @@ from cimc.isa.program import Weights
 
 Array = NDArray[np.generic]
 MAX_MODEL_BYTES = 256 << 20  # one node and what its attributes hold; weights come in as inputs
-THREADS = 2
+THREADS = 2  # of onnxruntime: so many on every computer, so that sums have one order
 FIX = "the node must be valid ONNX for the inputs the program gives it"
 
 

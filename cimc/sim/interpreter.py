@@ -51,8 +51,7 @@ def run(
         verify(program, chip, weights if values else None)
     how = analog or Analog()
     begun = perf_counter()
-    outputs: dict[str, Array] | None = None
-    counts: dict[str, int] = {}
+    outputs, counts = None, {}
     if values:
         outputs, counts = run_values(
             program,
@@ -68,14 +67,17 @@ def run(
             prepared=prepared,
         )
     between = perf_counter()
-    told: Timing | None = None
-    if timing:
-        # numba takes a second to import: only when time is asked for.
-        from cimc.sim.timing import run_timing
+    told = _timed(program, chip, params, trace, progress) if timing else None
+    return _result(outputs, told, (between - begun, perf_counter() - between), counts, how.tally)
 
-        told = run_timing(program, chip, param_values=params, trace=trace, progress=progress)
-    ended = perf_counter()
-    return _result(outputs, told, (between - begun, ended - between), counts, how.tally)
+
+def _timed(
+    program: Program, chip: ChipSpec, params: Mapping[str, int] | None, trace: bool, progress: Progress | None
+) -> Timing:
+    # numba takes a second to import: only when time is asked for.
+    from cimc.sim.timing import run_timing
+
+    return run_timing(program, chip, param_values=params, trace=trace, progress=progress)
 
 
 def _result(

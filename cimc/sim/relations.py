@@ -48,7 +48,7 @@ SOURCES = ("isa/instruction.py", "sim/rounds.py", "sim/tables.py")
 """Where what is compiled here comes from, beside this file."""
 
 HAZARD, FEEDS, LOOK = 1, 3, 4  # relations of two rows: a hazard; a result that is read; to be looked at every time
-KIND = 7
+KIND = 7  # the bits of a relation that hold one of these
 EVERY = 8  # in a relation to a row whose ranges are looked at: at all executions, as a later one may end sooner
 EARLIER = 4  # in a relation, behind this many bits: the row
 BITS = 63  # units of a tile that have a bit in the masks below

@@ -22,10 +22,10 @@ import numpy as np
 
 from cimc.isa.instruction import Carries, Instruction, Kind, Repeat
 from cimc.isa.operands import Affine, Extent, View
+from cimc.sim.memory import ALIGN
 from cimc.sim.scope import Scope, row_of
 
 MOST_APART = 1 << 24  # elements of a buffer over which stores are compared one by one
-LINE = 64
 SENDS = {"send": Carries.DATA, "signal": Carries.TOKENS, "reduce": Carries.PARTS}
 TAKES = {"recv": Carries.DATA, "wait": Carries.TOKENS, "collect": Carries.PARTS}
 
@@ -88,7 +88,7 @@ def plan(repeat: Repeat, count: int, scope: Scope, here: Container[str]) -> Plan
         if not _covered(uses, len(raw) // dtype.itemsize):
             return None
         private[name[1]] = size
-        size += -(-len(raw) // LINE) * LINE
+        size += -(-len(raw) // ALIGN) * ALIGN
     sends = _sends(body)
     if sends is None or 2 * max(size, 1) > scope.arena.size:
         return None

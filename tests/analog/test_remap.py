@@ -12,12 +12,12 @@ import pytest
 from cimc.analog import AnalogConfig, AnalogMatrix
 from cimc.analog.config_keys import read_config
 from cimc.analog.crossbar import level_map
-from cimc.analog.encoding import merge
 from cimc.analog.faults import CoreShape, drawn, read_maps
 from cimc.analog.reference import reference_mvm
 from cimc.analog.remap import Placement, remap, table_bits
 from cimc.analog.rng import Streams
 from cimc.errors import CimcError
+from tests.analog.decoding import merge
 
 SHAPE = CoreShape(sides=1, slices=4, top=1, copies=1, cols=6, spare=2, rows=8)
 

@@ -241,6 +241,18 @@ def test_a_wrong_name_is_told_with_what_is_missing(tmp_path: Path, folder: Path,
     assert "input 'x' is missing" in done.err
 
 
+@pytest.mark.parametrize("command", ["compile", "check", "sweep"])
+def test_inputs_that_the_model_does_not_have_bind_nothing(
+    command: str, tmp_path: Path, model: Path, cimc: Cimc
+) -> None:
+    """A mistyped name must not leave a default in the place of its sizes."""
+    np.savez(tmp_path / "in.npz", X=np.ones((3, 4), np.float32))
+    more = {"compile": ("-o", tmp_path / "out"), "check": (), "sweep": ("--vary", "hw=toy", "--numerics", "float")}
+    options = (*more[command], "--inputs", tmp_path / "in.npz", "-q")
+    refused(cimc(command, model, *options), 2, "input-unknown", "there is no input 'X'")
+    assert not (tmp_path / "out").exists()
+
+
 HARDWARE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "wrong key": ("    cores: 2\n", "    coers: 2\n", ("coers", "did you mean 'cores'?", ".yaml:")),
     "impossible size": ("rows: 8,", "rows: 0,", ("rows", ".yaml:")),

@@ -174,14 +174,6 @@ def test_help_and_import_are_light() -> None:
     assert process(code="import cimc, sys; print('numpy' in sys.modules)").stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("command", ["compile", "run", "check", "inspect", "hw", "diff", "asm"])
-def test_every_command_helps_with_an_example(command: str, cimc: Cimc) -> None:
-    done = cimc(command, "--help")
-    assert done.exit == 0
-    assert "Example:" in done.out
-    assert f"cimc {command} " in done.out
-
-
 def test_asm_prints_a_compiled_program_back(folder: Path, tmp_path: Path, cimc: Cimc) -> None:
     text = (folder / "program.cim").read_text()
     assert print_program(parse_program(text, "p")) == text
