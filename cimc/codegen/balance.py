@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -213,7 +213,7 @@ def _balanced(
     alone = measured
     for part in WAITING:
         if not _roomy(loads, chip, copies):
-            measured = _loads(context, region, chip, size, alone.spare(chip, copies, part))
+            measured = _loads(context, region, chip, size, alone.spare(chip, copies, part, context.ahead))
             leaders = {job: measured.plan.leader(job) for job in measured.loads}
             loads = _joined(measured.loads, leaders)
     if not _roomy(loads, chip, copies):
@@ -394,10 +394,10 @@ class _Measured:
     needs: Mapping[int, int]
     cells: int
 
-    def spare(self, chip: ChipSpec, copies: int, part: float) -> dict[int, int]:
+    def spare(self, chip: ChipSpec, copies: int, part: float, ahead: Collection[int]) -> dict[int, int]:
         """Bytes of tiles without stages of their own in which rows may wait, a part of what they have left; of several copies
-        each has its own tiles, which one measured does not show."""
-        able = {t for load in self.loads.values() for t in load.tiles}
+        each has its own tiles, which one measured does not show. ``ahead``: tiles that work beside the region."""
+        able = {t for load in self.loads.values() for t in load.tiles}.union(ahead)
         free = {t: int(part * (chip.tile(t).local_bytes - need)) for t, need in self.needs.items() if t not in able}
         return {t: n for t, n in free.items() if n > 0} if copies == 1 else {}
 

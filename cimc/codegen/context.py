@@ -14,6 +14,7 @@ from cimc.codegen.push import Operand, Pushes
 from cimc.codegen.tilecode import TileCode
 from cimc.ir.graph import Graph, Node
 from cimc.isa.operands import Affine, View, dense_strides, static_shape
+from cimc.mapping.ahead import ahead_tiles
 from cimc.mapping.layout import is_view, stored_outputs
 from cimc.mapping.mapping import Mapping
 from cimc.mapping.placement import Home, Placement, Segment
@@ -55,6 +56,8 @@ class Context:
             for value, home in self.homes.items()
             if value != home.buffer and value in makers and not is_view(makers[value])
         )
+        placed = self.mapping
+        self.ahead = ahead_tiles(self.graph, placed.segments, placed.region, placed.placement, self.chip)
         self._tails: dict[int, dict[str, Tail]] = {}
         self._whole: dict[int, list[tuple[Node, str]]] = {}
         self._beside: dict[int, list[int]] = {}  # by segment
@@ -201,6 +204,12 @@ class Context:
         """All of a value in global memory."""
         layout = self.homes[value].layout
         return View(self.global_name(value), Affine(layout.offset), layout.shape, layout.strides)
+
+    def sample_size(self, name: str, samples: int) -> int:
+        """Elements that each of so many samples has in a global array; 0 if they have no even parts."""
+        value = next(v for v, n in self.names.items() if n == name)
+        each, rest = divmod(self.graph.type(value).size, samples)
+        return 0 if rest else each
 
     def external(
         self, code: TileCode, space: Space, node: Node, value: str, index: Index, loaded: dict[View, View]

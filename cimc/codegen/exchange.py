@@ -94,7 +94,7 @@ def exchanged_region(
         return placed, plans
     streams = [s for s in placed.segments if s.style is Style.STREAM]
     inside = [s for s in streams if s.index in region.segments]
-    others = {t for s in streams if s.index not in region.segments for t in _matrix_tiles(placement, s)}
+    others = {t for s in streams if s.index not in region.segments for t in _matrix_tiles(placement, s)} | context.ahead
     free = [t for t in range(chip.tile_count) if t not in others and (chip.tile(t).cores or chip.tile(t).vector)]
     groups = [
         [t for t in g if taken.get(t, 0) == n] for g in _alike(chip, free) for n in sorted({taken.get(t, 0) for t in g})

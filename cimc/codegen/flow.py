@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
+from cimc.codegen.ahead import awaited
 from cimc.codegen.apart import heads_codes
 from cimc.codegen.block import BlockEmit
 from cimc.codegen.context import Context
@@ -28,7 +30,7 @@ from cimc.codegen.heads import Heads
 from cimc.codegen.order import Order, put_off
 from cimc.codegen.stages import Job, Piece, Plan, Rect, Value
 from cimc.codegen.strips import emit_strips
-from cimc.codegen.tilecode import TileCode, columns, declare
+from cimc.codegen.tilecode import TileCode, columns, declare, instruction
 from cimc.codegen.waiting import waited
 from cimc.ir.graph import Node
 from cimc.isa.instruction import Step
@@ -51,10 +53,14 @@ class Flow(Course):
         self.loaded: dict[tuple[Job, int, Rect], dict[View, View]] = {}  # what a stage has loaded for a block
         self.whole: set[tuple[int, str]] = set()  # rings that gather samples
         self.rings: dict[int, dict[str, Ring]] = {}  # tile → buffer → how much is kept of it
+        self.awaited: dict[int, frozenset[int]] = {}  # tile → those whose token it waits for, for every sample
 
-    def emit(self, draft: bool = False) -> dict[int, frozenset[str]]:
+    def emit(
+        self, draft: bool = False, makers: Mapping[str, Sequence[int]] = MappingProxyType({})
+    ) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored. A ``draft`` only finds out what the stages take, and
-        which buffers: that is most of what there is to know, and far less work."""
+        which buffers: that is most of what there is to know, and far less work. ``makers``: by global array, tiles that
+        store it sample by sample and give a token for each."""
         for part in self.region.parts:
             if part.axes:
                 self._heads(part)
@@ -64,6 +70,8 @@ class Flow(Course):
         if not self.strict:
             for tile, stages in self.stages.items():
                 put_off(stages, self.context.code(tile), self.context.chip)
+        for tile, stages in self.stages.items() if makers else ():
+            self._await(tile, stages, makers)
         self.rings = self._rings()
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
@@ -74,6 +82,16 @@ class Flow(Course):
                 room = code.rooms[name]
                 code.rooms[name] = replace(room, shape=ring.shape(room.shape))
         return {tile: frozenset(values) for tile, values in self.storing.items()}
+
+    def _await(self, tile: int, stages: dict[When, list[Step]], makers: Mapping[str, Sequence[int]]) -> None:
+        """Wait for the tokens of a sample in the step before its first rows are read."""
+        last = (self.blocks - 1) * self.region.rows // self.blocks
+        bounds = {BLOCK: (0, self.blocks - 1), **{f"{ROW}{k}": (0, last) for k in range(self.plan.group)}}
+        sizes = {name: self.context.sample_size(name, self.samples) for name in makers}
+        found = awaited(stages, makers, SAMPLE, sizes, bounds)
+        for source, start in sorted(found.items()):
+            stages.setdefault(When(start - 1, self.blocks), []).append(instruction("wait", source=source))
+        self.awaited[tile] = frozenset(found)
 
     def _fold(self, code: TileCode, stages: Mapping[When, Sequence[Step]]) -> None:
         """Append a tile's stages, side by side in repeats."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cimc import errors
 from cimc.arch.spec import ChipSpec
+from cimc.codegen import ahead
 from cimc.codegen.balance import exceeded, plans
 from cimc.codegen.caches import SHARES, plan
 from cimc.codegen.context import Context
@@ -204,8 +205,9 @@ def _emitted(
         if progress:
             progress(f"segment {segment.index + 1} of {len(placed.segments)}")
         marks = {t: len(c.steps) for t, c in context.codes.items()}
+        awaited: Mapping[int, Mapping[int, int]] = {}
         if segment.index in streamed:
-            stored = _flow(context, segment, flows)
+            stored, awaited = _flow(context, segment, flows, chunks)
         else:
             stored = chooser.emit(context, segment, rows[segment.index])
         for tile, steps in reloads(context, segment, context.chip, chooser.room):
@@ -214,7 +216,7 @@ def _emitted(
             steps = tuple(code.steps[marks.get(tile, 0) :])
             if not steps:
                 continue  # values without elements take no instructions
-            chunks.setdefault(tile, []).append(Chunk(segment.index, steps))
+            chunks.setdefault(tile, []).append(Chunk(segment.index, steps, awaited=awaited.get(tile, {})))
             for value in stored.get(tile, ()):
                 into = producers.setdefault(context.global_name(value), {})
                 into.setdefault(segment.index, []).append(tile)
@@ -234,15 +236,37 @@ def _by_segment(chunks: Mapping[int, Sequence[Chunk]]) -> dict[int, dict[int, tu
     return found
 
 
-def _flow(context: Context, segment: Segment, flows: Sequence[Plan]) -> dict[int, frozenset[str]]:
-    """All of the region, in place of its first segment."""
+def _flow(
+    context: Context, segment: Segment, flows: Sequence[Plan], chunks: Mapping[int, Sequence[Chunk]]
+) -> tuple[dict[int, frozenset[str]], dict[int, dict[int, int]]]:
+    """All of the region, in place of its first segment: what each tile stored, and whose tokens it waits for, of which
+    segments."""
     region = context.mapping.region
     stored: dict[int, frozenset[str]] = {}
+    awaited: dict[int, dict[int, int]] = {}
     if region is not None and segment.index == region.segments[0]:
+        makers = _makers(context, region.waves, chunks)
         for plan in flows:
-            for tile, values in Flow(context, plan).emit().items():
+            flow = Flow(context, plan)
+            for tile, values in flow.emit(makers=makers).items():
                 stored[tile] = stored.get(tile, frozenset()) | values
-    return stored
+            for tile, sources in flow.awaited.items():
+                awaited.setdefault(tile, {}).update((s, chunks[s][0].segment) for s in sources)
+        for source in sorted(context.ahead):
+            if to := [tile for tile, of in awaited.items() if source in of]:
+                chunks[source][0].steps = ahead.signalled(chunks[source][0].steps, to)
+    return stored, awaited
+
+
+def _makers(context: Context, samples: int, chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, list[int]]:
+    """By global array, the tiles that store it sample by sample before the region."""
+    found: dict[str, list[int]] = {}
+    sizes = {name: context.sample_size(name, samples) for name in context.names.values()}
+    for tile in sorted(context.ahead):
+        if len(chunks[tile]) == 1:
+            for name in ahead.stored(chunks[tile][0].steps, samples, sizes):
+                found.setdefault(name, []).append(tile)
+    return found
 
 
 def _insert(chunks: list[Chunk], reload: Chunk) -> None:

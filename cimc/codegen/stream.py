@@ -72,25 +72,41 @@ class Stream:
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
-        blocks, rest = divmod(self.share[-1].count, self.rows)
+        blocks, _ = self._counts()
         self.taken = Taken(blocks, min(blocks, max(len(lanes) for lanes in self.stages)))
-        self._nest(blocks, rest)
+        self._nest()
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
     def _tiles(self) -> list[int]:
         """Every tile the segment may use."""
         return sorted({*self.matrix_tiles, *self.aside.values(), *(tile for lanes in self.stages for tile in lanes)})
 
-    def _nest(self, blocks: int, rest: int) -> None:
+    def _counts(self) -> tuple[int, int]:
+        """How many blocks follow each other, and the rows behind the last of them."""
+        if self._lines():
+            return self.share[-2].count, 0
+        return divmod(self.share[-1].count, self.rows)
+
+    def _lines(self) -> bool:
+        """Whether a block is all rows of the inmost axis, and blocks follow each other on the axis before."""
+        return len(self.share) > 1 and self.share[-1].count <= self.rows
+
+    def _nest(self) -> None:
         codes = {t: self.context.code(t) for t in self._tiles()}
-        *outer, inmost = self.share
+        blocks, rest = self._counts()
+        outer = self.share[: -2 if self._lines() else -1]
+        inmost = self.share[-1]
         with ExitStack() as stack:
             axes: list[Affine] = []
             for axis, span in enumerate(outer):
                 for code in codes.values():
                     stack.enter_context(code.repeat(f"i{axis}", span.count))
                 axes.append(Affine.of(span.low, {f"i{axis}": 1} if span.count > 1 else {}))
-            rows = Index((*axes, Affine.of(inmost.low, {BLOCK: self.rows})), self.rows)
+            if self._lines():
+                line = Affine.of(self.share[-2].low, {BLOCK: 1})
+                rows = Index((*axes, line, Affine(inmost.low)), inmost.count)
+            else:
+                rows = Index((*axes, Affine.of(inmost.low, {BLOCK: self.rows})), self.rows)
             if blocks:
                 plan = self._overlapped(codes, rows, self.taken.turns)
                 if self.pushes and not plan.in_order(PUSHED):

@@ -30,13 +30,15 @@ ALL = (0, 1 << 62)
 @dataclass
 class Chunk:
     """A segment's code on one tile. ``signals``: tiles that get a token, by the number of the step that comes next; ``waits``:
-    tiles whose token is waited for, and where."""
+    tiles whose token is waited for, and where; ``awaited``: tiles whose tokens the steps themselves wait for, and the segment
+    that gives them."""
 
     segment: int
     steps: tuple[Step, ...]
     signals: dict[int, set[int]] = field(default_factory=dict[int, set[int]])
     waits: list[tuple[int, Place]] = field(default_factory=list[tuple[int, Place]])
     reload: bool = False  # the steps write a matrix for it
+    awaited: Mapping[int, int] = field(default_factory=dict[int, int])
 
     def ordered(self) -> tuple[Step, ...]:
         """The steps with all that is waited for and signalled."""
@@ -92,6 +94,7 @@ def order(chunks: Mapping[int, list[Chunk]], producers: Mapping[str, Mapping[int
     for tile, found in chunks.items():
         synced: dict[int, int] = {}
         for chunk in found:
+            synced.update(chunk.awaited)
             needed: dict[int, dict[int, dict[int, Place]]] = {}  # by source, segment and step
             for name, segment, source, touches in _reads(chunk, producers):
                 if source == tile or synced.get(source, -1) >= segment:

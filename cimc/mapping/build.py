@@ -7,6 +7,7 @@ from dataclasses import replace
 from cimc import errors
 from cimc.arch.spec import ChipSpec
 from cimc.ir.graph import Graph
+from cimc.mapping.ahead import ahead
 from cimc.mapping.brought import brought
 from cimc.mapping.caches import wanted
 from cimc.mapping.choices import DEFAULT, Choices
@@ -75,6 +76,7 @@ def _built(
         stored = homes(graph, Views(graph, held))
     said = dict.fromkeys(region.segments, region.copies) if region else {}
     placement = place(graph, found, chip, precision, choices, said=said, brought=brought(graph, region))
+    placement = ahead(graph, found, region, placement, chip)
     ordered = tuple(in_stages(s, placement) if s.style is Style.STREAM else s for s in found)
     if pinned is not None:
         placement = apply(pinned, graph, ordered, chip, precision, placement)
