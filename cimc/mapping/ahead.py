@@ -116,8 +116,8 @@ def _row_bytes(graph: Graph, segment: Segment) -> tuple[int, int]:
 
 
 def _pays(graph: Graph, segment: Segment, placement: Placement, chip: ChipSpec, region: Region) -> bool:
-    """Whether one copy, with its inputs over one tile's link, is done with the first sample before all copies would be with all of
-    them, and with each further one before the region would be, had it waited for all."""
+    """Whether one copy, with its inputs over one tile's link, is done with the first sample before all copies would be with
+    all of them, and with each further one before the region would be, had it waited for all."""
     rows, copies = product(segment.domain[1:]), len(placement.homes[segment.index])
     tile = placement.matrices[next(n for n in segment.nodes if n.op in MATRIX_OPS).outputs[0]][0].parts[0].tile
     interval = TileUnits(chip, tile).mvm_interval(INPUT_BITS)
