@@ -184,12 +184,14 @@ def streamed(models: list[Model], runs: list[Run]) -> Section:
             break
     header = ("model", "chip", "cycles", "a sample", "one alone / a sample", "bound", "set by", "attainment")
     remarks = (
-        f"{BATCH} samples, `--optimize throughput`: one copy of what streams; what comes before it may have more. "
+        f"{BATCH} samples, `--optimize throughput`: one copy of what streams; what comes before it may have more, or work "
+        "sample by sample beside it. "
         "*One alone* is the latency above, on the same "
         "floorplan, which may use free cores for copies. The first sample fills the "
         "pipeline of layers and the last drains it; both count.",
         f"*One more*: cycles of {2 * BATCH} samples less those of {BATCH}, for each of them, and what the bound grows by in "
-        "parts of that: filling the pipeline is in neither. Attention waits for the keys and values of a whole sample, so "
+        "parts of that: filling the pipeline is in neither, if both go through in blocks of as many rows. "
+        "Attention waits for the keys and values of a whole sample, so "
         f"each of its layers adds at least the time of one sample to filling: where all steps take as long, {BATCH} samples "
         f"through 12 layers attain {BATCH / (BATCH + 12):.0%} of that at most.",
     )
