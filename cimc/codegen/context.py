@@ -205,11 +205,10 @@ class Context:
         layout = self.homes[value].layout
         return View(self.global_name(value), Affine(layout.offset), layout.shape, layout.strides)
 
-    def sample_size(self, name: str, samples: int) -> int:
-        """Elements that each of so many samples has in a global array; 0 if they have no even parts."""
-        value = next(v for v, n in self.names.items() if n == name)
-        each, rest = divmod(self.graph.type(value).size, samples)
-        return 0 if rest else each
+    def sample_sizes(self, samples: int) -> dict[str, int]:
+        """Elements that each of so many samples has in the global arrays; 0 if they have no even parts."""
+        sizes = {name: divmod(self.graph.type(value).size, samples) for value, name in self.names.items()}
+        return {name: 0 if rest else each for name, (each, rest) in sizes.items()}
 
     def external(
         self, code: TileCode, space: Space, node: Node, value: str, index: Index, loaded: dict[View, View]

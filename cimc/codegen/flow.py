@@ -87,8 +87,7 @@ class Flow(Course):
         """Wait for the tokens of a sample in the step before its first rows are read."""
         last = (self.blocks - 1) * self.region.rows // self.blocks
         bounds = {BLOCK: (0, self.blocks - 1), **{f"{ROW}{k}": (0, last) for k in range(self.plan.group)}}
-        sizes = {name: self.context.sample_size(name, self.samples) for name in makers}
-        found = awaited(stages, makers, SAMPLE, sizes, bounds)
+        found = awaited(stages, makers, SAMPLE, self.context.sample_sizes(self.samples), bounds)
         for source, start in sorted(found.items()):
             stages.setdefault(When(start - 1, self.blocks), []).append(instruction("wait", source=source))
         self.awaited[tile] = frozenset(found)

@@ -261,7 +261,7 @@ def _flow(
 def _makers(context: Context, samples: int, chunks: Mapping[int, Sequence[Chunk]]) -> dict[str, list[int]]:
     """By global array, the tiles that store it sample by sample before the region."""
     found: dict[str, list[int]] = {}
-    sizes = {name: context.sample_size(name, samples) for name in context.names.values()}
+    sizes = context.sample_sizes(samples)
     for tile in sorted(context.ahead):
         if len(chunks[tile]) == 1:
             for name in ahead.stored(chunks[tile][0].steps, samples, sizes):

@@ -43,7 +43,9 @@ def ahead(
         one = {v: placement.matrices[v][:1] for v in values}
         beside = {i: of[:1] if i == segment.index else of for i, of in placement.beside.items()}
         homes = {**placement.homes, segment.index: (tuple((t,) for t in tiles[:stages]),)}
-        placement = replace(placement, matrices={**placement.matrices, **one}, homes=homes, beside=beside)
+        found = replace(placement, matrices={**placement.matrices, **one}, homes=homes, beside=beside)
+        if _tiles(found, segment) <= ahead_tiles(graph, segments, region, found, chip):
+            placement = found
     return placement
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from cimc.arch.spec import ChipSpec
 from cimc.codegen.ahead import awaited, signalled, stored
 from cimc.codegen.fold import BLOCK, SAMPLE, When
 from cimc.compiler import Compiled, compile_model
+from cimc.ir.graph import Graph
 from cimc.isa.instruction import Instruction, Repeat, Step
 from cimc.isa.operands import Affine, View
 from cimc.isa.steps import walk
 from cimc.mapping import build
+from cimc.mapping.ahead import ahead
 from cimc.mapping.choices import Choices
+from cimc.mapping.placement import Placement, Segment
+from cimc.mapping.region import Region
+from cimc.mapping.segment import MATRIX_OPS
 from cimc.options import Options
 from cimc.sim.reference import unroll
 from cimc.sim.timing import run_timing
@@ -144,3 +152,24 @@ def test_a_token_at_the_end_of_each_round() -> None:
     *others, last = walk(found.body)
     assert [i.mnemonic for i in others] == ["store"]
     assert dict(last.keywords)["to"] == (7, 9)
+
+
+def test_a_tile_shared_with_the_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of a layer beside those of the patches: the layer would wait for all pictures, so that nothing works ahead."""
+    seen: list[tuple[Placement, Placement]] = []
+
+    def shared(
+        graph: Graph, segments: Sequence[Segment], region: Region | None, placement: Placement, chip: ChipSpec
+    ) -> Placement:
+        first, second = (next(n.outputs[0] for n in s.nodes if n.op in MATRIX_OPS) for s in (segments[0], segments[2]))
+        there = placement.matrices[second][0].parts[0].tile
+        conv = placement.matrices[first]
+        parts = tuple(replace(p, tile=there) for p in conv[0].parts)
+        beside = replace(placement, matrices={**placement.matrices, first: (replace(conv[0], parts=parts), *conv[1:])})
+        seen.append((beside, ahead(graph, segments, region, beside, chip)))
+        return ahead(graph, segments, region, placement, chip)
+
+    monkeypatch.setattr(build, "ahead", shared)
+    _vit(tmp_path)
+    assert seen
+    assert all(before is after for before, after in seen)
