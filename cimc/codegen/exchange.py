@@ -53,7 +53,7 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
     placement = placed.placement
     if placement.reload is not None:
         return placed  # tiles of matrices that take turns are shared by many segments
-    users = Counter(tile for s in placed.segments for tile in _matrix_tiles(placement, s))
+    users = Counter(tile for s in placed.segments for tile in placement.matrix_tiles(s))
     streams = {s.index: s for s in placed.segments if s.style is Style.STREAM}
     drafts: dict[int, Context] = {}
     parts: dict[int, Exchange] = {}
@@ -61,7 +61,7 @@ def exchanged(placed: Placed, chip: ChipSpec, draft: Draft) -> Placed:
     cells: dict[int, float] = {}
     for segment in streams.values():
         found = draft(segment)
-        alone = {t for t in _matrix_tiles(placement, segment) if users[t] == 1 and not placement.written}
+        alone = {t for t in placement.matrix_tiles(segment) if users[t] == 1 and not placement.written}
         groups = [*_alike(chip, _vector_tiles(chip)), *_alike(chip, alone)]
         exchange = Exchange(chip, [*_messages(chip, found.codes), *_moved_far(chip, found)], groups)
         cells[segment.index] = _cells(placement, segment, chip)
@@ -94,7 +94,7 @@ def exchanged_region(
         return placed, plans
     streams = [s for s in placed.segments if s.style is Style.STREAM]
     inside = [s for s in streams if s.index in region.segments]
-    others = {t for s in streams if s.index not in region.segments for t in _matrix_tiles(placement, s)} | context.ahead
+    others = {t for s in streams if s.index not in region.segments for t in placement.matrix_tiles(s)} | context.ahead
     free = [t for t in range(chip.tile_count) if t not in others and (chip.tile(t).cores or chip.tile(t).vector)]
     groups = [
         [t for t in g if taken.get(t, 0) == n] for g in _alike(chip, free) for n in sorted({taken.get(t, 0) for t in g})
@@ -156,11 +156,6 @@ def _cells(placement: Placement, segment: Segment, chip: ChipSpec) -> float:
     copies = [placement.matrices[n.outputs[0]] for n in segment.nodes if n.op in MATRIX_OPS]
     interval = TileUnits(chip, copies[0][0].parts[0].tile).mvm_interval(INPUT_BITS)
     return segment.rows * interval / len(copies[0])
-
-
-def _matrix_tiles(placement: Placement, segment: Segment) -> set[int]:
-    copies = (m for n in segment.nodes if n.op in MATRIX_OPS for m in placement.matrices[n.outputs[0]])
-    return {part.tile for copy in copies for part in copy.parts}
 
 
 def _vector_tiles(chip: ChipSpec) -> set[int]:

@@ -221,7 +221,7 @@ class _Work:
                 ):
                     break
             else:
-                seats = {t for copy in placement.homes[i] for lanes in copy for t in lanes}
+                seats = placement.seats(i)
                 free, traffic = [t for t in able if t not in seats] or able, Traffic(self.chip)
                 known = [companions(copy, free, 0, traffic) for copy in columns]
             if columns:

@@ -161,6 +161,15 @@ class Placement:
         parts = (p for copies in self.matrices.values() for m in copies for p in m.parts)
         return frozenset((p.tile, b.core) for p in parts for b in p.blocks)
 
+    def matrix_tiles(self, segment: Segment) -> set[int]:
+        """The tiles of a segment's matrices, all copies of them."""
+        copies = (m for n in segment.nodes for o in n.outputs for m in self.matrices.get(o, ()))
+        return {part.tile for copy in copies for part in copy.parts}
+
+    def seats(self, segment: int) -> dict[int, None]:
+        """The tiles of a STREAM segment's vector stages, of all replicas, each once and in order."""
+        return dict.fromkeys(t for stages in self.homes.get(segment, ()) for lanes in stages for t in lanes)
+
     def written_tiles(self) -> frozenset[int]:
         """The tiles whose cores operands are written into as the model runs."""
         return frozenset(t for s in self.least_rows for t in self.tiles.get(s, ()))

@@ -49,7 +49,7 @@ def more(placement: Placement, segment: Segment, chip: ChipSpec, able: Sequence[
     free = free_cores(placement, chip)
     nodes = [n for n in segment.nodes if n.op in MATRIX_OPS]
     matrices = dict(placement.matrices)
-    busy = {p.tile for n in nodes for m in matrices[n.outputs[0]] for p in m.parts}
+    busy = placement.matrix_tiles(segment)
     stage, here = -1, set[int]()
     for node in nodes:
         value = node.outputs[0]
@@ -79,7 +79,7 @@ def _companions(
     segment is on, or, when there is none left, the nearest that stands beside some tile."""
     known = placement.beside[segment.index]
     columns = columns_aside(segment, placement.aside, placement.shards, placement.matrices)[-1]
-    seats = {t for copy in placement.homes[segment.index] for lanes in copy for t in lanes}
+    seats = placement.seats(segment.index)
     others = [t for copy in known for t in copy.values()]
     free = [t for t in able if t not in seats and t not in others]
     found: dict[int, int] = {}

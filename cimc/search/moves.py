@@ -250,9 +250,7 @@ class Positions:
 
     def _seat(self, rng: np.random.Generator, segment: int) -> _Drawn | None:
         now = self.now
-        used = now.tiles.get(segment) or tuple(
-            dict.fromkeys(t for stages in now.homes[segment] for lanes in stages for t in lanes)
-        )
+        used = now.tiles.get(segment) or tuple(now.seats(segment))
         a, b = _one(rng, used), _one(rng, self._seats(segment) or used)
         if a == b:
             return None
