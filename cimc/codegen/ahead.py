@@ -9,10 +9,10 @@ from dataclasses import replace
 from cimc.codegen.fold import When
 from cimc.codegen.tilecode import instruction
 from cimc.isa.instruction import INSTRUCTIONS, Kind, Repeat, Step, kinds
-from cimc.isa.operands import View, static_shape
-
-Bounds = Mapping[str, tuple[int, int]]
-"""The least and the greatest value of variables."""
+from cimc.isa.operands import Affine, View
+from cimc.isa.program import TileProgram
+from cimc.isa.ranges import Box, reach
+from cimc.isa.visit import walk_tile
 
 Sizes = Mapping[str, int]
 """Elements that a sample has in global arrays."""
@@ -25,8 +25,8 @@ def stored(steps: Sequence[Step], samples: int, sizes: Sizes) -> set[str]:
     if not isinstance(loop, Repeat) or others or loop.count != samples or loop.derived:
         return set()
     found: set[str] = set()
-    for view, bounds in _views(loop.body, Kind.GLOBAL_WRITE, {}):
-        if not _within(view, loop.variable, sizes.get(view.buffer, 0), bounds):
+    for view, box in _views(loop.body, Kind.GLOBAL_WRITE, {}):
+        if not _within(view, loop.variable, sizes.get(view.buffer, 0), box):
             return set()
         found.add(view.buffer)
     return found
@@ -44,15 +44,15 @@ def awaited(
     makers: Mapping[str, Sequence[int]],
     sample: str,
     sizes: Sizes,
-    bounds: Bounds,
+    box: Box,
 ) -> dict[int, int]:
     """For whose tokens a tile with these stages must wait, one for every sample, of the tiles ``makers`` that store arrays (their
     names) sample by sample; and the step before which it needs that of the first sample. Stages that read more than their own
-    sample's part wait for no token of its makers. ``sample``: the variable that counts samples; ``bounds``: of the others."""
+    sample's part wait for no token of its makers. ``sample``: the variable that counts samples; ``box``: bounds of the others."""
     found: dict[int, int] = {}
     never: set[int] = set()
     for when, steps in stages.items():
-        for view, inner in _views(steps, Kind.GLOBAL_READ, bounds):
+        for view, inner in _views(steps, Kind.GLOBAL_READ, box):
             for source in makers.get(view.buffer, ()):
                 found[source] = min(when.start, found.get(source, when.start))
                 if not _within(view, sample, sizes[view.buffer], inner):
@@ -60,26 +60,19 @@ def awaited(
     return {source: start for source, start in found.items() if source not in never}
 
 
-def _views(steps: Sequence[Step], kind: Kind, bounds: Bounds) -> Iterator[tuple[View, Bounds]]:
+def _views(steps: Sequence[Step], kind: Kind, box: Box) -> Iterator[tuple[View, Box]]:
     """What steps read or write of global arrays, and the bounds of variables there."""
-    for step in steps:
-        if isinstance(step, Repeat):
-            assert isinstance(step.count, int)
-            inner = {d.name: d.bounds(step.count) for d in step.derived}
-            yield from _views(step.body, kind, {**bounds, step.variable: (0, step.count - 1), **inner})
-        elif INSTRUCTIONS[step.mnemonic].reaches:
-            for of, operand in zip(kinds(step), step.operands, strict=True):
+    for visit in walk_tile(TileProgram(0, (), (), tuple(steps)), box).visits:
+        if INSTRUCTIONS[visit.step.mnemonic].reaches:
+            for of, operand in zip(kinds(visit.step), visit.step.operands, strict=True):
                 if isinstance(operand, View) and of is kind:
-                    yield operand, bounds
+                    yield operand, visit.box
 
 
-def _within(view: View, sample: str, size: int, bounds: Bounds) -> bool:
+def _within(view: View, sample: str, size: int, box: Box) -> bool:
     """Whether a view lies in the part of an array that its sample has, ``size`` elements."""
     terms = dict(view.offset.terms)
-    if terms.pop(sample, 0) != size or not size or not terms.keys() <= bounds.keys():
+    if terms.pop(sample, 0) != size or not size or not terms.keys() <= box.keys():
         return False
-    reach = [(n - 1) * s for n, s in zip(static_shape(view), view.strides, strict=True)]
-    moved = [(factor * low, factor * high) for name, factor in terms.items() for low, high in [bounds[name]]]
-    least = view.offset.constant + sum(min(of) for of in moved) + sum(min(r, 0) for r in reach)
-    most = view.offset.constant + sum(max(of) for of in moved) + sum(max(r, 0) for r in reach)
+    least, most = reach(view.at(Affine.of(view.offset.constant, terms)), box)
     return least >= 0 and most < size

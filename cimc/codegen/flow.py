@@ -70,8 +70,8 @@ class Flow(Course):
         if not self.strict:
             for tile, stages in self.stages.items():
                 put_off(stages, self.context.code(tile), self.context.chip)
-        for tile, stages in self.stages.items() if makers else ():
-            self._await(tile, stages, makers)
+        if makers:
+            self._await(makers)
         self.rings = self._rings()
         for tile, stages in self.stages.items():
             code = self.context.code(tile)
@@ -83,14 +83,16 @@ class Flow(Course):
                 code.rooms[name] = replace(room, shape=ring.shape(room.shape))
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
-    def _await(self, tile: int, stages: dict[When, list[Step]], makers: Mapping[str, Sequence[int]]) -> None:
+    def _await(self, makers: Mapping[str, Sequence[int]]) -> None:
         """Wait for the tokens of a sample in the step before its first rows are read."""
         last = (self.blocks - 1) * self.region.rows // self.blocks
-        bounds = {BLOCK: (0, self.blocks - 1), **{f"{ROW}{k}": (0, last) for k in range(self.plan.group)}}
-        found = awaited(stages, makers, SAMPLE, self.context.sample_sizes(self.samples), bounds)
-        for source, start in sorted(found.items()):
-            stages.setdefault(When(start - 1, self.blocks), []).append(instruction("wait", source=source))
-        self.awaited[tile] = frozenset(found)
+        box = {BLOCK: (0, self.blocks - 1), **{f"{ROW}{k}": (0, last) for k in range(self.plan.group)}}
+        sizes = self.context.sample_sizes(self.samples)
+        for tile, stages in self.stages.items():
+            found = awaited(stages, makers, SAMPLE, sizes, box)
+            for source, start in sorted(found.items()):
+                stages.setdefault(When(start - 1, self.blocks), []).append(instruction("wait", source=source))
+            self.awaited[tile] = frozenset(found)
 
     def _fold(self, code: TileCode, stages: Mapping[When, Sequence[Step]]) -> None:
         """Append a tile's stages, side by side in repeats."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from math import prod
 
 from cimc.codegen.apart import quantize_apart, quantize_heads
@@ -26,10 +27,22 @@ from cimc.isa.instruction import Instruction
 from cimc.isa.operands import Affine, View, static_shape
 from cimc.mapping.lanes import spare
 from cimc.mapping.placement import Part, PlacedMatrix, Segment
-from cimc.mapping.segment import MATRIX_OPS, Tail, shares
+from cimc.mapping.segment import MATRIX_OPS, Range, Tail, shares
 from cimc.mapping.space import Index, Space, shared_row, width
 from cimc.mapping.sums import where
 from cimc.ops import OPS, Access
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a share is cut: the axes outside, where the block at hand begins on the others, its rows, how many blocks follow each
+    other, and the rows behind the last of them."""
+
+    outer: Sequence[Range]
+    first: tuple[Affine, ...]
+    rows: int
+    blocks: int
+    rest: int = 0
 
 
 class Stream:
@@ -72,50 +85,42 @@ class Stream:
 
     def emit(self) -> dict[int, frozenset[str]]:
         """Append the code to the tiles; returns what each tile stored."""
-        blocks, _ = self._counts()
-        self.taken = Taken(blocks, min(blocks, max(len(lanes) for lanes in self.stages)))
-        self._nest()
+        cut = self._cut()
+        self.taken = Taken(cut.blocks, min(cut.blocks, max(len(lanes) for lanes in self.stages)))
+        self._nest(cut)
         return {tile: frozenset(values) for tile, values in self.storing.items()}
 
     def _tiles(self) -> list[int]:
         """Every tile the segment may use."""
         return sorted({*self.matrix_tiles, *self.aside.values(), *(tile for lanes in self.stages for tile in lanes)})
 
-    def _counts(self) -> tuple[int, int]:
-        """How many blocks follow each other, and the rows behind the last of them."""
-        if self._lines():
-            return self.share[-2].count, 0
-        return divmod(self.share[-1].count, self.rows)
+    def _cut(self) -> _Cut:
+        """Blocks of the inmost axis; or, where one would be all of it, lines of it, one for each index of the axis before."""
+        *outer, inmost = self.share
+        if outer and inmost.count <= self.rows:
+            *outer, along = outer
+            return _Cut(outer, (Affine.of(along.low, {BLOCK: 1}), Affine(inmost.low)), inmost.count, along.count)
+        blocks, rest = divmod(inmost.count, self.rows)
+        return _Cut(outer, (Affine.of(inmost.low, {BLOCK: self.rows}),), self.rows, blocks, rest)
 
-    def _lines(self) -> bool:
-        """Whether a block is all rows of the inmost axis, and blocks follow each other on the axis before."""
-        return len(self.share) > 1 and self.share[-1].count <= self.rows
-
-    def _nest(self) -> None:
+    def _nest(self, cut: _Cut) -> None:
         codes = {t: self.context.code(t) for t in self._tiles()}
-        blocks, rest = self._counts()
-        outer = self.share[: -2 if self._lines() else -1]
-        inmost = self.share[-1]
         with ExitStack() as stack:
             axes: list[Affine] = []
-            for axis, span in enumerate(outer):
+            for axis, span in enumerate(cut.outer):
                 for code in codes.values():
                     stack.enter_context(code.repeat(f"i{axis}", span.count))
                 axes.append(Affine.of(span.low, {f"i{axis}": 1} if span.count > 1 else {}))
-            if self._lines():
-                line = Affine.of(self.share[-2].low, {BLOCK: 1})
-                rows = Index((*axes, line, Affine(inmost.low)), inmost.count)
-            else:
-                rows = Index((*axes, Affine.of(inmost.low, {BLOCK: self.rows})), self.rows)
-            if blocks:
+            rows = Index((*axes, *cut.first), cut.rows)
+            if cut.blocks:
                 plan = self._overlapped(codes, rows, self.taken.turns)
                 if self.pushes and not plan.in_order(PUSHED):
-                    self.lanes, self.taken = self.taken.turns, Taken(blocks, self.taken.turns)
+                    self.lanes, self.taken = self.taken.turns, Taken(cut.blocks, self.taken.turns)
                     plan = self._overlapped(codes, rows, self.lanes)
-                plan.emit(codes, blocks, f"i{len(outer)}")
-            if rest:
-                last = Index((*axes, Affine(inmost.low + blocks * self.rows)), rest)
-                for tile, step in self._block(codes, last, blocks):
+                plan.emit(codes, cut.blocks, f"i{len(cut.outer)}")
+            if cut.rest:
+                last = Index((*axes, Affine(self.share[-1].low + cut.blocks * cut.rows)), cut.rest)
+                for tile, step in self._block(codes, last, cut.blocks):
                     codes[tile].steps.append(step)
 
     def _overlapped(self, codes: Mapping[int, TileCode], rows: Index, lanes: int) -> Overlap:

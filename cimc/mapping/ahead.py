@@ -12,7 +12,7 @@ from dataclasses import replace
 from cimc.arch import noc
 from cimc.arch.spec import ChipSpec
 from cimc.arch.units import TileUnits
-from cimc.ir.graph import Graph
+from cimc.ir.graph import Graph, Node
 from cimc.mapping.lacking import lacking
 from cimc.mapping.lanes import INPUT_BITS
 from cimc.mapping.layout import is_view
@@ -80,19 +80,19 @@ def _before(graph: Graph, segments: Sequence[Segment], region: Region) -> Iterat
 def _tiles(placement: Placement, segment: Segment) -> set[int]:
     """Tiles of a segment; those of a region's stages are chosen later."""
     index = segment.index
-    found = set(placement.tiles.get(index, ()))
-    found.update(t for stages in placement.homes.get(index, ()) for lanes in stages for t in lanes)
-    found.update(t for of in placement.beside.get(index, ()) for t in of.values())
-    matrices = (m for n in segment.nodes if n.op in MATRIX_OPS for m in placement.matrices[n.outputs[0]])
-    found.update(p.tile for m in matrices for p in m.parts)
-    return found
+    beside = (t for of in placement.beside.get(index, ()) for t in of.values())
+    return {*placement.tiles.get(index, ()), *placement.seats(index), *beside, *placement.matrix_tiles(segment)}
 
 
 def _able(placement: Placement, region: Region, chip: ChipSpec) -> set[int]:
     """Tiles that may get a stage of the region."""
-    nodes = (n for p in region.parts for n in p.segment.nodes)
-    units = {units_needed([n]) for n in nodes if n.op not in MATRIX_OPS and n.outputs[0] not in placement.shards}
+    units = {units_needed([n]) for p in region.parts for n in _apart(placement, p.segment)}
     return {t for needed in units for t in tiles_with(chip, needed)}
+
+
+def _apart(placement: Placement, segment: Segment) -> list[Node]:
+    """What is done with vectors, and not beside products."""
+    return [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in placement.shards]
 
 
 def _free(
@@ -102,8 +102,7 @@ def _free(
     taken = _able(placement, region, chip).union(*(_tiles(placement, s) for s in segments if s is not segment))
     matrices = [n for n in segment.nodes if n.op in MATRIX_OPS]
     taken |= {p.tile for n in matrices for p in placement.matrices[n.outputs[0]][0].parts}
-    local = [n for n in segment.nodes if n.op not in MATRIX_OPS and n.outputs[0] not in placement.shards]
-    needed, room = units_needed(local), BUFFERS * _row_bytes(graph, segment)[0]
+    needed, room = units_needed(_apart(placement, segment)), BUFFERS * _row_bytes(graph, segment)[0]
     able = (t for t in range(chip.tile_count) if not lacking(chip.tile(t), needed))
     return [t for t in able if t not in taken and chip.tile(t).local_bytes >= room]
 
